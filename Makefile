@@ -1,0 +1,85 @@
+# The verbs of this repository. Each sets up what it needs: a virtual environment in .venv and, in it, the extension
+# module built from crates/. Nothing outside this folder is changed.
+#
+#   PYTHON=python3.12 make test    another interpreter (delete .venv first)
+#   make demo ARGS="--help"        arguments for the program behind the verb
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench wheel
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# rustup installs here; a shell opened before that does not know it yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+# One interpreter for every build, so that cargo and maturin share what they compiled for it.
+export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+BIN := .venv/bin
+# With a terminal cargo draws its progress; without one only warnings and errors are worth a log's lines.
+QUIET := $$([ -t 2 ] || printf %s --quiet)
+# In CI the lock file must already be right; elsewhere cargo brings it up to date.
+LOCKED := $(if $(CI),--locked)
+RUST := $(shell find Cargo.toml Cargo.lock crates migrations -not -path '*/target/*' 2>/dev/null)
+SAY = @printf '\033[1m== %s\033[0m\n'
+
+help: ## This list
+	@printf 'make demo    process 500 orders while workers are killed and stopped; shows that nothing was lost\n'
+	@printf 'make test    the Rust and the Python tests\n'
+	@printf 'make lint    formatting, clippy, ruff, pyright, the stubs and the rules of the architecture\n'
+	@printf 'make bench   the workloads and the limits of this machine; BENCH_OUT=file keeps the figures\n'
+	@printf 'make wheel   the wheel in dist/, tried in a clean environment of each Python found\n'
+
+demo: .venv/.extension
+	@$(BIN)/duramen demo $(ARGS)
+
+test: .venv/.extension .venv/.tools
+	$(SAY) "cargo test"
+	@cargo test --workspace $(LOCKED) $(QUIET)
+	$(SAY) "pytest"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.extension .venv/.tools
+	$(SAY) "cargo fmt"
+	@cargo fmt --all --check
+	$(SAY) "cargo clippy"
+	@cargo clippy --workspace --all-targets $(LOCKED) $(QUIET) -- -D warnings
+	$(SAY) "ruff"
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	$(SAY) "pyright"
+	@$(BIN)/pyright
+	$(SAY) "stubtest"
+	@$(BIN)/python -m mypy.stubtest duramen._native
+	$(SAY) "architecture"
+	@$(BIN)/python -m pytest --quiet tests/architecture
+
+bench: .venv/.extension .venv/.tools
+	@$(BIN)/python benches/run.py $(ARGS)
+
+wheel: .venv/.python
+	@rm -rf dist
+	$(SAY) "maturin build"
+	@$(BIN)/maturin build --release $(LOCKED) --out dist $(QUIET)
+	@$(BIN)/python tools/try_wheel.py dist
+
+# Files the verbs depend on; each is a stamp with the time of the work it stands for.
+
+.venv/.python: pyproject.toml
+	@sh tools/preflight.sh
+	$(SAY) "Python environment in .venv"
+	@[ -x $(BIN)/python ] || "$$(sh tools/preflight.sh python)" -m venv .venv
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --group build
+	@touch $@
+
+.venv/.extension: .venv/.python $(RUST)
+	$(SAY) "Building the extension module (a few minutes the first time)"
+	@$(BIN)/maturin develop --release $(LOCKED) $(QUIET)
+	@touch $@
+
+.venv/.tools: .venv/.python
+	$(SAY) "Tools for tests and checks"
+	@$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
