@@ -1,0 +1,94 @@
+//! What people and drivers ask without changing anything.
+
+use duramen_core::ids::RunId;
+use duramen_core::journal::Entry;
+use duramen_core::run::RunRow;
+use duramen_core::store::{Cursor, Filter, Page, RunDetail};
+
+use crate::state::{Fate, State};
+
+impl State {
+    pub(crate) fn get(&self, run_id: &RunId) -> Option<RunDetail> {
+        let run = self.runs.get(run_id)?;
+        let input = run.journal.first().map(|entry| entry.payload.clone());
+        let refused = run.inbox.iter().filter_map(|letter| match &letter.fate {
+            Fate::SetAside(reason) => Some((letter.message.clone(), reason.clone())),
+            Fate::Unread | Fate::Consumed => None,
+        });
+        Some(RunDetail {
+            row: run.row.clone(),
+            input: input.unwrap_or_default(),
+            end: if run.row.status.is_final() {
+                run.journal.last().cloned()
+            } else {
+                None
+            },
+            state: run.state.clone(),
+            memo: run.memo.clone(),
+            refused: refused.collect(),
+        })
+    }
+
+    pub(crate) fn load(&self, run_id: &RunId, from: u64, limit: u32) -> Vec<Entry> {
+        let journal = self.runs.get(run_id).map_or(&[][..], |run| &run.journal);
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        journal
+            .iter()
+            .skip(from)
+            .take(limit as usize)
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn list(&self, filter: &Filter, limit: u32, cursor: Option<&Cursor>) -> Page {
+        let mut rows: Vec<&RunRow> = self
+            .matching(filter)
+            .filter(|row| cursor.is_none_or(|cursor| place(row) < *cursor))
+            .collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(place(row)));
+        let limit = limit as usize;
+        let next = match rows.get(limit.wrapping_sub(1)) {
+            Some(last) if rows.len() > limit => Some(place(last)),
+            _ => None,
+        };
+        Page {
+            rows: rows.into_iter().take(limit).cloned().collect(),
+            next,
+        }
+    }
+
+    pub(crate) fn count(&self, filter: &Filter) -> u64 {
+        self.matching(filter).count() as u64
+    }
+
+    fn matching<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = &'a RunRow> {
+        self.runs
+            .values()
+            .map(|run| &run.row)
+            .filter(|row| matches(filter, row))
+    }
+}
+
+fn place(row: &RunRow) -> Cursor {
+    Cursor {
+        created_at: row.created_at,
+        run_id: row.run_id.clone(),
+    }
+}
+
+/// Both ends of the span of creation times are exclusive: "after" and "before" mean it.
+fn matches(filter: &Filter, row: &RunRow) -> bool {
+    fn fits<T>(asked: Option<&T>, fits: impl FnOnce(&T) -> bool) -> bool {
+        asked.is_none_or(fits)
+    }
+    fits(filter.workflow.as_ref(), |name| row.workflow == **name)
+        && fits(filter.version.as_ref(), |version| row.version == **version)
+        && (filter.status.is_empty() || filter.status.contains(&row.status))
+        && fits(filter.tag.as_ref(), |tag| row.tags.contains(tag))
+        && fits(filter.waiting_for.as_ref(), |key| row.waits.contains(key))
+        && fits(filter.created_after.as_ref(), |at| row.created_at > *at)
+        && fits(filter.created_before.as_ref(), |at| row.created_at < *at)
+        && fits(filter.id_prefix.as_ref(), |prefix| {
+            row.run_id.starts_with(prefix.as_str())
+        })
+}
