@@ -76,7 +76,7 @@ wheel: .venv/.python
 
 .venv/.extension: .venv/.python $(RUST)
 	$(SAY) "Building the extension module (a few minutes the first time)"
-	@$(BIN)/maturin develop --release $(LOCKED) $(QUIET)
+	@PIP_QUIET=1 $(BIN)/maturin develop --release --group build $(LOCKED) $(QUIET)
 	@touch $@
 
 .venv/.tools: .venv/.python

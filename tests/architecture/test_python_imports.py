@@ -1,0 +1,87 @@
+"""Which Python module may import which, read from the sources."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.tree import read, under
+
+MODULES = under("python/duramen", ".py")
+BRIDGE = "duramen._bridge"
+EXTENSION = "duramen._native"
+
+# The outermost layer: nothing that `import duramen` loads may depend on it.
+OUTER = (
+    "duramen.__main__",
+    "duramen.cli",
+    "duramen.demo",
+    "duramen.hosts",
+    "duramen.integrations",
+    "duramen.testing",
+)
+# Of these, the ones that are written as a user could write them: with public names only.
+PUBLIC_ONLY = ("duramen.cli", "duramen.hosts", "duramen.integrations")
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to("python").with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def within(name: str, packages: tuple[str, ...]) -> str | None:
+    """The one of `packages` that `name` is or belongs to."""
+    return next((package for package in packages if name == package or name.startswith(f"{package}.")), None)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Everything `path` imports, anywhere in it, as full names: the modules and what is taken from them."""
+    package = path.parent.relative_to("python").parts
+    for node in ast.walk(ast.parse(read(path), str(path))):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=module, names=names, level=level):
+                base = package[: len(package) - level + 1] if level else ()
+                origin = ".".join([*base, *([module] if module else [])])
+                yield origin
+                yield from (f"{origin}.{alias.name}" for alias in names)
+            case ast.Call(func=ast.Name(id="import_module") | ast.Attribute(attr="import_module")):
+                yield from (arg.value for arg in node.args if isinstance(arg, ast.Constant))
+            case _:
+                pass
+
+
+def test_there_is_something_to_check() -> None:
+    assert module_name(Path("python/duramen/__init__.py")) == "duramen"
+    assert "duramen" in map(module_name, MODULES)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_only_the_bridge_imports_the_extension(path: Path) -> None:
+    if module_name(path) != BRIDGE:
+        assert not [name for name in imported(path) if within(name, (EXTENSION,))]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if not within(module_name(path), OUTER)], ids=module_name
+)
+def test_core_imports_nothing_of_the_outer_layer(path: Path) -> None:
+    assert not [name for name in imported(path) if within(name, OUTER)]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if within(module_name(path), PUBLIC_ONLY)], ids=module_name
+)
+def test_outer_layer_uses_public_names(path: Path) -> None:
+    own = within(module_name(path), PUBLIC_ONLY)
+    assert own is not None
+    private = [
+        name
+        for name in imported(path)
+        if within(name, ("duramen",))
+        and not within(name, (own,))
+        and any(part.startswith("_") and not part.endswith("__") for part in name.split("."))
+    ]
+    assert not private
