@@ -1,4 +1,4 @@
-"""Durable execution as a library: workflows are `async def` functions, their journal is in a store you own."""
+"""Durable execution as a library: workflows are `async def` functions, their truth is in a store you own."""
 
 from importlib.metadata import version as _version
 
