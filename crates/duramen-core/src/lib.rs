@@ -2,7 +2,12 @@
 //!
 //! Nothing here does I/O or reads a clock; time and randomness are arguments.
 
+pub mod derive;
 pub mod ids;
+pub mod inbox;
 pub mod journal;
+pub mod machine;
+pub mod primitives;
+pub mod retry;
 pub mod run;
 pub mod store;

@@ -1,0 +1,543 @@
+//! The replay machine of one run: a synchronous state machine that decides everything and does nothing.
+//!
+//! Its driver (a host with an event loop, or a simulator) does four things in a circle:
+//!
+//! 1. lets the handler run until nothing is runnable; the handler *requests* operations meanwhile;
+//! 2. calls [`Machine::turn`] again and again, does what each [`Turn`] says, and lets the handler
+//!    run until nothing is runnable after each delivery;
+//! 3. when the turn is [`Turn::Idle`], asks [`Machine::next_commit`] and hands a commit to the store;
+//! 4. reports what comes in: step outcomes, messages, commit outcomes, time.
+//!
+//! **Log-order delivery.** The handler learns outcomes in exactly the order in which they stand in
+//! the journal, one at a time. While recorded entries remain, [`Machine::turn`] delivers those;
+//! after that each outcome is given its place in the journal at the moment it is delivered.
+
+pub mod divergence;
+mod ending;
+pub mod history;
+pub mod ledger;
+pub mod naming;
+pub mod op;
+mod pause;
+mod replay;
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::ids::{InvalidId, Millis, OpId, Payload, RunId};
+use crate::inbox::{Inbox, Match, Slot};
+use crate::journal::{Entry, Kind};
+use crate::primitives::step::StepOutcome;
+use crate::run::{RunRow, Seed, Status};
+use crate::store::{ClaimedRun, Message};
+
+use divergence::{Divergence, Handler, Recorded};
+use history::History;
+use ledger::{Ledger, Weight};
+use naming::Naming;
+use op::{Op, OpKind, Ops};
+
+pub use ending::Ending;
+pub use pause::{AfterCommit, Decision};
+
+/// What a driver must do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// Complete the operation in `slot`; the logical clock now shows `at`.
+    Deliver {
+        slot: Slot,
+        outcome: Outcome,
+        at: Millis,
+    },
+    /// Check the message against what the operation in `slot` expects, then call
+    /// [`Machine::accept`] or [`Machine::refuse`].
+    Offer { slot: Slot, message: Message },
+    /// Start an attempt (from 1) of the step in `slot`.
+    Start { slot: Slot, op: OpId, attempt: u32 },
+    /// Cancel the handler; the payload is the reason.
+    Cancel { reason: Payload, at: Millis },
+    /// The run's own time is over: cancel the handler.
+    TimeOut { at: Millis },
+    /// Nothing to do until something comes in.
+    Idle,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// With the recorded result, or with none when the driver itself has just brought it.
+    StepCompleted(Option<Payload>),
+    StepFailed(Payload),
+    Fired,
+    /// An event's or a decision's payload, or none when the driver has just accepted it.
+    Received(Option<Payload>),
+    TimedOut,
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requested {
+    /// Recorded already, and nothing else is runnable: the handler goes on without suspending.
+    Ready { outcome: Outcome, at: Millis },
+    /// To be delivered by a later turn.
+    Pending(Slot),
+}
+
+/// The handler may not go on: its coroutine has to be abandoned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    #[error("{0}")]
+    Diverged(Divergence),
+    #[error("this run is no longer driven here")]
+    Gone,
+    #[error("{0}")]
+    InvalidId(#[from] InvalidId),
+}
+
+/// Facts of a run that never change while it is driven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    pub run_id: RunId,
+    pub workflow: String,
+    pub version: String,
+    pub owner: String,
+    pub epoch: i64,
+    pub seed: Seed,
+    pub created_at: Millis,
+    pub started_at: Millis,
+    pub deadline: Option<Millis>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    Driving,
+    /// The handler has ended; the final commit is due or under way.
+    Ended(Status),
+    /// To be parked with this note.
+    Parking(String),
+    /// A commit that releases the lease is under way.
+    Releasing,
+    /// Released by a pause; can be resumed by a new claim.
+    Paused,
+    /// Final, parked, or lost to another owner.
+    Gone,
+}
+
+#[derive(Debug)]
+enum Arrived {
+    Step(StepOutcome),
+    /// A result that a reopening took back.
+    Recalled(Entry),
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Machine {
+    pub(crate) facts: Facts,
+    pub(crate) history: History,
+    pub(crate) naming: Naming,
+    pub(crate) inbox: Inbox,
+    pub(crate) ops: Ops,
+    pub(crate) ledger: Ledger,
+    /// The logical clock: when the last delivered entry was recorded.
+    pub(crate) now: Millis,
+    pub(crate) startable: VecDeque<Slot>,
+    /// Steps in flight.
+    pub(crate) running: u32,
+    arrived: VecDeque<(Slot, Arrived)>,
+    offered: Option<Match>,
+    /// Journal index of each delivered step failure, so that the one that ends the run is known.
+    failures: BTreeMap<OpId, u64>,
+    cancelled_at: Option<u64>,
+    timed_out: bool,
+    yielding: bool,
+    state: Option<Payload>,
+    phase: Phase,
+    divergence: Option<Divergence>,
+    input: Payload,
+    pub(crate) replayed: u64,
+}
+
+impl Machine {
+    /// Takes up a claimed run. A journal that cannot be read gives a machine that parks the run.
+    pub fn new(run: ClaimedRun, owner: &str) -> Self {
+        let ClaimedRun {
+            row,
+            journal,
+            inbox,
+            was: _,
+        } = run;
+        let started_at = row.started_at.unwrap_or(row.created_at);
+        let mut machine = Self {
+            facts: Facts {
+                run_id: row.run_id.clone(),
+                workflow: row.workflow.clone(),
+                version: row.version.clone(),
+                owner: owner.to_owned(),
+                epoch: row.epoch,
+                seed: row.seed,
+                created_at: row.created_at,
+                started_at,
+                deadline: row.deadline,
+            },
+            history: History::default(),
+            naming: Naming::default(),
+            inbox: Inbox::default(),
+            ops: Ops::default(),
+            ledger: Ledger::new(row.journal_len),
+            now: started_at,
+            startable: VecDeque::new(),
+            running: 0,
+            arrived: VecDeque::new(),
+            offered: None,
+            failures: BTreeMap::new(),
+            cancelled_at: None,
+            timed_out: false,
+            yielding: false,
+            state: None,
+            phase: Phase::Driving,
+            divergence: None,
+            input: Payload::new(),
+            replayed: 0,
+        };
+        machine.add_messages(inbox, &row);
+        machine.read_journal(journal.unwrap_or_default(), row.journal_len);
+        machine
+    }
+
+    fn read_journal(&mut self, journal: Vec<Entry>, expected: u64) {
+        let found = journal.len() as u64;
+        match History::new(journal) {
+            Ok(history) => self.history = history,
+            Err(error) => return self.diverge(0, Recorded::Unreadable(error), waiting_nothing()),
+        }
+        match self.history.pop() {
+            Some(first) if first.entry.kind == Kind::RunCreated && found == expected => {
+                self.input = first.entry.payload;
+            }
+            _ => self.diverge(found, Recorded::End, waiting_nothing()),
+        }
+    }
+
+    /// Goes on with a run that was paused here, after a new claim found its journal unchanged.
+    pub fn resume(&mut self, row: &RunRow, inbox: Vec<Message>) {
+        if self.phase == Phase::Paused {
+            self.phase = Phase::Driving;
+            self.yielding = false;
+            self.facts.epoch = row.epoch;
+            self.add_messages(inbox, row);
+        }
+    }
+
+    /// Takes in unread messages that came with a claim.
+    fn add_messages(&mut self, inbox: Vec<Message>, row: &RunRow) {
+        self.deliver(inbox);
+        self.inbox.saw(row.inbox_len);
+    }
+
+    /// Takes in messages that arrived while the run is driven.
+    pub fn deliver(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            self.inbox.add(message);
+        }
+    }
+
+    pub const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    pub const fn input(&self) -> &Payload {
+        &self.input
+    }
+
+    /// The logical clock.
+    pub const fn now(&self) -> Millis {
+        self.now
+    }
+
+    /// Whether recorded entries remain to be delivered.
+    pub fn is_replaying(&self) -> bool {
+        !self.history.is_empty()
+    }
+
+    /// How many recorded entries were gone through so far.
+    pub const fn replayed(&self) -> u64 {
+        self.replayed
+    }
+
+    /// Length of the journal, staged entries included.
+    pub const fn journal_len(&self) -> u64 {
+        self.ledger.journal_len()
+    }
+
+    /// Why the run is being parked, if it is because of a divergence.
+    pub const fn divergence(&self) -> Option<&Divergence> {
+        self.divergence.as_ref()
+    }
+
+    /// Whether a cancellation was delivered to the handler.
+    pub const fn was_cancelled(&self) -> bool {
+        self.cancelled_at.is_some()
+    }
+
+    /// Whether the run's own time-out was delivered to the handler.
+    pub const fn was_timed_out(&self) -> bool {
+        self.timed_out
+    }
+
+    /// Whether the handler may still be run.
+    pub const fn is_driving(&self) -> bool {
+        matches!(self.phase, Phase::Driving)
+    }
+
+    /// Whether it was released by a pause and can be resumed.
+    pub const fn is_paused(&self) -> bool {
+        matches!(self.phase, Phase::Paused)
+    }
+
+    /// Steps in flight.
+    pub const fn steps_running(&self) -> u32 {
+        self.running
+    }
+
+    /// Starts no fresh work any more: what is in flight is recorded, then the run is released, due at once.
+    pub const fn yield_now(&mut self) {
+        self.yielding = true;
+    }
+
+    /// The run's state object changed; it goes out with the next commit.
+    pub fn set_state(&mut self, state: Payload) {
+        self.state = Some(state);
+    }
+
+    /// Gives the run up because the lease was lost: nothing of it may be written any more.
+    pub fn abandon(&mut self) {
+        self.phase = Phase::Gone;
+    }
+
+    /// What to do next. Call it only when nothing is runnable in the handler's loop.
+    pub fn turn(&mut self, wall: Millis) -> Turn {
+        while self.phase == Phase::Driving {
+            if self.history.is_empty() {
+                if let Some(turn) = self.live_turn(wall) {
+                    return turn;
+                }
+                break;
+            }
+            if let Some(turn) = self.replay_turn() {
+                return turn;
+            }
+        }
+        Turn::Idle
+    }
+
+    /// One live outcome gets its place in the journal, or one step starts.
+    fn live_turn(&mut self, wall: Millis) -> Option<Turn> {
+        while let Some((slot, arrived)) = self.arrived.pop_front() {
+            let turn = match arrived {
+                Arrived::Step(outcome) => self.step_ended(slot, outcome, wall),
+                Arrived::Recalled(entry) => self.record_again(slot, entry, wall),
+            };
+            if turn.is_some() {
+                return turn;
+            }
+        }
+        if !self.yielding {
+            if let Some(turn) = self.next_due(wall) {
+                return Some(turn);
+            }
+            return self.next_start();
+        }
+        None
+    }
+
+    /// The earliest of what is due: a message counts from its arrival, a timer from its deadline.
+    fn next_due(&mut self, wall: Millis) -> Option<Turn> {
+        loop {
+            let matched = self.inbox.next_match();
+            if let Some(Match::Cancel { message }) = matched {
+                return Some(self.cancel_arrived(&message, wall));
+            }
+            let run_deadline = self.facts.deadline.filter(|_| !self.timed_out);
+            let timer = self
+                .ops
+                .earliest()
+                .filter(|(deadline, _)| *deadline <= wall);
+            let first_timer = timer.map(|(deadline, _)| deadline);
+            if let Some(limit) = run_deadline
+                && limit <= wall
+                && first_timer.is_none_or(|deadline| limit < deadline)
+                && matched
+                    .as_ref()
+                    .is_none_or(|matched| limit < matched.message().at)
+            {
+                return Some(self.run_timed_out(wall));
+            }
+            match (matched, timer) {
+                (Some(Match::Wait { slot, message }), timer)
+                    if timer.is_none_or(|(deadline, _)| message.at <= deadline) =>
+                {
+                    self.offered = Some(Match::Wait {
+                        slot,
+                        message: message.clone(),
+                    });
+                    return Some(Turn::Offer { slot, message });
+                }
+                (_, Some((_, slot))) => {
+                    if let Some(turn) = self.deadline_passed(slot, wall) {
+                        return Some(turn);
+                    }
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    /// The offered message is what the operation expects: it is consumed.
+    pub fn accept(&mut self, wall: Millis) -> Turn {
+        let Some(Match::Wait { slot, message }) = self.offered.take() else {
+            return Turn::Idle;
+        };
+        self.inbox.take(&message, None);
+        self.message_received(slot, message, wall)
+    }
+
+    /// The offered message does not fit: it is set aside with the reason, and the run goes on waiting.
+    pub fn refuse(&mut self, reason: String) {
+        if let Some(matched) = self.offered.take() {
+            self.inbox.take(matched.message(), Some(reason));
+        }
+    }
+
+    /// The handler no longer waits for an operation. True if it is a step in flight, to be stopped.
+    pub fn cancel_op(&mut self, slot: Slot) -> bool {
+        self.close_op(slot).is_some_and(|op| {
+            matches!(
+                op.kind,
+                OpKind::Step {
+                    phase: op::StepPhase::Running,
+                    ..
+                }
+            )
+        })
+    }
+
+    /// Takes an operation out of every index.
+    pub(crate) fn close_op(&mut self, slot: Slot) -> Option<Op> {
+        let op = self.ops.close(slot)?;
+        match &op.kind {
+            OpKind::Event { key, .. } | OpKind::Approval { key, .. } => self.inbox.close(key, slot),
+            OpKind::Step {
+                phase: op::StepPhase::Running,
+                ..
+            } => self.running -= 1,
+            OpKind::Step { .. } | OpKind::Timer { .. } => {}
+        }
+        Some(op)
+    }
+
+    /// Puts an operation into the table, or refuses because the run is not driven here any more.
+    pub(crate) fn open_op(&mut self, id: OpId, kind: OpKind) -> Slot {
+        let barrier = self.ledger.barrier();
+        self.ops.open(Op { id, barrier, kind })
+    }
+
+    pub(crate) fn check_driving(&self) -> Result<(), Halt> {
+        match (&self.phase, &self.divergence) {
+            (Phase::Driving, _) => Ok(()),
+            (_, Some(divergence)) => Err(Halt::Diverged(divergence.clone())),
+            _ => Err(Halt::Gone),
+        }
+    }
+
+    /// Brings an outcome in; it gets its place in the journal in a later turn.
+    pub(crate) fn arrive(&mut self, slot: Slot, outcome: StepOutcome) {
+        self.arrived.push_back((slot, Arrived::Step(outcome)));
+    }
+
+    /// A result that a reopening took back serves the operation in `slot` without running it again.
+    pub(crate) fn recall(&mut self, slot: Slot) -> bool {
+        let Some(op) = self.ops.get(slot) else {
+            return false;
+        };
+        let kind = match op.kind {
+            OpKind::Step { .. } => Kind::StepCompleted,
+            OpKind::Event { .. } => Kind::EventReceived,
+            OpKind::Approval { .. } => Kind::ApprovalResolved,
+            OpKind::Timer { .. } => return false,
+        };
+        let Some(entry) = self.history.recall(&op.id.clone(), kind) else {
+            return false;
+        };
+        self.arrived.push_back((slot, Arrived::Recalled(entry)));
+        if let Some(OpKind::Step { phase, .. }) = self.ops.get_mut(slot).map(|op| &mut op.kind) {
+            *phase = op::StepPhase::Arrived;
+        }
+        true
+    }
+
+    fn record_again(&mut self, slot: Slot, entry: Entry, wall: Millis) -> Option<Turn> {
+        let op = self.close_op(slot)?;
+        let at = self.advance(wall);
+        let payload = entry.payload.clone();
+        let outcome = if entry.kind == Kind::StepCompleted {
+            Outcome::StepCompleted(Some(payload))
+        } else {
+            Outcome::Received(Some(payload))
+        };
+        self.ledger.append(
+            Entry {
+                op: op.id,
+                at,
+                ..entry
+            },
+            Weight::Hard,
+        );
+        Some(Turn::Deliver { slot, outcome, at })
+    }
+
+    /// Moves the logical clock to the wall clock; it never goes back.
+    pub(crate) fn advance(&mut self, wall: Millis) -> Millis {
+        self.now = self.now.max(wall);
+        self.now
+    }
+
+    /// The code and the journal do not fit together: park the run.
+    pub(crate) fn diverge(&mut self, index: u64, recorded: Recorded, handler: Handler) {
+        let divergence = Divergence {
+            index,
+            recorded,
+            handler,
+        };
+        self.phase = Phase::Parking(format!(
+            "{divergence} (run of version {:?})",
+            self.facts.version
+        ));
+        self.divergence = Some(divergence);
+    }
+
+    pub(crate) fn note_failure(&mut self, op: &OpId, index: u64) {
+        self.failures.insert(op.clone(), index);
+    }
+
+    pub(crate) const fn set_timed_out(&mut self) {
+        self.timed_out = true;
+    }
+
+    pub(crate) const fn set_cancelled_at(&mut self, index: u64) {
+        self.cancelled_at = Some(index);
+    }
+
+    /// What the handler waits for, for differences.
+    pub(crate) fn open_operations(&self) -> Vec<String> {
+        self.ops
+            .iter()
+            .map(|(_, op)| format!("{} {:?}", op.kind.name(), op.id))
+            .collect()
+    }
+}
+
+const fn waiting_nothing() -> Handler {
+    Handler::Waiting { open: Vec::new() }
+}

@@ -1,0 +1,8 @@
+//! One file per primitive: how it is requested, what it records, how it is completed.
+
+pub mod approval;
+pub mod cancel;
+pub mod event;
+pub mod step;
+pub mod timer;
+pub mod value;
