@@ -21,7 +21,8 @@ NEEDED = (
     r"duramen/_native\..*(so|pyd)",
     r".*/licenses/LICENSE",
 )
-EXAMPLE = Path(__file__).parents[1] / "examples/hello.py"
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE = ROOT / "examples/hello.py"
 EXPECTED = "Hello, world!\n"
 
 
@@ -38,7 +39,8 @@ def check_contents(wheel: Path) -> None:
     if size > LIMIT:
         sys.exit("The wheel is too large.")
     names = zipfile.ZipFile(wheel).namelist()
-    for pattern in NEEDED:
+    migrations = [re.escape(f"duramen/{path.relative_to(ROOT)}") for path in ROOT.glob("migrations/*/*.sql")]
+    for pattern in (*NEEDED, *migrations):
         if not any(re.fullmatch(pattern, name) for name in names):
             sys.exit(f"The wheel lacks {pattern}; it has {names}")
 

@@ -1,8 +1,9 @@
 """What every file of the tree keeps: a length one can read, and nothing of the machine it was written on."""
 
 import re
+from pathlib import Path
 
-from tests.architecture.tree import files, read
+from tests.architecture.tree import ROOT, files, read, under
 
 LIMIT = 800
 
@@ -39,3 +40,25 @@ def test_nothing_names_a_machine_or_a_package_index() -> None:
         if (match := MACHINE.search(line))
     ]
     assert not found
+
+
+def test_links_in_the_documents_lead_somewhere() -> None:
+    dead = [
+        f"{path}: {target}"
+        for path in files()
+        if path.suffix == ".md"
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", read(path))
+        if not (ROOT / path.parent / target).exists()
+    ]
+    assert not dead
+
+
+def test_migrations_are_shipped_in_the_package() -> None:
+    # Links to the files, not to a folder: the build follows the former alone.
+    shipped = Path("python/duramen/migrations")
+    sources = {path.relative_to("migrations") for path in under("migrations", ".sql")}
+    links = {path.relative_to(shipped) for path in under(str(shipped), ".sql")}
+    assert links == sources, f"each migration needs its link: ln -s ../../../../migrations/… {shipped}/…"
+    for path in links:
+        assert (ROOT / shipped / path).is_symlink()
+        assert read(shipped / path) == read(Path("migrations") / path)
