@@ -1,0 +1,108 @@
+"""Two places where asyncio's own functions need help from the loop they run on. Both look at the caller's
+frame.
+
+`asyncio.as_completed` puts what it is given into a set before it makes tasks of it. Bare coroutines iterate
+in the order of their addresses there, which differs from process to process, so a handler would ask for its
+operations in another order on replay. `ordered_as_completed` makes the tasks in the order of the list
+instead.
+
+`asyncio.gather` in a `finally` block of a handler that is being dropped from memory makes its first task,
+gets `RunEvicted`, and leaves its other coroutines behind for the interpreter to warn about.
+`close_gathered_coroutines` closes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from asyncio import tasks as _asyncio_tasks
+from collections.abc import Awaitable, Iterable
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any
+
+from .errors import NotDurableError
+
+if TYPE_CHECKING:
+    from ._loop import RunLoop
+
+_DEPTH = 5
+"""How many frames lie at most between the loop and the function that is looked for."""
+
+_GATHER: CodeType = asyncio.gather.__code__
+
+
+def _as_completed_codes() -> dict[CodeType, str]:
+    """The code objects that fill the set, each with the name of its argument."""
+    iterator: Any = getattr(_asyncio_tasks, "_AsCompletedIterator", None)
+    if iterator is not None:  # 3.13 and later
+        return {iterator.__init__.__code__: "aws"}
+    return {asyncio.as_completed.__code__: "fs"}
+
+
+_AS_COMPLETED = _as_completed_codes()
+
+
+def _caller(codes: Iterable[CodeType]) -> FrameType | None:
+    frame: FrameType | None = sys._getframe(2)
+    for _ in range(_DEPTH):
+        if frame is None or frame.f_code in codes:
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def ordered_as_completed(loop: RunLoop, coro: Any) -> asyncio.Task[Any] | None:
+    """The task for `coro` if `asyncio.as_completed` asks for it, made in the order of that function's
+    argument.
+
+    Returns:
+        None if somebody else asks.
+
+    Raises:
+        NotDurableError: the argument has no order (a set, or a generator that is used up by now).
+    """
+    frame = _caller(_AS_COMPLETED)
+    if frame is None:
+        return None
+    key = _original(coro)
+    premade = loop.premade
+    if id(key) not in premade:
+        given: Any = frame.f_locals[_AS_COMPLETED[frame.f_code]]
+        if not isinstance(given, set | frozenset):
+            for each in given:
+                if id(each) not in premade and not asyncio.isfuture(each):
+                    body = each if inspect.iscoroutine(each) else _await(each)
+                    # The thing itself is kept beside its task, or its address could be given to another.
+                    premade[id(each)] = (each, loop.new_task(body))
+    _, task = premade.pop(id(key), (None, None))
+    if task is None:
+        coro.close()
+        raise NotDurableError(
+            "asyncio.as_completed got coroutines in a set or from a generator expression, whose order it does not keep, "
+            "so a replay could run them in another order: pass a list, or tasks made with asyncio.create_task"
+        )
+    if key is not coro:
+        coro.close()  # asyncio's wrapper; ours stands in its place
+    return task
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _original(coro: Any) -> Any:
+    """What was given to `ensure_future`: `coro`, or the awaitable inside of asyncio's wrapper coroutine."""
+    frame: FrameType | None = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
+    if frame is not None and frame.f_code.co_name == "_wrap_awaitable" and "awaitable" in frame.f_locals:
+        return frame.f_locals["awaitable"]
+    return coro
+
+
+def close_gathered_coroutines() -> None:
+    """Close the coroutines given to an `asyncio.gather` that is about to fail with `RunEvicted`."""
+    frame = _caller((_GATHER,))
+    if frame is not None:
+        for each in frame.f_locals["coros_or_futures"]:
+            if inspect.iscoroutine(each) and inspect.getcoroutinestate(each) == inspect.CORO_CREATED:
+                each.close()

@@ -1,0 +1,412 @@
+"""Every error Duramen raises, as one tree under `DuramenError`.
+
+A message says what happened, where, and what to do about it. Every class can be copied and pickled: what was
+given to the constructor stands in `args`, and the text is made from it on demand.
+
+One class stands outside of the tree on purpose: `RunEvicted` is a `BaseException`, like
+`asyncio.CancelledError`, because a handler's `except Exception` must not catch the unwinding of a coroutine
+that is being dropped from memory.
+
+>>> try:
+...     raise UnknownRun("order:42")
+... except DuramenError as error:
+...     print(error)
+there is no run 'order:42' in this store: check the id, and that the URL is the one it was started with
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "ApprovalConflict",
+    "DeserializationError",
+    "DuplicateWorkflow",
+    "DuramenError",
+    "EventRejected",
+    "Fatal",
+    "ForkedProcess",
+    "InvalidArgument",
+    "InvalidId",
+    "NotADurableContext",
+    "NotDurableError",
+    "PayloadTooLarge",
+    "RecordedError",
+    "RunCancelled",
+    "RunEvicted",
+    "RunFailed",
+    "RunIdConflict",
+    "RunStuck",
+    "RunTerminated",
+    "RunTimedOut",
+    "RuntimeClosed",
+    "RuntimeNotOpen",
+    "SerializationError",
+    "SignalRefused",
+    "StepFailed",
+    "StepTimeout",
+    "StoreClosed",
+    "StoreCorrupt",
+    "StoreError",
+    "StoreFull",
+    "StoreLocked",
+    "StoreNewer",
+    "StoreReadOnly",
+    "StoreUnavailable",
+    "StoreUnmigrated",
+    "UnknownRun",
+    "UnknownWorkflow",
+    "WorkflowDefinitionError",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedError:
+    """An exception as the store keeps it: facts about it, never the object itself.
+
+    >>> print(RecordedError("builtins.ValueError", "no such card"))
+    ValueError: no such card
+    """
+
+    type_name: str
+    """Module-qualified name of the class, for instance ``builtins.ValueError``."""
+    message: str
+    """``str()`` of the exception."""
+    traceback: str = ""
+    """The formatted traceback, its oldest frames dropped when it was too long."""
+    cause: RecordedError | None = None
+    """What it was raised from (`__cause__`, else a context that was not suppressed)."""
+    notes: tuple[str, ...] = ()
+    """Notes added with `BaseException.add_note`."""
+    args: tuple[Any, ...] | None = None
+    """The constructor's arguments if all of them are plain JSON values, else None."""
+    attributes: dict[str, Any] | None = None
+    """The instance's attributes as far as they are plain JSON values, else None."""
+    exceptions: tuple[RecordedError, ...] = ()
+    """The members of an exception group."""
+
+    @property
+    def short_name(self) -> str:
+        """The class name without its module."""
+        return self.type_name.rpartition(".")[2]
+
+    def __str__(self) -> str:
+        return f"{self.short_name}: {self.message}" if self.message else self.short_name
+
+
+class DuramenError(Exception):
+    """Base of every error that Duramen raises."""
+
+    def __init__(self, *args: Any) -> None:
+        # Not super().__init__: where a subclass is a TimeoutError too, the next class in line is OSError,
+        # whose constructor takes the arguments for an errno and a file name and cuts `args` short.
+        Exception.__init__(self)
+        self.args = args
+
+    def __str__(self) -> str:
+        return " ".join(str(part) for part in self.args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # OSError brings a __reduce__ of its own, so the plain one is spelled out for all. Only what was added
+        # by hand (notes, for instance) needs to travel beside the arguments: the constructor makes the rest.
+        fresh = type(self)(*self.args).__dict__
+        extra = {key: value for key, value in self.__dict__.items() if key not in fresh}
+        return (type(self), self.args, extra) if extra else (type(self), self.args)
+
+
+# -- definitions and arguments -------------------------------------------------------------------------------
+
+
+class WorkflowDefinitionError(DuramenError, TypeError):
+    """A workflow, step or schedule is declared in a way that cannot work."""
+
+
+class DuplicateWorkflow(WorkflowDefinitionError):
+    """Two workflows were registered under one name and version."""
+
+    def __init__(self, name: str, version: str = "", where: str = "") -> None:
+        super().__init__(name, version, where)
+        self.name = name
+        self.version = version
+        self.where = where
+
+    def __str__(self) -> str:
+        version = f" version {self.version!r}" if self.version else ""
+        where = f" (also defined at {self.where})" if self.where else ""
+        return f"workflow {self.name!r}{version} is registered twice{where}: give one of them another name or version"
+
+
+class InvalidArgument(DuramenError, ValueError):
+    """A value given to a call cannot be used (a negative duration, a naive datetime, a limit of zero…)."""
+
+
+class InvalidId(InvalidArgument):
+    """An id is empty, longer than 255 characters, holds a NUL, or is otherwise unusable."""
+
+
+class UnknownWorkflow(DuramenError, LookupError):
+    """No workflow of that name (and version) is registered."""
+
+    def __init__(self, name: str, version: str | None = None) -> None:
+        super().__init__(name, version)
+        self.name = name
+        self.version = version
+
+    def __str__(self) -> str:
+        version = f" version {self.version!r}" if self.version else ""
+        return f"no workflow {self.name!r}{version} is registered: add it to Runtime(workflows=[…])"
+
+
+class UnknownRun(DuramenError, LookupError):
+    """The store has no run with that id."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return f"there is no run {self.run_id!r} in this store: check the id, and that the URL is the one it was started with"
+
+
+class RunIdConflict(DuramenError):
+    """The run id asked for belongs to a run of another workflow."""
+
+    def __init__(self, run_id: str, wanted: str, existing: str) -> None:
+        super().__init__(run_id, wanted, existing)
+        self.run_id = run_id
+        self.wanted = wanted
+        self.existing = existing
+
+    def __str__(self) -> str:
+        return (
+            f"run id {self.run_id!r} belongs to a run of workflow {self.existing!r}, so it cannot start "
+            f"{self.wanted!r}: choose another run id"
+        )
+
+
+# -- payloads ------------------------------------------------------------------------------------------------
+
+
+class _PathError(DuramenError):
+    """Base of the payload errors that can name the offending part."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class SerializationError(_PathError, ValueError):
+    """A value cannot be turned into a payload; `path` names the part that is to blame."""
+
+
+class DeserializationError(_PathError, ValueError):
+    """A payload does not have the shape of the type expected; `path` names the part that is to blame."""
+
+
+class PayloadTooLarge(DuramenError, ValueError):
+    """A payload is longer than the limit for one entry (sizes in bytes)."""
+
+    def __init__(self, size: int, limit: int, where: str = "") -> None:
+        super().__init__(size, limit, where)
+        self.size = size
+        self.limit = limit
+        self.where = where
+
+    def __str__(self) -> str:
+        where = f"{self.where}: " if self.where else ""
+        return (
+            f"{where}the payload has {self.size:,} bytes and the limit is {self.limit:,}: store large data elsewhere and "
+            "pass a reference, use an offloading codec, or raise the serializer's max_bytes"
+        )
+
+
+# -- steps ---------------------------------------------------------------------------------------------------
+
+
+class StepFailed(DuramenError):
+    """A step failed for good; `error` is what was recorded of the last attempt's exception."""
+
+    def __init__(self, operation_id: str, attempts: int, error: RecordedError) -> None:
+        super().__init__(operation_id, attempts, error)
+        self.operation_id = operation_id
+        self.attempts = attempts
+        self.error = error
+
+    def __str__(self) -> str:
+        tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
+        return f"step {self.operation_id!r} failed after {tries}: {self.error}"
+
+
+class StepTimeout(StepFailed, TimeoutError):
+    """A step failed for good because it ran into its timeout."""
+
+
+class Fatal(DuramenError):
+    """Raise it in a step to fail the step at once, whatever its retry policy says."""
+
+
+# -- runs ----------------------------------------------------------------------------------------------------
+
+
+class RunFailed(DuramenError):
+    """The run ended with an error; `error` is what was recorded of it."""
+
+    def __init__(self, run_id: str, error: RecordedError) -> None:
+        super().__init__(run_id, error)
+        self.run_id = run_id
+        self.error = error
+
+    def __str__(self) -> str:
+        return f"run {self.run_id!r} failed: {self.error}"
+
+
+class _RunEnded(DuramenError):
+    """Base of the ways in which a run ends from outside, with the reason that was given."""
+
+    _what = "ended"
+
+    def __init__(self, run_id: str, reason: str = "") -> None:
+        super().__init__(run_id, reason)
+        self.run_id = run_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"run {self.run_id!r} {self._what}{': ' if self.reason else ''}{self.reason}"
+
+
+class RunCancelled(_RunEnded):
+    """The run was cancelled."""
+
+    _what = "was cancelled"
+
+
+class RunTerminated(_RunEnded):
+    """The run was terminated without a chance to clean up."""
+
+    _what = "was terminated"
+
+
+class RunTimedOut(_RunEnded, TimeoutError):
+    """The run did not finish within its workflow's timeout, or a caller's wait for it ran out of time."""
+
+    _what = "timed out"
+
+
+class RunStuck(DuramenError):
+    """The run is parked: the code no longer asks for what its journal recorded. `note` shows the difference."""
+
+    def __init__(self, run_id: str, note: str) -> None:
+        super().__init__(run_id, note)
+        self.run_id = run_id
+        self.note = note
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.run_id!r} is stuck: {self.note} (nothing is lost: deploy code that fits the journal, "
+            "then call retry)"
+        )
+
+
+class ApprovalConflict(DuramenError):
+    """The approval was already decided, and differently."""
+
+    def __init__(self, run_id: str, approval_id: str) -> None:
+        super().__init__(run_id, approval_id)
+        self.run_id = run_id
+        self.approval_id = approval_id
+
+    def __str__(self) -> str:
+        return f"approval {self.approval_id!r} of run {self.run_id!r} was already decided differently: the first decision stands"
+
+
+class SignalRefused(DuramenError):
+    """A signal's name or target is not allowed; nothing was delivered."""
+
+
+class EventRejected(DuramenError, ValueError):
+    """An event's payload does not fit the type the run waits for; nothing was consumed and the run goes on waiting."""
+
+    def __init__(self, run_id: str, name: str, reason: str) -> None:
+        super().__init__(run_id, name, reason)
+        self.run_id = run_id
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"event {self.name!r} for run {self.run_id!r} was refused: {self.reason}"
+
+
+# -- stores --------------------------------------------------------------------------------------------------
+
+
+class StoreError(DuramenError):
+    """Base of everything that can be wrong with a store."""
+
+
+class StoreUnavailable(StoreError, ConnectionError):
+    """The store cannot be reached, or went away in the middle of a call."""
+
+
+class StoreLocked(StoreError):
+    """Another process holds the store's lock for longer than the busy timeout."""
+
+
+class StoreReadOnly(StoreError):
+    """The store can be read but not written to."""
+
+
+class StoreFull(StoreError):
+    """The store's disk or quota is full."""
+
+
+class StoreCorrupt(StoreError):
+    """The store's data is damaged, or it is not a Duramen store."""
+
+
+class StoreUnmigrated(StoreError):
+    """The store's schema is missing or older than this version needs: run `duramen migrate`."""
+
+
+class StoreNewer(StoreError):
+    """The store's schema was written by a newer version that this one must not write to: upgrade Duramen."""
+
+
+class StoreClosed(StoreError):
+    """The store was closed before the call, or during it."""
+
+
+# -- wrong place, wrong time ---------------------------------------------------------------------------------
+
+
+class NotDurableError(DuramenError, RuntimeError):
+    """A handler did something whose outcome cannot be recorded (I/O, threads, signals): put it in a step."""
+
+
+class NotADurableContext(DuramenError, RuntimeError):
+    """A durable call came from outside its handler: from a thread, from a step, or after the handler ended."""
+
+
+class ForkedProcess(DuramenError, RuntimeError):
+    """The runtime was made before a fork and is used in the child: make a new one there."""
+
+
+class RuntimeNotOpen(DuramenError, RuntimeError):
+    """The runtime is used before `async with runtime:` (or `await runtime.open()`)."""
+
+
+class RuntimeClosed(DuramenError, RuntimeError):
+    """The runtime is used after it was closed."""
+
+
+class RunEvicted(BaseException):
+    """A paused run was dropped from memory and its coroutine tried a durable call while it unwound.
+
+    It is a `BaseException`, as `asyncio.CancelledError` and `GeneratorExit` are: clean-up code that says
+    ``except Exception`` must not mistake an eviction for a failure of the run, which goes on elsewhere from
+    its journal.
+    """
