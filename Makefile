@@ -22,7 +22,7 @@ QUIET := $$([ -t 2 ] || printf %s --quiet)
 # In CI the lock file must already be right; elsewhere cargo brings it up to date.
 LOCKED := $(if $(CI),--locked)
 RUST := $(shell find Cargo.toml Cargo.lock crates migrations -not -path '*/target/*' 2>/dev/null)
-SAY = @printf '\033[1m== %s\033[0m\n'
+SAY = @printf '== %s\n'
 
 help: ## This list
 	@printf 'make demo    process 500 orders while workers are killed and stopped; shows that nothing was lost\n'
@@ -40,20 +40,18 @@ test: .venv/.extension .venv/.tools
 	$(SAY) "pytest"
 	@$(BIN)/python -m pytest $(ARGS)
 
+# All of them run, so that one log shows everything there is to repair.
 lint: .venv/.extension .venv/.tools
-	$(SAY) "cargo fmt"
-	@cargo fmt --all --check
-	$(SAY) "cargo clippy"
-	@cargo clippy --workspace --all-targets $(LOCKED) $(QUIET) -- -D warnings
-	$(SAY) "ruff"
-	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }
-	@$(BIN)/ruff check --quiet .
-	$(SAY) "pyright"
-	@$(BIN)/pyright
-	$(SAY) "stubtest"
-	@$(BIN)/python -m mypy.stubtest duramen._native
-	$(SAY) "architecture"
-	@$(BIN)/python -m pytest --quiet tests/architecture
+	@failed=; \
+	check() { name=$$1; shift; printf '== %s\n' "$$name"; "$$@" || failed="$$failed, $$name"; }; \
+	check "cargo fmt" cargo fmt --all --check; \
+	check "cargo clippy" cargo clippy --workspace --all-targets $(LOCKED) $(QUIET) -- -D warnings; \
+	check "ruff format" $(BIN)/ruff format --check .; \
+	check "ruff check" $(BIN)/ruff check .; \
+	check "pyright" $(BIN)/pyright; \
+	check "stubtest" $(BIN)/python -m mypy.stubtest duramen._native; \
+	check "architecture" $(BIN)/python -m pytest --quiet tests/architecture; \
+	[ -z "$$failed" ] || { printf 'lint failed: %s\n' "$${failed#, }"; exit 1; }
 
 bench: .venv/.extension .venv/.tools
 	@$(BIN)/python benches/run.py $(ARGS)
