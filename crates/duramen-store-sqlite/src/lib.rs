@@ -1,1 +1,214 @@
-//! TODO
+//! A Duramen store in a SQLite file.
+//!
+//! One writer thread owns the write connection. What is asked for while a transaction is being made
+//! durable is gathered and becomes the next one: no artificial delay, one sync for all of it.
+//! Queries run beside it on a few reader threads. Several stores, also of several processes, may
+//! work on one file.
+
+// "SQLite" is a name here, not a piece of code.
+#![allow(clippy::doc_markdown)]
+
+mod check;
+mod claim;
+mod clock;
+mod commit;
+mod create;
+mod error;
+mod inbox;
+mod intervene;
+mod job;
+mod migrate;
+mod oneshot;
+mod open;
+mod options;
+mod query;
+mod queue;
+mod reader;
+mod row;
+mod session;
+mod sql;
+mod stats;
+mod threads;
+mod writer;
+
+use std::future::ready;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use duramen_core::ids::RunId;
+use duramen_core::journal::Entry;
+use duramen_core::store::{
+    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Filter, Heartbeat, Intervened,
+    Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit, RunDetail, Schema, Store,
+    StoreError, StoreFuture, WorkflowKey,
+};
+use rusqlite::Connection;
+
+use error::{Fault, Place};
+use job::{Ask, Job, Migrate, Request};
+use oneshot::oneshot;
+use queue::{Queue, Sent};
+use stats::Counters;
+use threads::Threads;
+use writer::Writer;
+
+#[doc(hidden)]
+pub use options::{Point, Probe};
+pub use options::{SqliteOptions, Synchronous};
+pub use stats::Stats;
+
+/// Runs in a SQLite file. Dropped without [`Store::close`], it still finishes what was asked for.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writes: Arc<Queue<Box<dyn Job>>>,
+    threads: Arc<Threads>,
+    counters: Arc<Counters>,
+    applied: Vec<String>,
+}
+
+impl SqliteStore {
+    /// Opens a file, creating it if it is not there, and brings its schema up to date if the
+    /// options allow it. The file stays open until [`Store::close`], or until the store is dropped
+    /// and has finished its work.
+    pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
+        let place = Place::new(path);
+        let (connection, schema) = open::write_connection(&place, &options)?;
+        let queue = Arc::new(Queue::default());
+        let counters = Arc::new(Counters::default());
+        let writer = Writer {
+            queue: Arc::clone(&queue),
+            place: place.clone(),
+            counters: Arc::clone(&counters),
+            busy_timeout: options.busy_timeout,
+            probe: options.probe,
+        };
+        let threads = Arc::new(Threads::new(place, options.busy_timeout));
+        threads.start("duramen-sqlite-writer", move || writer.run(connection))?;
+        Ok(Self {
+            writes: queue,
+            threads,
+            counters,
+            applied: schema.applied,
+        })
+    }
+
+    /// What the writer has done since the store was opened.
+    pub fn stats(&self) -> Stats {
+        self.counters.read()
+    }
+
+    /// Names of the migrations that opening the file applied.
+    pub fn applied_on_open(&self) -> &[String] {
+        &self.applied
+    }
+
+    fn write<Q: Ask>(&self, ask: Q, elements: usize) -> StoreFuture<Q::Answer> {
+        let (reply, answer) = oneshot();
+        self.counters.elements.fetch_add(elements as u64, Relaxed);
+        match self.writes.send(Box::new(Request::new(ask, reply))) {
+            Sent::Queued { .. } => Box::pin(answer),
+            Sent::Closed => Box::pin(ready(Err(StoreError::Closed))),
+        }
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> StoreFuture<T> {
+        let (reply, answer) = oneshot();
+        match self.threads.read(reader::query(ask, reply)) {
+            Ok(()) => Box::pin(answer),
+            Err(error) => Box::pin(ready(Err(error))),
+        }
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        // The threads finish what is queued and end by themselves. They are not joined: the store
+        // may be dropped by a wake-up on one of them.
+        self.writes.close();
+        self.threads.close();
+    }
+}
+
+fn refused<T: Send + 'static>(error: StoreError) -> StoreFuture<T> {
+    Box::pin(ready(Err(error)))
+}
+
+impl Store for SqliteStore {
+    fn migrate(&self) -> StoreFuture<Schema> {
+        self.write(Migrate, 1)
+    }
+
+    fn schema(&self) -> StoreFuture<Schema> {
+        self.read(migrate::schema)
+    }
+
+    fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
+        if let Err(error) = batch.iter().try_for_each(check::new_run) {
+            return refused(error);
+        }
+        let elements = batch.len();
+        self.write(batch, elements)
+    }
+
+    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        self.write(claim, 1)
+    }
+
+    fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
+        let elements = batch.len();
+        self.write(batch, elements)
+    }
+
+    fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
+        self.write(beat, 1)
+    }
+
+    fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
+        self.read(move |connection| query::unread(connection, &owner))
+    }
+
+    fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
+        if let Err(error) = batch.iter().try_for_each(check::new_message) {
+            return refused(error);
+        }
+        let elements = batch.len();
+        self.write(batch, elements)
+    }
+
+    fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
+        let elements = batch.len();
+        self.write(batch, elements)
+    }
+
+    fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
+        self.read(move |connection| query::get(connection, &run_ids))
+    }
+
+    fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
+        self.read(move |connection| query::load(connection, &run_id, from, limit))
+    }
+
+    fn list(&self, filter: Filter, limit: u32, cursor: Option<Cursor>) -> StoreFuture<Page> {
+        self.read(move |connection| query::list(connection, &filter, limit, cursor.as_ref()))
+    }
+
+    fn count(&self, filter: Filter) -> StoreFuture<u64> {
+        self.read(move |connection| query::count(connection, &filter))
+    }
+
+    fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
+        self.read(move |connection| query::next_due(connection, &workflows))
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        let (reply, answer) = oneshot();
+        self.writes.close();
+        self.threads.close();
+        self.threads.when_ended(reply);
+        Box::pin(answer)
+    }
+}

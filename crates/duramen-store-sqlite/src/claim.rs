@@ -1,0 +1,252 @@
+//! Leases: claims and their renewal.
+
+use std::collections::HashMap;
+
+use duramen_core::ids::{Millis, RunId};
+use duramen_core::journal::Entry;
+use duramen_core::run::Status;
+use duramen_core::store::{Beat, Claim, Claimed, ClaimedRun, Due, Heartbeat, Message};
+use rusqlite::{Statement, params};
+
+use crate::clock::instant;
+use crate::error::Fault;
+use crate::inbox::messages;
+use crate::row::{self, run_row};
+use crate::session::Session;
+use crate::sql;
+
+/// A due run that a claim may take.
+type Candidate = (Millis, RunId);
+
+impl Session<'_> {
+    pub(crate) fn claim(&mut self, claim: &Claim) -> Result<Claimed, Fault> {
+        let now = instant(claim.now);
+        let due = match &claim.run_id {
+            Some(run_id) => self.due_alone(claim, run_id, now)?,
+            None => self.due(claim, now)?,
+        };
+        let warm: HashMap<&str, u64> = claim.warm.iter().map(|(id, len)| (&**id, *len)).collect();
+        let mut budget = Budget {
+            most: claim.max_bytes,
+            used: 0,
+        };
+        let mut runs = Vec::with_capacity(due.len().min(claim.limit as usize));
+        let mut more = false;
+        for (_, run_id) in due {
+            if runs.len() >= claim.limit as usize {
+                more = true;
+                break;
+            }
+            let kept = warm.get(&*run_id).copied();
+            match self.load_claimed(&run_id, kept, runs.is_empty(), &mut budget) {
+                Ok(Loaded::Run(mut run)) => {
+                    self.take(&mut run, claim, now)?;
+                    runs.push(*run);
+                }
+                Ok(Loaded::Gone) => {}
+                Ok(Loaded::TooMuch) => {
+                    more = true;
+                    break;
+                }
+                Err(Fault::Damaged(what)) => self.park(&run_id, now, &what)?,
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(Claimed { now, runs, more })
+    }
+
+    /// The earliest due runs, one more than asked for, so that the claim knows whether any are left.
+    fn due(&mut self, claim: &Claim, now: Millis) -> Result<Vec<Candidate>, Fault> {
+        let most = claim.limit as usize + 1;
+        let mut due: Vec<Candidate> = Vec::new();
+        let mut latest = now;
+        for status in statuses(claim.due) {
+            for key in &claim.workflows {
+                let args = params![
+                    status.code(),
+                    key.name,
+                    key.version,
+                    latest,
+                    i64::from(claim.limit) + 1
+                ];
+                let mut rows = self.due.query(args)?;
+                let before = due.len();
+                while let Some(found) = rows.next()? {
+                    due.push((
+                        row::integer(found, 0, "ready_at")?,
+                        row::text(found, 1, "run_id")?.into(),
+                    ));
+                }
+                if due.len() == before {
+                    continue;
+                }
+                due.sort_unstable();
+                // A workflow that stands twice in the list finds its runs twice.
+                due.dedup();
+                due.truncate(most);
+                if let (Some((last, _)), true) = (due.last(), due.len() == most) {
+                    latest = *last;
+                }
+            }
+        }
+        Ok(due)
+    }
+
+    fn due_alone(
+        &mut self,
+        claim: &Claim,
+        run_id: &RunId,
+        now: Millis,
+    ) -> Result<Vec<Candidate>, Fault> {
+        let mut rows = self.run.query([&**run_id])?;
+        let Some(found) = rows.next()?.map(run_row).transpose()? else {
+            return Ok(Vec::new());
+        };
+        let fits = statuses(claim.due).contains(&found.status)
+            && claim
+                .workflows
+                .iter()
+                .any(|key| key.name == found.workflow && key.version == found.version);
+        Ok(found
+            .ready_at
+            .filter(|ready_at| fits && *ready_at <= now)
+            .map(|ready_at| (ready_at, found.run_id))
+            .into_iter()
+            .collect())
+    }
+
+    fn load_claimed(
+        &mut self,
+        run_id: &str,
+        kept: Option<u64>,
+        first: bool,
+        budget: &mut Budget,
+    ) -> Result<Loaded, Fault> {
+        let mut rows = self.run.query([run_id])?;
+        let Some(row) = rows.next()?.map(run_row).transpose()? else {
+            return Ok(Loaded::Gone);
+        };
+        drop(rows);
+        let journal = if kept == Some(row.journal_len) {
+            None
+        } else {
+            let most = if first { None } else { budget.left() };
+            let capacity = usize::try_from(row.journal_len).unwrap_or(0);
+            match journal(&mut self.load, run_id, capacity, most)? {
+                Some((entries, bytes)) => {
+                    budget.used = budget.used.saturating_add(bytes);
+                    Some(entries)
+                }
+                None => return Ok(Loaded::TooMuch),
+            }
+        };
+        let inbox = self.inbox_of(run_id, row.inbox_len)?;
+        Ok(Loaded::Run(Box::new(ClaimedRun {
+            was: row.status,
+            row,
+            journal,
+            inbox,
+        })))
+    }
+
+    fn inbox_of(&mut self, run_id: &str, arrived: u64) -> Result<Vec<Message>, Fault> {
+        if arrived == 0 {
+            return Ok(Vec::new());
+        }
+        messages(&mut self.unread, run_id)
+    }
+
+    fn take(&mut self, run: &mut ClaimedRun, claim: &Claim, now: Millis) -> Result<(), Fault> {
+        let row = &mut run.row;
+        let until = now.saturating_add(claim.lease);
+        let args = params![&*row.run_id, claim.owner, now, until, run.was.code()];
+        if self.take.execute(args)? == 0 {
+            // The row was read in this transaction, which nobody else can write in.
+            return Err(Fault::Damaged(format!(
+                "the run {:?} is in the index and not in the table",
+                row.run_id
+            )));
+        }
+        row.status = Status::Running;
+        row.owner = Some(claim.owner.clone());
+        row.epoch += 1;
+        row.started_at.get_or_insert(now);
+        row.updated_at = now;
+        row.ready_at = Some(until);
+        Ok(())
+    }
+
+    fn park(&mut self, run_id: &str, now: Millis, what: &str) -> Result<(), Fault> {
+        let note = format!(
+            "this build cannot read the run: {what}. Upgrade duramen if a newer one wrote it"
+        );
+        self.connection
+            .prepare_cached(sql::lease::PARK)?
+            .execute(params![run_id, now, note])?;
+        Ok(())
+    }
+
+    pub(crate) fn heartbeat(&mut self, beat: &Heartbeat) -> Result<Beat, Fault> {
+        let now = instant(beat.now);
+        let args = params![beat.owner, now.saturating_add(beat.lease)];
+        let mut held: Vec<(RunId, i64)> = Vec::new();
+        let mut rows = self.renew.query(args)?;
+        while let Some(found) = rows.next()? {
+            held.push((
+                row::text(found, 0, "run_id")?.into(),
+                row::integer(found, 1, "epoch")?,
+            ));
+        }
+        held.sort_unstable();
+        Ok(Beat { now, held })
+    }
+}
+
+/// A candidate, looked at closely.
+enum Loaded {
+    Run(Box<ClaimedRun>),
+    Gone,
+    /// Its journal does not fit into what is left of the budget.
+    TooMuch,
+}
+
+/// How many payload bytes a claim may bring.
+struct Budget {
+    most: Option<u64>,
+    used: u64,
+}
+
+impl Budget {
+    fn left(&self) -> Option<u64> {
+        self.most.map(|most| most.saturating_sub(self.used))
+    }
+}
+
+/// A whole journal with its payload bytes; none as soon as they exceed `most`.
+fn journal(
+    load: &mut Statement<'_>,
+    run_id: &str,
+    capacity: usize,
+    most: Option<u64>,
+) -> Result<Option<(Vec<Entry>, u64)>, Fault> {
+    let mut rows = load.query(params![run_id, 0_i64, -1_i64])?;
+    let mut entries = Vec::with_capacity(capacity.min(1 << 20));
+    let mut bytes = 0_u64;
+    while let Some(found) = rows.next()? {
+        bytes += row::blob(found, 5, "payload")?.len() as u64;
+        if most.is_some_and(|most| bytes > most) {
+            return Ok(None);
+        }
+        entries.push(row::entry(found)?);
+    }
+    Ok(Some((entries, bytes)))
+}
+
+fn statuses(due: Due) -> &'static [Status] {
+    match due {
+        Due::Recovery => &[Status::Running],
+        Due::Wake => &[Status::Waiting],
+        Due::Queued => &[Status::Queued],
+        Due::Any => &[Status::Running, Status::Waiting, Status::Queued],
+    }
+}

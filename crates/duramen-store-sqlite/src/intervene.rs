@@ -1,0 +1,85 @@
+//! Changes from outside the driver. Each raises the epoch, so that a driver is fenced off.
+
+use duramen_core::ids::Millis;
+use duramen_core::journal::Entry;
+use duramen_core::run::Status;
+use duramen_core::store::{Intervened, Intervention};
+use rusqlite::params;
+
+use crate::clock::instant;
+use crate::error::Fault;
+use crate::row;
+use crate::session::Session;
+use crate::sql;
+
+impl Session<'_> {
+    pub(crate) fn intervene(&mut self, batch: &[Intervention]) -> Result<Vec<Intervened>, Fault> {
+        batch.iter().map(|one| self.intervene_one(one)).collect()
+    }
+
+    fn intervene_one(&mut self, intervention: &Intervention) -> Result<Intervened, Fault> {
+        let (Intervention::Terminate { run_id, .. }
+        | Intervention::Reopen { run_id, .. }
+        | Intervention::Delete { run_id, .. }) = intervention;
+        let Some((status, length)) = self.standing(run_id)? else {
+            return Ok(Intervened::NotFound);
+        };
+        let live = matches!(status, Status::Queued | Status::Running | Status::Waiting);
+        match intervention {
+            Intervention::Terminate { entry, .. } if live || status == Status::Stuck => {
+                self.terminate(run_id, length, entry)?;
+            }
+            Intervention::Reopen {
+                expected_len,
+                entries,
+                now,
+                ..
+            } if !live && status != Status::Completed && length == *expected_len => {
+                self.reopen(run_id, length, entries, instant(*now))?;
+            }
+            Intervention::Delete { force, .. } if !live || *force => self.delete(run_id)?,
+            Intervention::Terminate { .. }
+            | Intervention::Reopen { .. }
+            | Intervention::Delete { .. } => return Ok(Intervened::NotAllowed),
+        }
+        Ok(Intervened::Done)
+    }
+
+    fn standing(&mut self, run_id: &str) -> Result<Option<(Status, u64)>, Fault> {
+        let mut standing = self.connection.prepare_cached(sql::intervene::STANDING)?;
+        let mut rows = standing.query([run_id])?;
+        rows.next()?
+            .map(|found| Ok((row::status(found, 0)?, row::count(found, 1, "journal_len")?)))
+            .transpose()
+    }
+
+    fn terminate(&mut self, run_id: &str, length: u64, entry: &Entry) -> Result<(), Fault> {
+        self.connection
+            .prepare_cached(sql::intervene::TERMINATE)?
+            .execute(params![run_id, entry.at])?;
+        self.append(run_id, length, std::slice::from_ref(entry))
+    }
+
+    fn reopen(
+        &mut self,
+        run_id: &str,
+        length: u64,
+        entries: &[Entry],
+        now: Millis,
+    ) -> Result<(), Fault> {
+        let after = row::signed(length + entries.len() as u64)?;
+        self.connection
+            .prepare_cached(sql::intervene::REOPEN)?
+            .execute(params![run_id, now, after])?;
+        self.append(run_id, length, entries)
+    }
+
+    fn delete(&mut self, run_id: &str) -> Result<(), Fault> {
+        for statement in sql::intervene::DELETE {
+            self.connection
+                .prepare_cached(statement)?
+                .execute([run_id])?;
+        }
+        Ok(())
+    }
+}

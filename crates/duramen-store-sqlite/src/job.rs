@@ -1,0 +1,192 @@
+//! What the writer is asked to do: a request, its answer once it is known, and who waits for it.
+
+use duramen_core::ids::Payload;
+use duramen_core::store::{
+    Beat, Claim, Claimed, CommitOutcome, Created, Delivered, Heartbeat, Intervened, Intervention,
+    NewMessage, NewRun, RunCommit, Schema, StoreError,
+};
+
+use crate::error::Fault;
+use crate::migrate;
+use crate::oneshot::Reply;
+use crate::session::Session;
+
+/// A request of any kind. It may be run more than once: each run replaces the answer of the last.
+pub(crate) trait Job: Send {
+    /// Elements and payload bytes, for the cap of a transaction.
+    fn size(&self) -> (usize, usize);
+
+    /// Does the work inside a transaction and keeps the answer.
+    fn run(&mut self, session: &mut Session<'_>) -> Result<(), Fault>;
+
+    /// Its run commits, if these are what it is made of: they can be answered one by one.
+    fn commits(&mut self) -> Option<&mut CommitJob> {
+        None
+    }
+
+    /// Gives the answer to whoever waits: after the transaction is durable, or has failed.
+    fn finish(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+/// A request with its answer.
+pub(crate) struct Request<Q: Ask> {
+    ask: Q,
+    answer: Option<Q::Answer>,
+    reply: Reply<Q::Answer>,
+}
+
+/// Run commits of one call.
+pub(crate) type CommitJob = Request<Vec<RunCommit>>;
+
+/// How one kind of request is measured and done.
+pub(crate) trait Ask: Send + Sized + 'static {
+    type Answer: Send + 'static;
+
+    fn size(&self) -> (usize, usize);
+
+    fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Fault>;
+
+    fn commits(_request: &mut Request<Self>) -> Option<&mut CommitJob> {
+        None
+    }
+}
+
+impl<Q: Ask> Request<Q> {
+    pub(crate) fn new(ask: Q, reply: Reply<Q::Answer>) -> Self {
+        Self {
+            ask,
+            answer: None,
+            reply,
+        }
+    }
+}
+
+impl CommitJob {
+    pub(crate) fn batch(&self) -> &[RunCommit] {
+        &self.ask
+    }
+
+    pub(crate) fn answer(&mut self, outcomes: Vec<CommitOutcome>) {
+        self.answer = Some(outcomes);
+    }
+}
+
+impl<Q: Ask> Job for Request<Q> {
+    fn size(&self) -> (usize, usize) {
+        self.ask.size()
+    }
+
+    fn run(&mut self, session: &mut Session<'_>) -> Result<(), Fault> {
+        self.answer = Some(self.ask.run(session)?);
+        Ok(())
+    }
+
+    fn commits(&mut self) -> Option<&mut CommitJob> {
+        Q::commits(self)
+    }
+
+    fn finish(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let Self { answer, reply, .. } = *self;
+        match (outcome, answer) {
+            (Ok(()), Some(answer)) => reply.send(Ok(answer)),
+            (Err(error), _) => reply.send(Err(error)),
+            // Dropping the reply answers with an error.
+            (Ok(()), None) => drop(reply),
+        }
+    }
+}
+
+impl Ask for Vec<NewRun> {
+    type Answer = Vec<Created>;
+
+    fn size(&self) -> (usize, usize) {
+        (self.len(), self.iter().map(|new| new.input.len()).sum())
+    }
+
+    fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Fault> {
+        session.create(self)
+    }
+}
+
+impl Ask for Vec<RunCommit> {
+    type Answer = Vec<CommitOutcome>;
+
+    fn size(&self) -> (usize, usize) {
+        let bytes = |commit: &RunCommit| -> usize {
+            let entries = commit.entries.iter().map(|entry| entry.payload.len());
+            entries.chain(commit.state.as_ref().map(Payload::len)).sum()
+        };
+        (self.len(), self.iter().map(bytes).sum())
+    }
+
+    fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Fault> {
+        session.commit(self)
+    }
+
+    fn commits(request: &mut Request<Self>) -> Option<&mut CommitJob> {
+        Some(request)
+    }
+}
+
+impl Ask for Vec<NewMessage> {
+    type Answer = Vec<Delivered>;
+
+    fn size(&self) -> (usize, usize) {
+        (self.len(), self.iter().map(|new| new.payload.len()).sum())
+    }
+
+    fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Fault> {
+        session.deliver(self)
+    }
+}
+
+impl Ask for Vec<Intervention> {
+    type Answer = Vec<Intervened>;
+
+    fn size(&self) -> (usize, usize) {
+        (self.len(), 0)
+    }
+
+    fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Fault> {
+        session.intervene(self)
+    }
+}
+
+impl Ask for Claim {
+    type Answer = Claimed;
+
+    fn size(&self) -> (usize, usize) {
+        (self.limit as usize, 0)
+    }
+
+    fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Fault> {
+        session.claim(self)
+    }
+}
+
+impl Ask for Heartbeat {
+    type Answer = Beat;
+
+    fn size(&self) -> (usize, usize) {
+        (1, 0)
+    }
+
+    fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Fault> {
+        session.heartbeat(self)
+    }
+}
+
+/// The request to apply missing migrations.
+pub(crate) struct Migrate;
+
+impl Ask for Migrate {
+    type Answer = Schema;
+
+    fn size(&self) -> (usize, usize) {
+        (1, 0)
+    }
+
+    fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Fault> {
+        migrate::apply(session.connection)
+    }
+}

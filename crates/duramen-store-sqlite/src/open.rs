@@ -1,0 +1,116 @@
+//! Opening a file: connections, their settings, and the schema.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use duramen_core::store::{Schema, StoreError};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use crate::error::{Fault, Place};
+use crate::migrate;
+use crate::options::{SqliteOptions, Synchronous};
+
+/// Opens the write connection, makes the file a WAL file, and brings its schema up to date.
+pub(crate) fn write_connection(
+    place: &Place,
+    options: &SqliteOptions,
+) -> Result<(Connection, Schema), StoreError> {
+    let name = place.path();
+    if name == Path::new("") || name == Path::new(":memory:") {
+        return Err(StoreError::Invalid {
+            reason: "a SQLite store needs a file; use the memory store for runs that nobody keeps"
+                .to_owned(),
+        });
+    }
+    let open = || -> Result<(Connection, Schema), Fault> {
+        let flags = if options.migrate {
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+        } else {
+            // Without leave to make a schema, a file that is not there is not made either.
+            OpenFlags::SQLITE_OPEN_READ_WRITE
+        };
+        let mut connection =
+            Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_timeout(options.busy_timeout)?;
+        set_up(&connection, options)?;
+        let schema = schema(&mut connection, options)?;
+        // From here on the writer waits for the lock in its own way; see `Writer::begin`.
+        connection.busy_timeout(Duration::ZERO)?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok((connection, schema))
+    };
+    // Two processes that open a new file at once can get "busy" from each other where SQLite does not
+    // wait by itself, such as the change to WAL.
+    let since = Instant::now();
+    let (connection, schema) = loop {
+        match open() {
+            Err(fault) if fault.is_busy() && since.elapsed() < options.busy_timeout => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => break other,
+        }
+    }
+    .map_err(|fault| place.error(&fault))?;
+    migrate::check(&schema)?;
+    Ok((connection, schema))
+}
+
+fn set_up(connection: &Connection, options: &SqliteOptions) -> Result<(), Fault> {
+    if connection.is_readonly("main")? {
+        // SQLite falls back to reading silently; a store that cannot write is of no use.
+        return Err(Fault::Sql(rusqlite::Error::SqliteFailure(
+            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY),
+            Some("the file cannot be opened for writing".to_owned()),
+        )));
+    }
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if !mode.eq_ignore_ascii_case("wal") {
+        return Err(Fault::Invalid(format!(
+            "the file system cannot keep a SQLite write-ahead log (journal mode {mode:?}); \
+             put the file on a local disk"
+        )));
+    }
+    let synchronous = match options.synchronous {
+        Synchronous::Full => "FULL",
+        Synchronous::Normal => "NORMAL",
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    // No table refers to another; checking would only cost.
+    connection.pragma_update(None, "foreign_keys", false)?;
+    // 32 MiB of pages: the inner pages of every index of some millions of runs stay in memory, so
+    // that a commit reads leaf pages only. Memory is taken as it is used.
+    connection.pragma_update(None, "cache_size", -32_768)?;
+    // A log that once grew (during a long read) is cut back to this after a checkpoint.
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    // No mmap: an I/O error in mapped pages would kill the process instead of failing a call.
+    connection.pragma_update(None, "mmap_size", 0)?;
+    if let Some(most) = options.max_pages {
+        connection.pragma_update(None, "max_page_count", most)?;
+    }
+    Ok(())
+}
+
+fn schema(connection: &mut Connection, options: &SqliteOptions) -> Result<Schema, Fault> {
+    let schema = migrate::schema(connection)?;
+    if schema.found >= schema.needed || !options.migrate {
+        return Ok(schema);
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let schema = migrate::apply(&transaction)?;
+    transaction.commit()?;
+    Ok(schema)
+}
+
+/// Opens a connection that only reads.
+pub(crate) fn read_connection(place: &Place, busy_timeout: Duration) -> Result<Connection, Fault> {
+    let connection = Connection::open_with_flags(
+        place.path(),
+        // Not SQLITE_OPEN_READ_ONLY: a reader takes part in the log's shared memory.
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    connection.busy_timeout(busy_timeout)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cache_size", -8_192)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}

@@ -1,0 +1,80 @@
+//! The write connection with its statements, prepared once for as long as the writer lives.
+
+use duramen_core::journal::Entry;
+use rusqlite::{Connection, Statement, params};
+
+use crate::error::Fault;
+use crate::row::signed;
+use crate::sql;
+
+macro_rules! session {
+    ($($name:ident = $sql:expr;)*) => {
+        /// One prepared statement for each thing that the writer does often. Looking a statement up
+        /// by its text would cost more than running some of them.
+        pub(crate) struct Session<'c> {
+            pub(crate) connection: &'c Connection,
+            $(pub(crate) $name: Statement<'c>,)*
+        }
+
+        impl<'c> Session<'c> {
+            pub(crate) fn new(connection: &'c Connection) -> Result<Self, Fault> {
+                Ok(Self { connection, $($name: connection.prepare($sql)?,)* })
+            }
+        }
+    };
+}
+
+session! {
+    begin = sql::BEGIN;
+    end = sql::COMMIT;
+    insert_run = sql::run::INSERT;
+    run = sql::run::ROW;
+    insert_memo = sql::run::INSERT_MEMO;
+    put_state = sql::run::PUT_STATE;
+    insert_entry = sql::journal::INSERT;
+    load = sql::journal::LOAD;
+    keep = sql::commit::KEEP;
+    wait = sql::commit::WAIT;
+    finish = sql::commit::END;
+    due = sql::lease::DUE;
+    take = sql::lease::TAKE;
+    renew = sql::lease::RENEW;
+    target = sql::inbox::TARGET;
+    insert_message = sql::inbox::INSERT;
+    first = sql::inbox::FIRST;
+    arrived = sql::inbox::ARRIVED;
+    arrived_and_due = sql::inbox::ARRIVED_AND_DUE;
+    consume = sql::inbox::CONSUME;
+    set_aside = sql::inbox::SET_ASIDE;
+    unread = sql::inbox::UNREAD;
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+impl Session<'_> {
+    /// Appends entries to a journal that has `from` of them.
+    pub(crate) fn append(
+        &mut self,
+        run_id: &str,
+        from: u64,
+        entries: &[Entry],
+    ) -> Result<(), Fault> {
+        for (index, entry) in (signed(from)?..).zip(entries) {
+            self.insert_entry.execute(params![
+                run_id,
+                index,
+                entry.encoding,
+                entry.kind.code(),
+                &*entry.op,
+                entry.at,
+                entry.meta.as_deref(),
+                &*entry.payload,
+            ])?;
+        }
+        Ok(())
+    }
+}

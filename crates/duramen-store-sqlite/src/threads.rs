@@ -1,0 +1,139 @@
+//! The threads of a store: how many there are, and when the last has ended.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use duramen_core::store::StoreError;
+
+use crate::error::Place;
+use crate::oneshot::Reply;
+use crate::queue::{Queue, Sent};
+use crate::reader::{Query, Reader};
+
+/// The most reader threads. Two: a long list does not hold up what a driver asks.
+const MOST_READERS: usize = 2;
+
+/// Counts the threads, starts readers when they are needed, and tells when all have ended.
+#[derive(Debug)]
+pub(crate) struct Threads {
+    reads: Arc<Queue<Query>>,
+    place: Place,
+    busy_timeout: Duration,
+    life: Arc<Life>,
+}
+
+#[derive(Debug, Default)]
+struct Life(Mutex<Count>);
+
+#[derive(Debug, Default)]
+struct Count {
+    alive: usize,
+    readers: usize,
+    closing: Vec<Reply<()>>,
+}
+
+impl Life {
+    fn lock(&self) -> MutexGuard<'_, Count> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts its thread out, also when it panics.
+struct Alive(Arc<Life>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        let mut count = self.0.lock();
+        count.alive -= 1;
+        let closing = if count.alive == 0 {
+            std::mem::take(&mut count.closing)
+        } else {
+            Vec::new()
+        };
+        drop(count);
+        for reply in closing {
+            reply.send(Ok(()));
+        }
+    }
+}
+
+impl Threads {
+    pub(crate) fn new(place: Place, busy_timeout: Duration) -> Self {
+        Self {
+            reads: Arc::new(Queue::default()),
+            place,
+            busy_timeout,
+            life: Arc::new(Life::default()),
+        }
+    }
+
+    pub(crate) fn start(
+        &self,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), StoreError> {
+        self.life.lock().alive += 1;
+        let alive = Alive(Arc::clone(&self.life));
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                body();
+                drop(alive);
+            })
+            .map(drop)
+            .map_err(|error| StoreError::Unavailable {
+                reason: format!("a thread could not be started: {error}"),
+            })
+    }
+
+    /// Queues a query, and starts a reader if none is free and fewer than two are there.
+    pub(crate) fn read(&self, query: Query) -> Result<(), StoreError> {
+        let readers = self.life.lock().readers;
+        if readers == 0 {
+            // Nothing may be queued that nobody will serve.
+            self.start_reader()?;
+        }
+        match self.reads.send(query) {
+            Sent::Closed => Err(StoreError::Closed),
+            Sent::Queued { woke: false } if (1..MOST_READERS).contains(&readers) => {
+                // The others are busy and will come to it if this one cannot be started.
+                self.start_reader().or(Ok(()))
+            }
+            Sent::Queued { .. } => Ok(()),
+        }
+    }
+
+    fn start_reader(&self) -> Result<(), StoreError> {
+        let mut count = self.life.lock();
+        if count.readers >= MOST_READERS {
+            return Ok(());
+        }
+        count.readers += 1;
+        drop(count);
+        let reader = Reader {
+            queue: Arc::clone(&self.reads),
+            place: self.place.clone(),
+            busy_timeout: self.busy_timeout,
+        };
+        let started = self.start("duramen-sqlite-reader", move || reader.run());
+        if started.is_err() {
+            self.life.lock().readers -= 1;
+        }
+        started
+    }
+
+    pub(crate) fn close(&self) {
+        self.reads.close();
+    }
+
+    /// Answers once no thread is left.
+    pub(crate) fn when_ended(&self, reply: Reply<()>) {
+        let mut count = self.life.lock();
+        if count.alive > 0 {
+            count.closing.push(reply);
+            return;
+        }
+        drop(count);
+        reply.send(Ok(()));
+    }
+}
