@@ -1,6 +1,6 @@
 //! Leases: claims and their renewal.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
@@ -25,7 +25,7 @@ impl Session<'_> {
             Some(run_id) => self.due_alone(claim, run_id, now)?,
             None => self.due(claim, now)?,
         };
-        let warm: HashMap<&str, u64> = claim.warm.iter().map(|(id, len)| (&**id, *len)).collect();
+        let warm: HashSet<(&str, u64)> = claim.warm.iter().map(|(id, len)| (&**id, *len)).collect();
         let mut budget = Budget {
             most: claim.max_bytes,
             used: 0,
@@ -37,8 +37,7 @@ impl Session<'_> {
                 more = true;
                 break;
             }
-            let kept = warm.get(&*run_id).copied();
-            match self.load_claimed(&run_id, kept, runs.is_empty(), &mut budget) {
+            match self.load_claimed(&run_id, &warm, runs.is_empty(), &mut budget) {
                 Ok(Loaded::Run(mut run)) => {
                     self.take(&mut run, claim, now)?;
                     runs.push(*run);
@@ -118,7 +117,7 @@ impl Session<'_> {
     fn load_claimed(
         &mut self,
         run_id: &str,
-        kept: Option<u64>,
+        warm: &HashSet<(&str, u64)>,
         first: bool,
         budget: &mut Budget,
     ) -> Result<Loaded, Fault> {
@@ -127,14 +126,14 @@ impl Session<'_> {
             return Ok(Loaded::Gone);
         };
         drop(rows);
-        let journal = if kept == Some(row.journal_len) {
+        let journal = if warm.contains(&(run_id, row.journal_len)) {
             None
         } else {
-            let most = if first { None } else { budget.left() };
+            let most = budget.most.filter(|_| !first);
             let capacity = usize::try_from(row.journal_len).unwrap_or(0);
-            match journal(&mut self.load, run_id, capacity, most)? {
-                Some((entries, bytes)) => {
-                    budget.used = budget.used.saturating_add(bytes);
+            match journal(&mut self.load, run_id, capacity, budget.used, most)? {
+                Some((entries, used)) => {
+                    budget.used = used;
                     Some(entries)
                 }
                 None => return Ok(Loaded::TooMuch),
@@ -216,30 +215,24 @@ struct Budget {
     used: u64,
 }
 
-impl Budget {
-    fn left(&self) -> Option<u64> {
-        self.most.map(|most| most.saturating_sub(self.used))
-    }
-}
-
-/// A whole journal with its payload bytes; none as soon as they exceed `most`.
+/// A whole journal, and the bytes used with it; none as soon as these exceed `most`.
 fn journal(
     load: &mut Statement<'_>,
     run_id: &str,
     capacity: usize,
+    mut used: u64,
     most: Option<u64>,
 ) -> Result<Option<(Vec<Entry>, u64)>, Fault> {
     let mut rows = load.query(params![run_id, 0_i64, -1_i64])?;
     let mut entries = Vec::with_capacity(capacity.min(1 << 20));
-    let mut bytes = 0_u64;
     while let Some(found) = rows.next()? {
-        bytes += row::blob(found, 5, "payload")?.len() as u64;
-        if most.is_some_and(|most| bytes > most) {
+        used += row::blob(found, 5, "payload")?.len() as u64;
+        if most.is_some_and(|most| used > most) {
             return Ok(None);
         }
         entries.push(row::entry(found)?);
     }
-    Ok(Some((entries, bytes)))
+    Ok(Some((entries, used)))
 }
 
 fn statuses(due: Due) -> &'static [Status] {
