@@ -11,19 +11,22 @@ gets `RunEvicted`, and leaves its other coroutines behind for the interpreter to
 `close_gathered_coroutines` closes them.
 """
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
 import inspect
 import sys
 from asyncio import tasks as _asyncio_tasks
-from collections.abc import Awaitable, Iterable
-from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from .errors import NotDurableError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable
+    from types import CodeType, FrameType
+
     from ._loop import RunLoop
 
 _DEPTH = 5
@@ -79,8 +82,8 @@ def ordered_as_completed(loop: RunLoop, coro: Any) -> asyncio.Task[Any] | None:
     if task is None:
         coro.close()
         raise NotDurableError(
-            "asyncio.as_completed got coroutines in a set or from a generator expression, whose order it does not keep, "
-            "so a replay could run them in another order: pass a list, or tasks made with asyncio.create_task"
+            "asyncio.as_completed got coroutines in a set or from a generator expression, whose order it does not "
+            "keep, so a replay could run them in another order: pass a list, or tasks made with create_task"
         )
     if key is not coro:
         coro.close()  # asyncio's wrapper; ours stands in its place

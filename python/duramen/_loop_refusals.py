@@ -18,7 +18,7 @@ from .errors import NotDurableError
 def refuse(call: str, advice: str = "put it in a step") -> NoReturn:
     """Raise the error of a call that a handler cannot make."""
     raise NotDurableError(
-        f"{call} was called in a workflow handler, where its outcome cannot be recorded and replayed: {advice}"
+        f"{call} was called in a workflow handler, where its outcome cannot be recorded: {advice}"
     )
 
 

@@ -1,13 +1,13 @@
 """Runs steps on the host's event loop, without a task for each.
 
-Making an `asyncio.Task` costs more than most of what stands around a step. So a few long-lived *runner* tasks take jobs
-from a queue and step their coroutines by hand. A step that never suspends is over after one `send`. One that does
-suspends its runner with it: the runner passes on what the coroutine yields and what comes back, so that
-`asyncio.current_task()`, `asyncio.timeout`, task groups and cancellation behave inside a step as they do in a task of
-its own; meanwhile another runner takes the rest of the queue.
+Making an `asyncio.Task` costs more than most of what stands around a step. So a few long-lived *runner* tasks
+take jobs from a queue and step their coroutines by hand. A step that never suspends is over after one `send`.
+One that does suspends its runner with it: the runner passes on what the coroutine yields and what comes back,
+so that `asyncio.current_task()`, `asyncio.timeout`, task groups and cancellation behave inside a step as they
+do in a task of its own; meanwhile another runner takes the rest of the queue.
 
-Each step runs in a copy of the context it is given, so a context variable set in one step is never seen by another.
-Functions that are not async run in threads of a pool.
+Each step runs in a copy of the context it is given, so a context variable set in one step is never seen by
+another. Functions that are not async run in threads of a pool.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ _ASYNC_FLAGS = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE
 def is_async_callable(fn: Callable[..., object]) -> bool:
     """Tell whether calling `fn` gives a coroutine: an async function or method, a partial of one, an async `__call__`.
 
-    A plain function that returns an awaitable cannot be told from its outside; the `Stepper` awaits what it returns.
+    A plain function that returns an awaitable cannot be told from its outside; the `Stepper` awaits what it
+    returns.
 
     >>> async def reserve() -> None: ...
     >>> is_async_callable(partial(reserve)), is_async_callable(print)
@@ -71,11 +72,13 @@ class StepJob:
     Args:
         fn: the function; async ones run on the host's loop, others in a thread.
         args: its positional arguments (use `functools.partial` for keywords).
-        done: called as ``done(result, None)`` or ``done(None, error)``, exactly once, on the host's loop. It may run
+        done: called as ``done(result, None)`` or ``done(None, error)``, exactly once, on the host's loop. It
+        may run
             inside of a runner task, so it must not drain another loop; it should take note and return.
-        timeout: seconds, or None. An async step gets what `asyncio.timeout` does and ends with `TimeoutError`. For one
-            in a thread `done` gets a `TimeoutError` at the deadline, while the thread runs on until the function
-            returns, whose result is dropped: a thread cannot be stopped.
+        timeout: seconds, or None. An async step gets what `asyncio.timeout` does and ends with
+        `TimeoutError`. For one
+            in a thread `done` gets a `TimeoutError` at the deadline, while the thread runs on until the
+            function returns, whose result is dropped: a thread cannot be stopped.
         context_setup: the context to run in; a copy is used. Default: a copy of the one at `Stepper.submit`.
     """
 
@@ -100,7 +103,7 @@ class StepJob:
         args: tuple[Any, ...] = (),
         *,
         done: Done,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
         context_setup: Context | None = None,
     ) -> None:
         self.fn = fn
@@ -120,8 +123,8 @@ class StepJob:
     def cancel(self, message: str | None = None) -> bool:
         """Cancel the step, wherever it is. Call it on the host's thread.
 
-        A job that waits for its turn never starts. An async step gets `asyncio.CancelledError` at its await, and what it
-        makes of it is its outcome. The result of a function that runs in a thread is dropped.
+        A job that waits for its turn never starts. An async step gets `asyncio.CancelledError` at its await,
+        and what it makes of it is its outcome. The result of a function that runs in a thread is dropped.
 
         Returns:
             False if the job is finished already or was never submitted.
@@ -145,8 +148,8 @@ class StepJob:
 class _Resumed:
     """The rest of a step that suspended: a trampoline between its coroutine and the runner task.
 
-    What the coroutine yields (the future it waits for) is yielded to the task, and what the task sends or throws goes to
-    the coroutine, always inside the step's own context.
+    What the coroutine yields (the future it waits for) is yielded to the task, and what the task sends or
+    throws goes to the coroutine, always inside the step's own context.
     """
 
     __slots__ = ("context", "coroutine", "yielded")
@@ -248,7 +251,7 @@ class Stepper:
         else:
             self._thread_queue.append(job)
 
-    # -- runners ------------------------------------------------------------------------------------------------------
+    # -- runners ---------------------------------------------------------------------------------------------
 
     def _wake_runner(self) -> None:
         self._awake += 1
@@ -257,8 +260,8 @@ class Stepper:
             if not waiter.done():
                 waiter.set_result(None)
                 return
-        # Not loop.create_task: an eager task factory would run steps inside of submit(). The context is an empty one,
-        # or every step would see what the first submitter had set.
+        # Not loop.create_task: an eager task factory would run steps inside of submit(). The context is an
+        # empty one, or every step would see what the first submitter had set.
         task = asyncio.Task(self._run(), loop=self._loop, name="duramen-step-runner", context=Context())
         # A loop that is closed with an idle runner on it has lost nothing worth a message.
         task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
@@ -330,9 +333,9 @@ class Stepper:
                         raise error
                     del job, context, coroutine, result, error
                     if cancelling() or me._must_cancel:  # pyright: ignore
-                        # Somebody cancelled the step, or the host cancels all its tasks. A cancellation that the step
-                        # did not wait for would hit the next one, and no release before 3.13 can take it back: so
-                        # this runner ends here, and another takes the rest of the queue.
+                        # Somebody cancelled the step, or the host cancels all its tasks. A cancellation that
+                        # the step did not wait for would hit the next one, and no release before 3.13 can
+                        # take it back: so this runner ends here, and another takes the rest of the queue.
                         return
                     count += 1
                     if not count % _SLICE_CHECK and monotonic() > until:
@@ -347,7 +350,8 @@ class Stepper:
                 try:
                     await waiter
                 finally:
-                    # Cancelled by the host at its end, it may have been woken already and then counts as awake.
+                    # Cancelled by the host at its end, it may have been woken already and then counts as
+                    # awake.
                     awake = waiter.done() and not waiter.cancelled()
                     if not awake and waiter in self._idle:
                         self._idle.remove(waiter)
@@ -357,7 +361,12 @@ class Stepper:
                 self._awake -= 1
 
     async def _suspended(
-        self, job: StepJob, started: float, coroutine: Coroutine[Any, Any, Any], context: Context, yielded: Any
+        self,
+        job: StepJob,
+        started: float,
+        coroutine: Coroutine[Any, Any, Any],
+        context: Context,
+        yielded: Any,
     ) -> Any:
         """Await the rest of a step that waits for something, under its timeout."""
         if job.timeout is None:
@@ -367,12 +376,14 @@ class Stepper:
             return await _Resumed(coroutine, context, yielded)
 
     def _done_failed(self, job: StepJob, error: Exception) -> None:
-        self._loop.call_exception_handler({
-            "message": f"the done callback of the step {job.fn!r} raised",
-            "exception": error,
-        })
+        self._loop.call_exception_handler(
+            {
+                "message": f"the done callback of the step {job.fn!r} raised",
+                "exception": error,
+            }
+        )
 
-    # -- threads ------------------------------------------------------------------------------------------------------
+    # -- threads ---------------------------------------------------------------------------------------------
 
     def _start_thread(self, job: StepJob) -> None:
         self._threads_busy += 1
@@ -393,8 +404,8 @@ class Stepper:
         except BaseException as raised:  # noqa: BLE001 - it is the step's outcome, on the loop's thread
             error = raised
         self._returned.append((job, result, error))
-        # One wake-up for all that return before the loop looks. It lowers the flag before it empties the queue, so
-        # nothing is ever left behind.
+        # One wake-up for all that return before the loop looks. It lowers the flag before it empties the
+        # queue, so nothing is ever left behind.
         if not self._collecting:
             self._collecting = True
             try:
@@ -441,7 +452,7 @@ class Stepper:
             if job._state == _QUEUED:
                 self._start_thread(job)
 
-    # -- ends ---------------------------------------------------------------------------------------------------------
+    # -- ends ------------------------------------------------------------------------------------------------
 
     def drop(self, job: StepJob, error: BaseException) -> None:
         """Settle a job that is queued or in a thread with `error`; whatever still comes of it is ignored."""

@@ -1,0 +1,190 @@
+"""The pieces of a `RunLoop`: its tasks, futures, handles and timers, and what closes coroutines that must end."""
+
+# They reach into asyncio's own handles and into each other, as event loops do.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from contextvars import copy_context
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from typing_extensions import override
+
+from .errors import RunEvicted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextvars import Context
+
+T = TypeVar("T")
+
+_log = logging.getLogger("duramen.loop")
+
+_CLOSING_ROUNDS = 100
+"""How often a coroutine that awaits again and again while it is closed is asked to end."""
+
+
+class RunTask(asyncio.Task[T]):
+    """A task whose place in sets is its number in the run: iterating over a set of tasks is deterministic."""
+
+    __slots__ = ("_order", "run_context")
+
+    _order: int
+    run_context: Context
+    """The context that the task runs in (`Task.get_context` came with 3.12)."""
+
+    @override
+    def __hash__(self) -> int:
+        return self._order
+
+
+class RunFuture(asyncio.Future[T]):
+    """A future whose place in sets is its number in the run. See `RunTask`."""
+
+    __slots__ = ("_order",)
+
+    _order: int
+
+    @override
+    def __hash__(self) -> int:
+        # Numbered when first asked, for a future is seldom put in a set; whoever asks is deterministic
+        # itself.
+        try:
+            return self._order
+        except AttributeError:
+            self._order = order = cast("Any", self.get_loop()).next_order()
+            return order
+
+
+class RunHandle(asyncio.Handle):
+    """An `asyncio.Handle` that is cheaper to make: no source traceback, whatever the debug flag says."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None = None,
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
+class RunTimer(asyncio.TimerHandle):
+    """A timer of a handler.
+
+    The driver makes a durable timer for it, and gives it to `RunLoop.fire` when that is due.
+    """
+
+    __slots__ = ("op",)
+
+    op: Any
+    """For the driver's use: the operation that stands for this timer. The loop never touches it."""
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: Context | None = None,
+    ) -> None:
+        self._callback = callback
+        self._args = args
+        self._loop = loop
+        self._context = copy_context() if context is None else context
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+        self._when = when
+        self._scheduled = False  # as in asyncio: true while the driver keeps a timer for it
+        self.op = None
+
+    @property
+    def when_ms(self) -> int:
+        """The deadline in UTC milliseconds since the epoch, rounded up: a timer never fires early."""
+        # A float of seconds has a step of 0.2 µs in our century, and a deadline computed as a sum may miss
+        # its millisecond by as much. Within a microsecond it is taken for that one; `RunLoop.fire` evens it
+        # out.
+        return math.ceil(self._when * 1000 - 0.001)
+
+    # Handles compare by their time and hash by it in asyncio. Two timers of one instant are still two timers
+    # here.
+
+    @override
+    def __hash__(self) -> int:
+        return id(self)
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class TimerHost(Protocol):
+    """What a `RunLoop` asks of its driver."""
+
+    def open_timer(self, handle: RunTimer, /) -> None:
+        """Make a durable timer for `handle.when()`. Called in the order in which the handler asks."""
+        ...
+
+    def close_timer(self, handle: RunTimer, /) -> None:
+        """Forget a timer that was cancelled before it fired."""
+        ...
+
+
+def close_coroutine(coroutine: Any) -> None:
+    """Close a coroutine, also one that awaits in `finally`: each such await ends in another `GeneratorExit`."""
+    for _ in repeat(None, _CLOSING_ROUNDS):
+        try:
+            coroutine.close()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - a dropped run has nobody to report to
+            if isinstance(error, RuntimeError) and not _has_ended(coroutine):
+                continue  # "coroutine ignored GeneratorExit": it awaited something while it cleaned up
+            if not isinstance(error, RunEvicted | asyncio.CancelledError):
+                _log.debug("a handler raised while it was dropped from memory", exc_info=error)
+        return
+    _log.warning(
+        "a handler swallows GeneratorExit in a loop and cannot be dropped from memory: %r", coroutine
+    )
+    _immortal.append(coroutine)
+
+
+_immortal: list[Any] = []
+"""Coroutines that cannot be closed. Kept, or the interpreter prints an error for each when it frees them."""
+
+
+def _has_ended(coroutine: Any) -> bool:
+    return getattr(coroutine, "cr_frame", None) is None and getattr(coroutine, "gi_frame", None) is None
+
+
+def close_asyncgen(generator: Any) -> None:
+    """Close an async generator without a loop."""
+    for _ in repeat(None, _CLOSING_ROUNDS):
+        if asyncgen_ended(generator) or generator.ag_running:
+            return
+        closing = generator.aclose()
+        try:
+            closing.send(None)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:  # noqa: BLE001, S110 - StopIteration is the normal end
+            pass
+        close_coroutine(closing)
+
+
+def asyncgen_ended(generator: Any) -> bool:
+    """Tell whether nothing of an async generator is left to run."""
+    return generator.ag_frame is None
