@@ -70,7 +70,7 @@ def instant_ms(value: datetime, what: str = "instant") -> int:
         raise InvalidArgument(f"{what} is {value!r}: give a datetime with a time zone")
     if value.utcoffset() is None:
         raise InvalidArgument(
-            f"{what} is {value!r}, which has no time zone: use datetime.now(UTC), or .replace(tzinfo=…) if it is known"
+            f"{what} is {value!r}, without a time zone: use datetime.now(UTC), or .replace(tzinfo=…)"
         )
     # Not .timestamp(): a float would lose the last digits.
     return -((_EPOCH - value) // _MILLISECOND)

@@ -115,7 +115,7 @@ class RunLoop(RefusingLoop):
 
     def __init__(self, timers: TimerHost, *, now: float = 0.0, strict: bool = False) -> None:
         self.now = now
-        """Time of the last delivered entry: seconds since the epoch (UTC), to the millisecond. Set by the driver."""
+        """Time of the last delivered entry, set by the driver: seconds since the epoch (UTC)."""
         self.strict = strict
         self.errors: list[dict[str, Any]] = []
         """What reached the exception handler, as asyncio's context dictionaries, in order."""
@@ -138,7 +138,7 @@ class RunLoop(RefusingLoop):
 
     @property
     def idle(self) -> bool:
-        """True when nothing but the code that asks could run: nothing is ready, and no eager start is under way.
+        """True when nothing but the code that asks could run: nothing is ready, no eager start is under way.
 
         While a task is being started eagerly the code that made it is waiting to go on, so it counts as
         runnable.
@@ -206,7 +206,7 @@ class RunLoop(RefusingLoop):
         return self.drain()
 
     def fire(self, handle: RunTimer) -> None:
-        """Put a timer that is due into the queue. One that was cancelled, or has fired already, is ignored."""
+        """Put a timer that is due into the queue. One that was cancelled or has fired already is ignored."""
         if handle._scheduled and not handle._cancelled:
             handle._scheduled = False
             # See RunTimer.when_ms: code that compares time() with its deadline must find it passed.
@@ -238,7 +238,7 @@ class RunLoop(RefusingLoop):
         self.premade.clear()
 
     def abandon(self) -> None:
-        """Drop the run from memory: close the coroutines of all tasks and let nothing they still do get through.
+        """Drop the run from memory: close all its coroutines and let nothing they still do get through.
 
         From here on `create_task`, `create_future` and every timer raise `RunEvicted`, a `BaseException`, so
         that `finally` blocks unwind without reaching the store. What they merely schedule (`Event.set`,
@@ -454,7 +454,7 @@ class RunLoop(RefusingLoop):
     @override
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         if self._over:
-            return  # asyncio reports from __del__, and what a run leaves behind when it is dropped is no error
+            return  # asyncio reports from __del__ too, and what a dropped run leaves behind is no error
         self.errors.append(context)
         if self._exception_handler is None:
             self.default_exception_handler(context)
@@ -549,8 +549,8 @@ class RunLoop(RefusingLoop):
                 self._raise_over("a callback")
             return
         raise NotDurableError(
-            "something outside of a workflow handler woke it (for instance a step that set an Event or a Future of "
-            "the handler), which replay could not repeat: return the value from the step, or send a signal"
+            "something outside of a workflow handler woke it (perhaps a step that set its Event), which "
+            " replay could not repeat: return the value from the step, or send a signal"
         )
 
     def _refuse_task(self, coro: Any) -> NoReturn:

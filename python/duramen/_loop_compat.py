@@ -1,5 +1,4 @@
-"""Two places where asyncio's own functions need help from the loop they run on. Both look at the caller's
-frame.
+"""Two places where asyncio's own functions need help from the loop. Both look at the caller's frame.
 
 `asyncio.as_completed` puts what it is given into a set before it makes tasks of it. Bare coroutines iterate
 in the order of their addresses there, which differs from process to process, so a handler would ask for its
@@ -56,8 +55,7 @@ def _caller(codes: Iterable[CodeType]) -> FrameType | None:
 
 
 def ordered_as_completed(loop: RunLoop, coro: Any) -> asyncio.Task[Any] | None:
-    """The task for `coro` if `asyncio.as_completed` asks for it, made in the order of that function's
-    argument.
+    """The task for `coro` if `asyncio.as_completed` asks for it, made in the order of its argument.
 
     Returns:
         None if somebody else asks.
@@ -82,8 +80,8 @@ def ordered_as_completed(loop: RunLoop, coro: Any) -> asyncio.Task[Any] | None:
     if task is None:
         coro.close()
         raise NotDurableError(
-            "asyncio.as_completed got coroutines in a set or from a generator expression, whose order it does not "
-            "keep, so a replay could run them in another order: pass a list, or tasks made with create_task"
+            "asyncio.as_completed got coroutines in a set or from a generator expression, whose order "
+            "it does not keep, so a replay could run them in another order: pass a list, or tasks from create_task"
         )
     if key is not coro:
         coro.close()  # asyncio's wrapper; ours stands in its place

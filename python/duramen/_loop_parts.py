@@ -1,4 +1,4 @@
-"""The pieces of a `RunLoop`: its tasks, futures, handles and timers, and what closes coroutines that must end."""
+"""The pieces of a `RunLoop`: tasks, futures, handles, timers, and what closes coroutines that must end."""
 
 # They reach into asyncio's own handles and into each other, as event loops do.
 # pyright: reportPrivateUsage=false
@@ -144,7 +144,7 @@ class TimerHost(Protocol):
 
 
 def close_coroutine(coroutine: Any) -> None:
-    """Close a coroutine, also one that awaits in `finally`: each such await ends in another `GeneratorExit`."""
+    """Close a coroutine, also one that awaits in `finally`: each such await gets another `GeneratorExit`."""
     for _ in repeat(None, _CLOSING_ROUNDS):
         try:
             coroutine.close()

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, SchemaSerializer, SchemaValidator, from_json, to_json
+from pydantic_core import PydanticSerializationError, SchemaValidator, from_json, to_json
 from typing_extensions import TypeAliasType, is_typeddict
 
 from ._serial_errors import dump_error, load_error, rebuild_error, register_exception
@@ -28,6 +28,9 @@ from .errors import (
     SerializationError,
     WorkflowDefinitionError,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
@@ -54,17 +57,16 @@ _EXACT: frozenset[type] = frozenset({int, str, bool})
 """Types whose exact instances need no look at their payload: it always comes back as the same value."""
 
 _CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
-"""For everything that has no configuration of its own. Models and pydantic's dataclasses do, and theirs holds."""
+"""For everything that has no configuration of its own. Models and pydantic's dataclasses do; theirs holds."""
 
 _NAMES = tuple(int(part) for part in pydantic.VERSION.split(".")[:2]) >= (2, 11)
 # Fields go out under their own names, and come in under their names or aliases: then a model whose aliases
 # for the two directions differ survives the trip too. Older releases cannot do that, so aliases are used both
 # ways.
-_DUMP: dict[str, Any] = {"by_alias": not _NAMES, "round_trip": True, "warnings": False}
-_LOAD: dict[str, Any] = {"by_alias": True, "by_name": True} if _NAMES else {}
+_BY_ALIAS = not _NAMES
 
 _MAX_DEPTH = 200
-"""The JSON parser's limit. The writer's is higher, so what lies between the two must be refused when it is written."""
+"""The JSON parser's limit. The writer's is higher; what lies between is refused when written."""
 
 
 class Serializer(Protocol):
@@ -103,15 +105,19 @@ class Codec(Protocol):
 class _Adapter:
     """What pydantic knows about one annotation, with its attribute look-ups done once."""
 
-    __slots__ = ("_floats", "adapter", "to_json", "validate_json")
+    __slots__ = ("_floats", "adapter", "read", "to_json")
 
     def __init__(self, annotation: Any) -> None:
         self.adapter = _type_adapter(annotation)
         # Both are mock objects for models whose building is deferred; the first use swaps them, so the real
         # ones are fetched after it.
         self.adapter.rebuild(raise_errors=True)
-        self.to_json = cast("SchemaSerializer", self.adapter.serializer).to_json
-        self.validate_json = cast("SchemaValidator", self.adapter.validator).validate_json
+        self.to_json = self.adapter.serializer.to_json
+        validate = cast("SchemaValidator", self.adapter.validator).validate_json
+        if _NAMES:
+            self.read: Callable[[bytes], Any] = lambda data: validate(data, by_alias=True, by_name=True)
+        else:
+            self.read = validate
         self._floats: bool | None = None
 
     @property
@@ -123,47 +129,19 @@ class _Adapter:
         return self._floats
 
 
-_FLOATLESS = frozenset(
-    {
-        *(
-            "bool",
-            "bytes",
-            "date",
-            "datetime",
-            "definition-ref",
-            "definitions",
-            "dict",
-            "enum",
-            "frozenset",
-            "int",
-            "list",
-        ),
-        *(
-            "literal",
-            "model",
-            "model-field",
-            "model-fields",
-            "none",
-            "nullable",
-            "set",
-            "str",
-            "time",
-            "timedelta",
-            "tuple",
-        ),
-        *(
-            "default",
-            "dataclass",
-            "dataclass-field",
-            "dataclass-args",
-            "typed-dict",
-            "typed-dict-field",
-            "union",
-            "uuid",
-        ),
-        *("tagged-union", "url"),
-    }
-)
+# fmt: off
+_FLOATLESS = frozenset([
+    "bool", "bytes", "dataclass", "dataclass-args", "dataclass-field", "date", "datetime", "default",
+    "definition-ref", "definitions", "dict", "enum", "frozenset", "int", "list", "literal", "model", "model-field",
+    "model-fields", "none", "nullable", "set", "str", "tagged-union", "time", "timedelta", "tuple", "typed-dict",
+    "typed-dict-field", "union", "url", "uuid",
+])
+# fmt: on
+"""Kinds of schema that hold no float and run no code of the user's."""
+
+
+_NO_SCHEMA = frozenset({"metadata", "default", "config"})
+"""Keys of a core schema under which anything may stand."""
 
 
 def schema_kinds(schema: Any) -> set[str]:
@@ -173,13 +151,19 @@ def schema_kinds(schema: Any) -> set[str]:
     while todo:
         node = todo.pop()
         if isinstance(node, dict):
-            kind = node.get("type")  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+            node = cast("dict[str, Any]", node)
+            kind = node.get("type")
             if isinstance(kind, str):
                 kinds.add(kind)
-            todo.extend(value for key, value in node.items() if key not in {"metadata", "default", "config"})  # pyright: ignore
+            todo.extend(value for key, value in node.items() if key not in _NO_SCHEMA)
         elif isinstance(node, list | tuple):
-            todo.extend(node)  # pyright: ignore[reportUnknownArgumentType]
+            todo.extend(cast("list[Any]", node))
     return kinds
+
+
+def _alias(annotation: Any) -> Any:
+    make: Any = TypeAliasType
+    return make("alias", annotation)
 
 
 def _type_adapter(annotation: Any) -> TypeAdapter[Any]:
@@ -190,7 +174,7 @@ def _type_adapter(annotation: Any) -> TypeAdapter[Any]:
             if hasattr(annotation, "__pydantic_config__"):
                 return TypeAdapter(annotation)
             # TypeAdapter takes no configuration for these by themselves, but it does for an alias of one.
-            annotation = TypeAliasType("annotation", annotation)  # pyright: ignore[reportGeneralTypeIssues]
+            return TypeAdapter(_alias(annotation), config=_CONFIG)
     try:
         return TypeAdapter(annotation, config=_CONFIG)
     except PydanticUserError as error:
@@ -199,12 +183,12 @@ def _type_adapter(annotation: Any) -> TypeAdapter[Any]:
         return TypeAdapter(annotation)
 
 
-_by_identity: dict[int, tuple[Any, _Adapter]] = {}
+_by_identity: dict[int, tuple[Any, _Adapter | None]] = {}
 _by_value: dict[tuple[Any, str], _Adapter] = {}
 
 
-def _adapter(annotation: Any) -> _Adapter:
-    """The adapter of an annotation, made once.
+def _adapter(annotation: Any) -> _Adapter | None:
+    """The adapter of an annotation, made once; None for those that mean any JSON.
 
     Looked up by identity first, which also serves annotations that cannot be hashed. A handler that says
     ``list[Item]`` makes a new object each time; these are found by value. Their text is part of the key
@@ -213,10 +197,13 @@ def _adapter(annotation: Any) -> _Adapter:
     known = _by_identity.get(id(annotation))
     if known is not None:
         return known[1]
+    adapter = None
     try:
-        adapter = _by_value.get((annotation, repr(annotation)))
-        if adapter is None:
-            adapter = _by_value[annotation, repr(annotation)] = _Adapter(annotation)
+        if annotation not in _ANY:
+            key = annotation, repr(annotation)
+            adapter = _by_value.get(key)
+            if adapter is None:
+                adapter = _by_value[key] = _Adapter(annotation)
     except TypeError as error:
         if "unhashable" not in str(error):
             raise
@@ -243,15 +230,16 @@ def check_type(annotation: Any, where: str) -> None:
     Traceback (most recent call last):
     duramen.errors.WorkflowDefinitionError: input of workflow 'w': ... cannot be stored as JSON: ...
     """
-    if _is_any(annotation):
-        return
     name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
     try:
-        kinds = schema_kinds(_adapter(annotation).adapter.core_schema)
+        adapter = _adapter(annotation)
+        if adapter is None:
+            return
+        kinds = schema_kinds(adapter.adapter.core_schema)
     except Exception as error:
         reason = str(error).split("\n\n", maxsplit=1)[0].strip()
         raise WorkflowDefinitionError(
-            f"{where}: {name} cannot be stored as JSON: {reason} (use plain data, a dataclass or a pydantic model)"
+            f"{where}: {name} cannot be stored as JSON: {reason} (use plain data, a dataclass or a model)"
         ) from error
     if "callable" in kinds:
         raise WorkflowDefinitionError(
@@ -261,13 +249,6 @@ def check_type(annotation: Any, where: str) -> None:
         raise WorkflowDefinitionError(
             f"{where}: {name} is read lazily, so it cannot be stored and read twice: use a list or tuple type"
         )
-
-
-def _is_any(annotation: Any) -> bool:
-    try:
-        return annotation in _ANY
-    except TypeError:  # unhashable
-        return False
 
 
 class JsonSerializer:
@@ -313,47 +294,50 @@ class JsonSerializer:
                 return from_json(data, allow_inf_nan=False)
             except ValueError as error:
                 raise DeserializationError("$", f"not JSON: {error}") from None
-        if _is_any(type):
+        adapter = _adapter(type)
+        if adapter is None:
             return self.loads(data)
         try:
-            value = _adapter(type).validate_json(data, **_LOAD)
+            value = adapter.read(data)
         except ValidationError as error:
             raise DeserializationError(*_describe(error)) from None
-        if b"N" in data and (b"NaN" in data or b"Infinity" in data):
-            self.loads(data)  # refuses the constants outside of strings
-        elif b"Infinity" in data:
-            self.loads(data)
+        if _N in data or _CAPITAL_N in data:
+            find = data.find
+            if find(b"NaN") >= 0 or find(b"Infinity") >= 0:
+                self.loads(data)  # refuses the constants outside of strings
         return value
 
     def round_trip(self, value: Any, type: Any = None) -> tuple[bytes, Any]:  # noqa: A002
-        """``data = dumps(value, type)`` and ``loads(data, type)`` in one go, which is cheaper than the two calls."""
-        if _is_any(type):
+        """``data = dumps(value, type)`` and ``loads(data, type)`` in one go, cheaper than the two calls."""
+        adapter = None if type is None or type is Any else _adapter(type)
+        if adapter is None:
             data = self._dump_any(value)
-            return data, self.loads(data)
-        adapter = _adapter(type)
+            return data, from_json(data, allow_inf_nan=False)
         try:
-            data = adapter.to_json(value, **_DUMP)
+            data = adapter.to_json(value, by_alias=_BY_ALIAS, round_trip=True, warnings=False)
         except Exception as error:
             raise _unserializable(value, error) from error
-        if b"n" in data or b"N" in data:
-            self._refuse_non_finite(value, data, adapter)
+        if _N in data or _CAPITAL_N in data:
+            _refuse_non_finite(value, data, adapter)
         self._check_size(data)
         if value.__class__ is type and type in _EXACT:
             return data, value
         try:
-            return data, adapter.validate_json(data, **_LOAD)
+            return data, adapter.read(data)
         except ValidationError as error:
             path, reason = _describe(error)
             name = getattr(type, "__name__", None) or str(type)
             raise SerializationError(path, f"the value does not fit its type {name}: {reason}") from None
 
     def _dump_any(self, value: Any) -> bytes:
+        if value is None:
+            return b"null"
         try:
-            data = to_json(value, by_alias=not _NAMES, round_trip=True, bytes_mode="base64")
+            data = to_json(value, by_alias=_BY_ALIAS, round_trip=True, bytes_mode="base64")
         except Exception as error:
             raise _unserializable(value, error) from error
-        if b"n" in data or b"N" in data:
-            self._refuse_non_finite(value, data, None)
+        if _N in data or _CAPITAL_N in data:
+            _refuse_non_finite(value, data, None)
         if len(data) > _MAX_DEPTH:
             if data.count(b"[") + data.count(b"{") > _MAX_DEPTH:
                 _refuse_too_deep(data)
@@ -364,26 +348,32 @@ class JsonSerializer:
         if self.max_bytes is not None and len(data) > self.max_bytes:
             raise PayloadTooLarge(len(data), self.max_bytes)
 
-    @staticmethod
-    def _refuse_non_finite(value: Any, data: bytes, adapter: _Adapter | None) -> None:
-        """Look closer at a payload in which a NaN or an infinity may hide, from the cheapest look to the dearest."""
-        constants = b"NaN" in data or b"Infinity" in data
-        keys = b'"nan"' in data or b'inf"' in data
-        if not constants and not keys:
-            # Left is `null`, which is what a NaN inside a model becomes.
-            if b"null" not in data:
+
+# One of these letters is in every sign of a NaN or an infinity. `in` with an int is one memchr; with bytes it
+# raises and swallows an error first.
+_N = ord("n")
+_CAPITAL_N = ord("N")
+
+
+def _refuse_non_finite(value: Any, data: bytes, adapter: _Adapter | None) -> None:
+    """Look closer at a payload in which a NaN or an infinity may hide, the cheapest looks first."""
+    find = data.find
+    keys = find(b'"nan"') >= 0 or find(b'inf"') >= 0
+    if not keys and find(b"NaN") < 0 and find(b"Infinity") < 0:
+        # Left is `null`, which is what a NaN inside a model becomes.
+        if find(b"null") < 0:
+            return
+        if adapter is not None and not adapter.may_hold_floats:
+            return
+    if adapter is None and not keys:
+        try:
+            if from_json(data, allow_inf_nan=False) == value:
                 return
-            if adapter is not None and not adapter.may_hold_floats:
-                return
-        if adapter is None and not keys:
-            try:
-                if from_json(data, allow_inf_nan=False) == value:
-                    return
-            except ValueError:
-                pass
-        found = locate_non_finite(value)
-        if found is not None:
-            raise SerializationError(*found)
+        except ValueError:
+            pass
+    found = locate_non_finite(value)
+    if found is not None:
+        raise SerializationError(*found)
 
 
 def _unserializable(value: Any, error: Exception) -> SerializationError:
@@ -459,7 +449,7 @@ class CodecSerializer:
         return self.encode(data), seen
 
     def encode(self, data: bytes) -> bytes:
-        """Take payload bytes through the codecs; for payloads made elsewhere, such as those of `dump_error`."""
+        """Take payload bytes through the codecs; also for payloads made elsewhere, as by `dump_error`."""
         for codec in self.codecs:
             try:
                 data = codec.encode(data)
@@ -484,7 +474,7 @@ class CodecSerializer:
 
 
 def round_trip(serializer: Serializer, value: Any, type: Any = None) -> tuple[bytes, Any]:  # noqa: A002
-    """The payload of a value, and the value as a handler will see it, by the cheapest way the serializer offers."""
+    """Give the payload of a value, and the value as a handler will see it, the cheapest way there is."""
     combined = getattr(serializer, "round_trip", None)
     if combined is not None:
         return combined(value, type)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import builtins
 import traceback
-from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic_core import from_json, to_json
 
 from .errors import DeserializationError, Fatal, InvalidArgument, RecordedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
 
 E = TypeVar("E", bound=BaseException)
 
@@ -54,12 +57,13 @@ register_exception(Fatal)
 
 
 def dump_error(error: BaseException, *, max_traceback: int = 16 * 1024) -> bytes:
-    """Give the payload of an exception. It never fails and never grows without bound, whatever the exception holds.
+    """Give the payload of an exception. It never fails and is never huge, whatever the exception holds.
+
+    Its cause (or a context that was not suppressed) and the members of a group go with it.
 
     Args:
-        error: the exception; its cause (or a context that was not suppressed) and the members of a group go
-        with it. max_traceback: the most characters of one traceback's text; its oldest frames go first. 0
-        records none.
+        error: the exception.
+        max_traceback: the most characters of one traceback; its oldest frames go first. 0 records none.
 
     >>> print(load_error(dump_error(ValueError("no such card"))))
     ValueError: no such card
@@ -139,7 +143,7 @@ def _plain(values: list[Any]) -> list[Any] | None:
         data = to_json(values)
         if len(data) <= _MAX_DATA and from_json(data, allow_inf_nan=False) == values:
             return values
-    except Exception:  # noqa: BLE001 - anything may be in there
+    except Exception:  # noqa: BLE001, S110 - anything may be in there, and most of it is not JSON
         pass
     return None
 
@@ -205,24 +209,21 @@ def rebuild_error(recorded: RecordedError) -> BaseException | None:
 
 
 def _instance(cls: type[BaseException], recorded: RecordedError, *, registered: bool) -> BaseException | None:
-    args = recorded.args if recorded.args is not None else (recorded.message,)
-    if issubclass(cls, BaseExceptionGroup):
+    make = cast("Callable[..., BaseException]", cls)
+    args: tuple[Any, ...] = recorded.args if recorded.args is not None else (recorded.message,)
+    group = issubclass(cls, BaseExceptionGroup)
+    if group:
         members = [rebuild_error(member) for member in recorded.exceptions]
         if not members or None in members:
             return None
         args = (args[0], members)
     try:
-        error = cls(*args)
+        error = make(*args)
     except Exception:  # noqa: BLE001 - a constructor of its own that wants other arguments
-        if not registered:
+        if not registered or group:
             return None
-        try:
-            error = cls.__new__(cls)
-        except Exception:  # noqa: BLE001
-            return None
-    if not isinstance(error, BaseException):  # pyright: ignore[reportUnnecessaryIsInstance] - a strange __new__
-        return None
-    if not issubclass(cls, BaseExceptionGroup):
+        error = BaseException.__new__(cls)
+    if not group:
         # A constructor that words its message from its arguments would word it twice.
         error.args = args
     return error

@@ -1,4 +1,4 @@
-"""Finds the part of a value that cannot be stored. Slow and careful: it runs when something is wrong, or may be."""
+"""Finds the part of a value that cannot be stored. Slow and careful: it runs when something may be wrong."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import dataclasses
 import math
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from enum import Enum
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 

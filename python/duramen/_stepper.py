@@ -10,6 +10,9 @@ Each step runs in a copy of the context it is given, so a context variable set i
 another. Functions that are not async run in threads of a pool.
 """
 
+# A job and the stepper that runs it are one thing in two classes.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -22,7 +25,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from time import monotonic
 from types import CoroutineType
-from typing import Any
+from typing import Any, cast
 
 from .errors import RuntimeClosed
 
@@ -45,7 +48,7 @@ _ASYNC_FLAGS = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE
 
 
 def is_async_callable(fn: Callable[..., object]) -> bool:
-    """Tell whether calling `fn` gives a coroutine: an async function or method, a partial of one, an async `__call__`.
+    """Tell whether `fn` is async: an async function or method, a partial of one, an object called like that.
 
     A plain function that returns an awaitable cannot be told from its outside; the `Stepper` awaits what it
     returns.
@@ -112,8 +115,13 @@ class StepJob:
         self.timeout = timeout
         self.context_setup = context_setup
         self.cancel_requested = False
-        """True once `cancel` was called: tells such a `CancelledError` from one that the step raised by itself."""
+        """True once `cancel` was called: tells its `CancelledError` from one the step raised by itself."""
         self._state = _NEW
+        self._stepper: Stepper | None = None
+        self._runner: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
+        self._awaitable: Awaitable[Any] | None = None
 
     @property
     def finished(self) -> bool:
@@ -129,20 +137,14 @@ class StepJob:
         Returns:
             False if the job is finished already or was never submitted.
         """
-        if self._state in {_NEW, _DONE}:
+        if self._stepper is None or self._state == _DONE:
             return False
         self.cancel_requested = True
-        if self._state == _RUNNING:
+        if self._state == _RUNNING and self._runner is not None:
             self._runner.cancel(message)
         else:
             self._stepper.drop(self, asyncio.CancelledError(message) if message else asyncio.CancelledError())
         return True
-
-    _awaitable: Awaitable[Any] | None
-    _deadline: float | None
-    _runner: asyncio.Task[None]
-    _stepper: Stepper
-    _timer: asyncio.TimerHandle | None
 
 
 class _Resumed:
@@ -226,7 +228,7 @@ class Stepper:
 
     @property
     def in_flight(self) -> int:
-        """Jobs that are running or suspended on the loop, plus threads that are busy (also for a dropped job)."""
+        """Jobs that run or are suspended on the loop, plus busy threads (also those of dropped jobs)."""
         return len(self._runners) - len(self._idle) + self._threads_busy
 
     def submit(self, job: StepJob) -> None:
@@ -238,7 +240,6 @@ class Stepper:
         if self._closed:
             raise RuntimeClosed("a step was started after the runtime was closed: open a new one")
         job._stepper = self
-        job._awaitable = job._timer = job._deadline = None
         if job.context_setup is None:
             job.context_setup = copy_context()
         job._state = _QUEUED
@@ -271,14 +272,13 @@ class Stepper:
     def _runner_ended(self, task: asyncio.Task[None]) -> None:
         self._runners.discard(task)
         if not task.cancelled():
-            task.exception()  # KeyboardInterrupt and SystemExit went to the loop already; not to be reported again
+            task.exception()  # it went to the loop already (KeyboardInterrupt, SystemExit): once is enough
         if self._queue and not self._awake:
             self._wake_runner()
 
-    async def _run(self) -> None:
+    async def _run(self) -> None:  # noqa: C901 - every call here is paid for by each step
         """The body of a runner. The path of a step that does not suspend is written out for its speed."""
-        me = asyncio.current_task()
-        assert me is not None
+        me = cast("asyncio.Task[None]", asyncio.current_task())
         queue = self._queue
         cancelling = me.cancelling
         now = self._loop.time
@@ -295,13 +295,14 @@ class Stepper:
                     job._runner = me
                     context = job.context_setup.copy()  # pyright: ignore[reportOptionalMemberAccess]
                     started = now() if job.timeout is not None else 0.0
-                    coroutine = result = error = None
+                    result = error = None
+                    coroutine: Any = None
                     try:
                         if job._awaitable is None:
                             coroutine = context.run(job.fn, *job.args)
                         else:
                             coroutine, job._awaitable = job._awaitable, None
-                        if type(coroutine) is not CoroutineType:
+                        if coroutine.__class__ is not CoroutineType:
                             coroutine = _await(coroutine)
                         yielded = context.run(coroutine.send, None)
                     except StopIteration as stop:
@@ -332,7 +333,7 @@ class Stepper:
                     if error is not None and isinstance(error, KeyboardInterrupt | SystemExit):
                         raise error
                     del job, context, coroutine, result, error
-                    if cancelling() or me._must_cancel:  # pyright: ignore
+                    if cancelling() or me._must_cancel:  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
                         # Somebody cancelled the step, or the host cancels all its tasks. A cancellation that
                         # the step did not wait for would hit the next one, and no release before 3.13 can
                         # take it back: so this runner ends here, and another takes the rest of the queue.
@@ -460,9 +461,10 @@ class Stepper:
         if job._timer is not None:
             job._timer.cancel()
             job._timer = None
-        if isinstance(job._awaitable, CoroutineType):
-            job._awaitable.close()
-            job._awaitable = None
+        awaitable: Any = job._awaitable
+        job._awaitable = None
+        if isinstance(awaitable, CoroutineType):
+            awaitable.close()
         if self._loop.is_closed():
             self._settle(job, None, error)
         else:
@@ -476,7 +478,7 @@ class Stepper:
             self._done_failed(job, raised)
 
     def close(self) -> None:
-        """Take no more jobs, cancel those that are queued or in flight, and let the runners end. Does not wait.
+        """Take no more jobs, cancel those that are queued or in flight, let the runners end. Does not wait.
 
         Calling it again does nothing. Threads that are still busy run out by themselves.
         """
@@ -497,7 +499,7 @@ class Stepper:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def aclose(self) -> None:
-        """`close`, and wait until the runners have ended. A step that swallows its cancellation is waited for."""
+        """`close`, and wait until the runners have ended, also for a step that swallows its cancellation."""
         self.close()
         me = asyncio.current_task()
         while runners := [task for task in self._runners if task is not me]:

@@ -11,13 +11,15 @@ that is being dropped from memory.
 ...     raise UnknownRun("order:42")
 ... except DuramenError as error:
 ...     print(error)
-there is no run 'order:42' in this store: check the id, and that the URL is the one it was started with
+there is no run 'order:42' in this store: check the id and the store's URL
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+from typing_extensions import override
 
 __all__ = [
     "ApprovalConflict",
@@ -91,6 +93,7 @@ class RecordedError:
         """The class name without its module."""
         return self.type_name.rpartition(".")[2]
 
+    @override
     def __str__(self) -> str:
         return f"{self.short_name}: {self.message}" if self.message else self.short_name
 
@@ -104,9 +107,11 @@ class DuramenError(Exception):
         Exception.__init__(self)
         self.args = args
 
+    @override
     def __str__(self) -> str:
         return " ".join(str(part) for part in self.args)
 
+    @override
     def __reduce__(self) -> tuple[Any, ...]:
         # OSError brings a __reduce__ of its own, so the plain one is spelled out for all. Only what was added
         # by hand (notes, for instance) needs to travel beside the arguments: the constructor makes the rest.
@@ -131,10 +136,11 @@ class DuplicateWorkflow(WorkflowDefinitionError):
         self.version = version
         self.where = where
 
+    @override
     def __str__(self) -> str:
         version = f" version {self.version!r}" if self.version else ""
         where = f" (also defined at {self.where})" if self.where else ""
-        return f"workflow {self.name!r}{version} is registered twice{where}: give one of them another name or version"
+        return f"workflow {self.name!r}{version} is registered twice{where}: give one another name or version"
 
 
 class InvalidArgument(DuramenError, ValueError):
@@ -153,6 +159,7 @@ class UnknownWorkflow(DuramenError, LookupError):
         self.name = name
         self.version = version
 
+    @override
     def __str__(self) -> str:
         version = f" version {self.version!r}" if self.version else ""
         return f"no workflow {self.name!r}{version} is registered: add it to Runtime(workflows=[…])"
@@ -165,8 +172,9 @@ class UnknownRun(DuramenError, LookupError):
         super().__init__(run_id)
         self.run_id = run_id
 
+    @override
     def __str__(self) -> str:
-        return f"there is no run {self.run_id!r} in this store: check the id, and that the URL is the one it was started with"
+        return f"there is no run {self.run_id!r} in this store: check the id and the store's URL"
 
 
 class RunIdConflict(DuramenError):
@@ -178,6 +186,7 @@ class RunIdConflict(DuramenError):
         self.wanted = wanted
         self.existing = existing
 
+    @override
     def __str__(self) -> str:
         return (
             f"run id {self.run_id!r} belongs to a run of workflow {self.existing!r}, so it cannot start "
@@ -196,6 +205,7 @@ class _PathError(DuramenError):
         self.path = path
         self.reason = reason
 
+    @override
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
 
@@ -217,11 +227,12 @@ class PayloadTooLarge(DuramenError, ValueError):
         self.limit = limit
         self.where = where
 
+    @override
     def __str__(self) -> str:
         where = f"{self.where}: " if self.where else ""
         return (
-            f"{where}the payload has {self.size:,} bytes and the limit is {self.limit:,}: store large data elsewhere and "
-            "pass a reference, use an offloading codec, or raise the serializer's max_bytes"
+            f"{where}the payload has {self.size:,} bytes and the limit is {self.limit:,}: keep large data "
+            "elsewhere and pass a reference, use an offloading codec, or raise the serializer's max_bytes"
         )
 
 
@@ -237,6 +248,7 @@ class StepFailed(DuramenError):
         self.attempts = attempts
         self.error = error
 
+    @override
     def __str__(self) -> str:
         tries = "1 attempt" if self.attempts == 1 else f"{self.attempts} attempts"
         return f"step {self.operation_id!r} failed after {tries}: {self.error}"
@@ -261,6 +273,7 @@ class RunFailed(DuramenError):
         self.run_id = run_id
         self.error = error
 
+    @override
     def __str__(self) -> str:
         return f"run {self.run_id!r} failed: {self.error}"
 
@@ -275,6 +288,7 @@ class _RunEnded(DuramenError):
         self.run_id = run_id
         self.reason = reason
 
+    @override
     def __str__(self) -> str:
         return f"run {self.run_id!r} {self._what}{': ' if self.reason else ''}{self.reason}"
 
@@ -298,13 +312,14 @@ class RunTimedOut(_RunEnded, TimeoutError):
 
 
 class RunStuck(DuramenError):
-    """The run is parked: the code no longer asks for what its journal recorded. `note` shows the difference."""
+    """The run is parked: its code no longer fits its journal, and `note` shows the difference."""
 
     def __init__(self, run_id: str, note: str) -> None:
         super().__init__(run_id, note)
         self.run_id = run_id
         self.note = note
 
+    @override
     def __str__(self) -> str:
         return (
             f"run {self.run_id!r} is stuck: {self.note} (nothing is lost: deploy code that fits the journal, "
@@ -320,8 +335,12 @@ class ApprovalConflict(DuramenError):
         self.run_id = run_id
         self.approval_id = approval_id
 
+    @override
     def __str__(self) -> str:
-        return f"approval {self.approval_id!r} of run {self.run_id!r} was already decided differently: the first decision stands"
+        return (
+            f"approval {self.approval_id!r} of run {self.run_id!r} was already decided the other way, "
+            "and the first decision stands"
+        )
 
 
 class SignalRefused(DuramenError):
@@ -329,7 +348,7 @@ class SignalRefused(DuramenError):
 
 
 class EventRejected(DuramenError, ValueError):
-    """An event's payload does not fit the type the run waits for; nothing was consumed and the run goes on waiting."""
+    """An event's payload does not fit what the run waits for; nothing was consumed, and the run waits on."""
 
     def __init__(self, run_id: str, name: str, reason: str) -> None:
         super().__init__(run_id, name, reason)
@@ -337,6 +356,7 @@ class EventRejected(DuramenError, ValueError):
         self.name = name
         self.reason = reason
 
+    @override
     def __str__(self) -> str:
         return f"event {self.name!r} for run {self.run_id!r} was refused: {self.reason}"
 
@@ -388,7 +408,7 @@ class NotDurableError(DuramenError, RuntimeError):
 
 
 class NotADurableContext(DuramenError, RuntimeError):
-    """A durable call came from outside its handler: from a thread, from a step, or after the handler ended."""
+    """A durable call came from outside its handler: from a thread, a step, or after the handler ended."""
 
 
 class ForkedProcess(DuramenError, RuntimeError):
