@@ -21,6 +21,8 @@ mod migrate;
 mod oneshot;
 mod open;
 mod options;
+#[cfg(test)]
+mod plans;
 mod query;
 mod queue;
 mod reader;

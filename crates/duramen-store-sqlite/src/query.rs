@@ -95,7 +95,9 @@ pub(crate) fn load(
 
 pub(crate) fn unread(connection: &Connection, owner: &str) -> Result<Vec<Message>, Fault> {
     let mut statement = connection.prepare_cached(sql::inbox::UNREAD_OF_OWNER)?;
-    messages(&mut statement, owner)
+    let mut unread = messages(&mut statement, owner)?;
+    unread.sort_by(|a, b| (&a.run_id, a.seq).cmp(&(&b.run_id, b.seq)));
+    Ok(unread)
 }
 
 pub(crate) fn next_due(

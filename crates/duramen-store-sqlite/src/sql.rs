@@ -127,10 +127,11 @@ pub(crate) mod inbox {
     pub(crate) const ARRIVED_AND_DUE: &str =
         "UPDATE runs SET inbox_len = ?2, ready_at = ?3 WHERE run_id = ?1";
 
-    pub(crate) const CONSUME: &str = "UPDATE inbox SET state = 1, payload = x'' \
+    /// INDEXED BY: without it SQLite walks through the run's whole inbox, read messages and all.
+    pub(crate) const CONSUME: &str = "UPDATE inbox INDEXED BY inbox_unread SET state = 1, payload = x'' \
          WHERE run_id = ?1 AND seq = ?2 AND state = 0";
 
-    pub(crate) const SET_ASIDE: &str = "UPDATE inbox SET state = 2, note = ?3 \
+    pub(crate) const SET_ASIDE: &str = "UPDATE inbox INDEXED BY inbox_unread SET state = 2, note = ?3 \
          WHERE run_id = ?1 AND seq = ?2 AND state = 0";
 
     pub(crate) const UNREAD: &str = concat!(
@@ -139,13 +140,13 @@ pub(crate) mod inbox {
         " FROM inbox i WHERE i.run_id = ?1 AND i.state = 0 ORDER BY i.seq"
     );
 
-    /// CROSS JOIN fixes the order: runs with something unread first, which are few or none.
+    /// CROSS JOIN fixes the order: runs with something unread first, which are few or none. The reader
+    /// sorts what comes, since SQLite would not see that it is in order.
     pub(crate) const UNREAD_OF_OWNER: &str = concat!(
         "SELECT ",
         message!(),
         " FROM runs r CROSS JOIN inbox i ON i.run_id = r.run_id \
-         WHERE r.owner = ?1 AND r.inbox_len > r.inbox_seen AND i.state = 0 AND i.seq > r.inbox_seen \
-         ORDER BY r.run_id, i.seq"
+         WHERE r.owner = ?1 AND r.inbox_len > r.inbox_seen AND i.state = 0 AND i.seq > r.inbox_seen"
     );
 
     pub(crate) const REFUSED: &str = concat!(
