@@ -401,7 +401,9 @@ fn main() -> Outcome<()> {
     let directory = tempfile::tempdir_in(place)?;
     bare(directory.path())?;
     let store = SqliteStore::open(&directory.path().join("runs.db"), SqliteOptions::default())?;
-    let ordered = std::env::args().nth(2).is_some_and(|word| word == "ordered");
+    let ordered = std::env::args()
+        .nth(2)
+        .is_some_and(|word| word == "ordered");
     let mut numbers = Numbers {
         state: 1,
         ordered: ordered.then_some(0x0190_0000_0000),

@@ -35,7 +35,8 @@ fn searches(statement: &str, how: &[&str]) {
 
 #[test]
 fn due_runs_come_from_their_index_in_its_order() {
-    let due = "USING COVERING INDEX runs_due (status=? AND workflow=? AND version=? AND ready_at<?)";
+    let due =
+        "USING COVERING INDEX runs_due (status=? AND workflow=? AND version=? AND ready_at<?)";
     searches(sql::lease::DUE, &[due]);
     searches(
         sql::lease::NEXT,
@@ -51,7 +52,10 @@ fn a_commit_finds_its_rows_by_their_keys() {
         searches(statement, &["USING PRIMARY KEY (run_id=?)"]);
     }
     for statement in [sql::inbox::CONSUME, sql::inbox::SET_ASIDE] {
-        searches(statement, &["USING INDEX inbox_unread (run_id=? AND seq=?)"]);
+        searches(
+            statement,
+            &["USING INDEX inbox_unread (run_id=? AND seq=?)"],
+        );
     }
     for statement in [sql::inbox::TARGET, sql::inbox::ARRIVED, sql::run::ROW] {
         searches(statement, &["USING PRIMARY KEY (run_id=?)"]);
@@ -90,7 +94,11 @@ fn a_deletion_touches_only_its_run() {
 fn a_page_of_the_list_is_read_from_the_index_in_its_order() {
     let list = |filter: &Filter, cursor: &str| {
         let terms = Terms::of(filter).after(sql::query::LIST);
-        let glue = if terms.contains("WHERE") { "AND" } else { "WHERE" };
+        let glue = if terms.contains("WHERE") {
+            "AND"
+        } else {
+            "WHERE"
+        };
         let cursor = if cursor.is_empty() {
             String::new()
         } else {

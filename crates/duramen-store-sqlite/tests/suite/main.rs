@@ -2,6 +2,12 @@
 
 #![allow(clippy::doc_markdown)]
 
+mod concurrency;
+mod crash;
 mod differential;
 mod differential_ops;
+mod files;
+mod grouping;
+mod migrations;
+mod rules;
 mod support;

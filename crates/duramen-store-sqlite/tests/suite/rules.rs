@@ -1,0 +1,300 @@
+//! Rules that deserve a test of their own beside the comparison with the reference store. Each is
+//! checked on both stores.
+
+use duramen_core::run::Status;
+use duramen_core::store::{
+    CommitOutcome, Delivery, Due, Intervened, Intervention, MessageKind, NewRun, Next, ReadMessage,
+    Store, StoreError,
+};
+use duramen_store_memory::MemoryStore;
+
+use crate::support::{
+    APPLIED, Home, block_on, claim, claim_all, commit, commit_one, create, entry, event, heartbeat,
+    leased, new_run,
+};
+
+fn on_both(rule: impl Fn(&dyn Store)) {
+    rule(&MemoryStore::new());
+    rule(&Home::new().open());
+}
+
+fn row(store: &dyn Store, run_id: &str) -> duramen_core::run::RunRow {
+    let mut found = block_on(store.get(vec![run_id.into()])).unwrap();
+    found.remove(0).unwrap().row
+}
+
+fn waiting(run_id: &str, ready_at: Option<i64>, waits: &[&str]) -> duramen_core::store::RunCommit {
+    let waits = waits.iter().map(|wait| (*wait).to_owned()).collect();
+    let mut pause = commit(run_id, "ann", 1);
+    pause.next = Next::Waiting { ready_at, waits };
+    pause
+}
+
+#[test]
+fn a_heartbeat_does_not_revive_a_run_that_someone_else_claimed() {
+    on_both(|store| {
+        let mut new = leased("a", "ann");
+        new.now = Some(0);
+        create(store, vec![new]);
+        let mut take = claim("bob", 10);
+        take.now = Some(100_000);
+        assert_eq!(
+            block_on(store.claim(take)).unwrap().runs[0].was,
+            Status::Running
+        );
+        let beat = block_on(store.heartbeat(heartbeat("ann", 60_000, Some(100_001)))).unwrap();
+        assert!(beat.held.is_empty());
+        let beat = block_on(store.heartbeat(heartbeat("bob", 60_000, Some(100_001)))).unwrap();
+        assert_eq!(beat.held, [("a".into(), 2)]);
+        assert_eq!(row(store, "a").ready_at, Some(160_001));
+        assert_eq!(
+            commit_one(store, commit("a", "ann", 1)),
+            CommitOutcome::Fenced
+        );
+    });
+}
+
+#[test]
+fn a_pause_is_due_at_once_if_a_message_came_that_its_driver_has_not_seen() {
+    on_both(|store| {
+        create(store, vec![leased("a", "ann"), leased("b", "ann")]);
+        block_on(store.deliver(vec![event("a", "m", "go"), event("b", "m", "go")])).unwrap();
+        let unread = block_on(store.unread("ann".to_owned())).unwrap();
+        assert_eq!(unread.len(), 2);
+        let unseen = waiting("a", None, &["event:go"]);
+        assert_eq!(
+            commit_one(store, unseen),
+            CommitOutcome::Applied { due: true }
+        );
+        let mut seen = waiting("b", None, &["event:other"]);
+        seen.inbox_seen = 1;
+        assert_eq!(commit_one(store, seen), APPLIED);
+        let claimed = claim_all(store, "bob");
+        assert_eq!(claimed.runs.len(), 1);
+        assert_eq!(
+            (claimed.runs[0].was, claimed.runs[0].inbox.len()),
+            (Status::Waiting, 1)
+        );
+    });
+}
+
+#[test]
+fn a_consumed_message_stays_a_duplicate_for_ever_even_when_the_run_has_ended() {
+    on_both(|store| {
+        create(store, vec![leased("a", "ann")]);
+        let mut approval = event("a", "m", "ship");
+        approval.kind = MessageKind::Approval;
+        approval.fingerprint = Some("yes".to_owned());
+        let send = |message: &duramen_core::store::NewMessage| {
+            block_on(store.deliver(vec![message.clone()]))
+                .unwrap()
+                .remove(0)
+        };
+        let first = send(&approval);
+        assert_eq!(
+            (first.result, first.owner.as_deref()),
+            (Delivery::Buffered, Some("ann"))
+        );
+        let mut end = commit("a", "ann", 1);
+        end.read = vec![ReadMessage {
+            seq: 1,
+            refused: None,
+        }];
+        end.next = Next::Finished {
+            status: Status::Completed,
+        };
+        assert_eq!(commit_one(store, end), APPLIED);
+        approval.fingerprint = Some("no".to_owned());
+        let second = send(&approval);
+        assert_eq!(second.result, Delivery::Duplicate);
+        assert_eq!(second.fingerprint.as_deref(), Some("yes"));
+        assert_eq!(send(&event("a", "m2", "ship")).result, Delivery::Finished);
+        assert_eq!(
+            send(&event("nobody", "m", "ship")).result,
+            Delivery::NotFound
+        );
+    });
+}
+
+#[test]
+fn a_refused_message_is_kept_with_its_reason_and_not_given_to_drivers_again() {
+    on_both(|store| {
+        create(store, vec![leased("a", "ann")]);
+        block_on(store.deliver(vec![event("a", "m", "go")])).unwrap();
+        let mut pause = waiting("a", Some(5), &["event:go"]);
+        pause.inbox_seen = 1;
+        pause.read = vec![ReadMessage {
+            seq: 1,
+            refused: Some("not a number".to_owned()),
+        }];
+        assert_eq!(commit_one(store, pause), APPLIED);
+        assert!(claim_all(store, "bob").runs[0].inbox.is_empty());
+        let detail = block_on(store.get(vec!["a".into()]))
+            .unwrap()
+            .remove(0)
+            .unwrap();
+        let (message, reason) = &detail.refused[0];
+        assert_eq!(
+            (&message.payload[..], &**reason),
+            (&b"\"hello\""[..], "not a number")
+        );
+    });
+}
+
+#[test]
+fn a_claim_brings_no_more_bytes_than_asked_for_but_always_a_run() {
+    on_both(|store| {
+        let sized = |name: &str, bytes: usize| NewRun {
+            input: vec![1; bytes].into(),
+            now: Some(0),
+            ..new_run(name)
+        };
+        create(
+            store,
+            vec![
+                sized("a", 1_000),
+                sized("b", 600),
+                sized("c", 300),
+                sized("d", 200),
+            ],
+        );
+        let take = |limit: u32, max_bytes: u64| {
+            let mut take = claim("ann", limit);
+            take.max_bytes = Some(max_bytes);
+            let claimed = block_on(store.claim(take)).unwrap();
+            let names: Vec<String> = claimed
+                .runs
+                .iter()
+                .map(|run| run.row.run_id.to_string())
+                .collect();
+            (names.join(""), claimed.more)
+        };
+        assert_eq!(take(10, 10), ("a".to_owned(), true));
+        assert_eq!(take(10, 900), ("bc".to_owned(), true));
+        assert_eq!(take(10, 900), ("d".to_owned(), false));
+    });
+}
+
+#[test]
+fn a_claim_of_one_run_takes_it_only_if_it_is_due_and_asked_for() {
+    on_both(|store| {
+        create(store, vec![new_run("a"), new_run("b")]);
+        let take = |due: Due, workflow: &str| {
+            let mut take = claim("ann", 10);
+            take.run_id = Some("b".into());
+            take.due = due;
+            take.workflows = vec![crate::support::workflow(workflow)];
+            block_on(store.claim(take)).unwrap().runs.len()
+        };
+        assert_eq!(take(Due::Wake, "w"), 0);
+        assert_eq!(take(Due::Queued, "x"), 0);
+        assert_eq!(take(Due::Queued, "w"), 1);
+        assert_eq!(take(Due::Any, "w"), 0);
+    });
+}
+
+#[test]
+fn a_terminated_run_fences_its_driver_off_and_can_be_reopened() {
+    on_both(|store| {
+        create(store, vec![leased("a", "ann")]);
+        let intervene = |one: Intervention| block_on(store.intervene(vec![one])).unwrap()[0];
+        let terminate = Intervention::Terminate {
+            run_id: "a".into(),
+            entry: entry("", b"reason"),
+        };
+        assert_eq!(intervene(terminate.clone()), Intervened::Done);
+        assert_eq!(intervene(terminate), Intervened::NotAllowed);
+        assert_eq!(
+            commit_one(store, commit("a", "ann", 1)),
+            CommitOutcome::Fenced
+        );
+        let reopen = |expected_len| Intervention::Reopen {
+            run_id: "a".into(),
+            expected_len,
+            entries: vec![entry("", b"")],
+            now: Some(77),
+        };
+        assert_eq!(intervene(reopen(1)), Intervened::NotAllowed);
+        assert_eq!(intervene(reopen(2)), Intervened::Done);
+        let after = row(store, "a");
+        assert_eq!(
+            (after.status, after.ready_at, after.epoch),
+            (Status::Queued, Some(77), 3)
+        );
+        let delete = |force| Intervention::Delete {
+            run_id: "a".into(),
+            force,
+        };
+        assert_eq!(intervene(delete(false)), Intervened::NotAllowed);
+        assert_eq!(intervene(delete(true)), Intervened::Done);
+        assert_eq!(intervene(delete(true)), Intervened::NotFound);
+        assert!(block_on(store.load("a".into(), 0, 10)).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn names_that_could_not_be_found_again_are_refused() {
+    on_both(|store| {
+        let bad = |change: &dyn Fn(&mut NewRun)| {
+            let mut new = new_run("a");
+            change(&mut new);
+            block_on(store.create(vec![new_run("fine"), new]))
+        };
+        let refused = [
+            bad(&|new| new.run_id = "".into()),
+            bad(&|new| new.run_id = "a\0b".into()),
+            bad(&|new| new.run_id = "a".repeat(256).into()),
+            bad(&|new| new.tags = vec!["a\u{1f}b".to_owned()]),
+            bad(&|new| new.workflow = String::new()),
+        ];
+        for outcome in refused {
+            assert!(
+                matches!(outcome, Err(StoreError::Invalid { .. })),
+                "{outcome:?}"
+            );
+        }
+        assert_eq!(block_on(store.get(vec!["fine".into()])).unwrap(), [None]);
+        create(store, vec![leased("a", "ann")]);
+        let split = commit_one(store, waiting("a", None, &["event:a\u{1f}b"]));
+        assert!(matches!(split, CommitOutcome::Rejected { .. }));
+    });
+}
+
+#[test]
+fn ten_thousand_messages_and_a_hundred_thousand_entries_are_kept_in_order() {
+    let home = Home::new();
+    let store = home.open();
+    create(&store, vec![leased("a", "ann")]);
+    for part in 0..10 {
+        let messages = (0..1_000)
+            .map(|n| event("a", &format!("m{part}-{n}"), "go"))
+            .collect();
+        block_on(store.deliver(messages)).unwrap();
+    }
+    for part in 0..10_u64 {
+        let mut one = commit("a", "ann", 1 + part * 10_000);
+        one.entries = vec![entry("step", b"1"); 10_000];
+        one.read = (1..=900)
+            .map(|n| ReadMessage {
+                seq: part * 1_000 + n,
+                refused: None,
+            })
+            .collect();
+        one.inbox_seen = (part + 1) * 1_000;
+        assert_eq!(commit_one(&store, one), APPLIED);
+    }
+    assert_eq!(
+        commit_one(&store, {
+            let mut pause = waiting("a", Some(0), &[]);
+            pause.expected_len = 100_001;
+            pause
+        }),
+        APPLIED
+    );
+    let claimed = claim_all(&store, "bob");
+    let run = &claimed.runs[0];
+    assert_eq!(run.journal.as_ref().unwrap().len(), 100_002);
+    assert_eq!(run.inbox.len(), 1_000);
+    assert!(run.inbox.is_sorted_by_key(|message| message.seq));
+    assert_eq!(run.inbox[0].seq, 901);
+}
