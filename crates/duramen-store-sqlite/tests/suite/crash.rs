@@ -92,6 +92,9 @@ fn die_and_look(point: &str, transaction: u64) {
         .unwrap_or(0);
     assert!(!child.wait().unwrap().success(), "the child was to die");
 
+    if transaction >= 5 {
+        assert!(acknowledged >= 3, "the child got as far as {acknowledged}");
+    }
     let store = home.open();
     let rows = block_on(store.get(vec!["a".into(), "b".into()])).unwrap();
     let lengths: Vec<u64> = rows

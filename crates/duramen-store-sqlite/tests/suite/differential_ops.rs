@@ -191,7 +191,7 @@ fn commit() -> impl Strategy<Value = CommitPlan> {
     ];
     let refused = of(Just("wrong shape".to_owned()));
     let read = (0_u64..5, refused).prop_map(|(seq, refused)| ReadMessage { seq, refused });
-    let stale = prop_oneof![6 => Just((0, 0, false)), 1 => (-1_i64..2, -1_i64..2, any::<bool>())];
+    let offsets = prop_oneof![6 => Just((0, 0, false)), 1 => (-1_i64..2, -1_i64..2, any::<bool>())];
     let parts = (
         vec(entry(), 0..3),
         vec(read, 0..3),
@@ -200,7 +200,7 @@ fn commit() -> impl Strategy<Value = CommitPlan> {
         of(payload()),
         0_i64..600,
     );
-    (any::<prop::sample::Index>(), stale, parts).prop_map(
+    (any::<prop::sample::Index>(), offsets, parts).prop_map(
         |(lease, (epoch_off, length_off, other_owner), parts)| {
             let (entries, read, inbox_seen, next, state, at) = parts;
             CommitPlan {
