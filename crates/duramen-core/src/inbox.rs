@@ -4,125 +4,148 @@
 //! pair is next is decided by the message's sequence number alone, so the answer does not depend
 //! on whether the message or the wait came first.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::store::{Message, ReadMessage};
 
-/// A place in the machine's table of operations.
+/// A place in the machine's table of operations; later requests have greater ones.
 pub type Slot = u32;
 
 /// Unread messages and the waits they can end.
 #[derive(Debug, Default)]
 pub struct Inbox {
-    queues: BTreeMap<String, VecDeque<Message>>,
-    waits: BTreeMap<String, VecDeque<Slot>>,
-    /// Sequence number of the message at the head of each queue that some wait could take now.
-    matches: BTreeMap<u64, String>,
+    channels: BTreeMap<Arc<str>, Channel>,
+    /// Sequence number of the message at the head of each channel that some wait could take now.
+    matches: BTreeMap<u64, Arc<str>>,
     cancels: VecDeque<Message>,
     seen: u64,
+    /// Messages that came before an earlier one did: notices of several senders may overtake each other.
+    ahead: BTreeSet<u64>,
     read: Vec<ReadMessage>,
 }
 
-/// A message that can be handed over now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Match {
-    Wait { slot: Slot, message: Message },
-    Cancel { message: Message },
+/// The messages of one key by sequence number, and the waits for it, oldest first.
+#[derive(Debug, Default)]
+struct Channel {
+    queue: BTreeMap<u64, Message>,
+    waits: BTreeSet<Slot>,
 }
 
-impl Match {
-    pub const fn message(&self) -> &Message {
-        match self {
-            Self::Wait { message, .. } | Self::Cancel { message } => message,
-        }
-    }
+/// A message that can be handed over now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Match<'a> {
+    /// The wait it ends; none for a cancellation.
+    pub slot: Option<Slot>,
+    pub message: &'a Message,
 }
 
 impl Inbox {
-    /// Messages up to this sequence number have been taken note of.
+    /// All messages up to this sequence number have been taken note of.
     pub const fn seen(&self) -> u64 {
         self.seen
     }
 
     /// Everything up to this sequence number has been added or was read long ago.
-    pub const fn saw(&mut self, seen: u64) {
-        if seen > self.seen {
-            self.seen = seen;
-        }
+    pub fn saw(&mut self, seen: u64) {
+        self.seen = self.seen.max(seen);
+        self.ahead = self.ahead.split_off(&(self.seen + 1));
+        self.close_ranks();
     }
 
-    /// Takes in unread messages; those already known are passed over.
+    /// Takes in an unread message; one that is known already is passed over.
     pub fn add(&mut self, message: Message) {
-        if message.seq <= self.seen {
+        if message.seq <= self.seen || !self.ahead.insert(message.seq) {
             return;
         }
-        self.seen = self.seen.max(message.seq);
+        self.close_ranks();
         let Some(key) = message.kind.wait_key(&message.name) else {
             self.cancels.push_back(message);
             return;
         };
-        self.queues
-            .entry(key.clone())
-            .or_default()
-            .push_back(message);
+        if !self.channels.contains_key(&*key) {
+            self.channels
+                .insert(key.as_str().into(), Channel::default());
+        }
+        if let Some(channel) = self.channels.get_mut(&*key) {
+            channel.queue.insert(message.seq, message);
+        }
         self.refresh(&key);
     }
 
+    /// A gap may have been filled: only what is known without one counts as seen, so that the
+    /// store makes the run due again for the rest.
+    fn close_ranks(&mut self) {
+        while self.ahead.remove(&(self.seen + 1)) {
+            self.seen += 1;
+        }
+    }
+
     /// A wait for `key` was opened.
-    pub fn open(&mut self, key: &str, slot: Slot) {
-        self.waits
-            .entry(key.to_owned())
+    pub fn open(&mut self, key: &Arc<str>, slot: Slot) {
+        self.channels
+            .entry(key.clone())
             .or_default()
-            .push_back(slot);
+            .waits
+            .insert(slot);
         self.refresh(key);
     }
 
-    /// A wait has ended in another way.
+    /// A wait has ended, by a message or in another way.
     pub fn close(&mut self, key: &str, slot: Slot) {
-        if let Some(slots) = self.waits.get_mut(key) {
-            slots.retain(|other| *other != slot);
-            if slots.is_empty() {
-                self.waits.remove(key);
-            }
+        if let Some(channel) = self.channels.get_mut(key) {
+            channel.waits.remove(&slot);
             self.refresh(key);
         }
     }
 
     /// The next message that can be handed over: cancellations first, then by order of arrival.
-    pub fn next_match(&self) -> Option<Match> {
+    pub fn next_match(&self) -> Option<Match<'_>> {
         if let Some(message) = self.cancels.front() {
-            return Some(Match::Cancel {
-                message: message.clone(),
+            return Some(Match {
+                slot: None,
+                message,
             });
         }
-        let key = self.matches.values().next()?;
-        let message = self.queues.get(key)?.front()?.clone();
-        let slot = *self.waits.get(key)?.front()?;
-        Some(Match::Wait { slot, message })
+        let (seq, key) = self.matches.first_key_value()?;
+        let channel = self.channels.get(key)?;
+        Some(Match {
+            slot: Some(*channel.waits.first()?),
+            message: channel.queue.get(seq)?,
+        })
     }
 
-    /// The message was consumed (or, with a reason, set aside) and leaves the inbox.
-    pub fn take(&mut self, message: &Message, refused: Option<String>) {
+    /// The message that this wait would get, if it can be handed over now.
+    pub fn match_of(&self, key: &str, slot: Slot) -> Option<&Message> {
+        let channel = self.channels.get(key)?;
+        if channel.waits.first() != Some(&slot) {
+            return None;
+        }
+        channel.queue.values().next()
+    }
+
+    /// Whether [`Inbox::next_match`] has something.
+    pub fn has_match(&self) -> bool {
+        !self.cancels.is_empty() || !self.matches.is_empty()
+    }
+
+    /// A message for `key` was consumed (or, with a reason, set aside) and leaves the inbox.
+    pub fn take(&mut self, key: &str, seq: u64, refused: Option<String>) -> Option<Message> {
+        let message = self.channels.get_mut(key)?.queue.remove(&seq)?;
+        self.matches.remove(&seq);
+        self.refresh(key);
+        self.read.push(ReadMessage { seq, refused });
+        Some(message)
+    }
+
+    /// The oldest cancellation was consumed.
+    pub fn take_cancel(&mut self) -> Option<Message> {
+        let message = self.cancels.pop_front()?;
         self.read.push(ReadMessage {
             seq: message.seq,
-            refused,
+            refused: None,
         });
-        match message.kind.wait_key(&message.name) {
-            None => {
-                self.cancels.pop_front();
-            }
-            // What is handed over is always the head of its queue: no search, however long it is.
-            Some(key) => {
-                if let Some(queue) = self.queues.get_mut(&key) {
-                    queue.pop_front();
-                    if queue.is_empty() {
-                        self.queues.remove(&key);
-                    }
-                }
-                self.matches.remove(&message.seq);
-                self.refresh(&key);
-            }
-        }
+        Some(message)
     }
 
     /// Whether messages were read since the last commit was built.
@@ -135,15 +158,33 @@ impl Inbox {
         std::mem::take(&mut self.read)
     }
 
-    /// Keeps `matches` true for one key.
+    /// What was read since the last commit never happened: it is unread in the store.
+    pub fn forget_read(&mut self) {
+        self.read.clear();
+    }
+
+    /// Keeps `matches` true for one key, and drops a channel that nobody needs.
     fn refresh(&mut self, key: &str) {
-        let Some(head) = self.queues.get(key).and_then(VecDeque::front) else {
+        let Some((name, channel)) = self.channels.get_key_value(key) else {
             return;
         };
-        if self.waits.contains_key(key) {
-            self.matches.insert(head.seq, key.to_owned());
-        } else {
-            self.matches.remove(&head.seq);
+        match channel.queue.keys().next() {
+            // Of one channel at most its head is listed; an older message may take its place.
+            Some(head) => {
+                let second = channel.queue.keys().nth(1);
+                if let Some(second) = second {
+                    self.matches.remove(second);
+                }
+                if channel.waits.is_empty() {
+                    self.matches.remove(head);
+                } else if !self.matches.contains_key(head) {
+                    self.matches.insert(*head, name.clone());
+                }
+            }
+            None if channel.waits.is_empty() => {
+                self.channels.remove(key);
+            }
+            None => {}
         }
     }
 }
@@ -155,26 +196,32 @@ mod tests {
     use crate::store::MessageKind;
 
     fn event(seq: u64, name: &str) -> Message {
+        message(MessageKind::Event, seq, name)
+    }
+
+    fn message(kind: MessageKind, seq: u64, name: &str) -> Message {
         Message {
             run_id: "r".into(),
             seq,
             message_id: format!("m{seq}"),
-            kind: MessageKind::Event,
+            kind,
             name: name.into(),
             payload: Payload::new(),
             at: 0,
         }
     }
 
+    fn open(inbox: &mut Inbox, key: &str, slot: Slot) {
+        inbox.open(&key.into(), slot);
+    }
+
     fn next(inbox: &mut Inbox) -> Option<(Slot, u64)> {
-        match inbox.next_match()? {
-            Match::Wait { slot, message } => {
-                inbox.take(&message, None);
-                inbox.close(&format!("event:{}", message.name), slot);
-                Some((slot, message.seq))
-            }
-            Match::Cancel { .. } => None,
-        }
+        let Match { slot, message } = inbox.next_match()?;
+        let (key, seq) = (format!("event:{}", message.name), message.seq);
+        let slot = slot?;
+        inbox.take(&key, seq, None);
+        inbox.close(&key, slot);
+        Some((slot, seq))
     }
 
     #[test]
@@ -183,13 +230,13 @@ mod tests {
         early.add(event(1, "b"));
         early.add(event(2, "a"));
         early.add(event(3, "a"));
-        early.open("event:a", 10);
-        early.open("event:a", 11);
-        early.open("event:b", 12);
+        open(&mut early, "event:a", 10);
+        open(&mut early, "event:a", 11);
+        open(&mut early, "event:b", 12);
         let mut late = Inbox::default();
-        late.open("event:a", 10);
-        late.open("event:a", 11);
-        late.open("event:b", 12);
+        open(&mut late, "event:a", 10);
+        open(&mut late, "event:a", 11);
+        open(&mut late, "event:b", 12);
         late.add(event(1, "b"));
         late.add(event(2, "a"));
         late.add(event(3, "a"));
@@ -198,15 +245,18 @@ mod tests {
             assert_eq!(next(inbox), Some((10, 2)));
             assert_eq!(next(inbox), Some((11, 3)));
             assert_eq!(next(inbox), None);
+            assert!(inbox.channels.is_empty());
+            assert!(inbox.matches.is_empty());
         }
     }
 
     #[test]
     fn a_message_of_another_name_stays_unread() {
         let mut inbox = Inbox::default();
-        inbox.open("event:a", 1);
+        open(&mut inbox, "event:a", 1);
         inbox.add(event(1, "b"));
         assert_eq!(inbox.next_match(), None);
+        assert!(!inbox.has_match());
         assert!(!inbox.has_read());
         assert_eq!(inbox.seen(), 1);
     }
@@ -216,19 +266,47 @@ mod tests {
         let mut inbox = Inbox::default();
         inbox.add(event(1, "a"));
         inbox.add(event(1, "a"));
-        inbox.open("event:a", 1);
-        inbox.open("event:a", 2);
+        open(&mut inbox, "event:a", 1);
+        open(&mut inbox, "event:a", 2);
         assert_eq!(next(&mut inbox), Some((1, 1)));
         assert_eq!(next(&mut inbox), None);
     }
 
     #[test]
-    fn a_refused_message_leaves_and_the_wait_goes_on() {
+    fn a_message_that_overtakes_another_does_not_hide_it() {
         let mut inbox = Inbox::default();
-        inbox.open("event:a", 1);
+        open(&mut inbox, "event:a", 1);
+        inbox.add(event(2, "a"));
+        // The store must not be told that message 1 was seen: it would never make the run due for it.
+        assert_eq!(inbox.seen(), 0);
         inbox.add(event(1, "a"));
         inbox.add(event(2, "a"));
-        inbox.take(&event(1, "a"), Some("not a number".into()));
+        assert_eq!(inbox.seen(), 2);
+        assert_eq!(next(&mut inbox), Some((1, 1)));
+        open(&mut inbox, "event:a", 2);
+        assert_eq!(next(&mut inbox), Some((2, 2)));
+        assert_eq!(next(&mut inbox), None);
+    }
+
+    #[test]
+    fn what_was_read_before_a_claim_leaves_no_gap() {
+        let mut inbox = Inbox::default();
+        inbox.add(event(3, "a"));
+        inbox.add(event(5, "a"));
+        inbox.saw(5);
+        assert_eq!(inbox.seen(), 5);
+        inbox.add(event(7, "a"));
+        inbox.saw(6);
+        assert_eq!(inbox.seen(), 7);
+    }
+
+    #[test]
+    fn a_refused_message_leaves_and_the_wait_goes_on() {
+        let mut inbox = Inbox::default();
+        open(&mut inbox, "event:a", 1);
+        inbox.add(event(1, "a"));
+        inbox.add(event(2, "a"));
+        inbox.take("event:a", 1, Some("not a number".into()));
         assert_eq!(next(&mut inbox), Some((1, 2)));
         assert_eq!(
             inbox.take_read(),
@@ -248,11 +326,22 @@ mod tests {
     #[test]
     fn a_closed_wait_takes_nothing() {
         let mut inbox = Inbox::default();
-        inbox.open("event:a", 1);
+        open(&mut inbox, "event:a", 1);
         inbox.close("event:a", 1);
         inbox.add(event(1, "a"));
         assert_eq!(inbox.next_match(), None);
-        inbox.open("event:a", 2);
+        open(&mut inbox, "event:a", 2);
         assert_eq!(next(&mut inbox), Some((2, 1)));
+    }
+
+    #[test]
+    fn a_cancellation_comes_before_every_message() {
+        let mut inbox = Inbox::default();
+        open(&mut inbox, "event:a", 1);
+        inbox.add(event(1, "a"));
+        inbox.add(message(MessageKind::Cancel, 2, ""));
+        assert_eq!(inbox.next_match().map(|found| found.slot), Some(None));
+        assert_eq!(inbox.take_cancel().map(|message| message.seq), Some(2));
+        assert_eq!(next(&mut inbox), Some((1, 1)));
     }
 }

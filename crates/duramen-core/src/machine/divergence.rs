@@ -23,8 +23,28 @@ pub enum Recorded {
         op: String,
     },
     Unreadable(BadEntry),
+    /// The store brought another number of entries than the run's row says.
+    Length {
+        found: u64,
+        expected: u64,
+    },
     /// The journal ends here; the handler is the one that cannot go on.
     End,
+}
+
+impl Recorded {
+    const fn is_end_of_run(&self) -> bool {
+        matches!(
+            self,
+            Self::Entry {
+                kind: Kind::RunFinished
+                    | Kind::RunFailed
+                    | Kind::RunCancelled
+                    | Kind::RunTerminated,
+                ..
+            }
+        )
+    }
 }
 
 /// The handler's side.
@@ -34,6 +54,8 @@ pub enum Handler {
     Waiting { open: Vec<String> },
     /// It asked for that id, but as another kind of operation.
     OtherKind { asked: &'static str },
+    /// It waits under that id for something else, by the keys of the waits.
+    OtherWait { was: String, asked: String },
     /// It asked for a recorded value of another id.
     OtherValue { asked: String },
     /// It has ended.
@@ -52,6 +74,25 @@ impl fmt::Display for Divergence {
                  operations of the context instead, or put the waiting into a step; then `retry` the run"
             );
         }
+        match &self.recorded {
+            Recorded::Length { found, expected } => {
+                return write!(
+                    f,
+                    "the store brought {found} journal entries of this run, but its row counts {expected}: \
+                     the store is damaged or was changed by hand. Nothing was written; restore the \
+                     journal, then `retry` the run"
+                );
+            }
+            Recorded::Unreadable(error) => {
+                return write!(
+                    f,
+                    "journal entry {} cannot be replayed: {error}. Nothing was lost: deploy code that \
+                     reads it, then `retry` the run",
+                    self.index
+                );
+            }
+            Recorded::Entry { .. } | Recorded::End => {}
+        }
         write!(
             f,
             "the code no longer fits the journal at entry {}: ",
@@ -64,10 +105,16 @@ impl fmt::Display for Divergence {
             Recorded::Entry { kind, op } => {
                 write!(f, "expected (recorded) {} of {op:?}", kind.name())?;
             }
-            Recorded::Unreadable(error) => write!(f, "{error}")?,
-            Recorded::End => write!(f, "the journal ends")?,
+            Recorded::End | Recorded::Unreadable(_) | Recorded::Length { .. } => {
+                write!(f, "the journal ends")?;
+            }
         }
         match &self.handler {
+            Handler::Waiting { open } if self.recorded.is_end_of_run() => {
+                write!(f, ", found a handler that goes on; it waits for ")?;
+                f.write_str(if open.is_empty() { "nothing" } else { "" })?;
+                f.write_str(&open.join(", "))?;
+            }
             Handler::Waiting { open } if open.is_empty() => {
                 write!(
                     f,
@@ -82,6 +129,10 @@ impl fmt::Display for Divergence {
             Handler::OtherKind { asked } => {
                 write!(f, ", found a handler that asked for that id as {asked}")?;
             }
+            Handler::OtherWait { was, asked } => write!(
+                f,
+                " while waiting for {was:?}, found a handler that waits there for {asked:?}"
+            )?,
             Handler::OtherValue { asked } => {
                 write!(f, ", found a handler that asked for {asked:?}")?;
             }
@@ -92,5 +143,236 @@ impl fmt::Display for Divergence {
             f,
             ". Nothing was lost: deploy code that fits, then `retry` the run"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::derive::ValueKind;
+    use crate::journal::{ENCODING, Kind, Meta};
+    use crate::machine::testing::{Ctx, Fault, Flow, Journal, Sim, T0};
+    use crate::run::Status;
+
+    const TAIL: &str =
+        ". Nothing was lost: deploy code that fits, then `retry` the run (run of version \"1\")";
+
+    /// Replays a journal with code that does not fit it; gives the note of the parked run.
+    fn parked<F>(journal: Journal, program: impl Fn(Ctx) -> F + 'static) -> String
+    where
+        F: Future<Output = Flow> + 'static,
+    {
+        note(Sim::replaying(journal, program))
+    }
+
+    fn note(mut sim: Sim) -> String {
+        let before = sim.store.journal.clone();
+        assert_eq!(sim.run(), Status::Stuck);
+        assert_eq!(sim.store.journal, before, "nothing may be written");
+        assert!(sim.starts.is_empty(), "nothing may be run again");
+        let note = sim.store.row.note.unwrap();
+        note.strip_suffix(TAIL).unwrap_or(&note).to_owned()
+    }
+
+    fn journal() -> Journal {
+        Journal::new("", T0)
+    }
+
+    #[test]
+    fn an_operation_that_is_missing() {
+        let done = || journal().entry(Kind::StepCompleted, "charge", "1");
+        assert_eq!(
+            parked(done(), |ctx| async move { ctx.step("pay").await }),
+            "the code no longer fits the journal at entry 1: expected (recorded) step_completed of \
+             \"charge\", found a handler that has not asked for it; it waits for a step \"pay\""
+        );
+        assert_eq!(
+            parked(done(), |_| std::future::pending()),
+            "the code no longer fits the journal at entry 1: expected (recorded) step_completed of \
+             \"charge\", found a handler that has not asked for it and waits for nothing"
+        );
+    }
+
+    #[test]
+    fn a_long_list_of_what_it_waits_for_is_cut() {
+        let note = parked(
+            journal().entry(Kind::TimerFired, "sleep-1", ""),
+            |ctx| async move {
+                let steps = (0..100).map(|n| ctx.step(&format!("s{n}")));
+                let steps: Vec<_> = steps.collect();
+                std::future::pending::<()>().await;
+                drop(steps);
+                Ok(String::new())
+            },
+        );
+        assert!(note.ends_with("a step \"s7\", and 92 more"), "{note}");
+    }
+
+    #[test]
+    fn the_same_id_as_another_kind_of_operation() {
+        let recorded = journal().entry(Kind::StepCompleted, "approval-1", "1");
+        assert_eq!(
+            parked(recorded, |ctx| async move { ctx.approve(None, None).await }),
+            "the code no longer fits the journal at entry 1: expected (recorded) step_completed of \
+             \"approval-1\", found a handler that asked for that id as an approval"
+        );
+        let meta = Meta {
+            attempt: Some(1),
+            ..Meta::default()
+        };
+        let recorded = journal().with(Kind::StepAttemptFailed, "sleep-1", "boom", &meta);
+        assert_eq!(
+            parked(recorded, |ctx| async move { ctx.sleep(5).await }),
+            "the code no longer fits the journal at entry 1: expected (recorded) \
+             step_attempt_failed of \"sleep-1\", found a handler that asked for that id as a timer"
+        );
+        let recorded = journal().entry(Kind::TimerFired, "a", "");
+        assert_eq!(
+            parked(recorded, |ctx| async move { ctx.step("a").await }),
+            "the code no longer fits the journal at entry 1: expected (recorded) timer_fired of \
+             \"a\", found a handler that asked for that id as a step"
+        );
+    }
+
+    #[test]
+    fn a_wait_for_another_event_under_the_same_id() {
+        let meta = Meta {
+            wait: Some("event:paid".into()),
+            ..Meta::default()
+        };
+        for kind in [Kind::WaitOpened, Kind::EventReceived] {
+            let recorded = journal().with(kind, "event-1", "1", &meta);
+            let found = parked(recorded, |ctx| async move { ctx.event("sent", None).await });
+            assert_eq!(
+                found,
+                format!(
+                    "the code no longer fits the journal at entry 1: expected (recorded) {} of \
+                     \"event-1\" while waiting for \"event:paid\", found a handler that waits there \
+                     for \"event:sent\"",
+                    kind.name()
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn another_value() {
+        let recorded = journal().entry(Kind::ValueRecorded, "uuid-1", "\"u\"");
+        assert_eq!(
+            parked(recorded, |ctx| async move {
+                Ok(ctx.value(ValueKind::Now).await)
+            }),
+            "the code no longer fits the journal at entry 1: expected (recorded) value_recorded of \
+             \"uuid-1\", found a handler that asked for \"now-1\""
+        );
+        let recorded = journal().entry(Kind::ValueRecorded, "uuid-1", "\"u\"");
+        assert_eq!(
+            parked(recorded, |ctx| async move { ctx.step("a").await }),
+            "the code no longer fits the journal at entry 1: expected (recorded) value_recorded of \
+             \"uuid-1\", found a handler that has not asked for it; it waits for a step \"a\""
+        );
+    }
+
+    #[test]
+    fn a_handler_that_ends_early() {
+        let recorded = || journal().entry(Kind::TimerFired, "sleep-1", "");
+        assert_eq!(
+            parked(recorded(), |_| async { Ok(String::new()) }),
+            "the code no longer fits the journal at entry 1: expected (recorded) timer_fired of \
+             \"sleep-1\", found a handler that returned"
+        );
+        assert_eq!(
+            parked(recorded(), |_| async { Err(Fault::Raised(String::new())) }),
+            "the code no longer fits the journal at entry 1: expected (recorded) timer_fired of \
+             \"sleep-1\", found a handler that raised"
+        );
+    }
+
+    #[test]
+    fn a_handler_that_ends_otherwise_or_not_at_all() {
+        let recorded = || journal().entry(Kind::RunFinished, "", "1");
+        assert_eq!(
+            parked(recorded(), |_| async { Err(Fault::Raised(String::new())) }),
+            "the code no longer fits the journal at entry 1: expected (recorded) run_finished, \
+             found a handler that raised"
+        );
+        assert_eq!(
+            parked(recorded(), |ctx| async move { ctx.step("a").await }),
+            "the code no longer fits the journal at entry 1: expected (recorded) run_finished, \
+             found a handler that goes on; it waits for a step \"a\""
+        );
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read() {
+        let program = |ctx: Ctx| async move { ctx.sleep(5).await };
+        let mut sim = Sim::replaying(journal().entry(Kind::WaitOpened, "sleep-1", ""), program);
+        sim.store.journal[1].meta = Some("{".into());
+        let found = note(sim);
+        let start =
+            "journal entry 1 cannot be replayed: the meta of a wait_opened entry cannot be read: ";
+        assert!(found.starts_with(start), "{found}");
+        let end = ". Nothing was lost: deploy code that reads it, then `retry` the run (run of version \"1\")";
+        assert!(found.ends_with(end), "{found}");
+    }
+
+    #[test]
+    fn an_entry_of_a_newer_build_whatever_its_kind() {
+        let program = |ctx: Ctx| async move { ctx.step("a").await };
+        let mut sim = Sim::replaying(journal().entry(Kind::StepCompleted, "a", "1"), program);
+        sim.store.journal[1].encoding = ENCODING + 1;
+        assert_eq!(
+            note(sim),
+            "journal entry 1 cannot be replayed: a journal entry has encoding 2, this build reads up \
+             to 1; upgrade duramen. Nothing was lost: deploy code that reads it, then `retry` the \
+             run (run of version \"1\")"
+        );
+    }
+
+    #[test]
+    fn a_journal_that_is_shorter_or_longer_than_its_row_says() {
+        for (len, text) in [(5, "row counts 5"), (1, "row counts 1")] {
+            let program = |ctx: Ctx| async move { ctx.step("a").await };
+            let mut sim = Sim::replaying(journal().entry(Kind::StepCompleted, "a", "1"), program);
+            sim.store.row.journal_len = len;
+            let found = note(sim);
+            assert!(
+                found.contains("the store brought 2 journal entries"),
+                "{found}"
+            );
+            assert!(found.contains(text), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_journal_that_does_not_begin_with_the_runs_creation() {
+        let mut sim = Sim::replaying(journal(), |ctx| async move { ctx.step("a").await });
+        sim.store.journal[0].kind = Kind::StepCompleted;
+        assert!(note(sim).contains("at entry 0: expected (recorded) step_completed"));
+    }
+
+    #[test]
+    fn a_handler_that_awaits_something_that_is_not_durable() {
+        let found = parked(journal(), |_| std::future::pending());
+        assert_eq!(
+            found,
+            "the handler awaits something that is not durable (a future or lock of its own that \
+             nothing will complete): no step, timer, event or approval is open, so it can never go \
+             on. Await operations of the context instead, or put the waiting into a step; then \
+             `retry` the run (run of version \"1\")"
+        );
+    }
+
+    #[test]
+    fn mended_code_goes_on_where_the_other_was_parked() {
+        let recorded = journal().entry(Kind::StepCompleted, "charge", "1");
+        let mut sim = Sim::replaying(recorded, |ctx| async move { ctx.step("pay").await });
+        assert_eq!(sim.run(), Status::Stuck);
+        sim.deploy(|ctx| async move {
+            ctx.step("charge").await?;
+            ctx.step("ship").await
+        });
+        sim.store.retry(sim.clock);
+        assert_eq!(sim.run(), Status::Completed);
+        assert_eq!(sim.starts, ["ship/1"]);
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::OpId;
-use crate::journal::{BadEntry, Entry, Kind};
+use crate::journal::{BadEntry, ENCODING, Entry, Kind};
 
 /// An entry with its place in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,26 +25,18 @@ pub struct History {
 }
 
 impl History {
-    /// Reads a journal from its entry 0 on.
-    pub fn new(journal: Vec<Entry>) -> Result<Self, BadEntry> {
+    /// Reads a journal from its entry 0 on; an entry that cannot be read is named by its index.
+    pub fn new(journal: Vec<Entry>) -> Result<Self, (u64, BadEntry)> {
         let mut ahead: VecDeque<Placed> = VecDeque::with_capacity(journal.len());
         let mut memo = BTreeMap::new();
         for (index, entry) in (0..).zip(journal) {
-            if entry.kind == Kind::RunReopened
-                && let Some(cause) = entry.meta()?.cause
-            {
-                while ahead.back().is_some_and(|placed| placed.index >= cause) {
-                    let Some(placed) = ahead.pop_back() else {
-                        break;
-                    };
-                    if matches!(
-                        placed.entry.kind,
-                        Kind::StepCompleted | Kind::EventReceived | Kind::ApprovalResolved
-                    ) {
-                        // Going backwards, the newest result of an operation is met first.
-                        memo.entry(placed.entry.op.clone()).or_insert(placed.entry);
-                    }
-                }
+            if entry.encoding > ENCODING {
+                let found = entry.encoding;
+                return Err((index, BadEntry::Newer { found }));
+            }
+            if entry.kind == Kind::RunReopened {
+                let meta = entry.meta().map_err(|error| (index, error))?;
+                take_back(&mut ahead, &mut memo, meta.cause.unwrap_or(index));
             }
             ahead.push_back(Placed { index, entry });
         }
@@ -67,12 +59,40 @@ impl History {
         self.ahead.pop_front()
     }
 
-    /// A result of this operation that a reopening took back, once.
-    pub fn recall(&mut self, op: &str, kind: Kind) -> Option<Entry> {
-        if self.memo.get(op)?.kind != kind {
+    /// Whether there are results that a reopening took back.
+    pub fn has_memo(&self) -> bool {
+        !self.memo.is_empty()
+    }
+
+    /// A result of this operation that a reopening took back, once, if it fits.
+    pub fn recall(&mut self, op: &str, fits: impl FnOnce(&Entry) -> bool) -> Option<Entry> {
+        if !fits(self.memo.get(op)?) {
             return None;
         }
         self.memo.remove(op)
+    }
+}
+
+/// Takes back the entries from `cause` on, and in any case the end of the run itself: with it no
+/// code could ever go on. The newest result of an operation is the one that is kept as memo.
+fn take_back(ahead: &mut VecDeque<Placed>, memo: &mut BTreeMap<OpId, Entry>, cause: u64) {
+    // Entry 0 is the run's input: there is nothing before it to go back to.
+    let mut from = ahead.partition_point(|placed| placed.index < cause.max(1));
+    while from > 1
+        && matches!(
+            ahead[from - 1].entry.kind,
+            Kind::RunFailed | Kind::RunCancelled | Kind::RunTerminated
+        )
+    {
+        from -= 1;
+    }
+    for placed in ahead.drain(from.min(ahead.len())..) {
+        if matches!(
+            placed.entry.kind,
+            Kind::StepCompleted | Kind::EventReceived | Kind::ApprovalResolved
+        ) {
+            memo.insert(placed.entry.op.clone(), placed.entry);
+        }
     }
 }
 
@@ -123,10 +143,11 @@ mod tests {
                 (7, Kind::StepCompleted)
             ]
         );
-        assert!(history.recall("c", Kind::StepCompleted).is_some());
-        assert!(history.recall("c", Kind::StepCompleted).is_none());
-        assert!(history.recall("event-1", Kind::StepCompleted).is_none());
-        assert!(history.recall("event-1", Kind::EventReceived).is_some());
+        assert!(history.recall("c", |_| true).is_some());
+        assert!(history.recall("c", |_| true).is_none());
+        assert!(history.recall("event-1", |_| false).is_none());
+        assert!(history.recall("event-1", |_| true).is_some());
+        assert!(!history.has_memo());
     }
 
     #[test]
@@ -149,5 +170,63 @@ mod tests {
                 (6, Kind::RunReopened)
             ]
         );
+    }
+
+    #[test]
+    fn the_newest_result_of_an_operation_is_the_one_that_is_kept() {
+        let result = |text: &'static str| {
+            Entry::new(
+                Kind::StepCompleted,
+                "c".into(),
+                Payload::from_static(text.as_bytes()),
+                0,
+            )
+        };
+        let mut history = History::new(vec![
+            entry(Kind::RunCreated, ""),
+            entry(Kind::StepFailed, "a"),
+            result("old"),
+            entry(Kind::RunFailed, ""),
+            reopened(1),
+            entry(Kind::StepFailed, "a"),
+            result("new"),
+            entry(Kind::RunFailed, ""),
+            reopened(5),
+        ])
+        .unwrap();
+        let memo = history.recall("c", |_| true).unwrap();
+        assert_eq!(memo.payload, Payload::from_static(b"new"));
+    }
+
+    #[test]
+    fn a_reopening_without_a_cause_takes_back_the_end_alone_and_never_the_input() {
+        let history = History::new(vec![
+            entry(Kind::RunCreated, ""),
+            entry(Kind::StepCompleted, "a"),
+            entry(Kind::RunTerminated, ""),
+            entry(Kind::RunReopened, ""),
+        ])
+        .unwrap();
+        assert_eq!(
+            kinds(&history),
+            [
+                (0, Kind::RunCreated),
+                (1, Kind::StepCompleted),
+                (3, Kind::RunReopened)
+            ]
+        );
+        let history = History::new(vec![entry(Kind::RunCreated, ""), reopened(0)]).unwrap();
+        assert_eq!(
+            kinds(&history),
+            [(0, Kind::RunCreated), (1, Kind::RunReopened)]
+        );
+    }
+
+    #[test]
+    fn an_entry_of_a_newer_build_is_named_by_its_place() {
+        let mut newer = entry(Kind::StepCompleted, "a");
+        newer.encoding = ENCODING + 1;
+        let read = History::new(vec![entry(Kind::RunCreated, ""), newer]);
+        assert_eq!(read.unwrap_err(), (1, BadEntry::Newer { found: 2 }));
     }
 }

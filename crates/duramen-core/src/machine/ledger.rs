@@ -82,6 +82,12 @@ impl Ledger {
         (expected, std::mem::take(&mut self.staged))
     }
 
+    /// What is in the journal and on no commit yet.
+    #[cfg(test)]
+    pub(crate) fn staged(&self) -> &[Entry] {
+        &self.staged
+    }
+
     /// The commit took place.
     pub const fn applied(&mut self) {
         if let Some(upto) = self.in_flight.take() {

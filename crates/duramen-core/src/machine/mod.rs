@@ -12,13 +12,18 @@
 //! the journal, one at a time. While recorded entries remain, [`Machine::turn`] delivers those;
 //! after that each outcome is given its place in the journal at the moment it is delivered.
 
+#[cfg(test)]
+mod cost;
 pub mod divergence;
 mod ending;
 pub mod history;
 pub mod ledger;
+mod live;
 pub mod naming;
 pub mod op;
 mod pause;
+#[cfg(test)]
+mod properties;
 mod replay;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -26,7 +31,7 @@ pub(crate) mod testing;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::{InvalidId, Millis, OpId, Payload, RunId};
-use crate::inbox::{Inbox, Match, Slot};
+use crate::inbox::{Inbox, Slot};
 use crate::journal::{Entry, Kind};
 use crate::primitives::step::StepOutcome;
 use crate::run::{RunRow, Seed, Status};
@@ -34,9 +39,9 @@ use crate::store::{ClaimedRun, Message};
 
 use divergence::{Divergence, Handler, Recorded};
 use history::History;
-use ledger::{Ledger, Weight};
+use ledger::Ledger;
 use naming::Naming;
-use op::{Op, OpKind, Ops};
+use op::{Op, OpKind, Ops, StepPhase};
 
 pub use ending::Ending;
 pub use pause::{AfterCommit, Decision};
@@ -115,13 +120,25 @@ enum Phase {
     /// The handler has ended; the final commit is due or under way.
     Ended(Status),
     /// To be parked with this note.
-    Parking(String),
+    Parking {
+        note: String,
+        /// Nothing but the note is left to be written: what came before it was refused.
+        bare: bool,
+    },
     /// A commit that releases the lease is under way.
     Releasing,
     /// Released by a pause; can be resumed by a new claim.
     Paused,
     /// Final, parked, or lost to another owner.
     Gone,
+}
+
+/// What the commit under way makes of the run. The phase may have moved on since it was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Save,
+    Release,
+    End,
 }
 
 #[derive(Debug)]
@@ -145,22 +162,30 @@ pub struct Machine {
     pub(crate) startable: VecDeque<Slot>,
     /// Steps in flight.
     pub(crate) running: u32,
+    pub(crate) last_op: OpId,
     arrived: VecDeque<(Slot, Arrived)>,
-    offered: Option<Match>,
+    /// The wait whose message the driver is checking, and the message's number.
+    offered: Option<(Slot, u64)>,
     /// Journal index of each delivered step failure, so that the one that ends the run is known.
     failures: BTreeMap<OpId, u64>,
     cancelled_at: Option<u64>,
-    timed_out: bool,
+    timed_out_at: Option<u64>,
+    reopened_at: Option<Millis>,
     yielding: bool,
+    /// Everything recorded has been gone through.
+    live: bool,
     state: Option<Payload>,
     phase: Phase,
+    sent: Option<Sent>,
     divergence: Option<Divergence>,
     input: Payload,
     pub(crate) replayed: u64,
 }
 
 impl Machine {
-    /// Takes up a claimed run. A journal that cannot be read gives a machine that parks the run.
+    /// Takes up a claimed run. A journal that cannot be read gives a machine that parks the run; so
+    /// does one that is missing, so a run that was claimed as warm must be given to
+    /// [`Machine::resume`] or have its journal loaded first.
     pub fn new(run: ClaimedRun, owner: &str) -> Self {
         let ClaimedRun {
             row,
@@ -189,14 +214,18 @@ impl Machine {
             now: started_at,
             startable: VecDeque::new(),
             running: 0,
+            last_op: "".into(),
             arrived: VecDeque::new(),
             offered: None,
             failures: BTreeMap::new(),
             cancelled_at: None,
-            timed_out: false,
+            timed_out_at: None,
+            reopened_at: None,
             yielding: false,
+            live: false,
             state: None,
             phase: Phase::Driving,
+            sent: None,
             divergence: None,
             input: Payload::new(),
             replayed: 0,
@@ -208,15 +237,23 @@ impl Machine {
 
     fn read_journal(&mut self, journal: Vec<Entry>, expected: u64) {
         let found = journal.len() as u64;
+        if found != expected {
+            return self.diverge(
+                found.min(expected),
+                Recorded::Length { found, expected },
+                waiting_nothing(),
+            );
+        }
         match History::new(journal) {
             Ok(history) => self.history = history,
-            Err(error) => return self.diverge(0, Recorded::Unreadable(error), waiting_nothing()),
+            Err((index, error)) => {
+                return self.diverge(index, Recorded::Unreadable(error), waiting_nothing());
+            }
         }
         match self.history.pop() {
-            Some(first) if first.entry.kind == Kind::RunCreated && found == expected => {
-                self.input = first.entry.payload;
-            }
-            _ => self.diverge(found, Recorded::End, waiting_nothing()),
+            Some(first) if first.entry.kind == Kind::RunCreated => self.input = first.entry.payload,
+            Some(first) => self.diverge(0, replay::recorded(&first), waiting_nothing()),
+            None => self.diverge(0, Recorded::End, waiting_nothing()),
         }
     }
 
@@ -283,7 +320,7 @@ impl Machine {
 
     /// Whether the run's own time-out was delivered to the handler.
     pub const fn was_timed_out(&self) -> bool {
-        self.timed_out
+        self.timed_out_at.is_some()
     }
 
     /// Whether the handler may still be run.
@@ -294,6 +331,11 @@ impl Machine {
     /// Whether it was released by a pause and can be resumed.
     pub const fn is_paused(&self) -> bool {
         matches!(self.phase, Phase::Paused)
+    }
+
+    /// The id that the last request got: what [`Ending::Failed`] names when its failure ends the run.
+    pub const fn last_op(&self) -> &OpId {
+        &self.last_op
     }
 
     /// Steps in flight.
@@ -316,107 +358,13 @@ impl Machine {
         self.phase = Phase::Gone;
     }
 
-    /// What to do next. Call it only when nothing is runnable in the handler's loop.
-    pub fn turn(&mut self, wall: Millis) -> Turn {
-        while self.phase == Phase::Driving {
-            if self.history.is_empty() {
-                if let Some(turn) = self.live_turn(wall) {
-                    return turn;
-                }
-                break;
-            }
-            if let Some(turn) = self.replay_turn() {
-                return turn;
-            }
-        }
-        Turn::Idle
-    }
-
-    /// One live outcome gets its place in the journal, or one step starts.
-    fn live_turn(&mut self, wall: Millis) -> Option<Turn> {
-        while let Some((slot, arrived)) = self.arrived.pop_front() {
-            let turn = match arrived {
-                Arrived::Step(outcome) => self.step_ended(slot, outcome, wall),
-                Arrived::Recalled(entry) => self.record_again(slot, entry, wall),
-            };
-            if turn.is_some() {
-                return turn;
-            }
-        }
-        if !self.yielding {
-            if let Some(turn) = self.next_due(wall) {
-                return Some(turn);
-            }
-            return self.next_start();
-        }
-        None
-    }
-
-    /// The earliest of what is due: a message counts from its arrival, a timer from its deadline.
-    fn next_due(&mut self, wall: Millis) -> Option<Turn> {
-        loop {
-            let matched = self.inbox.next_match();
-            if let Some(Match::Cancel { message }) = matched {
-                return Some(self.cancel_arrived(&message, wall));
-            }
-            let run_deadline = self.facts.deadline.filter(|_| !self.timed_out);
-            let timer = self
-                .ops
-                .earliest()
-                .filter(|(deadline, _)| *deadline <= wall);
-            let first_timer = timer.map(|(deadline, _)| deadline);
-            if let Some(limit) = run_deadline
-                && limit <= wall
-                && first_timer.is_none_or(|deadline| limit < deadline)
-                && matched
-                    .as_ref()
-                    .is_none_or(|matched| limit < matched.message().at)
-            {
-                return Some(self.run_timed_out(wall));
-            }
-            match (matched, timer) {
-                (Some(Match::Wait { slot, message }), timer)
-                    if timer.is_none_or(|(deadline, _)| message.at <= deadline) =>
-                {
-                    self.offered = Some(Match::Wait {
-                        slot,
-                        message: message.clone(),
-                    });
-                    return Some(Turn::Offer { slot, message });
-                }
-                (_, Some((_, slot))) => {
-                    if let Some(turn) = self.deadline_passed(slot, wall) {
-                        return Some(turn);
-                    }
-                }
-                _ => return None,
-            }
-        }
-    }
-
-    /// The offered message is what the operation expects: it is consumed.
-    pub fn accept(&mut self, wall: Millis) -> Turn {
-        let Some(Match::Wait { slot, message }) = self.offered.take() else {
-            return Turn::Idle;
-        };
-        self.inbox.take(&message, None);
-        self.message_received(slot, message, wall)
-    }
-
-    /// The offered message does not fit: it is set aside with the reason, and the run goes on waiting.
-    pub fn refuse(&mut self, reason: String) {
-        if let Some(matched) = self.offered.take() {
-            self.inbox.take(matched.message(), Some(reason));
-        }
-    }
-
     /// The handler no longer waits for an operation. True if it is a step in flight, to be stopped.
     pub fn cancel_op(&mut self, slot: Slot) -> bool {
         self.close_op(slot).is_some_and(|op| {
             matches!(
                 op.kind,
                 OpKind::Step {
-                    phase: op::StepPhase::Running,
+                    phase: StepPhase::Running,
                     ..
                 }
             )
@@ -427,20 +375,25 @@ impl Machine {
     pub(crate) fn close_op(&mut self, slot: Slot) -> Option<Op> {
         let op = self.ops.close(slot)?;
         match &op.kind {
-            OpKind::Event { key, .. } | OpKind::Approval { key, .. } => self.inbox.close(key, slot),
+            OpKind::Event { key } | OpKind::Approval { key, .. } => {
+                self.inbox.close(key, slot);
+                // A message that was on offer stays for the next wait.
+                self.offered = self.offered.filter(|(other, _)| *other != slot);
+            }
             OpKind::Step {
-                phase: op::StepPhase::Running,
+                phase: StepPhase::Running,
                 ..
             } => self.running -= 1,
-            OpKind::Step { .. } | OpKind::Timer { .. } => {}
+            OpKind::Step { .. } | OpKind::Timer => {}
         }
         Some(op)
     }
 
-    /// Puts an operation into the table, or refuses because the run is not driven here any more.
-    pub(crate) fn open_op(&mut self, id: OpId, kind: OpKind) -> Slot {
+    /// Puts an operation into the table.
+    pub(crate) fn open_op(&mut self, id: OpId, kind: OpKind, deadline: Option<Millis>) -> Slot {
         let barrier = self.ledger.barrier();
-        self.ops.open(Op { id, barrier, kind })
+        self.last_op = id.clone();
+        self.ops.open(id, barrier, kind, deadline)
     }
 
     pub(crate) fn check_driving(&self) -> Result<(), Halt> {
@@ -456,47 +409,6 @@ impl Machine {
         self.arrived.push_back((slot, Arrived::Step(outcome)));
     }
 
-    /// A result that a reopening took back serves the operation in `slot` without running it again.
-    pub(crate) fn recall(&mut self, slot: Slot) -> bool {
-        let Some(op) = self.ops.get(slot) else {
-            return false;
-        };
-        let kind = match op.kind {
-            OpKind::Step { .. } => Kind::StepCompleted,
-            OpKind::Event { .. } => Kind::EventReceived,
-            OpKind::Approval { .. } => Kind::ApprovalResolved,
-            OpKind::Timer { .. } => return false,
-        };
-        let Some(entry) = self.history.recall(&op.id.clone(), kind) else {
-            return false;
-        };
-        self.arrived.push_back((slot, Arrived::Recalled(entry)));
-        if let Some(OpKind::Step { phase, .. }) = self.ops.get_mut(slot).map(|op| &mut op.kind) {
-            *phase = op::StepPhase::Arrived;
-        }
-        true
-    }
-
-    fn record_again(&mut self, slot: Slot, entry: Entry, wall: Millis) -> Option<Turn> {
-        let op = self.close_op(slot)?;
-        let at = self.advance(wall);
-        let payload = entry.payload.clone();
-        let outcome = if entry.kind == Kind::StepCompleted {
-            Outcome::StepCompleted(Some(payload))
-        } else {
-            Outcome::Received(Some(payload))
-        };
-        self.ledger.append(
-            Entry {
-                op: op.id,
-                at,
-                ..entry
-            },
-            Weight::Hard,
-        );
-        Some(Turn::Deliver { slot, outcome, at })
-    }
-
     /// Moves the logical clock to the wall clock; it never goes back.
     pub(crate) fn advance(&mut self, wall: Millis) -> Millis {
         self.now = self.now.max(wall);
@@ -510,10 +422,10 @@ impl Machine {
             recorded,
             handler,
         };
-        self.phase = Phase::Parking(format!(
-            "{divergence} (run of version {:?})",
-            self.facts.version
-        ));
+        self.phase = Phase::Parking {
+            note: format!("{divergence} (run of version {:?})", self.facts.version),
+            bare: false,
+        };
         self.divergence = Some(divergence);
     }
 
@@ -521,20 +433,27 @@ impl Machine {
         self.failures.insert(op.clone(), index);
     }
 
-    pub(crate) const fn set_timed_out(&mut self) {
-        self.timed_out = true;
+    pub(crate) const fn set_timed_out_at(&mut self, index: u64) {
+        self.timed_out_at = Some(index);
     }
 
     pub(crate) const fn set_cancelled_at(&mut self, index: u64) {
         self.cancelled_at = Some(index);
     }
 
-    /// What the handler waits for, for differences.
+    /// What the handler waits for, for differences: enough to recognise the place.
     pub(crate) fn open_operations(&self) -> Vec<String> {
-        self.ops
+        const SHOWN: usize = 8;
+        let mut open: Vec<String> = self
+            .ops
             .iter()
+            .take(SHOWN)
             .map(|(_, op)| format!("{} {:?}", op.kind.name(), op.id))
-            .collect()
+            .collect();
+        if self.ops.len() > SHOWN {
+            open.push(format!("and {} more", self.ops.len() - SHOWN));
+        }
+        open
     }
 }
 

@@ -1,6 +1,7 @@
 //! The table of open operations: what the handler asked for and has not been told yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::ids::{Millis, OpId, Payload};
 use crate::inbox::Slot;
@@ -22,6 +23,8 @@ pub struct Op {
     /// What must be durable before it takes effect.
     pub barrier: u64,
     pub kind: OpKind,
+    /// When it fires, times out, or is tried again.
+    pub(crate) deadline: Option<Millis>,
 }
 
 #[derive(Debug)]
@@ -33,20 +36,13 @@ pub enum OpKind {
         failed: u32,
         phase: StepPhase,
     },
-    Timer {
-        deadline: Millis,
-        opened: bool,
-    },
+    Timer,
     Event {
-        key: String,
-        deadline: Option<Millis>,
-        opened: bool,
+        key: Arc<str>,
     },
     Approval {
-        key: String,
-        deadline: Option<Millis>,
+        key: Arc<str>,
         request: Payload,
-        opened: bool,
     },
 }
 
@@ -55,41 +51,85 @@ pub enum StepPhase {
     /// Asked for; starts when the barrier is reached.
     Requested,
     Running,
-    /// An attempt failed; the next is due then.
-    Backoff {
-        until: Millis,
-    },
+    /// An attempt failed; the next is due at the operation's deadline.
+    Backoff,
     /// Its result has arrived and waits to be given its place in the journal.
     Arrived,
 }
+
+/// The wait key of every timer.
+pub(crate) const TIMER_KEY: &str = "timer";
 
 impl OpKind {
     /// The word for differences.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Step { .. } => "a step",
-            Self::Timer { .. } => "a timer",
+            Self::Timer => "a timer",
             Self::Event { .. } => "a wait for an event",
             Self::Approval { .. } => "an approval",
+        }
+    }
+
+    /// The key under which the store lists it as a wait; none for steps.
+    pub fn wait_key(&self) -> Option<&str> {
+        match self {
+            Self::Step { .. } => None,
+            Self::Timer => Some(TIMER_KEY),
+            Self::Event { key } | Self::Approval { key, .. } => Some(key),
         }
     }
 }
 
 /// Open operations by slot and by id, and their deadlines in order.
+///
+/// Whatever a pause or a turn asks for is kept up to date operation by operation: no answer may
+/// cost a walk over all that is open, or a run with many waits would be quadratic.
 #[derive(Debug, Default)]
 pub struct Ops {
     table: BTreeMap<Slot, Op>,
     by_id: BTreeMap<OpId, Slot>,
     deadlines: BTreeSet<(Millis, Slot)>,
+    /// Waits that the journal does not show yet.
+    unopened: BTreeSet<Slot>,
+    /// How many waits of each key are open.
+    keys: BTreeMap<Arc<str>, u32>,
+    timers: u32,
+    /// Steps between two attempts.
+    retrying: BTreeSet<Slot>,
     next: Slot,
+    /// How many operations were gone through in walks, so that tests can show that walks are rare.
+    #[cfg(test)]
+    pub(crate) walked: std::cell::Cell<u64>,
 }
 
 impl Ops {
-    pub fn open(&mut self, op: Op) -> Slot {
+    pub fn open(&mut self, id: OpId, barrier: u64, kind: OpKind, deadline: Option<Millis>) -> Slot {
         let slot = self.next;
         self.next += 1;
-        self.by_id.insert(op.id.clone(), slot);
-        self.table.insert(slot, op);
+        match &kind {
+            OpKind::Step { .. } => {}
+            OpKind::Timer => self.timers += 1,
+            OpKind::Event { key } | OpKind::Approval { key, .. } => {
+                *self.keys.entry(key.clone()).or_insert(0) += 1;
+            }
+        }
+        if kind.wait_key().is_some() {
+            self.unopened.insert(slot);
+        }
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, slot));
+        }
+        self.by_id.insert(id.clone(), slot);
+        self.table.insert(
+            slot,
+            Op {
+                id,
+                barrier,
+                kind,
+                deadline,
+            },
+        );
         slot
     }
 
@@ -108,28 +148,58 @@ impl Ops {
     pub fn close(&mut self, slot: Slot) -> Option<Op> {
         let op = self.table.remove(&slot)?;
         self.by_id.remove(&op.id);
-        let deadline = match &op.kind {
-            OpKind::Timer { deadline, .. } => Some(*deadline),
-            OpKind::Event { deadline, .. } | OpKind::Approval { deadline, .. } => *deadline,
-            OpKind::Step {
-                phase: StepPhase::Backoff { until },
-                ..
-            } => Some(*until),
-            OpKind::Step { .. } => None,
-        };
-        if let Some(deadline) = deadline {
+        if let Some(deadline) = op.deadline {
             self.deadlines.remove(&(deadline, slot));
         }
+        match &op.kind {
+            OpKind::Step { .. } => {
+                self.retrying.remove(&slot);
+                return Some(op);
+            }
+            OpKind::Timer => self.timers -= 1,
+            OpKind::Event { key } | OpKind::Approval { key, .. } => {
+                if let Some(count) = self.keys.get_mut(key) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.keys.remove(key);
+                    }
+                }
+            }
+        }
+        self.unopened.remove(&slot);
         Some(op)
     }
 
-    /// Moves the entry of `slot` in the order of deadlines.
-    pub fn set_deadline(&mut self, slot: Slot, old: Option<Millis>, new: Option<Millis>) {
-        if let Some(old) = old {
+    /// Moves an operation in the order of deadlines.
+    pub fn set_deadline(&mut self, slot: Slot, new: Option<Millis>) {
+        let Some(op) = self.table.get_mut(&slot) else {
+            return;
+        };
+        if let Some(old) = std::mem::replace(&mut op.deadline, new) {
             self.deadlines.remove(&(old, slot));
         }
         if let Some(new) = new {
             self.deadlines.insert((new, slot));
+        }
+    }
+
+    /// Moves a step to another phase; only a pause between attempts has a deadline.
+    pub fn set_phase(&mut self, slot: Slot, new: StepPhase, deadline: Option<Millis>) {
+        let Some(op) = self.table.get_mut(&slot) else {
+            return;
+        };
+        let OpKind::Step { phase, .. } = &mut op.kind else {
+            return;
+        };
+        let old = std::mem::replace(phase, new);
+        // Starting and ending an attempt is the hot path: it touches no index.
+        if old == StepPhase::Backoff || new == StepPhase::Backoff {
+            if new == StepPhase::Backoff {
+                self.retrying.insert(slot);
+            } else {
+                self.retrying.remove(&slot);
+            }
+            self.set_deadline(slot, deadline);
         }
     }
 
@@ -142,15 +212,119 @@ impl Ops {
         self.table.is_empty()
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut Op)> {
-        self.table.iter_mut().map(|(slot, op)| (*slot, op))
+    pub fn len(&self) -> usize {
+        self.table.len()
     }
 
+    /// Waits that the journal does not show yet, in order of request; they count as shown now.
+    pub fn take_unopened(&mut self) -> BTreeSet<Slot> {
+        std::mem::take(&mut self.unopened)
+    }
+
+    /// The journal shows this wait.
+    pub fn mark_opened(&mut self, slot: Slot) {
+        self.unopened.remove(&slot);
+    }
+
+    /// The keys of all waits, each once, in order.
+    pub fn wait_keys(&self) -> Vec<String> {
+        let events = self.keys.keys().map(ToString::to_string);
+        let timer = (self.timers > 0).then(|| TIMER_KEY.to_owned());
+        let retries = self.retrying.iter().filter_map(|slot| {
+            let op = self.table.get(slot)?;
+            Some(format!("retry:{}", op.id))
+        });
+        let mut keys: Vec<String> = events.chain(retries).chain(timer).collect();
+        self.walk(keys.len());
+        keys.sort_unstable();
+        keys
+    }
+
+    /// All of them in order of request; for rare occasions.
     pub fn iter(&self) -> impl Iterator<Item = (Slot, &Op)> {
-        self.table.iter().map(|(slot, op)| (*slot, op))
+        self.table.iter().map(|(slot, op)| {
+            self.walk(1);
+            (*slot, op)
+        })
     }
 
+    /// All slots in order of request; for rare occasions.
     pub fn slots(&self) -> Vec<Slot> {
+        self.walk(self.table.len());
         self.table.keys().copied().collect()
+    }
+
+    #[cfg(test)]
+    fn walk(&self, steps: usize) {
+        self.walked.set(self.walked.get() + steps as u64);
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)] // the counter is there in tests only
+    const fn walk(&self, _: usize) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step() -> OpKind {
+        OpKind::Step {
+            retry: RetryPolicy::NEVER,
+            checkpoint: Checkpoint::Durable,
+            failed: 0,
+            phase: StepPhase::Requested,
+        }
+    }
+
+    fn event(key: &str) -> OpKind {
+        OpKind::Event { key: key.into() }
+    }
+
+    #[test]
+    fn deadlines_come_in_order_and_leave_with_their_operation() {
+        let mut ops = Ops::default();
+        let late = ops.open("a".into(), 0, OpKind::Timer, Some(30));
+        let soon = ops.open("b".into(), 0, event("event:b"), Some(20));
+        let same = ops.open("c".into(), 0, OpKind::Timer, Some(20));
+        assert_eq!(ops.earliest(), Some((20, soon)));
+        ops.close(soon);
+        assert_eq!(ops.earliest(), Some((20, same)));
+        ops.set_deadline(same, Some(40));
+        assert_eq!(ops.earliest(), Some((30, late)));
+        ops.close(late);
+        ops.close(same);
+        assert_eq!(ops.earliest(), None);
+        assert!(ops.is_empty());
+        assert_eq!(ops.slot_of("a"), None);
+    }
+
+    #[test]
+    fn a_step_has_a_deadline_only_between_attempts() {
+        let mut ops = Ops::default();
+        let slot = ops.open("a".into(), 0, step(), None);
+        ops.set_phase(slot, StepPhase::Running, None);
+        ops.set_phase(slot, StepPhase::Backoff, Some(50));
+        assert_eq!(ops.earliest(), Some((50, slot)));
+        assert_eq!(ops.wait_keys(), ["retry:a"]);
+        ops.set_phase(slot, StepPhase::Arrived, None);
+        assert_eq!(ops.earliest(), None);
+        assert!(ops.wait_keys().is_empty());
+    }
+
+    #[test]
+    fn wait_keys_are_named_once_each_and_in_order() {
+        let mut ops = Ops::default();
+        let first = ops.open("event-1".into(), 0, event("event:x"), None);
+        ops.open("event-2".into(), 0, event("event:x"), None);
+        ops.open("sleep-1".into(), 0, OpKind::Timer, Some(1));
+        let slot = ops.open("sleep-2".into(), 0, OpKind::Timer, Some(1));
+        ops.open("a".into(), 0, step(), None);
+        assert_eq!(ops.wait_keys(), ["event:x", "timer"]);
+        ops.close(first);
+        ops.close(slot);
+        assert_eq!(ops.wait_keys(), ["event:x", "timer"]);
+        assert_eq!(ops.take_unopened().len(), 2);
+        assert!(ops.take_unopened().is_empty());
     }
 }

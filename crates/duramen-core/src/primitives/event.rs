@@ -1,12 +1,12 @@
 //! Waiting for events: messages that came early are kept in the inbox until they are asked for.
 
-use crate::ids::{Millis, check_event_name, check_op_id};
+use crate::ids::{Millis, OpId, check_event_name, check_op_id};
 use crate::inbox::Slot;
 use crate::journal::{Entry, Kind, Meta};
 use crate::machine::ledger::Weight;
 use crate::machine::op::OpKind;
 use crate::machine::{Halt, Machine, Outcome, Turn};
-use crate::store::{Message, MessageKind};
+use crate::store::Message;
 
 impl Machine {
     /// The handler asks for the next event of a name.
@@ -25,25 +25,23 @@ impl Machine {
             }
             None => self.naming.automatic("event"),
         };
-        let key = format!("event:{name}");
-        let slot = self.open_op(
-            id,
-            OpKind::Event {
-                key: key.clone(),
-                deadline,
-                opened: false,
-            },
-        );
-        self.open_wait(slot, &key, deadline);
-        Ok(slot)
+        let key = format!("event:{name}").into();
+        Ok(self.open_wait(id, OpKind::Event { key }, deadline))
     }
 
-    /// Enters a wait into the inbox and the order of deadlines.
-    pub(crate) fn open_wait(&mut self, slot: Slot, key: &str, deadline: Option<Millis>) {
-        self.ops.set_deadline(slot, None, deadline);
-        if !(self.history.is_empty() && self.recall(slot)) {
-            self.inbox.open(key, slot);
+    /// Opens a wait: in the table, in the order of deadlines and in the inbox.
+    pub(crate) fn open_wait(&mut self, id: OpId, kind: OpKind, deadline: Option<Millis>) -> Slot {
+        let key = match &kind {
+            OpKind::Event { key } | OpKind::Approval { key, .. } => Some(key.clone()),
+            OpKind::Step { .. } | OpKind::Timer => None,
+        };
+        let slot = self.open_op(id, kind, deadline);
+        if let Some(key) = key
+            && !(self.recalls() && self.recall(slot))
+        {
+            self.inbox.open(&key, slot);
         }
+        slot
     }
 
     /// A message was accepted: its place in the journal and its consumption are one commit.
@@ -51,12 +49,15 @@ impl Machine {
         let Some(op) = self.close_op(slot) else {
             return Turn::Idle;
         };
-        let kind = match message.kind {
-            MessageKind::Approval => Kind::ApprovalResolved,
-            MessageKind::Event | MessageKind::Cancel => Kind::EventReceived,
+        let (kind, wait) = match op.kind {
+            // The name of the event: so that replay can tell when the code waits for another one.
+            OpKind::Event { key } => (Kind::EventReceived, Some(key.to_string())),
+            // An approval's key is its operation's id.
+            _ => (Kind::ApprovalResolved, None),
         };
         let at = self.advance(wall);
         let meta = Meta {
+            wait,
             message: Some(message.message_id),
             ..Meta::default()
         };
@@ -69,5 +70,198 @@ impl Machine {
             outcome: Outcome::Received(None),
             at,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::machine::testing::{Fault, Rest, Sim, T0, job, join};
+    use crate::machine::{Machine, Turn};
+    use crate::run::Status;
+    use crate::store::{MessageKind, ReadMessage};
+
+    #[test]
+    fn an_event_that_came_early_is_kept() {
+        let mut sim = Sim::new(|ctx| async move {
+            ctx.step("a").await?;
+            ctx.event("paid", None).await
+        });
+        sim.event("paid", "7");
+        assert_eq!(sim.run(), Status::Completed);
+        assert_eq!(sim.seen, ["a=a!", "event-1=7"]);
+    }
+
+    #[test]
+    fn a_late_event_wakes_the_run_and_its_consumption_is_one_commit_with_its_entry() {
+        let mut sim = Sim::new(|ctx| async move { ctx.event("paid", None).await });
+        assert_eq!(sim.run(), Status::Waiting);
+        assert_eq!(sim.store.row.waits, ["event:paid"]);
+        assert_eq!(sim.store.row.ready_at, None);
+        sim.event("paid", "7");
+        assert_eq!(sim.run(), Status::Completed);
+        let commit = sim.store.commits.last().unwrap();
+        let read = ReadMessage {
+            seq: 1,
+            refused: None,
+        };
+        assert_eq!(commit.read, [read]);
+        assert_eq!(
+            commit.entries[0].meta.as_deref(),
+            Some(r#"{"wait":"event:paid","message":"m1"}"#)
+        );
+    }
+
+    #[test]
+    fn whether_a_message_came_in_time_is_decided_by_its_time_not_by_the_drivers() {
+        for (delay, status) in [(100, Status::Completed), (101, Status::Failed)] {
+            let mut sim = Sim::new(|ctx| async move { ctx.event("paid", Some(100)).await });
+            assert_eq!(sim.run(), Status::Waiting);
+            assert_eq!(sim.store.row.ready_at, Some(T0 + 100));
+            sim.clock += delay;
+            sim.event("paid", "7");
+            sim.clock += 10_000;
+            assert_eq!(sim.run(), status, "after {delay} ms");
+        }
+    }
+
+    #[test]
+    fn a_wait_does_not_time_out_over_a_message_that_came_in_time_but_was_numbered_late() {
+        let mut sim = Sim::new(|ctx| async move {
+            let waits = vec![
+                job(ctx.event("other", None)),
+                job(ctx.event("paid", Some(100))),
+            ];
+            join(waits).await.into_iter().collect()
+        });
+        sim.claim();
+        sim.clock += 5_000;
+        sim.event("other", "1");
+        sim.clock -= 4_950;
+        sim.event("paid", "2");
+        sim.clock += 5_000;
+        assert_eq!(sim.run(), Status::Completed);
+    }
+
+    #[test]
+    fn a_message_that_came_too_late_is_kept_for_the_next_wait() {
+        let mut sim = Sim::new(|ctx| async move {
+            assert_eq!(ctx.event("paid", Some(100)).await, Err(Fault::TimedOut));
+            ctx.event("paid", None).await
+        });
+        sim.run();
+        sim.clock += 200;
+        sim.event("paid", "7");
+        assert_eq!(sim.run(), Status::Completed);
+        assert_eq!(sim.seen, ["event-1 timed out", "event-2=7"]);
+    }
+
+    #[test]
+    fn an_event_of_another_name_is_kept_and_does_not_keep_the_run_awake() {
+        let mut sim = Sim::new(|ctx| async move {
+            ctx.event("paid", None).await?;
+            ctx.event("shipped", None).await
+        });
+        sim.run();
+        sim.event("shipped", "1");
+        assert_eq!(sim.run(), Status::Waiting);
+        assert!(sim.store.read.is_empty());
+        sim.event("paid", "2");
+        assert_eq!(sim.run(), Status::Completed);
+        assert_eq!(sim.seen, ["event-1=2", "event-2=1"]);
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_is_set_aside_and_the_run_goes_on_waiting() {
+        let mut sim = Sim::new(|ctx| async move { ctx.event("paid", Some(500)).await });
+        sim.event("paid", "bad");
+        assert_eq!(sim.run(), Status::Waiting);
+        assert_eq!(sim.store.read, [(1, Some("does not fit".to_owned()))]);
+        assert_eq!(sim.store.row.ready_at, Some(T0 + 500));
+        sim.event("paid", "7");
+        assert_eq!(sim.run(), Status::Completed);
+    }
+
+    #[test]
+    fn several_waits_take_messages_first_come_first_served() {
+        let mut sim = Sim::new(|ctx| async move {
+            let names = ["x", "x", "y"];
+            let waits = names.map(|name| job(ctx.event(name, None)));
+            join(waits.into()).await.into_iter().collect()
+        });
+        assert_eq!(sim.run(), Status::Waiting);
+        assert_eq!(sim.store.row.waits, ["event:x", "event:y"]);
+        sim.event("y", "1");
+        sim.event("x", "2");
+        sim.event("x", "3");
+        assert_eq!(sim.run(), Status::Completed);
+        assert_eq!(sim.seen, ["event-3=1", "event-1=2", "event-2=3"]);
+    }
+
+    #[test]
+    fn a_message_on_offer_stays_if_its_wait_ends_before_the_answer() {
+        let mut sim = Sim::new(|ctx| async move {
+            let waits = vec![job(ctx.event("x", None)), job(ctx.step("a"))];
+            join(waits).await.into_iter().collect()
+        });
+        sim.claim();
+        sim.event("x", "1");
+        let turn = sim.machine(|machine| machine.turn(T0));
+        let Turn::Offer { slot, .. } = turn else {
+            panic!("{turn:?}")
+        };
+        sim.machine(|machine| machine.cancel_op(slot));
+        assert_eq!(sim.machine(|machine| machine.accept(T0)), Turn::Idle);
+        assert!(!sim.machine(|machine| machine.inbox.has_read()));
+    }
+
+    #[test]
+    fn an_answer_after_the_store_refused_a_commit_consumes_nothing() {
+        let mut sim = Sim::new(|ctx| async move {
+            let steps = ["a", "b"].map(|id| job(ctx.step(id)));
+            let wait = job(ctx.event("x", None));
+            join(steps.into_iter().chain([wait]).collect()).await;
+            Ok(String::new())
+        });
+        sim.claim();
+        sim.settle();
+        sim.complete("a");
+        assert_eq!(sim.settle(), Rest::Committing);
+        sim.event("x", "1");
+        let turn = sim.machine(|machine| machine.turn(T0));
+        assert!(matches!(turn, Turn::Offer { .. }));
+        sim.reject_next();
+        sim.apply();
+        assert_eq!(sim.machine(|machine| machine.accept(T0)), Turn::Idle);
+        assert_eq!(sim.run(), Status::Stuck);
+        assert_eq!(sim.store.story(), ["run_created"]);
+        assert!(sim.store.read.is_empty());
+    }
+
+    #[test]
+    fn a_message_that_overtakes_another_on_its_way_to_the_driver_hides_nothing() {
+        let mut sim = Sim::new(|ctx| async move {
+            ctx.event("x", None).await?;
+            ctx.event("y", None).await
+        });
+        sim.warm = true;
+        sim.claim();
+        let y = sim.store.deliver(MessageKind::Event, "y", "1", T0);
+        let x = sim.store.deliver(MessageKind::Event, "x", "2", T0);
+        sim.machine(|machine| Machine::deliver(machine, vec![x]));
+        sim.settle();
+        sim.machine(|machine| Machine::deliver(machine, vec![y]));
+        assert_eq!(sim.run(), Status::Completed);
+    }
+
+    #[test]
+    fn reserved_names_are_refused() {
+        let mut sim = Sim::new(|ctx| async move {
+            let refused = ctx.event("__timer", None).await;
+            assert!(matches!(refused, Err(Fault::Refused(_))));
+            ctx.event("x", None).await
+        });
+        sim.event("x", "1");
+        assert_eq!(sim.run(), Status::Completed);
+        assert_eq!(sim.seen, ["event-1=1"]);
     }
 }

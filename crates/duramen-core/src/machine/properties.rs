@@ -1,0 +1,337 @@
+//! Rules that hold for every handler and every order of arrival, shown on generated ones.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::testing::program::{Node, nodes, rule};
+use super::testing::{FakeStore, Rest, Sim, T0};
+use crate::ids::Millis;
+use crate::inbox::Slot;
+use crate::journal::{Entry, Kind};
+use crate::run::Status;
+use crate::store::Next;
+
+/// A small deterministic source of choices (splitmix64).
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).unwrap()
+    }
+}
+
+/// What may happen besides the handler's own doing.
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(clippy::struct_excessive_bools)] // independent switches, chosen at random
+struct Weather {
+    crashes: bool,
+    yields: bool,
+    warm: bool,
+    hold: Millis,
+    alone: bool,
+    /// Someone cancels the run.
+    cancel: bool,
+    /// The run has a time-out.
+    deadline: Option<Millis>,
+    /// The store refuses commits, or another driver takes the run away.
+    faults: bool,
+    /// Failed, cancelled and stuck runs are tried again.
+    retries: bool,
+}
+
+fn sim(node: &Node, store: FakeStore, weather: Weather) -> Sim {
+    let node = node.clone();
+    let mut sim = Sim::on(store, move |ctx| {
+        let ctx = if weather.alone { ctx.alone() } else { ctx };
+        node.clone().run(ctx)
+    })
+    .rule(rule);
+    sim.warm = weather.warm;
+    sim.store.row.deadline = weather.deadline.map(|span| T0 + span);
+    sim.hold = weather.hold;
+    sim.check_start = Some(barrier_is_reached);
+    sim
+}
+
+/// Every hard entry that stood in the journal when a step was asked for is durable when it starts,
+/// and no step starts whose end is recorded.
+fn barrier_is_reached(sim: &Sim, slot: Slot, op: &str) {
+    let asked_at = sim.ctx().with(|world| world.asked_at[&slot]);
+    let durable = sim.store.journal.len();
+    let sent = sim.sent().map_or(&[][..], |commit| &commit.entries[..]);
+    let all: Vec<Entry> = sim.machine(|machine| {
+        let journal = sim.store.journal.iter().chain(sent);
+        journal.chain(machine.ledger.staged()).cloned().collect()
+    });
+    for (index, entry) in all.iter().enumerate() {
+        let done = entry.kind == Kind::StepCompleted && &*entry.op == op;
+        assert!(!done, "{op} has a result and starts again");
+        let before = (index as u64) < asked_at
+            || (entry.kind == Kind::StepAttemptFailed && &*entry.op == op);
+        assert!(
+            !before || index < durable || is_light(entry),
+            "{op} starts before entry {index} ({:?}) is durable",
+            entry.kind
+        );
+    }
+}
+
+/// Entries that no effect waits for.
+fn is_light(entry: &Entry) -> bool {
+    let ends = matches!(entry.kind, Kind::StepCompleted | Kind::StepFailed);
+    entry.kind == Kind::ValueRecorded || (ends && entry.op.starts_with('L'))
+}
+
+/// Entries that bring the handler an outcome.
+fn delivers(entry: &Entry) -> bool {
+    matches!(
+        entry.kind,
+        Kind::StepCompleted
+            | Kind::StepFailed
+            | Kind::EventReceived
+            | Kind::ApprovalResolved
+            | Kind::TimerFired
+            | Kind::CancelRequested
+    )
+}
+
+/// Drives a run to its end in an order that the seed chooses.
+fn explore(sim: &mut Sim, seed: u64, weather: Weather) -> Status {
+    let mut chance = Chance(seed);
+    let mut early = 4;
+    let mut crashes = if weather.crashes { 8 } else { 0 };
+    let mut yields = if weather.yields { 4 } else { 0 };
+    let mut cancels = u64::from(weather.cancel);
+    let mut faults = if weather.faults { 2 } else { 0 };
+    let mut retries = if weather.retries { 3 } else { 0 };
+    for _ in 0..5_000 {
+        if !sim.is_live() {
+            match (sim.store.row.status, sim.store.row.ready_at) {
+                (Status::Queued | Status::Running, _) => {}
+                (Status::Waiting, Some(at)) => sim.clock = sim.clock.max(at),
+                (Status::Waiting, None) => {
+                    let waits = sim.store.row.waits.clone();
+                    assert!(!waits.is_empty(), "waits for nothing, for ever");
+                    send(sim, &waits[chance.pick(waits.len())]);
+                }
+                (Status::Failed | Status::Cancelled | Status::Stuck, _) if retries > 0 => {
+                    retries -= 1;
+                    sim.store.retry(sim.clock);
+                }
+                (status, _) => return status,
+            }
+            sim.claim();
+        }
+        let rest = sim.settle();
+        check_commit(sim);
+        if crashes > 0 && chance.one_in(8) {
+            crashes -= 1;
+            sim.crash();
+            continue;
+        }
+        if early > 0 && chance.one_in(6) {
+            early -= 1;
+            let key = ["event:e0", "event:e1", "approval:approval-1"][chance.pick(3)];
+            send(sim, key);
+            continue;
+        }
+        if cancels > 0 && chance.one_in(10) {
+            cancels -= 1;
+            sim.cancel("enough");
+            continue;
+        }
+        if yields > 0 && chance.one_in(8) {
+            yields -= 1;
+            sim.machine(super::Machine::yield_now);
+            continue;
+        }
+        let may_apply = u64::from(sim.is_committing());
+        let may_complete = sim.running.len() as u64;
+        let may_wait = match rest {
+            Rest::Hold(until) => Some(until),
+            _ => None,
+        };
+        let choices = may_apply * 2 + may_complete + u64::from(may_wait.is_some());
+        if choices == 0 {
+            assert!(!sim.is_live(), "nothing can ever happen: {rest:?}");
+            continue;
+        }
+        let choice = chance.below(choices);
+        sim.clock += i64::try_from(chance.below(40)).unwrap();
+        if choice < may_apply * 2 {
+            if faults > 0 && chance.one_in(6) {
+                faults -= 1;
+                if chance.one_in(2) {
+                    sim.reject_next();
+                } else {
+                    sim.fence_next();
+                }
+            }
+            sim.apply();
+        } else if choice - may_apply * 2 < may_complete {
+            sim.complete_at(usize::try_from(choice - may_apply * 2).unwrap());
+        } else if let Some(until) = may_wait {
+            sim.clock = sim.clock.max(until);
+        }
+    }
+    panic!("the run never ends");
+}
+
+fn send(sim: &mut Sim, key: &str) {
+    match key.split_once(':') {
+        Some(("event", name)) => sim.event(name, "\"hello\""),
+        Some(("approval", id)) => sim.decide(id, "true"),
+        _ => panic!("nobody can send to {key}"),
+    }
+}
+
+/// A commit that keeps the lease has a reason.
+fn check_commit(sim: &Sim) {
+    let Some(commit) = sim.sent() else { return };
+    if commit.next == Next::Running {
+        // A lazy step's result that a reopening took back is recorded again as a durable one.
+        let reopened = sim.store.story().contains(&"run_reopened".to_owned());
+        assert!(reopened || !commit.entries.iter().all(is_light) || !commit.read.is_empty());
+    }
+    let len = sim.store.journal.len() as u64;
+    assert_eq!(commit.expected_len, len, "the journal has two histories");
+}
+
+/// What the whole story must show, whatever happened on the way.
+fn check_story(sim: &Sim) {
+    let journal = &sim.store.journal;
+    let reopened = journal.iter().any(|entry| entry.kind == Kind::RunReopened);
+    let mut messages = BTreeSet::new();
+    let mut ends = BTreeSet::new();
+    for entry in journal {
+        let first = |first: bool, what: &str| {
+            // What a reopening took back is recorded again; else nothing happens twice.
+            assert!(first || reopened, "{what} was recorded twice");
+        };
+        if let Some(message) = entry.meta().unwrap().message {
+            first(messages.insert(message.clone()), &message);
+        }
+        if matches!(entry.kind, Kind::StepCompleted | Kind::StepFailed) {
+            first(ends.insert(entry.op.clone()), &entry.op);
+        }
+    }
+    // Each message that was consumed is in the journal, and the other way round.
+    assert_eq!(sim.store.read.len(), messages.len());
+    // Budget: every commit carries something that must be durable, or releases the lease.
+    let releases = sim.store.commits.len() - sim.saves();
+    let hard = |entry: &&Entry| !matches!(entry.kind, Kind::ValueRecorded | Kind::WaitOpened);
+    assert!(sim.saves() <= journal.iter().filter(hard).count());
+    assert!(sim.store.commits.len() <= sim.saves() + releases);
+}
+
+/// Replays a prefix of a journal, cold, until the machine has nothing recorded left.
+fn replay(node: &Node, journal: &[Entry], weather: Weather) -> Sim {
+    let mut store = FakeStore::with_journal(journal.to_vec(), T0);
+    store.row.started_at = Some(T0);
+    let mut sim = sim(node, store, weather);
+    sim.clock = journal.iter().map(|entry| entry.at).max().unwrap();
+    sim.claim();
+    while sim.machine(|machine| machine.is_replaying()) {
+        sim.turn();
+    }
+    assert_eq!(sim.machine(|machine| machine.divergence().cloned()), None);
+    sim
+}
+
+fn weather() -> impl Strategy<Value = Weather> {
+    let flag = any::<bool>;
+    let deadline = prop::option::weighted(0.3, 0..400_i64);
+    (
+        (flag(), flag(), flag(), flag()),
+        0..100_i64,
+        (flag(), flag(), flag()),
+        deadline,
+    )
+        .prop_map(
+            |((crashes, yields, warm, alone), hold, (cancel, faults, retries), deadline)| Weather {
+                crashes,
+                yields,
+                warm,
+                hold,
+                alone,
+                cancel,
+                deadline,
+                faults,
+                retries,
+            },
+        )
+}
+
+impl Weather {
+    /// Nothing here changes how a handler ends that does not look at the clock.
+    fn is_kind(self) -> bool {
+        !self.cancel && self.deadline.is_none() && !self.retries && !self.faults
+    }
+}
+
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        cases: 4 * ProptestConfig::default().cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_run_ends_whatever_happens_and_its_journal_has_one_history(
+        node in nodes(), seed in any::<u64>(), weather in weather()
+    ) {
+        let mut run = sim(&node, FakeStore::new("input", T0), weather);
+        let status = explore(&mut run, seed, weather);
+        let note = run.store.row.note.clone().unwrap_or_default();
+        let refused = note.contains("the store refused");
+        prop_assert!(status.is_final() || (weather.faults && refused), "{:?}: {}", status, note);
+        check_story(&run);
+        if node.is_timeless() && weather.is_kind() {
+            let calm = Weather { hold: 0, ..Weather::default() };
+            let mut other = sim(&node, FakeStore::new("input", T0), calm);
+            let expected = explore(&mut other, !seed, calm);
+            prop_assert_eq!(status, expected);
+        }
+    }
+
+    #[test]
+    fn every_prefix_of_a_journal_replays_to_the_same_outcomes_and_goes_on(
+        node in nodes(), seed in any::<u64>(), alone in any::<bool>(), cancel in any::<bool>(),
+        deadline in prop::option::weighted(0.3, 0..400_i64)
+    ) {
+        let calm = Weather { warm: true, cancel, deadline, ..Weather::default() };
+        let mut first = sim(&node, FakeStore::new("input", T0), calm);
+        let status = explore(&mut first, seed, calm);
+        prop_assert!(status.is_final());
+        let weather = Weather { alone, deadline, ..Weather::default() };
+        for len in 1..=first.store.journal.len() {
+            let mut again = replay(&node, &first.store.journal[..len], weather);
+            let learnt = first.store.journal[..len].iter().filter(|entry| delivers(entry)).count();
+            prop_assert_eq!(&first.seen[..learnt], &again.seen[..learnt]);
+            if len < first.store.journal.len() {
+                let status = explore(&mut again, seed, weather);
+                prop_assert!(status.is_final(), "{:?}", again.store.row.note);
+                prop_assert!(again.store.journal.starts_with(&first.store.journal[..len]));
+            } else {
+                prop_assert_eq!(&again.seen, &first.seen);
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! A store of one run in memory, as strict as the contract: what it is told wrongly, it panics about.
+
+use std::collections::BTreeSet;
+
+use crate::ids::{Millis, Payload};
+use crate::journal::{Entry, Kind, Meta};
+use crate::run::{RunRow, Status};
+use crate::store::{ClaimedRun, CommitOutcome, Message, MessageKind, Next, RunCommit};
+
+pub(crate) const OWNER: &str = "owner";
+
+/// One run, its journal and its inbox.
+pub(crate) struct FakeStore {
+    pub(crate) row: RunRow,
+    pub(crate) journal: Vec<Entry>,
+    pub(crate) inbox: Vec<Message>,
+    /// `seq` of each message that was consumed or set aside, with the reason.
+    pub(crate) read: Vec<(u64, Option<String>)>,
+    read_seqs: BTreeSet<u64>,
+    /// Every commit that took place.
+    pub(crate) commits: Vec<RunCommit>,
+    /// Answers for the next commits, instead of applying them.
+    pub(crate) refuse: Vec<CommitOutcome>,
+}
+
+impl FakeStore {
+    pub(crate) fn new(input: &str, now: Millis) -> Self {
+        Self::with_journal(Journal::new(input, now).entries(), now)
+    }
+
+    /// A run that was driven before and has this journal.
+    pub(crate) fn with_journal(journal: Vec<Entry>, now: Millis) -> Self {
+        let started_at = (journal.len() > 1).then_some(now);
+        Self {
+            row: RunRow {
+                run_id: "run".into(),
+                workflow: "flow".into(),
+                version: "1".into(),
+                status: Status::Queued,
+                created_at: now,
+                started_at,
+                updated_at: now,
+                finished_at: None,
+                ready_at: Some(now),
+                owner: None,
+                epoch: 0,
+                journal_len: journal.len() as u64,
+                inbox_len: 0,
+                inbox_seen: 0,
+                deadline: None,
+                waits: Vec::new(),
+                tags: Vec::new(),
+                seed: [9; 16],
+                note: None,
+            },
+            journal,
+            inbox: Vec::new(),
+            read: Vec::new(),
+            read_seqs: BTreeSet::new(),
+            commits: Vec::new(),
+            refuse: Vec::new(),
+        }
+    }
+
+    /// Leases the run: what is due, or what a dead driver held. Who has it warm gets no journal.
+    pub(crate) fn claim(&mut self, now: Millis, warm: bool) -> ClaimedRun {
+        let row = &mut self.row;
+        assert!(
+            matches!(
+                row.status,
+                Status::Queued | Status::Waiting | Status::Running
+            ),
+            "a run that is {:?} cannot be claimed",
+            row.status
+        );
+        let was = row.status;
+        row.status = Status::Running;
+        row.owner = Some(OWNER.into());
+        row.epoch += 1;
+        row.started_at.get_or_insert(now);
+        row.ready_at = None;
+        row.waits.clear();
+        ClaimedRun {
+            row: row.clone(),
+            was,
+            journal: (!warm).then(|| self.journal.clone()),
+            inbox: self.unread(),
+        }
+    }
+
+    pub(crate) fn unread(&self) -> Vec<Message> {
+        self.inbox
+            .iter()
+            .filter(|message| !self.read_seqs.contains(&message.seq))
+            .cloned()
+            .collect()
+    }
+
+    pub(crate) fn deliver(
+        &mut self,
+        kind: MessageKind,
+        name: &str,
+        payload: &str,
+        now: Millis,
+    ) -> Message {
+        let row = &mut self.row;
+        row.inbox_len += 1;
+        let awaited = kind
+            .wait_key(name)
+            .is_none_or(|key| row.waits.contains(&key));
+        if row.status == Status::Waiting && awaited {
+            row.ready_at = Some(row.ready_at.map_or(now, |ready_at| ready_at.min(now)));
+        }
+        let message = Message {
+            run_id: row.run_id.clone(),
+            seq: row.inbox_len,
+            message_id: format!("m{}", row.inbox_len),
+            kind,
+            name: name.into(),
+            payload: Payload::from(payload.to_owned()),
+            at: now,
+        };
+        self.inbox.push(message.clone());
+        message
+    }
+
+    pub(crate) fn commit(&mut self, commit: &RunCommit) -> CommitOutcome {
+        if let Some(outcome) = self.refuse.pop() {
+            return outcome;
+        }
+        let row = &mut self.row;
+        if row.status != Status::Running
+            || row.owner.as_deref() != Some(&*commit.owner)
+            || row.epoch != commit.epoch
+            || row.journal_len != commit.expected_len
+        {
+            return CommitOutcome::Fenced;
+        }
+        assert!(
+            commit.inbox_seen <= row.inbox_len,
+            "saw what has not arrived"
+        );
+        row.inbox_seen = row.inbox_seen.max(commit.inbox_seen);
+        for read in &commit.read {
+            let first = self.read_seqs.insert(read.seq);
+            assert!(first, "message {} was read twice", read.seq);
+            self.read.push((read.seq, read.refused.clone()));
+        }
+        self.journal.extend(commit.entries.iter().cloned());
+        row.journal_len = self.journal.len() as u64;
+        let mut due = false;
+        let (status, ready_at) = match &commit.next {
+            Next::Running => (Status::Running, None),
+            Next::Waiting { ready_at, waits } => {
+                due = row.inbox_len > row.inbox_seen;
+                row.waits.clone_from(waits);
+                (
+                    Status::Waiting,
+                    if due { Some(commit.at) } else { *ready_at },
+                )
+            }
+            Next::Finished { status } => (*status, None),
+            Next::Stuck { note } => {
+                row.note = Some(note.clone());
+                (Status::Stuck, None)
+            }
+        };
+        row.status = status;
+        row.ready_at = ready_at;
+        if status != Status::Running {
+            row.owner = None;
+        }
+        self.commits.push(commit.clone());
+        CommitOutcome::Applied { due }
+    }
+
+    /// What `retry` does: takes back the failure that ended the run.
+    pub(crate) fn retry(&mut self, now: Millis) {
+        let last = self.journal.len() as u64 - 1;
+        let end = &self.journal[self.journal.len() - 1];
+        let cause = match end.kind {
+            Kind::RunFailed | Kind::RunCancelled => Some(end.meta().unwrap().cause.unwrap_or(last)),
+            Kind::RunTerminated => Some(last),
+            _ => None,
+        };
+        self.journal.push(
+            Entry::new(Kind::RunReopened, "".into(), Payload::new(), now).with_meta(&Meta {
+                cause,
+                ..Meta::default()
+            }),
+        );
+        self.row.journal_len += 1;
+        self.row.epoch += 1;
+        self.row.status = Status::Queued;
+        self.row.ready_at = Some(now);
+    }
+
+    /// `kind op` of each entry, for assertions.
+    pub(crate) fn story(&self) -> Vec<String> {
+        self.journal
+            .iter()
+            .map(|entry| match &*entry.op {
+                "" => entry.kind.name().to_owned(),
+                op => format!("{} {op}", entry.kind.name()),
+            })
+            .collect()
+    }
+}
+
+/// Builds a journal by hand.
+pub(crate) struct Journal {
+    entries: Vec<Entry>,
+    at: Millis,
+}
+
+impl Journal {
+    pub(crate) fn new(input: &str, at: Millis) -> Self {
+        Self {
+            entries: Vec::new(),
+            at,
+        }
+        .entry(Kind::RunCreated, "", input)
+    }
+
+    pub(crate) fn entry(self, kind: Kind, op: &str, payload: &str) -> Self {
+        self.with(kind, op, payload, &Meta::default())
+    }
+
+    pub(crate) fn with(mut self, kind: Kind, op: &str, payload: &str, meta: &Meta) -> Self {
+        let payload = Payload::from(payload.to_owned());
+        self.entries
+            .push(Entry::new(kind, op.into(), payload, self.at).with_meta(meta));
+        self
+    }
+
+    pub(crate) fn entries(self) -> Vec<Entry> {
+        self.entries
+    }
+}
