@@ -231,3 +231,79 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ids::Millis;
+    use crate::machine::testing::{Fault, Rest, Sim, T0, job, join};
+    use crate::run::Status;
+
+    /// A message after `message` ms, a timer and the run's limit; what came first to last.
+    fn order(message: Millis, timer: Millis, limit: Millis) -> Vec<String> {
+        let mut sim = Sim::new(move |ctx| async move {
+            let jobs = vec![job(ctx.sleep(timer)), job(ctx.event("x", None))];
+            join(jobs).await;
+            Ok(String::new())
+        });
+        sim.store.row.deadline = Some(T0 + limit);
+        sim.claim();
+        sim.clock = T0 + message;
+        sim.event("x", "1");
+        // The driver was busy elsewhere and finds all of them due.
+        sim.clock = T0 + 10_000;
+        sim.run();
+        sim.seen
+    }
+
+    #[test]
+    fn what_is_due_comes_in_the_order_of_its_time() {
+        let (message, timer, limit) = ("event-1=1", "sleep-1 fired", "time-out");
+        assert_eq!(order(10, 20, 30), [message, timer]);
+        assert_eq!(order(20, 10, 30), [timer, message]);
+        assert_eq!(order(30, 10, 20), [timer, limit]);
+        assert_eq!(order(10, 30, 20), [message, limit]);
+        assert_eq!(order(20, 30, 10), [limit]);
+        // At the same instant: the message, then the timer, then the limit.
+        assert_eq!(order(10, 10, 10), [message, timer]);
+        assert_eq!(order(20, 10, 10), [timer, limit]);
+        assert_eq!(order(10, 20, 10), [message, limit]);
+    }
+
+    #[test]
+    fn results_that_arrived_come_before_what_is_due_and_steps_start_last() {
+        let mut sim = Sim::new(|ctx| async move {
+            let steps = async {
+                ctx.step("a").await?;
+                ctx.step("b").await
+            };
+            let waits = vec![job(ctx.sleep(10)), job(ctx.event("x", None))];
+            let (flow, _) = (steps.await, join(waits).await);
+            flow
+        });
+        sim.claim();
+        sim.settle();
+        sim.clock += 20;
+        sim.event("x", "1");
+        sim.complete("a");
+        assert_eq!(sim.settle(), Rest::Committing);
+        assert_eq!(sim.seen, ["a=a!", "sleep-1 fired", "event-1=1"]);
+        assert_eq!(sim.starts, ["a/1"]);
+        assert_eq!(sim.run(), Status::Completed);
+    }
+
+    #[test]
+    fn a_cancellation_comes_before_every_other_message_and_timer() {
+        let mut sim = Sim::new(|ctx| async move {
+            let jobs = vec![job(ctx.sleep(10)), job(ctx.event("x", None))];
+            join(jobs).await;
+            Err(Fault::Cancelled)
+        });
+        sim.claim();
+        sim.event("x", "1");
+        sim.clock += 50;
+        sim.cancel("enough");
+        assert_eq!(sim.run(), Status::Cancelled);
+        assert_eq!(sim.seen, ["cancel enough"]);
+        assert_eq!(sim.store.read, [(2, None)]);
+    }
+}

@@ -24,7 +24,7 @@ pub mod op;
 mod pause;
 #[cfg(test)]
 mod properties;
-mod replay;
+pub(crate) mod replay;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -13,8 +13,8 @@ use crate::store::{CommitOutcome, Next, RunCommit};
 pub enum Decision {
     /// Nothing; something in flight will come in.
     Wait,
-    /// Call [`Machine::turn`] again then at the latest: a step is in flight and a deadline runs
-    /// beside it, or nothing is and a deadline is so near that the lease is kept until then.
+    /// Call [`Machine::turn`] again then at the latest: a step or a commit is in flight and a
+    /// deadline runs beside it, or nothing is and a deadline is so near that the lease is kept.
     Hold { until: Millis },
     /// Hand this to the store; report its outcome by [`Machine::committed`].
     Commit(Box<RunCommit>),
@@ -38,9 +38,10 @@ impl Machine {
     /// lease to be kept instead of released.
     pub fn next_commit(&mut self, wall: Millis, hold: Millis) -> Decision {
         if self.ledger.is_in_flight() {
-            return Decision::Wait;
+            return self
+                .wake()
+                .map_or(Decision::Wait, |until| Decision::Hold { until });
         }
-        let wall = self.now.max(wall);
         match &self.phase {
             Phase::Gone | Phase::Paused | Phase::Releasing => Decision::Wait,
             Phase::Ended(status) => {
@@ -57,9 +58,7 @@ impl Machine {
 
     fn pause_or_save(&mut self, wall: Millis, hold: Millis) -> Decision {
         if !self.is_quiescent() {
-            // The driver has to come back for deadlines even while steps are in flight.
-            let wake = self.next_deadline().filter(|_| !self.yielding);
-            return self.save(wall, wake);
+            return self.save(wall, self.wake());
         }
         if !self.yielding && self.inbox.has_match() {
             // A message came in since the last turn. To pause now would be to sleep over it.
@@ -86,12 +85,20 @@ impl Machine {
         self.release(ready_at, wall)
     }
 
+    /// When the driver has to come back even if nothing that is in flight comes in.
+    fn wake(&self) -> Option<Millis> {
+        self.next_deadline()
+            .filter(|_| self.phase == Phase::Driving && !self.yielding)
+    }
+
     /// Whether a run that yields has something to do, so that the next sweep must take it at once.
     fn has_fresh_work(&self, wall: Millis) -> bool {
         self.ops.is_empty()
             || !self.startable.is_empty()
             || self.inbox.has_match()
-            || self.next_deadline().is_some_and(|until| until <= wall)
+            || self
+                .next_deadline()
+                .is_some_and(|until| until <= self.now.max(wall))
     }
 
     /// A commit that keeps the lease, if something is staged that must not be lost; else the
@@ -137,6 +144,7 @@ impl Machine {
 
     /// Records each wait that was not recorded yet, with its deadline.
     fn record_waits(&mut self, wall: Millis) {
+        let at = self.now.max(wall);
         for slot in self.ops.take_unopened() {
             let Some(op) = self.ops.get(slot) else {
                 continue;
@@ -150,7 +158,7 @@ impl Machine {
                 deadline: op.deadline,
                 ..Meta::default()
             };
-            let entry = Entry::new(kind, op.id.clone(), payload, wall).with_meta(&meta);
+            let entry = Entry::new(kind, op.id.clone(), payload, at).with_meta(&meta);
             self.ledger.append(entry, Weight::Hard);
         }
     }
@@ -175,7 +183,7 @@ impl Machine {
             inbox_seen: self.inbox.seen(),
             next,
             state: self.state.take(),
-            at: wall,
+            at: self.now.max(wall),
         }))
     }
 
@@ -510,6 +518,46 @@ mod tests {
         assert_eq!(sim.apply(), AfterCommit::Driving);
         assert_eq!(sim.run(), Status::Stuck);
         assert_eq!(sim.store.story().len(), 3);
+    }
+
+    #[test]
+    fn a_deadline_is_kept_even_while_the_store_takes_its_time() {
+        let mut sim = Sim::new(|ctx| async move {
+            let jobs = vec![job(ctx.step("a")), job(ctx.step("b")), job(ctx.sleep(30))];
+            join(jobs).await.into_iter().collect()
+        });
+        sim.claim();
+        sim.settle();
+        sim.complete("a");
+        assert_eq!(sim.settle(), Rest::Committing);
+        let decision = sim.machine(|machine| machine.next_commit(T0, 0));
+        assert_eq!(decision, super::Decision::Hold { until: T0 + 30 });
+        sim.clock += 30;
+        sim.settle();
+        assert_eq!(sim.seen, ["a=a!", "sleep-1 fired"]);
+        sim.apply();
+        assert_eq!(sim.run(), Status::Completed);
+    }
+
+    #[test]
+    fn a_host_whose_clock_is_behind_yields_a_run_that_is_due_by_its_own_clock() {
+        let mut sim = Sim::new(|ctx| async move {
+            ctx.step("a").await?;
+            ctx.step("b").await
+        });
+        sim.claim();
+        sim.settle();
+        sim.clock += 5_000;
+        sim.complete("a");
+        sim.settle();
+        sim.apply();
+        sim.crash();
+        sim.clock -= 4_000;
+        sim.claim();
+        sim.machine(Machine::yield_now);
+        sim.settle();
+        sim.apply();
+        assert_eq!(sim.store.row.ready_at, Some(T0 + 1_000));
     }
 
     #[test]

@@ -170,7 +170,14 @@ impl Machine {
         };
         if self.is_same_wait(placed, slot, meta.wait.as_deref()) {
             self.ops.mark_opened(slot);
-            self.ops.set_deadline(slot, meta.deadline);
+            // Only a timer cannot do without one.
+            let is_timer = self
+                .ops
+                .get(slot)
+                .is_some_and(|op| matches!(op.kind, OpKind::Timer));
+            if meta.deadline.is_some() || !is_timer {
+                self.ops.set_deadline(slot, meta.deadline);
+            }
         }
     }
 
@@ -214,7 +221,7 @@ impl Machine {
     }
 }
 
-pub(super) fn recorded(placed: &Placed) -> Recorded {
+pub(crate) fn recorded(placed: &Placed) -> Recorded {
     Recorded::Entry {
         kind: placed.entry.kind,
         op: placed.entry.op.to_string(),

@@ -255,7 +255,7 @@ impl Sim {
         while self.turn() {}
         let (clock, hold) = (self.clock, self.hold);
         match self.machine(|machine| machine.next_commit(clock, hold)) {
-            Decision::Wait if self.is_committing() => Rest::Committing,
+            Decision::Wait | Decision::Hold { .. } if self.is_committing() => Rest::Committing,
             Decision::Wait => Rest::Waiting,
             Decision::Hold { until } => Rest::Hold(until),
             Decision::Commit(commit) => {

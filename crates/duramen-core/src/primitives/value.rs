@@ -3,8 +3,9 @@
 use crate::derive::ValueKind;
 use crate::ids::Payload;
 use crate::journal::{Entry, Kind};
-use crate::machine::divergence::{Handler, Recorded};
+use crate::machine::divergence::Handler;
 use crate::machine::ledger::Weight;
+use crate::machine::replay::recorded;
 use crate::machine::{Halt, Machine};
 
 impl Machine {
@@ -21,26 +22,14 @@ impl Machine {
             );
             return Ok(value);
         };
-        if placed.entry.kind == Kind::ValueRecorded && placed.entry.op == id {
-            let value = placed.entry.payload.clone();
-            self.history.pop();
+        if placed.entry.kind != Kind::ValueRecorded || placed.entry.op != id {
+            let (index, recorded) = (placed.index, recorded(placed));
+            let asked = id.to_string();
+            self.diverge(index, recorded, Handler::OtherValue { asked });
+        } else if let Some(placed) = self.history.pop() {
             self.replayed += 1;
-            return Ok(value);
+            return Ok(placed.entry.payload);
         }
-        let (index, recorded) = (
-            placed.index,
-            Recorded::Entry {
-                kind: placed.entry.kind,
-                op: placed.entry.op.to_string(),
-            },
-        );
-        self.diverge(
-            index,
-            recorded,
-            Handler::OtherValue {
-                asked: id.to_string(),
-            },
-        );
         self.check_driving()?;
         Err(Halt::Gone)
     }
