@@ -408,6 +408,22 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_that_is_reported_twice_counts_once() {
+        let mut sim =
+            Sim::new(|ctx| async move { ctx.step_with("a", THRICE, Checkpoint::Durable).await });
+        sim.claim();
+        sim.settle();
+        let slot = sim.running[0].0;
+        sim.report(slot, failed("boom"));
+        sim.report(slot, failed("boom"));
+        sim.settle();
+        assert_eq!(sim.machine(|machine| machine.steps_running()), 0);
+        let sent = &sim.sent().unwrap().entries;
+        assert_eq!(sent[0].kind, Kind::StepAttemptFailed);
+        assert_eq!(sent.len(), 1);
+    }
+
+    #[test]
     fn repeated_ids_are_numbered_by_order_of_request() {
         let mut sim = Sim::new(|ctx| async move {
             for _ in 0..3 {
