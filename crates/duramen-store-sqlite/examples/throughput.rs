@@ -1,4 +1,4 @@
-//! Figures of the store alone: `cargo run --release --example throughput [DIRECTORY] [ordered]`.
+//! Figures of the store alone: `cargo run --release --example throughput [DIRECTORY] [ordered] [ASLEEP]`.
 //!
 //! Run ids are random, which is the worst case for locality; with `ordered` as a second argument they
 //! begin with the time, as generated ids do. The bare limit is measured in the same run, with
@@ -416,7 +416,10 @@ fn main() -> Outcome<()> {
     creations(&store, &mut numbers, 64, 64_000)?;
     creations(&store, &mut numbers, 1_000, 100_000)?;
     events(&store, &mut numbers)?;
-    claims(&store, &mut numbers, 200_000)?;
+    let asleep = std::env::args()
+        .nth(3)
+        .map_or(Ok(200_000), |count| count.parse())?;
+    claims(&store, &mut numbers, asleep)?;
     commits(&store, &mut numbers, (64, 2, 10), true)?;
     long_journal(&store, &mut numbers)?;
     block_on(store.close())?;

@@ -4,7 +4,7 @@
 use duramen_core::run::Status;
 use duramen_core::store::{
     CommitOutcome, Delivery, Due, Intervened, Intervention, MessageKind, NewRun, Next, ReadMessage,
-    Store, StoreError,
+    Start, Store, StoreError,
 };
 use duramen_store_memory::MemoryStore;
 
@@ -172,6 +172,45 @@ fn a_claim_brings_no_more_bytes_than_asked_for_but_always_a_run() {
         assert_eq!(take(10, 10), ("a".to_owned(), true));
         assert_eq!(take(10, 900), ("bc".to_owned(), true));
         assert_eq!(take(10, 900), ("d".to_owned(), false));
+    });
+}
+
+#[test]
+fn runs_due_at_the_same_instant_are_claimed_by_their_ids_whatever_their_status_and_workflow() {
+    on_both(|store| {
+        let at = |name: &str, workflow: &str, start: Start| NewRun {
+            workflow: workflow.to_owned(),
+            start,
+            now: Some(0),
+            ..new_run(name)
+        };
+        let queued = || Start::Queued { at: Some(5) };
+        let lost = || Start::Leased {
+            owner: "ann".to_owned(),
+            lease: 5,
+        };
+        create(
+            store,
+            vec![
+                at("d", "w", lost()),
+                at("e", "w", lost()),
+                at("c", "x", queued()),
+                at("b", "w", queued()),
+                at("a", "x", queued()),
+            ],
+        );
+        let mut take = claim("bob", 1);
+        take.workflows.push(crate::support::workflow("x"));
+        let mut names = || {
+            let claimed = block_on(store.claim(take.clone())).unwrap();
+            take.lease += 60_000;
+            let names = claimed.runs.iter().map(|run| run.row.run_id.to_string());
+            (names.collect::<String>(), claimed.more)
+        };
+        for name in ["a", "b", "c", "d"] {
+            assert_eq!(names(), (name.to_owned(), true));
+        }
+        assert_eq!(names(), ("e".to_owned(), false));
     });
 }
 
