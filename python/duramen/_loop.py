@@ -27,8 +27,8 @@ from _thread import get_ident
 from asyncio import tasks as _asyncio_tasks
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
-from contextvars import copy_context
-from itertools import repeat
+from contextvars import Context, copy_context
+from itertools import count, repeat
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from typing_extensions import override
@@ -49,7 +49,6 @@ from .errors import NotDurableError, RunEvicted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
-    from contextvars import Context
 
 __all__ = ["RunFuture", "RunLoop", "RunTask", "RunTimer", "TimerHost"]
 
@@ -63,6 +62,11 @@ _log = logging.getLogger("duramen.loop")
 _eager_starts: set[Any] = getattr(_asyncio_tasks, "_eager_tasks", set())
 
 _ENSURE_FUTURE = getattr(_asyncio_tasks, "_ensure_future", asyncio.ensure_future).__code__
+
+# A task's hash is its number in the run, with another salt for each loop far above it. Sets of one run's
+# tasks look at the low bits, so their order is the same in every process, while dictionaries that hold the
+# tasks of all runs (anyio has one) can still tell them apart.
+_salts = count(1)
 
 _NEVER_SECONDS = 100 * 365.25 * 86400
 """A timer further away than this never fires: `sleep(math.inf)` and its kind are ways to say "for ever"."""
@@ -120,6 +124,7 @@ class RunLoop(RefusingLoop):
         self.errors: list[dict[str, Any]] = []
         """What reached the exception handler, as asyncio's context dictionaries, in order."""
         self._timers = timers
+        self._salt = (next(_salts) & 0x7FFF) << 48
         self._thread = get_ident()
         self._ready: deque[asyncio.Handle] = deque()
         self._tasks: list[asyncio.Task[Any]] = []
@@ -232,10 +237,15 @@ class RunLoop(RefusingLoop):
         for task in self._tasks:
             if not task.done():
                 task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
+        self._forget()
+
+    def _forget(self) -> None:
+        # Emptied, not only dropped: what a coroutine still holds on to may hold this loop.
         self._ready.clear()
         self._tasks.clear()
-        self._asyncgens.clear()
-        self.premade.clear()
+        if self._asyncgens or self.premade:
+            self._asyncgens.clear()
+            self.premade.clear()
 
     def abandon(self) -> None:
         """Drop the run from memory: close all its coroutines and let nothing they still do get through.
@@ -266,7 +276,7 @@ class RunLoop(RefusingLoop):
             finally:
                 _set_running_loop(host)
                 sys.set_asyncgen_hooks(*hooks)
-        self.close()
+        self._forget()
 
     def _close_task(self, task: asyncio.Task[Any]) -> None:
         coroutine: Any = task.get_coro()
@@ -292,13 +302,12 @@ class RunLoop(RefusingLoop):
     def call_soon(
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        handle = RunHandle(callback, args, self, context)
         if get_ident() != self._thread:
             self._wrong_thread("loop.call_soon")
-        if self._running or not (self._over or (self.strict and self._begun and not self._delivering)):
-            self._ready.append(handle)
-        else:
-            self._not_now(handle)
+        if not self._running and (self._over or (self.strict and self._begun and not self._delivering)):
+            return self._not_now()
+        handle = RunHandle(callback, args, self, context)
+        self._ready.append(handle)
         return handle
 
     @override
@@ -380,15 +389,18 @@ class RunLoop(RefusingLoop):
         self._orders = order = self._orders + 1
         if context is None:
             context = copy_context()
-        task = cast("RunTask[Any]", RunTask.__new__(RunTask))
-        # Before __init__, for that puts it in a set.
-        task._order = order
+        task: RunTask[Any] = RunTask.__new__(RunTask)  # pyright: ignore[reportUnknownVariableType]
         task.run_context = context
+        # asyncio's set of all tasks takes the hash of the moment of __init__. In that set the tasks of one
+        # number of all runs would collide, so it is shown another; but not if the task runs, and gets into
+        # sets, before its end.
+        task._order = self._salt | order if "eager_start" in kwargs else id(task) >> 4
         # asyncio numbers unnamed tasks over the whole process; a name that a handler can read must not depend
         # on it.
         task.__init__(
             coro, loop=self, name=f"Task-{order}" if name is None else str(name), context=context, **kwargs
         )
+        task._order = self._salt | order
         self._tasks.append(task)
         return task
 
@@ -408,9 +420,9 @@ class RunLoop(RefusingLoop):
         return task
 
     def next_order(self) -> int:
-        """The next number in the run's order of tasks and futures."""
+        """The next place in the run's order of tasks and futures: what they hash by."""
         self._orders = order = self._orders + 1
-        return order
+        return self._salt | order
 
     @override
     def set_task_factory(self, factory: Any) -> None:
@@ -541,16 +553,15 @@ class RunLoop(RefusingLoop):
             f"{what} was asked for after the run had ended: await background tasks before the handler returns"
         )
 
-    def _not_now(self, handle: asyncio.Handle) -> None:
+    def _not_now(self) -> asyncio.Handle:
         """Deal with a callback that arrives when the loop cannot take it."""
-        handle.cancel()
+        if self.evicted:
+            return _dead_handle
         if self._over:
-            if not self.evicted:
-                self._raise_over("a callback")
-            return
+            self._raise_over("a callback")
         raise NotDurableError(
             "something outside of a workflow handler woke it (perhaps a step that set its Event), which "
-            " replay could not repeat: return the value from the step, or send a signal"
+            "replay could not repeat: return the value from the step, or send a signal"
         )
 
     def _refuse_task(self, coro: Any) -> NoReturn:
@@ -562,6 +573,14 @@ class RunLoop(RefusingLoop):
         if get_ident() != self._thread:
             self._wrong_thread("create_task")
         self._raise_over("a task")
+
+
+def _nothing() -> None:
+    """Stands in the handle of a callback that was dropped."""
+
+
+_dead_handle = RunHandle(_nothing, (), cast("Any", None), Context())
+_dead_handle._cancelled = True
 
 
 def _asyncgen_collected(generator: Any) -> None:

@@ -81,7 +81,7 @@ def ordered_as_completed(loop: RunLoop, coro: Any) -> asyncio.Task[Any] | None:
         coro.close()
         raise NotDurableError(
             "asyncio.as_completed got coroutines in a set or from a generator expression, whose order "
-            "it does not keep, so a replay could run them in another order: pass a list, or tasks from create_task"
+            "it does not keep, so a replay could run them in another: pass a list, or tasks from create_task"
         )
     if key is not coro:
         coro.close()  # asyncio's wrapper; ours stands in its place

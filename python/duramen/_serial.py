@@ -132,9 +132,9 @@ class _Adapter:
 # fmt: off
 _FLOATLESS = frozenset([
     "bool", "bytes", "dataclass", "dataclass-args", "dataclass-field", "date", "datetime", "default",
-    "definition-ref", "definitions", "dict", "enum", "frozenset", "int", "list", "literal", "model", "model-field",
-    "model-fields", "none", "nullable", "set", "str", "tagged-union", "time", "timedelta", "tuple", "typed-dict",
-    "typed-dict-field", "union", "url", "uuid",
+    "definition-ref", "definitions", "dict", "enum", "frozenset", "int", "list", "literal", "model",
+    "model-field", "model-fields", "none", "nullable", "set", "str", "tagged-union", "time", "timedelta",
+    "tuple", "typed-dict", "typed-dict-field", "union", "url", "uuid",
 ])
 # fmt: on
 """Kinds of schema that hold no float and run no code of the user's."""
