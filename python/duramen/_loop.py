@@ -21,20 +21,21 @@ Three things of asyncio would spoil that and are dealt with here:
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from _thread import get_ident
 from asyncio import tasks as _asyncio_tasks
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from itertools import count, repeat
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from types import MethodType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from typing_extensions import override
 
 from ._loop_compat import close_gathered_coroutines, ordered_as_completed
 from ._loop_parts import (
+    DEAD_HANDLE,
     RunFuture,
     RunHandle,
     RunTask,
@@ -43,18 +44,19 @@ from ._loop_parts import (
     asyncgen_ended,
     close_asyncgen,
     close_coroutine,
+    order_cancellations,
 )
-from ._loop_refusals import RefusingLoop, refuse
+from ._loop_refusals import refuse
+from ._loop_surface import SurfaceLoop
 from .errors import NotDurableError, RunEvicted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
+    from contextvars import Context
 
 __all__ = ["RunFuture", "RunLoop", "RunTask", "RunTimer", "TimerHost"]
 
 T = TypeVar("T")
-
-_log = logging.getLogger("duramen.loop")
 
 # Tasks that are in an eager start at this moment (3.12 and later): code that made them is runnable too,
 # although no queue says so. The set is the interpreter's, so a loop of another thread can make this one look
@@ -72,7 +74,11 @@ _NEVER_SECONDS = 100 * 365.25 * 86400
 """A timer further away than this never fires: `sleep(math.inf)` and its kind are ways to say "for ever"."""
 
 
-class RunLoop(RefusingLoop):
+_POLL_ROUNDS = 100
+"""How often anyio may cancel the tasks of a scope between two deliveries."""
+
+
+class RunLoop(SurfaceLoop):
     """The deterministic event loop of one run.
 
     Args:
@@ -99,34 +105,30 @@ class RunLoop(RefusingLoop):
     6
     """
 
-    slow_callback_duration: float = 0.1
-    """Part of asyncio's surface; a driver that warns of slow handlers reads it. Seconds."""
-
     # Class-level defaults keep the making of a loop cheap: hundreds of thousands are made and dropped in a
     # second.
     _running = False
     _begun = False
     _delivering = False
-    _over = False  # closed or evicted
-    _debug = False
     _orders = 0
     _prune_at = 64
     _task_factory: Any = None
-    _exception_handler: Any = None
+    _cancellations: list[tuple[int, int, int]] | None = None  # see order_cancellations
 
     evicted = False
     """True once `abandon` was called: no durable call may go through any more."""
 
     def __init__(self, timers: TimerHost, *, now: float = 0.0, strict: bool = False) -> None:
+        super().__init__()
         self.now = now
         """Time of the last delivered entry, set by the driver: seconds since the epoch (UTC)."""
         self.strict = strict
-        self.errors: list[dict[str, Any]] = []
-        """What reached the exception handler, as asyncio's context dictionaries, in order."""
         self._timers = timers
         self._salt = (next(_salts) & 0x7FFF) << 48
         self._thread = get_ident()
         self._ready: deque[asyncio.Handle] = deque()
+        self._parked: list[asyncio.Handle] = []
+        self._polls: dict[int, int] = {}
         self._tasks: list[asyncio.Task[Any]] = []
         self._asyncgens: list[Any] = []
         self.premade: dict[int, tuple[object, asyncio.Task[Any]]] = {}
@@ -146,9 +148,9 @@ class RunLoop(RefusingLoop):
         """True when nothing but the code that asks could run: nothing is ready, no eager start is under way.
 
         While a task is being started eagerly the code that made it is waiting to go on, so it counts as
-        runnable.
+        runnable. So does a cancelled scope of anyio that will cancel its tasks again at the next delivery.
         """
-        return not self._ready and not _eager_starts
+        return not self._ready and not _eager_starts and not self._parked
 
     def drain(self, limit: int = sys.maxsize) -> bool:
         """Run what is ready until nothing is.
@@ -172,6 +174,10 @@ class RunLoop(RefusingLoop):
             raise RuntimeError("this run's loop is being drained already")
         if get_ident() != self._thread:
             self._wrong_thread("drain")
+        if self._polls:
+            self._polls.clear()
+            ready.extend(self._parked)
+            self._parked.clear()
         pop = ready.popleft
         host = _get_running_loop()
         hooks = sys.get_asyncgen_hooks()
@@ -188,14 +194,27 @@ class RunLoop(RefusingLoop):
                 try:
                     handle._context.run(handle._callback, *handle._args)
                 except (SystemExit, KeyboardInterrupt):
+                    self._cancellations = None
                     raise
                 except BaseException as error:  # noqa: BLE001 - as every event loop does
                     self._callback_failed(handle, error)
+                if self._cancellations:
+                    order_cancellations(ready, self._cancellations)
             return not ready
         finally:
             _set_running_loop(host)
             sys.set_asyncgen_hooks(*hooks)
             self._running = False
+
+    def ready_count(self) -> int:
+        """How many callbacks are ready."""
+        return len(self._ready)
+
+    def note_cancellation(self, order: int, first: int) -> None:
+        """Take note that the ready callbacks from number `first` on came of cancelling that task."""
+        if not self._cancellations:
+            self._cancellations = []
+        self._cancellations.append((order, first, len(self._ready)))
 
     def deliver(self, callback: Callable[..., object], *args: Any) -> bool:
         """Call `callback(*args)`, which may resolve futures or cancel tasks of this loop, and drain it.
@@ -242,17 +261,19 @@ class RunLoop(RefusingLoop):
     def _forget(self) -> None:
         # Emptied, not only dropped: what a coroutine still holds on to may hold this loop.
         self._ready.clear()
+        self._parked.clear()
         self._tasks.clear()
         if self._asyncgens or self.premade:
             self._asyncgens.clear()
             self.premade.clear()
 
     def abandon(self) -> None:
-        """Drop the run from memory: close all its coroutines and let nothing they still do get through.
+        """Drop the run from memory: end all its coroutines and let nothing they still do get through.
 
-        From here on `create_task`, `create_future` and every timer raise `RunEvicted`, a `BaseException`, so
-        that `finally` blocks unwind without reaching the store. What they merely schedule (`Event.set`,
-        `Task.cancel`) is dropped. The newest task is closed first. Calling it again does nothing.
+        Each task that is not done gets `RunEvicted` (a `BaseException`) at its await, the newest first, and
+        from here on `create_task`, `create_future` and every timer raise it too, so that `finally` blocks
+        unwind without reaching the store. What they merely schedule (`Event.set`, `Task.cancel`) is dropped.
+        Calling it again does nothing.
 
         Raises:
             RuntimeError: the loop is being drained.
@@ -307,8 +328,25 @@ class RunLoop(RefusingLoop):
         if not self._running and (self._over or (self.strict and self._begun and not self._delivering)):
             return self._not_now()
         handle = RunHandle(callback, args, self, context)
-        self._ready.append(handle)
+        if type(callback) is MethodType and self._polls_too_often(callback):
+            self._parked.append(handle)
+        else:
+            self._ready.append(handle)
         return handle
+
+    def _polls_too_often(self, callback: Any) -> bool:
+        """Count the rounds in which a cancelled scope of anyio cancels its tasks again.
+
+        It does so in each turn of the loop until they have left it. In an ordinary loop that keeps the
+        processor busy while a task cleans up; here the outcome that the task waits for could never come, for
+        it is delivered only when nothing is ready. So after some rounds the next one waits for the next
+        delivery.
+        """
+        if callback.__name__ != "_deliver_cancellation":
+            return False
+        scope = id(callback.__self__)
+        self._polls[scope] = rounds = self._polls.get(scope, 0) + 1
+        return rounds > _POLL_ROUNDS
 
     @override
     def call_soon_threadsafe(
@@ -415,7 +453,7 @@ class RunLoop(RefusingLoop):
         task = self._task_factory(self, coro, **kwargs)
         if sys.version_info < (3, 13) and name is not None:
             task.set_name(name)
-        if not task.done():
+        if not task.done() and task not in self._tasks[-1:]:
             self._tasks.append(task)
         return task
 
@@ -428,61 +466,20 @@ class RunLoop(RefusingLoop):
     def set_task_factory(self, factory: Any) -> None:
         if factory is not None and not callable(factory):
             raise TypeError("a task factory must be callable or None")
+        if sys.version_info >= (3, 12) and factory is asyncio.eager_task_factory:
+            # The same with tasks of ours: those it makes would hash by their addresses, and anyio takes the
+            # constructor out of such a factory to make tasks that the loop never hears of.
+            factory = asyncio.create_eager_task_factory(self._construct_task)
         self._task_factory = factory
+
+    def _construct_task(self, coro: Any, *, name: object = None, **kwargs: Any) -> asyncio.Task[Any]:
+        """What an eager task factory has for `asyncio.Task`."""
+        kwargs.pop("loop", None)
+        return self.new_task(coro, name, **kwargs)
 
     @override
     def get_task_factory(self) -> Any:
         return self._task_factory
-
-    # -- errors ----------------------------------------------------------------------------------------------
-
-    def _callback_failed(self, handle: asyncio.Handle, error: BaseException) -> None:
-        self.call_exception_handler(
-            {
-                "message": f"Exception in callback {handle._callback!r}",
-                "exception": error,
-                "handle": handle,
-            }
-        )
-
-    @override
-    def set_exception_handler(self, handler: Any) -> None:
-        if handler is not None and not callable(handler):
-            raise TypeError("an exception handler must be callable or None")
-        self._exception_handler = handler
-
-    @override
-    def get_exception_handler(self) -> Any:
-        return self._exception_handler
-
-    @override
-    def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Log the error of a callback, or of a task whose exception nobody looked at."""
-        error: BaseException | None = context.get("exception")
-        _log.error(
-            "%s (in a workflow handler)", context.get("message") or "unhandled exception", exc_info=error
-        )
-
-    @override
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        if self._over:
-            return  # asyncio reports from __del__ too, and what a dropped run leaves behind is no error
-        self.errors.append(context)
-        if self._exception_handler is None:
-            self.default_exception_handler(context)
-            return
-        try:
-            self._exception_handler(self, context)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001
-            self.default_exception_handler(
-                {
-                    "message": "Unhandled error in exception handler",
-                    "exception": error,
-                    "context": context,
-                }
-            )
 
     # -- async generators ------------------------------------------------------------------------------------
 
@@ -517,24 +514,12 @@ class RunLoop(RefusingLoop):
     # -- the rest of the surface -----------------------------------------------------------------------------
 
     @override
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Nothing to do: a run's loop has no threads."""
-
-    @override
     def is_running(self) -> bool:
         return self._running
 
     @override
     def is_closed(self) -> bool:
         return self._over
-
-    @override
-    def get_debug(self) -> bool:
-        return self._debug
-
-    @override
-    def set_debug(self, enabled: bool) -> None:
-        self._debug = bool(enabled)
 
     # -- refusals --------------------------------------------------------------------------------------------
 
@@ -546,17 +531,15 @@ class RunLoop(RefusingLoop):
 
     def _raise_over(self, what: str) -> NoReturn:
         if self.evicted:
-            raise RunEvicted(
-                f"the run was dropped from memory, and {what} was asked for while its coroutines were closed"
-            )
+            raise RunEvicted(f"the run was dropped from memory while its code asked for {what}")
         raise NotDurableError(
-            f"{what} was asked for after the run had ended: await background tasks before the handler returns"
+            f"the run had ended when its code asked for {what}: await background tasks in time"
         )
 
     def _not_now(self) -> asyncio.Handle:
         """Deal with a callback that arrives when the loop cannot take it."""
         if self.evicted:
-            return _dead_handle
+            return DEAD_HANDLE
         if self._over:
             self._raise_over("a callback")
         raise NotDurableError(
@@ -573,14 +556,6 @@ class RunLoop(RefusingLoop):
         if get_ident() != self._thread:
             self._wrong_thread("create_task")
         self._raise_over("a task")
-
-
-def _nothing() -> None:
-    """Stands in the handle of a callback that was dropped."""
-
-
-_dead_handle = RunHandle(_nothing, (), cast("Any", None), Context())
-_dead_handle._cancelled = True
 
 
 def _asyncgen_collected(generator: Any) -> None:
