@@ -1,0 +1,166 @@
+//! One run in the hands of the host: the core's machine, tied to the commit pipeline.
+
+use std::sync::Arc;
+
+use duramen_core::ids::Millis;
+use duramen_core::machine::{AfterCommit, Decision, Machine, Turn};
+use duramen_core::run::{RunRow, Status};
+use duramen_core::store::{ClaimedRun, CommitOutcome, Message, Next};
+
+use crate::engine::Engine;
+use crate::host::Ticket;
+
+/// How driving a run ended here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driven {
+    Completed,
+    Failed,
+    Cancelled,
+    Stuck,
+    /// Released, to be taken up again by anyone when it is due.
+    Paused,
+    /// Another owner has it, or the store failed.
+    Lost,
+}
+
+impl Driven {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Stuck => "stuck",
+            Self::Paused => "paused",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// Drives one run. All calls come from the host's thread.
+#[derive(Debug)]
+pub struct RunDriver {
+    pub machine: Machine,
+    engine: Arc<Engine>,
+    ticket: Ticket,
+    /// A fixed instant given by a test or a sweep, instead of the clock.
+    clock: Option<Millis>,
+    /// What the commit in flight makes of the run.
+    ending: Option<Driven>,
+    held_until: Option<Millis>,
+    /// Out of these hands for good.
+    gone: bool,
+}
+
+impl RunDriver {
+    pub fn new(
+        engine: Arc<Engine>,
+        ticket: Ticket,
+        run: ClaimedRun,
+        clock: Option<Millis>,
+    ) -> Self {
+        let machine = Machine::new(run, engine.owner());
+        Self {
+            machine,
+            engine,
+            ticket,
+            clock,
+            ending: None,
+            held_until: None,
+            gone: false,
+        }
+    }
+
+    /// Goes on after a new claim of a run that was kept warm.
+    pub fn resume(&mut self, row: &RunRow, inbox: Vec<Message>, clock: Option<Millis>) {
+        self.clock = clock;
+        self.ending = None;
+        self.held_until = None;
+        self.machine.resume(row, inbox);
+    }
+
+    /// The instant that decisions use.
+    pub fn wall(&self) -> Millis {
+        self.clock.unwrap_or_else(|| self.engine.now())
+    }
+
+    /// The next thing to do; when there is none, what must be durable goes on its way.
+    pub fn turn(&mut self) -> Turn {
+        let turn = self.machine.turn(self.wall());
+        if turn == Turn::Idle {
+            self.settle();
+        }
+        turn
+    }
+
+    /// Accepts the message that the last turn offered.
+    pub fn accept(&mut self) -> Turn {
+        self.machine.accept(self.wall())
+    }
+
+    fn settle(&mut self) {
+        let hold = if self.clock.is_some() {
+            0
+        } else {
+            self.engine.hold()
+        };
+        match self.machine.next_commit(self.wall(), hold) {
+            Decision::Wait => {}
+            Decision::Hold { until } => {
+                if self.held_until != Some(until) {
+                    self.held_until = Some(until);
+                    self.engine.tick_at(self.ticket, until);
+                }
+            }
+            Decision::Commit(commit) => {
+                self.ending = match &commit.next {
+                    Next::Running => None,
+                    Next::Waiting { .. } => Some(Driven::Paused),
+                    Next::Stuck { .. } => Some(Driven::Stuck),
+                    Next::Finished { status } => Some(match status {
+                        Status::Completed => Driven::Completed,
+                        Status::Cancelled => Driven::Cancelled,
+                        _ => Driven::Failed,
+                    }),
+                };
+                if let Next::Waiting { ready_at, .. } = &commit.next {
+                    self.engine.expect_pause(self.ticket, *ready_at);
+                }
+                self.engine.pipeline().submit(self.ticket, *commit);
+            }
+        }
+    }
+
+    /// Takes in a commit's outcome. `Some` says that the run is out of these hands.
+    pub fn committed(&mut self, outcome: &CommitOutcome) -> Option<Driven> {
+        let driven = match self.machine.committed(outcome) {
+            AfterCommit::Driving => return None,
+            AfterCommit::Paused { due } => {
+                self.engine
+                    .paused(self.ticket, self.machine.journal_len(), due);
+                return Some(Driven::Paused);
+            }
+            AfterCommit::Ended => self.ending.take().unwrap_or(Driven::Stuck),
+            AfterCommit::Lost => Driven::Lost,
+        };
+        self.gone = true;
+        self.engine.ended(self.ticket, driven);
+        Some(driven)
+    }
+
+    /// The lease of that epoch is lost: nothing of this run may be written any more. False if the
+    /// run has left these hands already.
+    pub fn lost(&mut self, epoch: i64) -> bool {
+        if self.machine.facts().epoch != epoch || self.machine.is_paused() || self.gone {
+            return false;
+        }
+        self.gone = true;
+        self.machine.abandon();
+        self.engine.ended(self.ticket, Driven::Lost);
+        true
+    }
+
+    /// An instant that was waited for has come.
+    pub fn ticked(&mut self) {
+        self.held_until = None;
+    }
+}

@@ -1,0 +1,148 @@
+//! The queue to the host: what it must do next, in bulk, with one wake-up per batch.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use duramen_core::ids::{Millis, RunId};
+use duramen_core::journal::Entry;
+use duramen_core::run::RunRow;
+use duramen_core::store::{
+    ClaimedRun, CommitOutcome, Created, Delivered, Intervened, Message, Page, RunDetail, Schema,
+    StoreError,
+};
+
+use crate::sweep::SweepReport;
+
+/// A place among the runs that are driven here; never used twice.
+pub type Ticket = u64;
+
+/// Ties a reply to the call that asked for it.
+pub type Token = u64;
+
+/// Something for the host to do.
+#[derive(Debug)]
+// Replies are moved once, from the store's thread into the queue; boxing each would cost more.
+#[allow(clippy::large_enum_variant)]
+pub enum HostEvent {
+    /// Drive a claimed run from its journal.
+    Drive {
+        ticket: Ticket,
+        run: Box<ClaimedRun>,
+        clock: Option<Millis>,
+    },
+    /// Go on with a run that was paused here and kept warm.
+    Resume {
+        ticket: Ticket,
+        row: Box<RunRow>,
+        inbox: Vec<Message>,
+        clock: Option<Millis>,
+    },
+    /// Drop a paused run that was kept warm.
+    Evict { ticket: Ticket },
+    /// The commit in flight has ended.
+    Committed {
+        ticket: Ticket,
+        outcome: CommitOutcome,
+    },
+    /// The lease of that epoch is lost, or the store has failed for good: stop driving at once,
+    /// write nothing. A run that has left the host's hands meanwhile is not meant.
+    Lost {
+        ticket: Ticket,
+        epoch: i64,
+        error: Option<StoreError>,
+    },
+    Messages {
+        ticket: Ticket,
+        messages: Vec<Message>,
+    },
+    /// A deadline that the run is held for has come.
+    Tick { ticket: Ticket },
+    /// The budget is used up: start nothing fresh, release the run.
+    Yield { ticket: Ticket },
+    Reply {
+        token: Token,
+        reply: Result<Reply, StoreError>,
+    },
+}
+
+/// The outcome of a call.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // as above
+pub enum Reply {
+    Done,
+    /// A run was created and is driven here under this ticket, or existed.
+    Started {
+        created: Created,
+        ticket: Option<Ticket>,
+    },
+    Created(Vec<Created>),
+    Delivered(Vec<Delivered>),
+    Intervened(Vec<Intervened>),
+    Details(Vec<Option<RunDetail>>),
+    Entries(Vec<Entry>),
+    Page(Page),
+    Count(u64),
+    Schema(Schema),
+    /// Runs that were taken up to be driven here.
+    Taken(Vec<(RunId, Ticket)>),
+    Swept(SweepReport),
+}
+
+/// Called when the queue goes from empty to non-empty, from any thread.
+pub type WakeHost = Box<dyn Fn() + Send + Sync>;
+
+/// Events waiting for the host's loop.
+pub struct HostQueue {
+    events: Mutex<Vec<HostEvent>>,
+    wake: WakeHost,
+    /// When the oldest undrained event was pushed; 0 when there is none.
+    waiting_since: AtomicI64,
+}
+
+impl std::fmt::Debug for HostQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostQueue").finish_non_exhaustive()
+    }
+}
+
+impl HostQueue {
+    pub fn new(wake: WakeHost) -> Self {
+        Self {
+            events: Mutex::default(),
+            wake,
+            waiting_since: AtomicI64::new(0),
+        }
+    }
+
+    pub fn push(&self, event: HostEvent) {
+        self.push_all(std::iter::once(event));
+    }
+
+    pub fn push_all(&self, new: impl IntoIterator<Item = HostEvent>) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = events.is_empty();
+        events.extend(new);
+        let is_empty = events.is_empty();
+        drop(events);
+        if was_empty && !is_empty {
+            self.waiting_since
+                .store(crate::env::system_now(), Ordering::Relaxed);
+            (self.wake)();
+        }
+    }
+
+    /// Everything that waits, oldest first.
+    pub fn drain(&self) -> Vec<HostEvent> {
+        self.waiting_since.store(0, Ordering::Relaxed);
+        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// For how long the host has left events waiting, by the real clock: a loop that is blocked,
+    /// or a process that was stopped and goes on.
+    pub fn blocked_for(&self) -> Millis {
+        match self.waiting_since.load(Ordering::Relaxed) {
+            0 => 0,
+            since => crate::env::system_now() - since,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Group commit: while one batch is being made durable, the next gathers.
+//!
+//! Budget: a run's commit costs one push into this queue and one completion event; the store sees
+//! one call per batch. There is no artificial delay: a batch leaves when the host has gone through
+//! what it was woken for ([`Pipeline::flush`]), or when enough has gathered to keep the store busy.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use duramen_core::ids::Millis;
+use duramen_core::store::{CommitOutcome, RunCommit, Store, StoreError};
+
+use crate::env::Env;
+use crate::host::{HostEvent, HostQueue, Ticket};
+use crate::inline::on_completion;
+
+/// So many gathered commits leave without waiting for a flush.
+const EAGER: usize = 32;
+/// The most commits in one call of the store.
+const MOST: usize = 1_024;
+
+#[derive(Default)]
+struct Gathering {
+    waiting: Vec<(Ticket, RunCommit)>,
+    busy: bool,
+}
+
+/// The way of all run commits of one engine.
+pub struct Pipeline {
+    store: Arc<dyn Store>,
+    host: Arc<HostQueue>,
+    env: Arc<dyn Env>,
+    /// For how long a failing store is tried again: no longer than a lease lasts.
+    patience: Millis,
+    gathering: Mutex<Gathering>,
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").finish_non_exhaustive()
+    }
+}
+
+struct Batch {
+    tickets: Vec<Ticket>,
+    commits: Vec<RunCommit>,
+    since: Millis,
+    failures: u32,
+}
+
+impl Pipeline {
+    pub fn new(
+        store: Arc<dyn Store>,
+        host: Arc<HostQueue>,
+        env: Arc<dyn Env>,
+        patience: Millis,
+    ) -> Self {
+        Self {
+            store,
+            host,
+            env,
+            patience,
+            gathering: Mutex::default(),
+        }
+    }
+
+    /// Takes a commit; its outcome comes as [`HostEvent::Committed`] (or `Lost`).
+    pub fn submit(self: &Arc<Self>, ticket: Ticket, commit: RunCommit) {
+        let eager = {
+            let mut gathering = self.lock();
+            gathering.waiting.push((ticket, commit));
+            gathering.waiting.len() >= EAGER
+        };
+        if eager {
+            self.flush();
+        }
+    }
+
+    /// Sends what has gathered on its way, unless a batch is under way already.
+    pub fn flush(self: &Arc<Self>) {
+        let batch = {
+            let mut gathering = self.lock();
+            if gathering.busy || gathering.waiting.is_empty() {
+                return;
+            }
+            gathering.busy = true;
+            let most = gathering.waiting.len().min(MOST);
+            let rest = gathering.waiting.split_off(most);
+            let now = std::mem::replace(&mut gathering.waiting, rest);
+            let (tickets, commits) = now.into_iter().unzip();
+            Batch {
+                tickets,
+                commits,
+                since: self.env.now(),
+                failures: 0,
+            }
+        };
+        self.launch(batch);
+    }
+
+    fn launch(self: &Arc<Self>, batch: Batch) {
+        let pipeline = Arc::clone(self);
+        on_completion(self.store.commit(batch.commits.clone()), move |result| {
+            pipeline.landed(batch, result);
+        });
+    }
+
+    fn landed(self: &Arc<Self>, batch: Batch, result: Result<Vec<CommitOutcome>, StoreError>) {
+        match result {
+            Ok(outcomes) => {
+                self.host.push_all(
+                    batch
+                        .tickets
+                        .into_iter()
+                        .zip(outcomes)
+                        .map(|(ticket, outcome)| HostEvent::Committed { ticket, outcome }),
+                );
+            }
+            Err(error) if error.is_transient() && self.env.now() - batch.since < self.patience => {
+                return self.try_again(batch, &error);
+            }
+            Err(error) => {
+                tracing::error!(%error, runs = batch.tickets.len(), "the store failed to commit; these runs are given up here");
+                self.host
+                    .push_all(batch.tickets.into_iter().zip(&batch.commits).map(
+                        |(ticket, commit)| HostEvent::Lost {
+                            ticket,
+                            epoch: commit.epoch,
+                            error: Some(error.clone()),
+                        },
+                    ));
+            }
+        }
+        self.lock().busy = false;
+        self.flush();
+    }
+
+    /// If the failed call took place after all, the repetition is fenced off by the journal length.
+    fn try_again(self: &Arc<Self>, mut batch: Batch, error: &StoreError) {
+        batch.failures += 1;
+        let pause = Duration::from_millis(25 << batch.failures.min(6));
+        tracing::warn!(%error, ?pause, "the store failed to commit; trying again");
+        let pipeline = Arc::clone(self);
+        let sleep = self.env.sleep(pause);
+        self.env.spawn(Box::pin(async move {
+            sleep.await;
+            pipeline.launch(batch);
+        }));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Gathering> {
+        self.gathering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
