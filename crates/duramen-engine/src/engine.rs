@@ -38,6 +38,8 @@ pub struct Config {
     pub hold: Millis,
     /// How many paused runs are kept warm.
     pub warm: usize,
+    /// Others use the store too: closing the engine leaves it open.
+    pub shared_store: bool,
 }
 
 /// How the worker loop runs.
@@ -126,6 +128,10 @@ impl Engine {
 
     pub fn host(&self) -> &HostQueue {
         &self.host
+    }
+
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     pub const fn hold(&self) -> Millis {
@@ -221,11 +227,18 @@ impl Engine {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Stops the keeper and closes the store.
+    /// Stops the keeper and closes the store, unless others use it too.
     pub fn close(self: &Arc<Self>, token: Token) {
         self.closing.store(true, Ordering::Release);
         self.nudge();
-        self.call(token, self.store.close(), |()| Reply::Done);
+        if self.config.shared_store {
+            self.host.push(HostEvent::Reply {
+                token,
+                reply: Ok(Reply::Done),
+            });
+        } else {
+            self.call(token, self.store.close(), |()| Reply::Done);
+        }
     }
 
     /// Sends a store's answer to the host as a reply.

@@ -131,6 +131,11 @@ impl HostQueue {
         }
     }
 
+    /// Wakes the host although no event waits: something else does.
+    pub fn poke(&self) {
+        (self.wake)();
+    }
+
     /// Everything that waits, oldest first.
     pub fn drain(&self) -> Vec<HostEvent> {
         self.waiting_since.store(0, Ordering::Relaxed);

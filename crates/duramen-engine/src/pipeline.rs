@@ -4,6 +4,7 @@
 //! one call per batch. There is no artificial delay: a batch leaves when the host has gone through
 //! what it was woken for ([`Pipeline::flush`]), or when enough has gathered to keep the store busy.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ pub struct Pipeline {
     /// For how long a failing store is tried again: no longer than a lease lasts.
     patience: Millis,
     gathering: Mutex<Gathering>,
+    commits: AtomicU64,
+    batches: AtomicU64,
+    refused: AtomicU64,
 }
 
 impl std::fmt::Debug for Pipeline {
@@ -61,7 +65,25 @@ impl Pipeline {
             env,
             patience,
             gathering: Mutex::default(),
+            commits: AtomicU64::new(0),
+            batches: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
         }
+    }
+
+    /// Run commits that were answered so far.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    /// Calls of the store that were answered so far.
+    pub fn batches(&self) -> u64 {
+        self.batches.load(Ordering::Relaxed)
+    }
+
+    /// Late commits of a former owner: fenced off by the store, nothing written.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Takes a commit; its outcome comes as [`HostEvent::Committed`] (or `Lost`).
@@ -108,6 +130,14 @@ impl Pipeline {
     fn landed(self: &Arc<Self>, batch: Batch, result: Result<Vec<CommitOutcome>, StoreError>) {
         match result {
             Ok(outcomes) => {
+                self.batches.fetch_add(1, Ordering::Relaxed);
+                self.commits
+                    .fetch_add(outcomes.len() as u64, Ordering::Relaxed);
+                let refused = outcomes
+                    .iter()
+                    .filter(|outcome| **outcome == CommitOutcome::Fenced)
+                    .count();
+                self.refused.fetch_add(refused as u64, Ordering::Relaxed);
                 self.host.push_all(
                     batch
                         .tickets

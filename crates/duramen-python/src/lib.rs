@@ -1,10 +1,35 @@
 //! The extension module `duramen._native`: it converts values and wakes event loops, and decides nothing.
 
-use pyo3::prelude::*;
+mod codes;
+mod engine;
+mod pystore;
+mod reply;
+mod run;
+mod stores;
+mod wake;
+mod world;
+
+use pyo3::prelude::pymodule;
 
 #[pymodule]
 mod _native {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::engine::{Engine, StoreFailed};
+    #[pymodule_export]
+    use super::run::{Halted, InvalidIdError, Run};
+
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    /// The codes, under their own names.
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        for (name, code) in super::codes::ALL {
+            module.add(*name, *code)?;
+        }
+        Ok(())
+    }
 }

@@ -1,0 +1,548 @@
+//! `Engine`: the calls of a Python runtime, and the drain of what came back.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use duramen_core::ids::{Millis, RunId};
+use duramen_core::journal::{Entry, Kind};
+use duramen_core::run::Seed;
+use duramen_core::store::{
+    Cursor, Filter, Intervention, MessageKind, NewMessage, NewRun, Start, Store, WorkflowKey,
+};
+use duramen_engine::{
+    CLAIM_BYTES, Config, Driven, Engine as Core, HostEvent, HostQueue, Reply, RunDriver,
+    SweepOptions, TokioEnv,
+};
+use duramen_store_sqlite::SqliteStore;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use pythonize::depythonize;
+
+use crate::codes;
+use crate::pystore::PyStore;
+use crate::reply;
+use crate::run::Run;
+use crate::stores;
+use crate::{wake, world};
+
+/// `(run_id, workflow, version, input, start at, tags, memo, timeout)`
+type NewRunTuple = (
+    String,
+    String,
+    String,
+    Vec<u8>,
+    Option<Millis>,
+    Vec<String>,
+    Option<Vec<u8>>,
+    Option<Millis>,
+);
+/// `(run_id, message_id, kind, name, payload, fingerprint)`
+type MessageTuple = (String, String, String, String, Vec<u8>, Option<String>);
+
+#[pyclass(frozen, module = "duramen._native")]
+#[derive(Debug)]
+pub(crate) struct Engine {
+    core: Arc<Core>,
+    runs: Mutex<HashMap<u64, Py<Run>>>,
+    sqlite: Option<Arc<SqliteStore>>,
+    python_store: Option<Arc<PyStore>>,
+    applied: Vec<String>,
+}
+
+impl Engine {
+    fn runs(&self) -> MutexGuard<'_, HashMap<u64, Py<Run>>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get_run(&self, py: Python<'_>, ticket: u64) -> Option<Py<Run>> {
+        self.runs().get(&ticket).map(|run| run.clone_ref(py))
+    }
+
+    fn store(&self) -> &Arc<dyn Store> {
+        self.core.store()
+    }
+
+    /// One event for Python, or nothing if it concerns a run that has left these hands.
+    fn translate<'py>(
+        &self,
+        py: Python<'py>,
+        event: HostEvent,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let tuple = match event {
+            HostEvent::Drive { ticket, run, clock } => {
+                let tags = run.row.tags.clone();
+                let driver = RunDriver::new(Arc::clone(&self.core), ticket, *run, clock);
+                let run = Py::new(py, Run::new(driver, tags, ticket))?;
+                self.runs().insert(ticket, run.clone_ref(py));
+                (codes::EV_DRIVE, ticket, run).into_pyobject(py)?
+            }
+            HostEvent::Resume {
+                ticket,
+                row,
+                inbox,
+                clock,
+            } => {
+                let Some(run) = self.get_run(py, ticket) else {
+                    return Ok(None);
+                };
+                run.get().lock().resume(&row, inbox, clock);
+                return Ok(Some(
+                    (codes::EV_RESUME, ticket).into_pyobject(py)?.into_any(),
+                ));
+            }
+            HostEvent::Evict { ticket } => {
+                self.runs().remove(&ticket);
+                return Ok(Some(
+                    (codes::EV_EVICT, ticket).into_pyobject(py)?.into_any(),
+                ));
+            }
+            HostEvent::Committed { ticket, outcome } => {
+                let Some(run) = self.get_run(py, ticket) else {
+                    return Ok(None);
+                };
+                let driven = run.get().lock().committed(&outcome);
+                if driven.is_some_and(|driven| driven != Driven::Paused) {
+                    self.runs().remove(&ticket);
+                }
+                return advance(py, ticket, driven.map(Driven::name));
+            }
+            HostEvent::Lost {
+                ticket,
+                epoch,
+                error,
+            } => {
+                let Some(run) = self.get_run(py, ticket) else {
+                    return Ok(None);
+                };
+                if !run.get().lock().lost(epoch) {
+                    return Ok(None);
+                }
+                self.runs().remove(&ticket);
+                let error = error.as_ref().map(reply::error_pair);
+                (codes::EV_LOST, ticket, error).into_pyobject(py)?
+            }
+            HostEvent::Messages { ticket, messages } => {
+                return self.with_run(py, ticket, |driver| driver.machine.deliver(messages));
+            }
+            HostEvent::Tick { ticket } => {
+                return self.with_run(py, ticket, RunDriver::ticked);
+            }
+            HostEvent::Yield { ticket } => {
+                return self.with_run(py, ticket, |driver| driver.machine.yield_now());
+            }
+            HostEvent::Reply { token, reply } => {
+                let (value, error) = match reply {
+                    Ok(reply) => (reply::to_python(py, reply)?, None),
+                    Err(error) => (py.None().into_bound(py), Some(reply::error_pair(&error))),
+                };
+                return Ok(Some(
+                    (codes::EV_REPLY, token, value, error)
+                        .into_pyobject(py)?
+                        .into_any(),
+                ));
+            }
+        };
+        Ok(Some(tuple.into_any()))
+    }
+
+    fn with_run<'py>(
+        &self,
+        py: Python<'py>,
+        ticket: u64,
+        act: impl FnOnce(&mut RunDriver),
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(run) = self.get_run(py, ticket) else {
+            return Ok(None);
+        };
+        {
+            let mut driver = run.get().lock();
+            if !driver.machine.is_driving() {
+                return Ok(None);
+            }
+            act(&mut driver);
+        }
+        advance(py, ticket, None)
+    }
+
+    fn intervene(&self, token: u64, intervention: Intervention) {
+        self.core.call(
+            token,
+            self.store().intervene(vec![intervention]),
+            Reply::Intervened,
+        );
+    }
+}
+
+fn advance<'py>(
+    py: Python<'py>,
+    ticket: u64,
+    driven: Option<&'static str>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    Ok(Some(
+        (codes::EV_ADVANCE, ticket, driven)
+            .into_pyobject(py)?
+            .into_any(),
+    ))
+}
+
+/// A run's secret seed, from the operating system.
+fn seed() -> PyResult<Seed> {
+    let mut seed = Seed::default();
+    getrandom::fill(&mut seed).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+    Ok(seed)
+}
+
+fn new_run(run: NewRunTuple) -> PyResult<NewRun> {
+    let (run_id, workflow, version, input, at, tags, memo, timeout) = run;
+    Ok(NewRun {
+        run_id: run_id.into(),
+        workflow,
+        version,
+        input: input.into(),
+        start: Start::Queued { at },
+        tags,
+        memo: memo.map(Bytes::from),
+        timeout,
+        seed: seed()?,
+        now: None,
+    })
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (scheme, location, *, owner, lease, hold, warm, wake_fd, wake, options, store = None))]
+    #[allow(clippy::too_many_arguments)] // keyword arguments of one constructor
+    fn new(
+        py: Python<'_>,
+        scheme: &str,
+        location: &str,
+        owner: String,
+        lease: Millis,
+        hold: Millis,
+        warm: usize,
+        wake_fd: Option<i32>,
+        wake: Option<Py<PyAny>>,
+        options: &Bound<'_, PyDict>,
+        store: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let handle = world::handle()?;
+        let waker = match (wake_fd, wake) {
+            (Some(fd), _) => wake::by_descriptor(fd)?,
+            (None, Some(callable)) => wake::by_callable(callable),
+            (None, None) => {
+                return Err(PyValueError::new_err("wake_fd or wake must be given"));
+            }
+        };
+        let host = Arc::new(HostQueue::new(waker));
+        let (core_store, sqlite, python_store, applied, shared) = if store.is_some() {
+            let adapter = Arc::new(PyStore::new(Arc::clone(&host)));
+            (
+                Arc::clone(&adapter) as Arc<dyn Store>,
+                None,
+                Some(adapter),
+                Vec::new(),
+                false,
+            )
+        } else {
+            match stores::open(py, scheme, location, options)? {
+                Ok(opened) => (
+                    opened.store,
+                    opened.sqlite,
+                    None,
+                    opened.applied,
+                    opened.shared,
+                ),
+                Err(error) => {
+                    return Err(StoreFailed::new_err(reply::error_pair(&error)));
+                }
+            }
+        };
+        let config = Config {
+            owner,
+            lease,
+            hold,
+            warm,
+            shared_store: shared,
+        };
+        let core = Core::new(core_store, Arc::new(TokioEnv::new(handle)), host, config);
+        Ok(Self {
+            core,
+            runs: Mutex::default(),
+            sqlite,
+            python_store,
+            applied,
+        })
+    }
+
+    /// Names of the migrations that opening the store applied.
+    fn applied_on_open(&self) -> Vec<String> {
+        self.applied.clone()
+    }
+
+    fn register(&self, workflows: Vec<(String, String)>) {
+        self.core.register(
+            workflows
+                .into_iter()
+                .map(|(name, version)| WorkflowKey { name, version })
+                .collect(),
+        );
+    }
+
+    fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let list = PyList::empty(py);
+        for event in self.core.host().drain() {
+            if let Some(tuple) = self.translate(py, event)? {
+                list.append(tuple)?;
+            }
+        }
+        if let Some(store) = &self.python_store {
+            for request in store.requests() {
+                let (id, method, arguments) = request.into_python(py)?;
+                list.append((codes::EV_STORE, id, method, arguments))?;
+            }
+        }
+        Ok(list)
+    }
+
+    fn flush(&self) {
+        self.core.pipeline().flush();
+    }
+
+    fn now(&self) -> Millis {
+        self.core.now()
+    }
+
+    fn owner(&self) -> &str {
+        self.core.owner()
+    }
+
+    fn active(&self) -> usize {
+        self.core.active()
+    }
+
+    fn stats(&self) -> HashMap<&'static str, u64> {
+        let counters = self.core.counters();
+        let mut stats = HashMap::from([
+            ("claims", counters.claims.load(Ordering::Relaxed)),
+            ("claimed", counters.claimed.load(Ordering::Relaxed)),
+            ("lost", counters.lost.load(Ordering::Relaxed)),
+            ("heartbeats", counters.heartbeats.load(Ordering::Relaxed)),
+            ("commits", self.core.pipeline().commits()),
+            ("batches", self.core.pipeline().batches()),
+            ("refused", self.core.pipeline().refused()),
+        ]);
+        if let Some(sqlite) = &self.sqlite {
+            stats.insert("transactions", sqlite.stats().transactions);
+        }
+        stats
+    }
+
+    fn migrate(&self, token: u64) {
+        self.core.call(token, self.store().migrate(), Reply::Schema);
+    }
+
+    fn schema(&self, token: u64) {
+        self.core.call(token, self.store().schema(), Reply::Schema);
+    }
+
+    #[pyo3(signature = (token, run_id, workflow, version, input, tags, memo, timeout))]
+    #[allow(clippy::too_many_arguments)] // the columns of one new run
+    fn start(
+        &self,
+        token: u64,
+        run_id: String,
+        workflow: String,
+        version: String,
+        input: Vec<u8>,
+        tags: Vec<String>,
+        memo: Option<Vec<u8>>,
+        timeout: Option<Millis>,
+    ) -> PyResult<()> {
+        let run = new_run((run_id, workflow, version, input, None, tags, memo, timeout))?;
+        self.core.start(token, run);
+        Ok(())
+    }
+
+    fn create(&self, token: u64, runs: Vec<NewRunTuple>) -> PyResult<()> {
+        let runs = runs.into_iter().map(new_run).collect::<PyResult<_>>()?;
+        self.core.create(token, runs);
+        Ok(())
+    }
+
+    #[pyo3(signature = (token, run_id, now))]
+    fn take(&self, token: u64, run_id: String, now: Option<Millis>) {
+        self.core.take(token, run_id.into(), now);
+    }
+
+    fn deliver(&self, token: u64, messages: Vec<MessageTuple>) -> PyResult<()> {
+        let messages = messages
+            .into_iter()
+            .map(|(run_id, message_id, kind, name, payload, fingerprint)| {
+                let kind = match kind.as_str() {
+                    "event" => MessageKind::Event,
+                    "approval" => MessageKind::Approval,
+                    "cancel" => MessageKind::Cancel,
+                    other => {
+                        return Err(PyValueError::new_err(format!(
+                            "unknown message kind {other:?}"
+                        )));
+                    }
+                };
+                Ok(NewMessage {
+                    run_id: run_id.into(),
+                    message_id,
+                    kind,
+                    name,
+                    payload: payload.into(),
+                    fingerprint,
+                    now: None,
+                })
+            })
+            .collect::<PyResult<_>>()?;
+        self.core.deliver(token, messages);
+        Ok(())
+    }
+
+    fn terminate(&self, token: u64, run_id: String, reason: Vec<u8>) {
+        let entry = Entry::new(
+            Kind::RunTerminated,
+            "".into(),
+            reason.into(),
+            self.core.now(),
+        );
+        self.intervene(
+            token,
+            Intervention::Terminate {
+                run_id: run_id.into(),
+                entry,
+            },
+        );
+    }
+
+    fn reopen(&self, token: u64, run_id: String) {
+        self.core.reopen(token, run_id.into());
+    }
+
+    fn delete(&self, token: u64, run_id: String, force: bool) {
+        self.intervene(
+            token,
+            Intervention::Delete {
+                run_id: run_id.into(),
+                force,
+            },
+        );
+    }
+
+    fn get(&self, token: u64, run_ids: Vec<String>) {
+        let run_ids: Vec<RunId> = run_ids.into_iter().map(RunId::from).collect();
+        self.core
+            .call(token, self.store().get(run_ids), Reply::Details);
+    }
+
+    fn load(&self, token: u64, run_id: String, start: u64, limit: u32) {
+        self.core.call(
+            token,
+            self.store().load(run_id.into(), start, limit),
+            Reply::Entries,
+        );
+    }
+
+    #[pyo3(signature = (token, filter, limit, cursor))]
+    fn list(
+        &self,
+        token: u64,
+        filter: &Bound<'_, PyAny>,
+        limit: u32,
+        cursor: Option<(Millis, String)>,
+    ) -> PyResult<()> {
+        let filter: Filter = depythonize(filter)?;
+        let cursor = cursor.map(|(created_at, run_id)| Cursor {
+            created_at,
+            run_id: run_id.into(),
+        });
+        self.core
+            .call(token, self.store().list(filter, limit, cursor), Reply::Page);
+        Ok(())
+    }
+
+    fn count(&self, token: u64, filter: &Bound<'_, PyAny>) -> PyResult<()> {
+        let filter: Filter = depythonize(filter)?;
+        self.core
+            .call(token, self.store().count(filter), Reply::Count);
+        Ok(())
+    }
+
+    fn sweep(&self, token: u64, options: &Bound<'_, PyDict>) -> PyResult<()> {
+        let number = |name: &str| -> PyResult<Option<i64>> {
+            options
+                .get_item(name)?
+                .filter(|value| !value.is_none())
+                .map(|value| value.extract())
+                .transpose()
+        };
+        let most = |name: &str, otherwise: usize| -> PyResult<usize> {
+            Ok(number(name)?.map_or(otherwise, |most| usize::try_from(most).unwrap_or(0)))
+        };
+        self.core.sweep(
+            token,
+            SweepOptions {
+                limit: most("limit", usize::MAX)?,
+                max_recovered: most("max_recovered", 25)?,
+                max_timers: most("max_timers", 25)?,
+                max_queued: most("max_queued", 25)?,
+                deadline: number("deadline")?,
+                min_remaining: number("min_remaining")?.unwrap_or(1_000),
+                now: number("now")?,
+                max_bytes: number("max_bytes")?
+                    .map_or(Some(CLAIM_BYTES), |most| u64::try_from(most).ok()),
+            },
+        );
+        Ok(())
+    }
+
+    fn work(&self, concurrency: usize, poll_min: Millis, poll_max: Millis) {
+        self.core.work(concurrency, poll_min, poll_max);
+    }
+
+    fn stop_work(&self) {
+        self.core.stop_work();
+    }
+
+    fn yield_all(&self) {
+        self.core.yield_all();
+    }
+
+    fn nudge(&self) {
+        self.core.nudge();
+    }
+
+    fn close(&self, token: u64) {
+        self.core.close(token);
+    }
+
+    /// The answer of a store written in Python to the request that `drain` brought.
+    #[pyo3(signature = (request, value, error))]
+    fn answer(
+        &self,
+        request: u64,
+        value: &Bound<'_, PyAny>,
+        error: Option<(String, String)>,
+    ) -> PyResult<()> {
+        let store = self
+            .python_store
+            .as_ref()
+            .ok_or_else(|| PyValueError::new_err("this engine's store is not written in Python"))?;
+        store.answer(
+            request,
+            value,
+            error.map(|(kind, reason)| reply::error_from_pair(&kind, reason)),
+        );
+        Ok(())
+    }
+}
+
+pyo3::create_exception!(duramen._native, StoreFailed, pyo3::exceptions::PyException);

@@ -1,0 +1,216 @@
+//! A store written in Python, seen by the engine as any other.
+//!
+//! Its methods are coroutines that run on the host's loop: a request goes there through `drain`, its
+//! answer comes back through `Engine.answer`. No user code runs on an engine thread. Arguments and
+//! answers cross as plain dicts and lists, by the serde names of `duramen-core`'s types.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use duramen_core::ids::RunId;
+use duramen_core::journal::Entry;
+use duramen_core::store::{
+    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Filter, Heartbeat, Intervened,
+    Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit, RunDetail, Schema, Store,
+    StoreError, StoreFuture, WorkflowKey,
+};
+use duramen_engine::HostQueue;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use pythonize::{depythonize, pythonize};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
+
+type Convert = Box<dyn for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyTuple>> + Send>;
+type Resolve = Box<dyn for<'py> FnOnce(Result<&Bound<'py, PyAny>, StoreError>) + Send>;
+
+/// A request on its way to Python.
+pub(crate) struct Request {
+    id: u64,
+    method: &'static str,
+    arguments: Convert,
+}
+
+impl Request {
+    pub(crate) fn into_python(
+        self,
+        py: Python<'_>,
+    ) -> PyResult<(u64, &'static str, Bound<'_, PyTuple>)> {
+        Ok((self.id, self.method, (self.arguments)(py)?))
+    }
+}
+
+#[derive(Default)]
+struct Traffic {
+    next: u64,
+    outgoing: Vec<Request>,
+    waiting: BTreeMap<u64, Resolve>,
+    closed: bool,
+}
+
+/// See the module's head.
+pub(crate) struct PyStore {
+    host: Arc<HostQueue>,
+    traffic: Mutex<Traffic>,
+}
+
+impl std::fmt::Debug for PyStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PyStore").finish_non_exhaustive()
+    }
+}
+
+impl PyStore {
+    pub(crate) fn new(host: Arc<HostQueue>) -> Self {
+        Self {
+            host,
+            traffic: Mutex::default(),
+        }
+    }
+
+    fn traffic(&self) -> std::sync::MutexGuard<'_, Traffic> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests that Python has not seen yet.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        std::mem::take(&mut self.traffic().outgoing)
+    }
+
+    pub(crate) fn answer(&self, request: u64, value: &Bound<'_, PyAny>, error: Option<StoreError>) {
+        let waiting = self.traffic().waiting.remove(&request);
+        if let Some(resolve) = waiting {
+            resolve(error.map_or(Ok(value), Err));
+        }
+    }
+
+    fn ask<A, T>(&self, method: &'static str, arguments: A) -> StoreFuture<T>
+    where
+        A: IntoArguments + Send + 'static,
+        T: DeserializeOwned + Send + 'static,
+    {
+        let (send, receive) = oneshot::channel::<Result<T, StoreError>>();
+        {
+            let mut traffic = self.traffic();
+            if traffic.closed {
+                return Box::pin(async { Err(StoreError::Closed) });
+            }
+            let id = traffic.next;
+            traffic.next += 1;
+            traffic.outgoing.push(Request {
+                id,
+                method,
+                arguments: Box::new(move |py| arguments.into_arguments(py)),
+            });
+            traffic.waiting.insert(
+                id,
+                Box::new(move |answer| {
+                    let result = answer.and_then(|value| {
+                        depythonize::<T>(value).map_err(|error| StoreError::Invalid {
+                            reason: format!(
+                                "the store's {method}() answered in a wrong form: {error}"
+                            ),
+                        })
+                    });
+                    drop(send.send(result));
+                }),
+            );
+            traffic.closed = method == "close";
+        }
+        self.host.poke();
+        Box::pin(async move { receive.await.unwrap_or(Err(StoreError::Closed)) })
+    }
+}
+
+/// Arguments of a store method as a tuple of plain values.
+trait IntoArguments {
+    fn into_arguments(self, py: Python<'_>) -> PyResult<Bound<'_, PyTuple>>;
+}
+
+impl IntoArguments for () {
+    fn into_arguments(self, py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+        Ok(PyTuple::empty(py))
+    }
+}
+
+impl<A: Serialize> IntoArguments for (A,) {
+    fn into_arguments(self, py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+        PyTuple::new(py, [pythonize(py, &self.0)?])
+    }
+}
+
+impl<A: Serialize, B: Serialize, C: Serialize> IntoArguments for (A, B, C) {
+    fn into_arguments(self, py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+        PyTuple::new(
+            py,
+            [
+                pythonize(py, &self.0)?,
+                pythonize(py, &self.1)?,
+                pythonize(py, &self.2)?,
+            ],
+        )
+    }
+}
+
+impl Store for PyStore {
+    fn migrate(&self) -> StoreFuture<Schema> {
+        self.ask("migrate", ())
+    }
+
+    fn schema(&self) -> StoreFuture<Schema> {
+        self.ask("schema", ())
+    }
+
+    fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
+        self.ask("create", (batch,))
+    }
+
+    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        self.ask("claim", (claim,))
+    }
+
+    fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
+        self.ask("commit", (batch,))
+    }
+
+    fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
+        self.ask("heartbeat", (beat,))
+    }
+
+    fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
+        self.ask("unread", (owner,))
+    }
+
+    fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
+        self.ask("deliver", (batch,))
+    }
+
+    fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
+        self.ask("intervene", (batch,))
+    }
+
+    fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
+        self.ask("get", (run_ids,))
+    }
+
+    fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
+        self.ask("load", (run_id, from, limit))
+    }
+
+    fn list(&self, filter: Filter, limit: u32, cursor: Option<Cursor>) -> StoreFuture<Page> {
+        self.ask("list", (filter, limit, cursor))
+    }
+
+    fn count(&self, filter: Filter) -> StoreFuture<u64> {
+        self.ask("count", (filter,))
+    }
+
+    fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
+        self.ask("next_due", (workflows,))
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.ask("close", ())
+    }
+}

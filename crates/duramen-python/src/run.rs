@@ -1,0 +1,314 @@
+//! `Run`: one run in the hands of a Python event loop.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use duramen_core::derive::ValueKind;
+use duramen_core::ids::Millis;
+use duramen_core::machine::op::Checkpoint;
+use duramen_core::machine::{Ending, Halt, Outcome, Requested, Turn};
+use duramen_core::primitives::step::StepOutcome;
+use duramen_core::primitives::timer::TimerStem;
+use duramen_core::retry::{Backoff, RetryPolicy};
+use duramen_engine::RunDriver;
+use pyo3::create_exception;
+use pyo3::exceptions::{PyBaseException, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use crate::codes;
+
+create_exception!(duramen._native, Halted, PyBaseException);
+create_exception!(duramen._native, InvalidIdError, PyValueError);
+
+/// `(attempts, backoff, base, cap, jitter)`
+type Retry = (u32, u8, Millis, Millis, bool);
+
+#[pyclass(frozen, module = "duramen._native")]
+#[derive(Debug)]
+#[allow(clippy::struct_field_names)] // `run_id` is its name in Python
+pub(crate) struct Run {
+    pub(crate) driver: Mutex<RunDriver>,
+    #[pyo3(get)]
+    run_id: String,
+    #[pyo3(get)]
+    workflow: String,
+    #[pyo3(get)]
+    version: String,
+    #[pyo3(get)]
+    created_at: Millis,
+    #[pyo3(get)]
+    started_at: Millis,
+    #[pyo3(get)]
+    deadline: Option<Millis>,
+    #[pyo3(get)]
+    tags: Vec<String>,
+    #[pyo3(get)]
+    ticket: u64,
+}
+
+impl Run {
+    pub(crate) fn new(driver: RunDriver, tags: Vec<String>, ticket: u64) -> Self {
+        let facts = driver.machine.facts().clone();
+        Self {
+            driver: Mutex::new(driver),
+            run_id: facts.run_id.to_string(),
+            workflow: facts.workflow,
+            version: facts.version,
+            created_at: facts.created_at,
+            started_at: facts.started_at,
+            deadline: facts.deadline,
+            tags,
+            ticket,
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, RunDriver> {
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) fn halted(halt: Halt) -> PyErr {
+    match halt {
+        Halt::InvalidId(error) => InvalidIdError::new_err(error.to_string()),
+        Halt::Diverged(_) | Halt::Gone => Halted::new_err(halt.to_string()),
+    }
+}
+
+fn bytes_of(payload: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(payload)
+}
+
+fn turn_to_python(py: Python<'_>, turn: Turn) -> PyResult<Option<Bound<'_, PyTuple>>> {
+    let tuple = match turn {
+        Turn::Deliver { slot, outcome, at } => {
+            let (code, payload) = match outcome {
+                Outcome::StepCompleted(payload) => (codes::O_COMPLETED, payload),
+                Outcome::StepFailed(payload) => (codes::O_FAILED, Some(payload)),
+                Outcome::Fired => (codes::O_FIRED, None),
+                Outcome::Received(payload) => (codes::O_RECEIVED, payload),
+                Outcome::TimedOut => (codes::O_TIMED_OUT, None),
+            };
+            let payload = payload.map(|payload| PyBytes::new(py, &payload));
+            (codes::T_DELIVER, slot, code, payload, at).into_pyobject(py)?
+        }
+        Turn::Offer { slot, message } => {
+            (codes::T_OFFER, slot, PyBytes::new(py, &message.payload)).into_pyobject(py)?
+        }
+        Turn::Start { slot, op, attempt } => {
+            (codes::T_START, slot, &*op, attempt).into_pyobject(py)?
+        }
+        Turn::Cancel { reason, at } => {
+            (codes::T_CANCEL, PyBytes::new(py, &reason), at).into_pyobject(py)?
+        }
+        Turn::TimeOut { at } => (codes::T_TIMEOUT, at).into_pyobject(py)?,
+        Turn::Idle => return Ok(None),
+    };
+    Ok(Some(tuple))
+}
+
+#[pymethods]
+impl Run {
+    #[getter]
+    fn input<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.lock().machine.input())
+    }
+
+    #[getter]
+    fn epoch(&self) -> i64 {
+        self.lock().machine.facts().epoch
+    }
+
+    #[pyo3(signature = (id, retry, lazy, alone))]
+    fn step<'py>(
+        &self,
+        py: Python<'py>,
+        id: &str,
+        retry: Option<Retry>,
+        lazy: bool,
+        alone: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let retry = retry.map_or(
+            RetryPolicy::NEVER,
+            |(attempts, backoff, base, cap, jitter)| RetryPolicy {
+                attempts,
+                backoff: match backoff {
+                    0 => Backoff::Constant,
+                    1 => Backoff::Linear,
+                    _ => Backoff::Exponential,
+                },
+                base,
+                cap,
+                jitter,
+            },
+        );
+        let checkpoint = if lazy {
+            Checkpoint::Lazy
+        } else {
+            Checkpoint::Durable
+        };
+        let requested = self
+            .lock()
+            .machine
+            .request_step(id, retry, checkpoint, alone)
+            .map_err(halted)?;
+        match requested {
+            Requested::Pending(slot) => Ok(slot.into_pyobject(py)?.into_any()),
+            Requested::Ready { outcome, at } => {
+                let (ok, payload) = match outcome {
+                    Outcome::StepCompleted(payload) => (true, payload.unwrap_or_default()),
+                    Outcome::StepFailed(payload) => (false, payload),
+                    Outcome::Fired | Outcome::Received(_) | Outcome::TimedOut => {
+                        (false, Bytes::new())
+                    }
+                };
+                Ok((ok, PyBytes::new(py, &payload), at)
+                    .into_pyobject(py)?
+                    .into_any())
+            }
+        }
+    }
+
+    fn timer(&self, stem: u8, deadline: Millis) -> PyResult<u32> {
+        let stem = if stem == 0 {
+            TimerStem::Sleep
+        } else {
+            TimerStem::Timer
+        };
+        self.lock()
+            .machine
+            .request_timer(stem, deadline)
+            .map_err(halted)
+    }
+
+    #[pyo3(signature = (name, id, deadline))]
+    fn event(&self, name: &str, id: Option<&str>, deadline: Option<Millis>) -> PyResult<u32> {
+        self.lock()
+            .machine
+            .request_event(name, id, deadline)
+            .map_err(halted)
+    }
+
+    #[pyo3(signature = (id, request, deadline))]
+    fn approval(
+        &self,
+        id: Option<&str>,
+        request: &[u8],
+        deadline: Option<Millis>,
+    ) -> PyResult<(u32, String)> {
+        self.lock()
+            .machine
+            .request_approval(id, bytes_of(request), deadline)
+            .map(|(slot, id)| (slot, id.to_string()))
+            .map_err(halted)
+    }
+
+    fn value<'py>(&self, py: Python<'py>, kind: u8) -> PyResult<Bound<'py, PyBytes>> {
+        let kind = match kind {
+            0 => ValueKind::Now,
+            1 => ValueKind::Uuid,
+            _ => ValueKind::Random,
+        };
+        let value = self.lock().machine.request_value(kind).map_err(halted)?;
+        Ok(PyBytes::new(py, &value))
+    }
+
+    fn last_op(&self) -> String {
+        self.lock().machine.last_op().to_string()
+    }
+
+    fn cancel_op(&self, slot: u32) -> bool {
+        self.lock().machine.cancel_op(slot)
+    }
+
+    fn turn<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let turn = self.lock().turn();
+        turn_to_python(py, turn)
+    }
+
+    fn accept<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let turn = self.lock().accept();
+        turn_to_python(py, turn)
+    }
+
+    fn refuse(&self, reason: String) {
+        self.lock().machine.refuse(reason);
+    }
+
+    fn step_ok(&self, slot: u32, payload: &[u8]) {
+        self.lock()
+            .machine
+            .step_done(slot, StepOutcome::Succeeded(bytes_of(payload)));
+    }
+
+    fn step_failed(&self, slot: u32, error: &[u8], retryable: bool) {
+        let error = bytes_of(error);
+        self.lock()
+            .machine
+            .step_done(slot, StepOutcome::Failed { error, retryable });
+    }
+
+    #[pyo3(signature = (kind, payload, op))]
+    fn finish(&self, kind: u8, payload: &[u8], op: Option<String>) -> PyResult<()> {
+        let payload = bytes_of(payload);
+        let ending = match kind {
+            0 => Ending::Completed(payload),
+            1 => Ending::Failed { error: payload, op },
+            _ => Ending::Cancelled(payload),
+        };
+        let mut driver = self.lock();
+        let wall = driver.wall();
+        driver.machine.finish(ending, wall).map_err(halted)
+    }
+
+    fn set_state(&self, state: &[u8]) {
+        self.lock().machine.set_state(bytes_of(state));
+    }
+
+    fn yield_now(&self) {
+        self.lock().machine.yield_now();
+    }
+
+    fn abandon(&self) {
+        self.lock().machine.abandon();
+    }
+
+    fn now(&self) -> Millis {
+        self.lock().machine.now()
+    }
+
+    fn wall(&self) -> Millis {
+        self.lock().wall()
+    }
+
+    fn journal_len(&self) -> u64 {
+        self.lock().machine.journal_len()
+    }
+
+    #[getter]
+    fn replaying(&self) -> bool {
+        self.lock().machine.is_replaying()
+    }
+
+    #[getter]
+    fn driving(&self) -> bool {
+        self.lock().machine.is_driving()
+    }
+
+    #[getter]
+    fn cancelled(&self) -> bool {
+        self.lock().machine.was_cancelled()
+    }
+
+    #[getter]
+    fn timed_out(&self) -> bool {
+        self.lock().machine.was_timed_out()
+    }
+
+    fn divergence(&self) -> Option<String> {
+        self.lock()
+            .machine
+            .divergence()
+            .map(std::string::ToString::to_string)
+    }
+}
