@@ -133,7 +133,14 @@ impl RunDriver {
     /// Takes in a commit's outcome. `Some` says that the run is out of these hands.
     pub fn committed(&mut self, outcome: &CommitOutcome) -> Option<Driven> {
         let driven = match self.machine.committed(outcome) {
-            AfterCommit::Driving => return None,
+            AfterCommit::Driving => {
+                // The handler has ended or was parked while this commit was under way: its last
+                // commit is due now, and the host has no reason left to call again.
+                if !self.machine.is_driving() {
+                    self.settle();
+                }
+                return None;
+            }
             AfterCommit::Paused { due } => {
                 self.engine
                     .paused(self.ticket, self.machine.journal_len(), due);
