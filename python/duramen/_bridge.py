@@ -1,0 +1,133 @@
+"""The one place where Python meets the Rust engine.
+
+Nothing else in the package imports `duramen._native`: what it calls its errors, its codes and its classes is
+translated here, so a change over there is met by a change in this file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._native import (
+    EV_ADVANCE,
+    EV_DRIVE,
+    EV_EVICT,
+    EV_LOST,
+    EV_REPLY,
+    EV_RESUME,
+    O_COMPLETED,
+    O_FAILED,
+    O_FIRED,
+    O_RECEIVED,
+    O_TIMED_OUT,
+    T_CANCEL,
+    T_DELIVER,
+    T_OFFER,
+    T_START,
+    T_TIMEOUT,
+    Engine,
+    Halted,
+    InvalidIdError,
+    Run,
+)
+from ._native import __version__ as native_version
+from .errors import (
+    DuramenError,
+    ForkedProcess,
+    InvalidArgument,
+    InvalidId,
+    StoreClosed,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreNewer,
+    StoreReadOnly,
+    StoreUnavailable,
+    StoreUnmigrated,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "BACKOFF_CODES",
+    "EV_ADVANCE",
+    "EV_DRIVE",
+    "EV_EVICT",
+    "EV_LOST",
+    "EV_REPLY",
+    "EV_RESUME",
+    "FINISH_CANCELLED",
+    "FINISH_COMPLETED",
+    "FINISH_FAILED",
+    "O_COMPLETED",
+    "O_FAILED",
+    "O_FIRED",
+    "O_RECEIVED",
+    "O_TIMED_OUT",
+    "TIMER_LOOP",
+    "TIMER_SLEEP",
+    "T_CANCEL",
+    "T_DELIVER",
+    "T_OFFER",
+    "T_START",
+    "T_TIMEOUT",
+    "VALUE_NOW",
+    "VALUE_RANDOM",
+    "VALUE_UUID",
+    "Engine",
+    "Halted",
+    "InvalidIdError",
+    "Run",
+    "invalid_id",
+    "native_error",
+    "native_version",
+]
+
+BACKOFF_CODES: Mapping[str, int] = {"constant": 0, "linear": 1, "exponential": 2}
+"""How `Run.step` wants the shape of a back-off."""
+
+TIMER_SLEEP, TIMER_LOOP = 0, 1
+"""Who asks `Run.timer`: `ctx.sleep` and `ctx.sleep_until`, or the handler's own event loop."""
+
+VALUE_NOW, VALUE_UUID, VALUE_RANDOM = 0, 1, 2
+"""What `Run.value` is asked for."""
+
+FINISH_COMPLETED, FINISH_FAILED, FINISH_CANCELLED = 0, 1, 2
+"""What `Run.finish` is told."""
+
+_ERRORS: Mapping[str, type[DuramenError]] = {
+    "unavailable": StoreUnavailable,
+    "locked": StoreLocked,
+    "read_only": StoreReadOnly,
+    "full": StoreFull,
+    "corrupt": StoreCorrupt,
+    "unmigrated": StoreUnmigrated,
+    "newer": StoreNewer,
+    "invalid": InvalidArgument,
+    "closed": StoreClosed,
+    "forked": ForkedProcess,
+}
+
+
+def native_error(error: tuple[str, str]) -> DuramenError:
+    """Make the exception of a (kind, message) pair, as replies of the engine carry it.
+
+    A kind that this version does not know is a plain `StoreError`, with the kind in its text.
+
+    >>> native_error(("full", "database or disk is full"))
+    StoreFull('database or disk is full')
+    >>> native_error(("fenced", "the lease is another's"))
+    StoreError("fenced: the lease is another's")
+    """
+    kind, message = error
+    cls = _ERRORS.get(kind)
+    if cls is not None:
+        return cls(message)
+    return StoreError(message if kind == "other" else f"{kind}: {message}")
+
+
+def invalid_id(error: InvalidIdError) -> InvalidId:
+    """Make the public exception of an id that the engine refused."""
+    return InvalidId(str(error))

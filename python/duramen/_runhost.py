@@ -1,0 +1,585 @@
+"""Drives one run: its handler on its own event loop, the engine's machine, and its steps on the host's loop."""
+
+# The host of a run drives its loop from the inside, as that loop's documentation says.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import logging
+from asyncio import CancelledError, Future, Task
+from contextvars import Context as ContextVars
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
+
+from ._bridge import (
+    FINISH_CANCELLED,
+    FINISH_COMPLETED,
+    FINISH_FAILED,
+    O_COMPLETED,
+    O_FAILED,
+    O_RECEIVED,
+    T_CANCEL,
+    T_DELIVER,
+    T_OFFER,
+    T_START,
+    T_TIMEOUT,
+    TIMER_LOOP,
+    Halted,
+    Run,
+)
+from ._context import Context
+from ._loop import RunLoop, RunTimer
+from ._payloads import Decision, dump_failure, failed_operation, load_decision, load_reason, step_failure
+from ._retry import is_retryable
+from ._serial import round_trip
+from ._step import current_context, current_step
+from ._stepper import StepJob
+from .errors import DeserializationError, RunEvicted, RunTimedOut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ._retry import Retry
+    from ._serial import Serializer
+    from ._step import StepPlan
+    from ._stepper import Stepper
+    from ._workflow import WorkflowDef
+
+__all__ = ["RunHost", "Services"]
+
+_SLICE = 10_000
+"""Callbacks that a handler may run before the program's own loop has its turn."""
+
+_SPINNING = 100
+"""Slices in a row after which a handler is said to spin."""
+
+
+def _ignore(*_: object) -> None:
+    """Stands for a service that nobody wants."""
+
+
+@dataclass(slots=True)
+class Services:
+    """What a `RunHost` needs of its runtime; shared by all its hosts, or made anew for a budget of their own."""
+
+    stepper: Stepper
+    serializer: Serializer
+    touched: Callable[[RunHost], object]
+    """Called when step outcomes came in: advance that host in a callback of the host's loop, then flush."""
+    emit: Callable[[str, str, Any], object] = _ignore
+    """Takes live events: run id, name, value."""
+    context: ContextVars = field(default_factory=copy_context)
+    """The context variables that handlers and steps start from."""
+    deadline: float | None = None
+    """When the budget of this pass is over, on the clock of `time.monotonic`."""
+    min_remaining: float = 1.0
+    """With fewer seconds of budget left no fresh step is started."""
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("duramen"))
+    on_finished: Callable[[RunHost, int, Any], object] | None = None
+    """Called when the handler has ended (nothing is durable yet): kind, and its value or error."""
+    on_state: Callable[[RunHost, bytes], object] | None = None
+    """Called when the run's state object has changed."""
+
+
+class StepCall:
+    """A step that a handler waits for: over all its attempts."""
+
+    __slots__ = (
+        "args", "attempt", "future", "host", "job", "meta", "op", "plan", "retry", "run_id", "slot",
+        "started", "timeout", "value",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        host: RunHost,
+        slot: int,
+        future: Future[Any],
+        plan: StepPlan,
+        args: tuple[Any, ...],
+        retry: Retry | None,
+        timeout: float | None,
+        meta: Mapping[str, Any] | None,
+    ) -> None:
+        self.host = host
+        self.run_id = host.run.run_id
+        self.slot = slot
+        self.future = future
+        self.plan = plan
+        self.args = args
+        self.retry = retry
+        self.timeout = timeout
+        self.meta = meta
+        self.op: str = host.run.last_op()
+        self.attempt = 0
+        self.started = 0.0
+        self.job: StepJob | None = None
+        self.value: Any = None
+
+    def start(self, attempt: int) -> None:
+        """Hand an attempt to the stepper."""
+        services = self.host.services
+        self.attempt = attempt
+        if self.timeout is not None:
+            self.started = time()
+        variables = services.context.copy()
+        variables.run(current_step.set, self)
+        self.job = job = StepJob(
+            self.plan.call, self.args, done=self.done, timeout=self.timeout, context_setup=variables
+        )
+        services.stepper.submit(job)
+
+    def done(self, result: Any, error: BaseException | None) -> None:
+        """Take the outcome of an attempt. It may run inside of a task, so it only takes note."""
+        host = self.host
+        job = self.job
+        if job is None or host.closed:
+            return  # given up meanwhile
+        self.job = None
+        if error is None:
+            try:
+                data, self.value = round_trip(host.serializer, result, self.plan.result)
+            except Exception as failure:  # noqa: BLE001 - also what a user's serializer raises
+                error = failure
+                failure.add_note(f"the result of step {self.op!r} cannot be recorded")
+                retryable = False
+            else:
+                host.step_ok(self.slot, data)
+                return
+        elif isinstance(error, KeyboardInterrupt) or (
+            job.cancel_requested and isinstance(error, CancelledError)
+        ):
+            # The process or the runtime is on its way out: no outcome of the step, which runs again elsewhere.
+            return
+        else:
+            retryable = True
+        timed_out = self._ran_out(error)
+        if timed_out:
+            error = TimeoutError(f"step {self.op!r} took longer than its timeout of {self.timeout:g} s")
+        if retryable:
+            retryable = is_retryable(error, self.retry)
+        host.step_failed(
+            self.slot,
+            dump_failure(host.serializer, error, attempts=self.attempt, timed_out=timed_out),
+            retryable,
+        )
+
+    def _ran_out(self, error: BaseException) -> bool:
+        return (
+            self.timeout is not None
+            and type(error) is TimeoutError
+            and not error.args
+            and time() - self.started >= self.timeout * 0.99
+        )
+
+    def stop(self) -> None:
+        """The handler no longer waits for it."""
+        job, self.job = self.job, None
+        if job is not None:
+            job.cancel("the handler no longer waits for this step")
+
+
+class MessageWait:
+    """An event or a decision that a handler waits for."""
+
+    __slots__ = ("future", "type", "value")
+
+    def __init__(self, future: Future[Any], type: Any) -> None:  # noqa: A002
+        self.future = future
+        self.type = type
+        self.value: Any = None
+
+
+class RunHost:
+    """One run in the hands of this process.
+
+    It is driven by callbacks of the host's loop, never from inside a task: `start` once, `advance` whenever
+    something came in for it, `evict` or `ended` at the end.
+
+    Args:
+        run: the engine's side of the run.
+        definition: the workflow, in the run's version.
+        services: what the runtime provides.
+    """
+
+    def __init__(self, run: Run, definition: WorkflowDef[Any, Any], services: Services) -> None:
+        self.run = run
+        self.definition = definition
+        self.services = services
+        self.serializer: Serializer = services.serializer
+        self.loads = services.serializer.loads
+        self.retry: Retry | None = definition.retry
+        self.loop = RunLoop(self, now=run.started_at / 1000, strict=True)
+        self.main: Task[Any] | None = None
+        self.closed = False
+        """Nothing of the handler runs any more."""
+        self.outcome: tuple[int, Any] | None = None
+        """How the handler ended (as `Run.finish` is told), with its value or error: durable only once the
+        engine has said so."""
+        self._slots: dict[int, Any] = {}
+        self._halted = False
+        self._advancing = False
+        self._fresh = False
+        self._slices = 0
+        self._context: Context[Any] | None = None
+        self._state = b""
+
+    def __repr__(self) -> str:
+        return f"<RunHost of {self.run.run_id!r}{' closed' if self.closed else ''}>"
+
+    # -- driving ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin with the handler and go as far as possible. Flush the engine afterwards."""
+        definition = self.definition
+        try:
+            state = None if definition.state_type is None else definition.state_type()
+            self._context = context = Context[Any](self, state)
+            value: Any = None
+            if definition.has_input:
+                context._input = value = self.loads(self.run.input, definition.input_type)
+        except Exception as error:  # noqa: BLE001 - bad input, or a state type that cannot be made
+            if isinstance(error, DeserializationError):
+                error.add_note(f"the input of run {self.run.run_id!r} does not fit its workflow")
+            self._close_with(FINISH_FAILED, error)
+            return
+        variables = self.services.context.copy()
+        variables.run(current_context.set, context)
+        self.main = self.loop.create_task(self._handler(context, value), name="handler", context=variables)
+        self.advance()
+
+    async def _handler(self, context: Context[Any], value: Any) -> Any:
+        handler = self.definition.handler
+        try:
+            if self.definition.has_input:
+                return await handler(context, value)
+            return await handler(context)
+        finally:
+            if self.loop._asyncgens and not self._halted and not self.loop.evicted:
+                await self.loop.shutdown_asyncgens()
+
+    def advance(self) -> None:
+        """Go on until nothing is left to do but wait. Flush the engine afterwards.
+
+        Raises:
+            KeyboardInterrupt: as raised while the handler ran; the run is dropped.
+        """
+        if self.closed or self._advancing or self.main is None:
+            return
+        loop = self.loop
+        main = self.main
+        turn = self.run.turn
+        self._advancing = loop._delivering = True
+        try:
+            while True:
+                if loop._ready and not self._drain():
+                    return
+                if self._halted:
+                    self._give_up()
+                    return
+                if main.done():
+                    self._ended(main)
+                    return
+                if self.definition.state_type is not None:
+                    self._look_at_state()
+                step = turn()
+                if step is None:
+                    return
+                while step is not None:
+                    step = self._act(step)
+        except Halted:
+            self._halted = True
+            self._give_up()
+        finally:
+            self._advancing = loop._delivering = False
+
+    def _give_up(self) -> None:
+        """The engine refused to go on. If the code does not fit the journal, it still has to park the run."""
+        self._drop()
+        try:
+            self.run.turn()
+        except Halted:
+            pass
+
+    def _drain(self) -> bool:
+        """Run what is ready. False if the handler spins, and the program's own loop must have its turn."""
+        try:
+            if self.loop.drain(_SLICE):
+                self._slices = 0
+                return True
+        except KeyboardInterrupt:
+            self.run.abandon()
+            self._drop()
+            raise
+        except SystemExit:
+            # The exit of a handler is that of its run: it must not take down every worker in turn.
+            return not self.loop._ready or self._drain()
+        self._slices += 1
+        if self._slices == _SPINNING:
+            self.services.log.warning(
+                "the handler of run %r runs on and on without awaiting anything durable (%d callbacks so far)",
+                self.run.run_id,
+                _SPINNING * _SLICE,
+            )
+        self.services.touched(self)
+        return False
+
+    def _act(self, turn: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        code = turn[0]
+        if code == T_DELIVER:
+            self._deliver(turn[1], turn[2], turn[3], turn[4])
+        elif code == T_START:
+            self._fresh = True
+            self._slots[turn[1]].start(turn[3])
+        elif code == T_OFFER:
+            return self._offer(turn[1], turn[2])
+        elif code == T_CANCEL:
+            self.loop.now = turn[2] / 1000
+            reason = load_reason(self.serializer, turn[1])
+            if self.main is not None:
+                self.main.cancel(reason or None)
+        elif code == T_TIMEOUT:
+            self.loop.now = turn[1] / 1000
+            if self.main is not None:
+                self.main.cancel("the run's time is over")
+        return None
+
+    def _deliver(self, slot: int, outcome: int, payload: bytes | None, at: int) -> None:
+        self.loop.now = at / 1000
+        entry = self._slots.pop(slot)
+        cls = entry.__class__
+        if cls is RunTimer:
+            self.loop.fire(entry)
+            return
+        if cls is StepCall:
+            future: Future[Any] = entry.future
+            if outcome == O_COMPLETED:
+                if payload is None:
+                    future.set_result(entry.value)
+                else:
+                    self._resolve(future, payload, entry.plan.result)
+            elif outcome == O_FAILED and payload is not None:
+                future.set_exception(step_failure(self.serializer, entry.op, payload))
+        elif cls is MessageWait:
+            future = entry.future
+            if outcome != O_RECEIVED:
+                future.set_result((False, None))
+            elif payload is None:
+                future.set_result((True, entry.value))
+            else:
+                try:
+                    value = self._message(payload, entry.type)
+                except DeserializationError as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result((True, value))
+        else:
+            entry.set_result(None)
+
+    def _resolve(self, future: Future[Any], payload: bytes, type: Any) -> None:  # noqa: A002
+        try:
+            value = self.loads(payload, type)
+        except Exception as error:  # noqa: BLE001 - recorded under other code, with another type
+            future.set_exception(error)
+        else:
+            future.set_result(value)
+
+    def _message(self, payload: bytes, type: Any) -> Any:  # noqa: A002
+        return load_decision(self.serializer, payload) if type is Decision else self.loads(payload, type)
+
+    def _offer(self, slot: int, payload: bytes) -> tuple[Any, ...] | None:
+        entry: MessageWait = self._slots[slot]
+        try:
+            entry.value = self._message(payload, entry.type)
+        except Exception as error:  # noqa: BLE001 - whatever a user's type or serializer has against it
+            self.run.refuse(str(error))
+            return None
+        return self.run.accept()
+
+    def _look_at_state(self) -> None:
+        context = self._context
+        if context is None or self.run.replaying:
+            return
+        state = self.serializer.dumps(context._state, None)
+        if state != self._state:
+            self._state = state
+            self.run.set_state(state)
+            if self.services.on_state is not None:
+                self.services.on_state(self, state)
+
+    # -- what the context asks for ---------------------------------------------------------------------------
+
+    async def await_step(
+        self,
+        slot: int,
+        plan: StepPlan,
+        args: tuple[Any, ...],
+        retry: Retry | None,
+        timeout: float | None,
+        meta: Mapping[str, Any] | None,
+    ) -> Any:
+        """Wait for a step that was just requested."""
+        future: Future[Any] = Future(loop=self.loop)
+        self._slots[slot] = call = StepCall(self, slot, future, plan, args, retry, timeout, meta)
+        services = self.services
+        if services.deadline is not None and services.deadline - monotonic() < services.min_remaining:
+            self.yield_now()
+        try:
+            return await future
+        except CancelledError:
+            if self.forget(slot):
+                call.stop()
+            raise
+
+    async def await_message(self, slot: int, type: Any) -> tuple[bool, Any]:  # noqa: A002
+        """Wait for an event or a decision: whether it came, and what."""
+        wait = MessageWait(Future(loop=self.loop), type)
+        self._slots[slot] = wait
+        try:
+            return await wait.future
+        except CancelledError:
+            self.forget(slot)
+            raise
+
+    async def await_slot(self, slot: int, future: Future[Any]) -> None:
+        """Wait for a timer."""
+        self._slots[slot] = future
+        try:
+            await future
+        except CancelledError:
+            self.forget(slot)
+            raise
+
+    def forget(self, slot: int) -> bool:
+        """The handler no longer waits for an operation. True if it is a step in flight."""
+        if self._slots.pop(slot, None) is None:
+            return False  # its outcome came first
+        try:
+            return self.run.cancel_op(slot)
+        except Halted:
+            self._halted = True
+            return False
+
+    def yield_now(self) -> None:
+        """Start no fresh work any more, if this pass has done anything at all: else it would never get on."""
+        if self._fresh and not self.run.replaying:
+            self.run.yield_now()
+
+    def halt(self) -> None:
+        """The engine refused to go on with this run: drop it once the handler has come to rest."""
+        self._halted = True
+
+    def open_timer(self, handle: RunTimer, /) -> None:
+        """See `TimerHost`."""
+        try:
+            slot = self.run.timer(TIMER_LOOP, handle.when_ms)
+        except Halted as error:
+            self._halted = True
+            raise RunEvicted(str(error)) from None
+        handle.op = slot
+        self._slots[slot] = handle
+
+    def close_timer(self, handle: RunTimer, /) -> None:
+        """See `TimerHost`."""
+        self.forget(handle.op)
+
+    # -- what steps bring ------------------------------------------------------------------------------------
+
+    def step_ok(self, slot: int, payload: bytes) -> None:
+        """Report a result."""
+        try:
+            self.run.step_ok(slot, payload)
+        except Halted:
+            self._halted = True
+        self.services.touched(self)
+
+    def step_failed(self, slot: int, error: bytes, retryable: bool) -> None:  # noqa: FBT001
+        """Report a failed attempt."""
+        try:
+            self.run.step_failed(slot, error, retryable)
+        except Halted:
+            self._halted = True
+        self.services.touched(self)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _ended(self, main: Task[Any]) -> None:
+        """The handler has returned or raised."""
+        run = self.run
+        error = CancelledError() if main.cancelled() else main.exception()
+        if error is None:
+            for seen, what in ((run.cancelled, "its cancellation"), (run.timed_out, "the end of its time")):
+                if seen:
+                    self.services.log.warning(
+                        "run %r swallowed %s and returned a result, so it counts as completed",
+                        run.run_id,
+                        what,
+                    )
+            if self.definition.state_type is not None:
+                self._look_at_state()
+            self._close_with(FINISH_COMPLETED, main.result())
+        elif isinstance(error, CancelledError) and run.cancelled:
+            self._close_with(FINISH_CANCELLED, error)
+        elif isinstance(error, CancelledError) and run.timed_out:
+            self._close_with(FINISH_FAILED, RunTimedOut(run.run_id, "its workflow's timeout"))
+        else:
+            self._close_with(FINISH_FAILED, error)
+
+    def _close_with(self, kind: int, value: Any) -> None:
+        run = self.run
+        op = None
+        if kind == FINISH_COMPLETED:
+            try:
+                payload, value = round_trip(self.serializer, value, self.definition.output_type)
+            except Exception as error:  # noqa: BLE001 - also what a user's serializer raises
+                error.add_note(f"the result of run {run.run_id!r} cannot be recorded")
+                kind, value = FINISH_FAILED, error
+        if kind == FINISH_FAILED:
+            payload, op = dump_failure(self.serializer, value), failed_operation(value)
+        elif kind == FINISH_CANCELLED:
+            reason = value.args[0] if value.args and isinstance(value.args[0], str) else ""
+            payload = self.serializer.dumps(reason)
+        self._warn_of_leaks()
+        self.outcome = (kind, value)
+        self._drop()
+        try:
+            run.finish(kind, payload, op)  # pyright: ignore[reportPossiblyUnboundVariable]
+            while run.turn() is not None:
+                pass  # nothing is left to deliver to; the last commit goes on its way
+        except Halted:
+            return
+        if self.services.on_finished is not None:
+            self.services.on_finished(self, kind, value)
+
+    def _warn_of_leaks(self) -> None:
+        leaked = self.loop.leaked_tasks(self.main)
+        if leaked:
+            names = ", ".join(repr(task.get_name()) for task in leaked[:8])
+            self.services.log.warning(
+                "run %r ended with %d of its tasks still running, which were dropped: %s%s; await them, or "
+                "use a TaskGroup",
+                self.run.run_id,
+                len(leaked),
+                names,
+                " …" if len(leaked) > 8 else "",
+            )
+
+    def evict(self) -> None:
+        """Drop the run from memory: nothing that its handler still does gets through. It can be called again."""
+        if not self.closed:
+            self._drop()
+
+    def ended(self, driven: str) -> None:
+        """The engine says that the run left these hands: only one that is paused is kept."""
+        if driven != "paused":
+            self.evict()
+
+    def _drop(self) -> None:
+        self.closed = True
+        slots, self._slots = self._slots, {}
+        for entry in slots.values():
+            if entry.__class__ is StepCall:
+                entry.stop()
+        self.loop.abandon()
+        self.main = self._context = None
