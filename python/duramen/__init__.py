@@ -2,4 +2,77 @@
 
 from importlib.metadata import version as _version
 
+from . import errors
+from ._context import Approval, Context
+from ._serial import Codec, CodecSerializer, JsonSerializer, Serializer, register_exception
+from ._views import (
+    Event,
+    Page,
+    RefusedSignal,
+    RunHandle,
+    RunRequest,
+    RunResult,
+    RunStatus,
+    RunView,
+    SchemaView,
+    SignalResult,
+    SweepResult,
+    SweptRun,
+    TimelineEntry,
+)
+from ._workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
+from .errors import (
+    DuramenError,
+    Fatal,
+    RecordedError,
+    RunCancelled,
+    RunFailed,
+    RunStuck,
+    RunTerminated,
+    StepFailed,
+    StepTimeout,
+)
+from .runtime import Runtime
+
 __version__ = _version("duramen")
+
+__all__ = [
+    "Approval",
+    "Codec",
+    "CodecSerializer",
+    "Context",
+    "DuramenError",
+    "Event",
+    "Fatal",
+    "JsonSerializer",
+    "Page",
+    "RecordedError",
+    "RefusedSignal",
+    "Retry",
+    "RunCancelled",
+    "RunFailed",
+    "RunHandle",
+    "RunRequest",
+    "RunResult",
+    "RunStatus",
+    "RunStuck",
+    "RunTerminated",
+    "RunView",
+    "Runtime",
+    "SchemaView",
+    "Serializer",
+    "SignalResult",
+    "StepContext",
+    "StepDef",
+    "StepFailed",
+    "StepTimeout",
+    "SweepResult",
+    "SweptRun",
+    "TimelineEntry",
+    "WorkflowDef",
+    "errors",
+    "register_exception",
+    "step",
+    "step_context",
+    "workflow",
+]

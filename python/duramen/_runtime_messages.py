@@ -1,0 +1,239 @@
+"""The part of `Runtime` that reaches into runs: signals, decisions, cancellation, intervention."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from ._runtime_checks import check_event_name, check_id, check_text
+from ._runtime_queries import Queries
+from ._views import SignalResult
+from .errors import ApprovalConflict, EventRejected, InvalidArgument, SerializationError, UnknownRun
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Messages"]
+
+_log = logging.getLogger("duramen")
+
+
+class Messages(Queries):
+    """See `Runtime`."""
+
+    async def signal(
+        self, run_id: str, name: str, payload: Any = None, *, signal_id: str | None = None, drive: bool = False
+    ) -> SignalResult:
+        """Send an event to a run. It is durable when this returns, also if the run does not wait for it yet.
+
+        Args:
+            run_id: which run.
+            name: the event's name, as in ``ctx.wait_for_event(name)``; names with ``__`` in front are reserved.
+            payload: what the run gets; anything that the serializer takes.
+            signal_id: the same id reaches the run once, however often it is sent; None makes up a fresh one.
+            drive: also drive the run here until it pauses or ends, if it is due.
+
+        Returns:
+            ``delivered``, ``buffered``, ``duplicate``, ``not_found`` or ``finished``.
+
+        Raises:
+            SignalRefused: the name is reserved.
+            EventRejected: the payload does not fit the type that the workflow declares for this event.
+            SerializationError: the payload cannot be stored.
+        """
+        check_id("run id", run_id)
+        check_event_name(name)
+        message_id = uuid4().hex if signal_id is None else check_id("signal id", signal_id)
+        data = await self._event_payload(run_id, name, payload)
+        result, _ = (await self._deliver([(run_id, message_id, "event", name, data, None)]))[0]
+        if drive and result in {SignalResult.DELIVERED, SignalResult.BUFFERED, SignalResult.DUPLICATE}:
+            await self._drive_now(run_id)
+        return result
+
+    async def signal_many(
+        self, signals: Iterable[tuple[str, str, Any] | tuple[str, str, Any, str]]
+    ) -> list[SignalResult]:
+        """Send many events with few transactions; each is ``(run_id, name, payload[, signal_id])``.
+
+        Nothing is sent if one of them is invalid. The answers are those of `signal`, in the same order.
+        """
+        messages: list[tuple[str, str, str, str, bytes, str | None]] = []
+        for run_id, name, payload, *rest in signals:
+            message_id = check_id("signal id", rest[0]) if rest else uuid4().hex
+            check_id("run id", run_id)
+            check_event_name(name)
+            messages.append((run_id, message_id, "event", name, await self._event_payload(run_id, name, payload), None))
+        found: list[SignalResult] = []
+        for start in range(0, len(messages), 500):
+            found += [result for result, _ in await self._deliver(messages[start : start + 500])]
+        return found
+
+    async def _event_payload(self, run_id: str, name: str, payload: Any) -> bytes:
+        data = self.serializer.dumps(payload)
+        if self._registry.declares_event(name):
+            port = self._ready
+            (detail,) = await port.call(port.engine.get, [run_id])
+            row = detail["row"] if detail is not None else None
+            definition = self._registry.get(row["workflow"], row["version"]) if row is not None else None
+            annotation = definition.event_type(name) if definition is not None else None
+            if annotation is not None:
+                try:
+                    self.serializer.loads(data, annotation)
+                except Exception as error:
+                    raise EventRejected(run_id, name, str(error)) from error
+        return data
+
+    async def _deliver(
+        self, messages: list[tuple[str, str, str, str, bytes, str | None]]
+    ) -> list[tuple[SignalResult, str | None]]:
+        port = self._ready
+        answers = await port.call(port.engine.deliver, messages)
+        return [(SignalResult(result), fingerprint) for result, fingerprint in answers]
+
+    async def approve(
+        self,
+        run_id: str,
+        approval_id: str,
+        approved: bool = True,
+        *,
+        feedback: str | None = None,
+        by: str | None = None,
+        drive: bool = False,
+    ) -> SignalResult:
+        """Decide about an approval that a run asked for. The first decision stands.
+
+        Args:
+            run_id: which run.
+            approval_id: which approval; `RunView.waiting_approvals` has those that are open.
+            approved: the decision.
+            feedback: a text for the handler.
+            by: who decided.
+            drive: as in `signal`.
+
+        Raises:
+            ApprovalConflict: it was decided already, the other way.
+        """
+        check_id("run id", run_id)
+        check_id("approval id", approval_id)
+        if not isinstance(approved, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgument(f"approved is {approved!r}: give True or False")
+        for what, text in (("feedback", feedback), ("by", by)):
+            if text is not None:
+                check_text(what, text)
+        message_id = f"approval:{approval_id}"
+        if len(message_id) > 255:
+            raise InvalidArgument(f"the approval id has {len(approval_id)} characters: it is none of Duramen's")
+        data = self.serializer.dumps(
+            {"approved": approved, "feedback": feedback, "by": by, "at": self._engine.now()}
+        )
+        decision = "approved" if approved else "rejected"
+        result, first = (await self._deliver([(run_id, message_id, "approval", approval_id, data, decision)]))[0]
+        if result is SignalResult.DUPLICATE and first is not None and first != decision:
+            raise ApprovalConflict(run_id, approval_id)
+        if drive and result not in {SignalResult.NOT_FOUND, SignalResult.FINISHED}:
+            await self._drive_now(run_id)
+        return result
+
+    async def cancel(self, run_id: str, reason: str = "", *, drive: bool = False) -> SignalResult:
+        """Ask a run to end: its handler gets `asyncio.CancelledError` at its await and may clean up with steps.
+
+        It reaches the run wherever it is driven; one that is paused is due at once.
+
+        Args:
+            run_id: which run.
+            reason: for the handler and for people.
+            drive: as in `signal`.
+        """
+        check_id("run id", run_id)
+        data = self._reason(reason)
+        result, _ = (await self._deliver([(run_id, uuid4().hex, "cancel", "cancel", data, None)]))[0]
+        if drive and result not in {SignalResult.NOT_FOUND, SignalResult.FINISHED}:
+            await self._drive_now(run_id)
+        return result
+
+    def _reason(self, reason: Any) -> bytes:
+        if len(check_text("reason", reason)) > 10_000:
+            raise SerializationError("reason", f"it has {len(reason)} characters: at most 10,000 are allowed")
+        return json.dumps(reason, ensure_ascii=False).encode()
+
+    async def terminate(self, run_id: str, reason: str = "") -> bool:
+        """End a run at once, without a chance to clean up; whoever drives it is fenced off.
+
+        Returns:
+            False if it had ended already.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
+        check_id("run id", run_id)
+        port = self._ready
+        return self._intervened(run_id, await port.call(port.engine.terminate, run_id, self._reason(reason)))
+
+    async def retry(self, run_id: str, *, drive: bool = True) -> None:
+        """Let a failed, cancelled, terminated or stuck run go on from what ended it.
+
+        Args:
+            run_id: which run.
+            drive: go on in this process, in the background, if the workflow is registered here; else (and
+                with False) any worker or sweep takes the run.
+
+        Raises:
+            UnknownRun: there is no such run.
+            InvalidArgument: it completed, or has not ended.
+        """
+        check_id("run id", run_id)
+        port = self._ready
+        if not self._intervened(run_id, await port.call(port.engine.reopen, run_id)):
+            status = (await self._detail(run_id))["row"]["status"]
+            raise InvalidArgument(
+                f"run {run_id!r} is {status}: only failed, cancelled, terminated and stuck runs can be retried"
+            )
+        if drive:
+            await self._take(run_id)
+
+    async def delete(self, run_id: str, *, force: bool = False) -> bool:
+        """Remove a run and all that belongs to it.
+
+        Args:
+            run_id: which run.
+            force: also if it has not ended; whoever drives it is fenced off.
+
+        Returns:
+            False if there was none of that id.
+
+        Raises:
+            InvalidArgument: it has not ended.
+        """
+        check_id("run id", run_id)
+        port = self._ready
+        answer = await port.call(port.engine.delete, run_id, force)
+        if answer == "not_allowed":
+            raise InvalidArgument(f"run {run_id!r} has not ended: cancel or terminate it first, or pass force=True")
+        return answer == "done"
+
+    @staticmethod
+    def _intervened(run_id: str, answer: str) -> bool:
+        if answer == "not_found":
+            raise UnknownRun(run_id)
+        return answer == "done"
+
+    # -- driving ---------------------------------------------------------------------------------------------
+
+    async def _take(self, run_id: str) -> int | None:
+        """Claim a run if it is due and its workflow is here; it is then driven in the background."""
+        port = self._ready
+        return await port.call(port.engine.take, run_id, None)
+
+    async def _drive_now(self, run_id: str) -> str | None:
+        """Drive a run that is due, here, until it pauses or ends; gives how, or None if it was not due."""
+        driver = self._driver
+        left = driver.watch(run_id)
+        try:
+            if driver.drives(run_id) or await self._take(run_id) is not None:
+                return await left
+            return None
+        finally:
+            driver.unwatch(run_id, left)
+

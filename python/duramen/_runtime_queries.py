@@ -1,0 +1,329 @@
+"""The part of `Runtime` that reads: runs, results, journals."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ._durations import duration_ms, instant_ms
+from ._payloads import load_reason
+from ._runtime_checks import (
+    check_choice,
+    check_count,
+    check_id,
+    check_text,
+    check_wait_key,
+    pack_cursor,
+    unpack_cursor,
+)
+from ._runtime_core import RuntimeCore
+from ._runtime_drive import Collector
+from ._runtime_rows import entry_parts, event_of, read_error, view_of
+from ._serial import rebuild_error
+from ._views import Event, Page, RunStatus, RunView
+from .errors import (
+    InvalidArgument,
+    RunCancelled,
+    RunFailed,
+    RunStuck,
+    RunTerminated,
+    RunTimedOut,
+    UnknownRun,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable
+    from datetime import datetime, timedelta
+
+__all__ = ["Queries", "ended"]
+
+_PAGE = 1000
+_FIRST_POLL, _LAST_POLL = 0.005, 0.25
+_STATUSES = tuple(status.value for status in RunStatus)
+
+
+class Queries(RuntimeCore):
+    """See `Runtime`."""
+
+    async def get(self, run_id: str) -> RunView:
+        """Read a run with its input, output or error, state, memo and refused signals.
+
+        Raises:
+            UnknownRun: there is none of that id.
+        """
+        detail = await self._detail(run_id)
+        return view_of(detail["row"], detail, self.serializer, self._registry.types)
+
+    async def _detail(self, run_id: str) -> dict[str, Any]:
+        check_id("run id", run_id)
+        port = self._ready
+        (detail,) = await port.call(port.engine.get, [run_id])
+        if detail is None:
+            raise UnknownRun(run_id)
+        return detail
+
+    async def get_many(self, run_ids: Iterable[str]) -> list[RunView | None]:
+        """Read many runs at once, in the order asked for; None for those that do not exist."""
+        ids = [check_id("run id", run_id) for run_id in run_ids]
+        port = self._ready
+        found: list[RunView | None] = []
+        for start in range(0, len(ids), _PAGE):
+            details = await port.call(port.engine.get, ids[start : start + _PAGE])
+            found += [
+                None if each is None else view_of(each["row"], each, self.serializer, self._registry.types)
+                for each in details
+            ]
+        return found
+
+    # -- results ---------------------------------------------------------------------------------------------
+
+    async def result(self, run_id: str, timeout: timedelta | float | None = None) -> Any:
+        """Wait until a run has ended, in whatever process, and give its output.
+
+        The output is decoded by the workflow's output type if that workflow is registered here.
+
+        Args:
+            run_id: which run.
+            timeout: how long to wait; None: for ever. The run itself is not touched when it passes.
+
+        Raises:
+            UnknownRun: there is no such run.
+            RunFailed: it failed; the cause is the handler's exception if its class is built in or registered.
+            RunCancelled: it was cancelled.
+            RunTerminated: it was terminated.
+            RunStuck: its code no longer fits its journal.
+            TimeoutError: the time passed (as `RunTimedOut`).
+        """
+        return await self._result(run_id, timeout, None)
+
+    async def _result(self, run_id: str, timeout: timedelta | float | None, output_type: Any) -> Any:
+        check_id("run id", run_id)
+        limit = None if timeout is None else duration_ms(timeout, "timeout") / 1000
+        loop = self._ready.loop
+        end = None if limit is None else loop.time() + limit
+        poll = _FIRST_POLL
+        first = True
+        while True:
+            driver = self._driver
+            left = driver.watch(run_id)
+            try:
+                local = driver.drives(run_id)
+                # While it is driven here it cannot have ended: its end is told by the future.
+                if not (first and local):
+                    detail = await self._detail(run_id)
+                    if ended(detail["row"]["status"]):
+                        return self._output(detail, output_type)
+                first = False
+                pause = 1.0 if local else poll
+                if end is not None:
+                    pause = min(pause, end - loop.time())
+                    if pause <= 0:
+                        raise RunTimedOut(run_id, f"no result within {limit:g} s; the run itself goes on")
+                await asyncio.wait([left], timeout=pause)
+            finally:
+                driver.unwatch(run_id, left)
+            poll = min(poll * 1.5, _LAST_POLL)
+
+    def _output(self, detail: dict[str, Any], output_type: Any) -> Any:
+        """The output of a run that has ended, or the error that it ended with."""
+        row = detail["row"]
+        run_id: str = row["run_id"]
+        status = row["status"]
+        if status == "stuck":
+            raise RunStuck(run_id, row["note"] or "no reason was recorded")
+        payload = b"" if detail["end"] is None else entry_parts(detail["end"])[1] or b""
+        if status == "completed":
+            if output_type is None:
+                output_type = self._registry.types(row["workflow"], row["version"])[1]
+            return self.serializer.loads(payload, output_type)
+        if status == "failed":
+            recorded = read_error(self.serializer, payload)
+            raise RunFailed(run_id, recorded) from rebuild_error(recorded)
+        reason = load_reason(self.serializer, payload) if payload else ""
+        raise (RunCancelled if status == "cancelled" else RunTerminated)(run_id, reason)
+
+    # -- lists -----------------------------------------------------------------------------------------------
+
+    async def list(
+        self,
+        *,
+        workflow: Any = None,
+        version: str | None = None,
+        status: str | Iterable[str] | None = None,
+        tag: str | None = None,
+        waiting_for: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        id_prefix: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page[RunView]:
+        """List runs, newest first; runs created meanwhile do not move the pages that follow.
+
+        Args:
+            workflow: a workflow or its name.
+            version: of the workflow.
+            status: one status, or several of which any will do.
+            tag: a tag the run has.
+            waiting_for: an event's name, ``timer``, ``approval:ID`` or ``retry:STEP``.
+            created_after: instant, aware; exclusive.
+            created_before: instant, aware; exclusive.
+            id_prefix: how the run id begins.
+            limit: rows a page, at most 1000.
+            cursor: the `cursor` of the page before.
+
+        Raises:
+            InvalidArgument: an argument makes no sense.
+        """
+        wanted = _filter(workflow, version, status, tag, waiting_for, created_after, created_before, id_prefix)
+        check_count("limit", limit, most=_PAGE)
+        port = self._ready
+        page = await port.call(port.engine.list, wanted, limit, unpack_cursor(cursor))
+        types = self._registry.types
+        return Page(
+            tuple(view_of(row, None, self.serializer, types) for row in page["rows"]), pack_cursor(page["next"])
+        )
+
+    async def count(
+        self,
+        *,
+        workflow: Any = None,
+        version: str | None = None,
+        status: str | Iterable[str] | None = None,
+        tag: str | None = None,
+        waiting_for: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        id_prefix: str | None = None,
+    ) -> int:
+        """Count runs; the filters are those of `list`."""
+        wanted = _filter(workflow, version, status, tag, waiting_for, created_after, created_before, id_prefix)
+        port = self._ready
+        return await port.call(port.engine.count, wanted)
+
+    # -- journals --------------------------------------------------------------------------------------------
+
+    async def timeline(self, run_id: str, *, from_index: int = 0, limit: int | None = None) -> _List[Event]:
+        """Read a run's journal: what happened, in the order in which it counts.
+
+        Args:
+            run_id: which run.
+            from_index: the first entry.
+            limit: how many entries at most; None: all.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
+        check_id("run id", run_id)
+        index = check_count("from_index", from_index, least=0, most=2**53)
+        left = 2**53 if limit is None else check_count("limit", limit, most=2**53)
+        found: _List[Event] = []
+        while left > 0:
+            wanted = min(left, _PAGE)
+            events = await self._load(run_id, index, wanted)
+            found += events
+            index += len(events)
+            left -= len(events)
+            if len(events) < wanted:
+                break
+        if not found:
+            await self._detail(run_id)
+        return found
+
+    async def _load(self, run_id: str, index: int, limit: int = _PAGE) -> _List[Event]:
+        port = self._ready
+        entries = await port.call(port.engine.load, run_id, index, limit)
+        return [
+            event_of(run_id, at, entry, self.serializer) for at, entry in enumerate(entries, start=index)
+        ]
+
+    async def events(
+        self, run_id: str, from_index: int = 0, follow: bool = True, *, live: bool = True
+    ) -> AsyncGenerator[Event]:
+        """Give a run's journal entries, then those to come until it has ended or is stuck.
+
+        The run may be driven anywhere. To resume, pass the index of the last entry seen plus one.
+
+        Args:
+            run_id: which run.
+            from_index: the first entry.
+            follow: False stops at the end of what there is.
+            live: also give live events (`ctx.emit`) while the run is driven in this process.
+
+        Raises:
+            UnknownRun: there is no such run, or it was deleted meanwhile.
+        """
+        check_id("run id", run_id)
+        index = check_count("from_index", from_index, least=0, most=2**53)
+        driver = self._driver if self._ready else None
+        assert driver is not None  # noqa: S101 - _ready raises instead
+        collector = Collector(10_000)
+        driver.collect(run_id, collector)
+        poll = _FIRST_POLL
+        try:
+            while True:
+                collector.changed.clear()
+                detail = await self._detail(run_id)
+                status = detail["row"]["status"]
+                events = await self._load(run_id, index)
+                while collector.events:
+                    event = collector.events.popleft()
+                    if live:
+                        yield event
+                for event in events:
+                    index += 1
+                    yield event
+                if events:
+                    poll = _FIRST_POLL
+                    continue
+                if not follow or ended(status):
+                    return
+                poll = min(poll * 1.5, _LAST_POLL)
+                try:
+                    await asyncio.wait_for(collector.changed.wait(), poll)
+                except TimeoutError:
+                    pass
+        finally:
+            driver.uncollect(run_id, collector)
+
+
+def ended(status: str) -> bool:
+    """Whether a run will not go on by itself."""
+    return status in {"completed", "failed", "cancelled", "terminated", "stuck"}
+
+
+_List = list
+"""The built-in one, where the class has a method of that name."""
+
+
+def _filter(
+    workflow: Any,
+    version: str | None,
+    status: str | Iterable[str] | None,
+    tag: str | None,
+    waiting_for: str | None,
+    created_after: datetime | None,
+    created_before: datetime | None,
+    id_prefix: str | None,
+) -> dict[str, Any]:
+    wanted: dict[str, Any] = {}
+    if workflow is not None:
+        wanted["workflow"] = check_id("workflow", workflow if isinstance(workflow, str) else workflow.name)
+    if version is not None:
+        wanted["version"] = check_id("version", version)
+    if status is not None:
+        statuses = [status] if isinstance(status, str) else list(status)
+        if not statuses:
+            raise InvalidArgument("status is empty: name at least one, or leave it out for all")
+        wanted["status"] = [check_choice("status", str(each), _STATUSES) for each in statuses]
+    if tag is not None:
+        wanted["tag"] = check_id("tag", tag)
+    if waiting_for is not None:
+        wanted["waiting_for"] = check_wait_key(waiting_for)
+    if created_after is not None:
+        wanted["created_after"] = instant_ms(created_after, "created_after")
+    if created_before is not None:
+        wanted["created_before"] = instant_ms(created_before, "created_before")
+    if id_prefix:
+        wanted["id_prefix"] = check_text("id_prefix", id_prefix)
+    return wanted

@@ -1,0 +1,148 @@
+"""From the engine's rows and entries to views."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from ._durations import from_ms
+from ._payloads import load_reason, load_recorded
+from ._views import Event, RefusedSignal, RunStatus, RunView
+from .errors import DeserializationError, RecordedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from ._serial import Serializer
+
+__all__ = ["event_of", "read_error", "read_payload", "view_of"]
+
+_ERROR_KINDS = frozenset({"step_failed", "step_attempt_failed", "run_failed"})
+
+
+def read_payload(serializer: Serializer, data: bytes | None, type: Any = None) -> Any:  # noqa: A002
+    """Decode a payload for people: by its type if it fits, else as plain JSON, else as the bytes it is.
+
+    What people look at must not fail because the code has moved on since, or because a key is missing here.
+    """
+    if data is None or data == b"":
+        return None
+    if type is not None:
+        try:
+            return serializer.loads(data, type)
+        except DeserializationError:
+            pass
+    try:
+        return serializer.loads(data)
+    except Exception:  # noqa: BLE001 - a codec may raise whatever it likes
+        return data
+
+
+def read_error(serializer: Serializer, data: bytes | None) -> RecordedError:
+    """Decode a recorded error; what cannot be read becomes an error that says so."""
+    try:
+        return load_recorded(serializer, data or b"")
+    except Exception as error:  # noqa: BLE001 - a codec may raise whatever it likes
+        return RecordedError("unknown", f"the recorded error cannot be read ({error})")
+
+
+def when(milliseconds: int | None) -> datetime | None:
+    """As `from_ms`, for times that may be missing."""
+    return None if milliseconds is None else from_ms(milliseconds)
+
+
+def view_of(
+    row: dict[str, Any],
+    detail: dict[str, Any] | None,
+    serializer: Serializer,
+    types: Callable[[str, str], tuple[Any, Any, Any]],
+) -> RunView:
+    """Make the view of a row, with `detail` (a RunDetail) also of what belongs to it.
+
+    `types` gives the types of input, output and state of a workflow as far as they are known here.
+    """
+    facts: dict[str, Any] = {
+        "run_id": row["run_id"],
+        "workflow": row["workflow"],
+        "version": row["version"],
+        "status": RunStatus(row["status"]),
+        "created_at": from_ms(row["created_at"]),
+        "updated_at": from_ms(row["updated_at"]),
+        "started_at": when(row["started_at"]),
+        "finished_at": when(row["finished_at"]),
+        "ready_at": when(row["ready_at"]),
+        "deadline": when(row["deadline"]),
+        "owner": row["owner"],
+        "epoch": row["epoch"],
+        "journal_len": row["journal_len"],
+        "unread": max(0, row["inbox_len"] - row["inbox_seen"]),
+        "waits": tuple(row["waits"]),
+        "tags": tuple(row["tags"]),
+        "note": row["note"],
+    }
+    if detail is not None:
+        input_type, output_type, state_type = types(row["workflow"], row["version"])
+        facts["input"] = read_payload(serializer, detail["input"], input_type)
+        facts["state"] = read_payload(serializer, detail["state"], state_type)
+        facts["memo"] = read_payload(serializer, detail["memo"])
+        facts["refused"] = tuple(_refused(message, why, serializer) for message, why in detail["refused"])
+        facts["detailed"] = True
+        end = detail["end"]
+        if end is not None:
+            kind, payload = entry_parts(end)
+            if kind == "run_finished":
+                facts["output"] = read_payload(serializer, payload, output_type)
+            elif kind == "run_failed":
+                facts["error"] = read_error(serializer, payload)
+            elif kind in {"run_cancelled", "run_terminated"}:
+                facts["reason"] = load_reason(serializer, payload or b"") or None
+    return RunView(**facts)
+
+
+def entry_parts(entry: Any) -> tuple[str, bytes | None]:
+    """Kind and payload of an entry, in either of the forms in which the engine gives one."""
+    if isinstance(entry, dict):
+        return entry["kind"], entry["payload"]  # pyright: ignore[reportUnknownVariableType]
+    return entry[0], entry[3]
+
+
+def _refused(message: dict[str, Any], reason: str, serializer: Serializer) -> RefusedSignal:
+    return RefusedSignal(
+        name=message["name"],
+        signal_id=message["message_id"],
+        kind=message["kind"],
+        reason=reason,
+        at=from_ms(message["at"]),
+        payload=read_payload(serializer, message["payload"]),
+    )
+
+
+def event_of(run_id: str, index: int, entry: tuple[Any, ...], serializer: Serializer) -> Event:
+    """Make the view of a journal entry ``(kind, op, meta, payload, at)``."""
+    kind, op, meta, payload, at = entry
+    facts: dict[str, Any] = {}
+    if meta:
+        try:
+            facts = json.loads(meta)
+        except ValueError:
+            facts = {}
+    is_error = kind in _ERROR_KINDS
+    attempt = facts.get("attempt")
+    if attempt is None and kind.startswith("step_"):
+        attempt = 1
+    return Event(
+        run_id=run_id,
+        index=index,
+        kind=kind,
+        at=from_ms(at),
+        op=op,
+        data=None if is_error else read_payload(serializer, payload),
+        error=read_error(serializer, payload) if is_error else None,
+        attempt=attempt,
+        retry_at=when(facts.get("retry_at")),
+        wait=facts.get("wait"),
+        deadline=when(facts.get("deadline")),
+        message_id=facts.get("message"),
+        cause=facts.get("cause"),
+    )

@@ -1,0 +1,521 @@
+"""`Runtime`: one store, the workflows this process knows, and everything one can do with their runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from ._durations import duration_ms, instant_ms
+from ._runtime_checks import check_count, check_id, check_tags, new_run_id
+from ._runtime_drive import Collector
+from ._runtime_messages import Messages
+from ._runtime_signals import caught_signals
+from ._views import Event, RunHandle, RunRequest, RunResult, SweepResult, SweptRun
+from .errors import InvalidArgument, RunIdConflict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime, timedelta
+
+    from ._runtime_sync import SyncRuntime
+    from ._workflow import WorkflowDef
+
+__all__ = ["Runtime"]
+
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
+
+_log = logging.getLogger("duramen")
+
+_YIELD_GRACE = 1.0
+"""How long, in seconds, `run` waits beyond its budget for the steps in flight."""
+
+
+class Runtime(Messages):
+    """A store and the workflows that this process knows. Open it with ``async with``; it belongs to that event loop.
+
+    Args:
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``memory://``, ``memory://name`` (shared by all
+            runtimes of the process), or a store object written in Python.
+        workflows: definitions (made by `@workflow`), or ``"package.module:attribute"`` for those to import when
+            the runtime opens. If such an import fails, it is logged, and only that workflow is missing.
+        serializer: turns values into payloads; default `JsonSerializer`.
+        lease: for how long a run is this process's without a sign of life, in seconds or as a `timedelta`. After a
+            crash others take over when it has passed.
+        owner: a label in front of this runtime's unique owner name; default host and process id.
+        warm: how many paused runs stay in memory, to go on without a replay.
+        max_threads: the most steps that run in threads at once.
+        migrate: bring the schema up to date when opening. Default: yes for SQLite and memory.
+        synchronous: ``full`` (a power cut loses nothing), or ``normal`` (SQLite: it may lose the last commits).
+        busy_timeout: how long to wait for another process's lock on an SQLite file.
+        shutdown_timeout: how long `close` waits for steps in flight.
+        watchdog: warn when something holds the event loop up for longer than this; 0: never.
+
+    Raises:
+        InvalidArgument: an argument makes no sense; nothing was opened.
+        DuplicateWorkflow: two workflows have one name and version.
+
+    >>> from duramen import Context, workflow
+    >>> @workflow
+    ... async def greet(ctx: Context, name: str) -> str:
+    ...     return f"hello {name}"
+    >>> async def main() -> None:
+    ...     async with Runtime("memory://", workflows=[greet]) as runtime:
+    ...         run = await runtime.start(greet, "you", run_id="greeting:1")
+    ...         print(run.created, await run.result(timeout=10))
+    ...         print((await runtime.get("greeting:1")).status)
+    >>> asyncio.run(main())
+    True hello you
+    completed
+    """
+
+    # -- creating --------------------------------------------------------------------------------------------
+
+    @overload
+    async def start(
+        self,
+        workflow: WorkflowDef[None, OutputT],
+        input: None = None,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        start_at: datetime | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+    ) -> RunHandle[OutputT]: ...
+    @overload
+    async def start(
+        self,
+        workflow: WorkflowDef[InputT, OutputT],
+        input: InputT,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        start_at: datetime | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+    ) -> RunHandle[OutputT]: ...
+    @overload
+    async def start(
+        self,
+        workflow: str,
+        input: Any = None,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        start_at: datetime | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+    ) -> RunHandle[Any]: ...
+    async def start(
+        self,
+        workflow: Any,
+        input: Any = None,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        start_at: datetime | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+    ) -> RunHandle[Any]:
+        """Create a run and drive it in this process, in the background. The run is durable when this returns.
+
+        While this runtime is open it also wakes the run again when it paused and is due; another process may as well.
+
+        Args:
+            workflow: a registered workflow, or its name.
+            input: what the handler gets; checked against its type before anything is written.
+            run_id: 1 to 255 characters; default: a fresh one that sorts by time. If there is a run of that id
+                already, its handle is returned with ``created=False``, and it keeps its first input.
+            start_at: aware; not before that instant.
+            tags: texts to find it by, beside those of the workflow.
+            memo: any value to keep with the run; handlers do not see it.
+
+        Raises:
+            UnknownWorkflow: it is not registered here.
+            RunIdConflict: the run id belongs to a run of another workflow.
+            InvalidId: the run id or a tag cannot be stored.
+            SerializationError: the input does not fit its type, or cannot be stored.
+        """
+        port = self._ready
+        request = RunRequest(workflow, input, run_id, start_at, tuple(check_tags(tags)), memo)
+        row = self._new_row(request)
+        if row[4] is not None and row[4] > port.engine.now():
+            handle = (await self._create([row]))[0]
+            self._delay((row[4] - port.engine.now()) / 1000 + 0.001, self._take_soon, handle.run_id)
+            return handle
+        handle, _ = await self._start(row)
+        return handle
+
+    async def _start(self, row: Row) -> tuple[RunHandle[Any], int | None]:
+        port = self._ready
+        run_id, name, version, data, _, tags, memo, timeout = row
+        created, existing, _, ticket = await port.call(
+            port.engine.start, run_id, name, version, data, tags, memo, timeout
+        )
+        if existing != name:
+            raise RunIdConflict(run_id, name, existing)
+        return self._handle(row, created=created), ticket
+
+    @overload
+    async def enqueue(
+        self,
+        workflow: WorkflowDef[None, OutputT],
+        input: None = None,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        start_at: datetime | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+    ) -> RunHandle[OutputT]: ...
+    @overload
+    async def enqueue(
+        self,
+        workflow: WorkflowDef[InputT, OutputT],
+        input: InputT,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        start_at: datetime | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+    ) -> RunHandle[OutputT]: ...
+    @overload
+    async def enqueue(
+        self,
+        workflow: str,
+        input: Any = None,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        start_at: datetime | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+    ) -> RunHandle[Any]: ...
+    async def enqueue(
+        self,
+        workflow: Any,
+        input: Any = None,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        start_at: datetime | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+    ) -> RunHandle[Any]:
+        """Create a run without driving it: any worker or sweep takes it. Arguments and errors are those of `start`."""
+        request = RunRequest(workflow, input, run_id, start_at, tuple(check_tags(tags)), memo)
+        return (await self._create([self._new_row(request)]))[0]
+
+    async def enqueue_many(
+        self, requests: Iterable[RunRequest | tuple[WorkflowDef[Any, Any] | str, Any]]
+    ) -> list[RunHandle[Any]]:
+        """Create many runs with few transactions; nothing is written if one of them is invalid.
+
+        Args:
+            requests: `RunRequest`s, or pairs of a workflow and an input.
+
+        Raises:
+            RunIdConflict: a run id belongs to a run of another workflow; the other runs were created.
+            UnknownWorkflow, InvalidId, SerializationError: as in `start`; nothing was created.
+        """
+        rows = [
+            self._new_row(each if isinstance(each, RunRequest) else RunRequest(*each)) for each in requests
+        ]
+        handles: list[RunHandle[Any]] = []
+        for start in range(0, len(rows), 500):
+            handles += await self._create(rows[start : start + 500])
+        return handles
+
+    def _new_row(self, request: RunRequest) -> Row:
+        definition = self._registry.resolve(request.workflow)
+        run_id = new_run_id() if request.run_id is None else check_id("run id", request.run_id)
+        if not definition.has_input and request.input is not None:
+            raise InvalidArgument(f"workflow {definition.name!r} takes no input, so none can be given")
+        return (
+            run_id,
+            definition.name,
+            definition.version,
+            self.serializer.dumps(request.input, definition.input_type),
+            None if request.start_at is None else instant_ms(request.start_at, "start_at"),
+            check_tags((*definition.tags, *check_tags(request.tags))),
+            None if request.memo is None else self.serializer.dumps(request.memo),
+            definition.timeout_ms,
+        )
+
+    async def _create(self, rows: list[Row]) -> list[RunHandle[Any]]:
+        port = self._ready
+        answers = await port.call(port.engine.create, rows)
+        for row, (_, existing, _) in zip(rows, answers, strict=True):
+            if existing != row[1]:
+                raise RunIdConflict(row[0], row[1], existing)
+        return [self._handle(row, created=answer[0]) for row, answer in zip(rows, answers, strict=True)]
+
+    def _handle(self, row: Row, *, created: bool) -> RunHandle[Any]:
+        output = self._registry.types(row[1], row[2])[1]
+        return RunHandle(self, row[0], row[1], created=created, output_type=output)
+
+    def handle(self, run_id: str) -> RunHandle[Any]:
+        """A handle of a run by its id; nothing is read."""
+        return RunHandle(self, check_id("run id", run_id), "")
+
+    def _take_soon(self, run_id: str) -> None:
+        future = asyncio.ensure_future(self._take(run_id))
+        self._background.add(future)
+        future.add_done_callback(self._background.discard)
+        future.add_done_callback(_log_failure)
+
+    # -- driving ---------------------------------------------------------------------------------------------
+
+    @overload
+    async def run(
+        self,
+        workflow: WorkflowDef[None, OutputT],
+        input: None = None,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+        max_duration: timedelta | float | None = None,
+        max_events: int = 1000,
+    ) -> RunResult[OutputT]: ...
+    @overload
+    async def run(
+        self,
+        workflow: WorkflowDef[InputT, OutputT],
+        input: InputT,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+        max_duration: timedelta | float | None = None,
+        max_events: int = 1000,
+    ) -> RunResult[OutputT]: ...
+    @overload
+    async def run(
+        self,
+        workflow: str,
+        input: Any = None,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+        max_duration: timedelta | float | None = None,
+        max_events: int = 1000,
+    ) -> RunResult[Any]: ...
+    async def run(
+        self,
+        workflow: Any,
+        input: Any = None,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+        max_duration: timedelta | float | None = None,
+        max_events: int = 1000,
+    ) -> RunResult[Any]:
+        """Create a run (or take the one of that id) and drive it here until it ends, pauses, or the budget is used up.
+
+        Args:
+            workflow: as in `start`.
+            input: as in `start`.
+            run_id: as in `start`.
+            tags: as in `start`.
+            memo: as in `start`.
+            max_duration: after that time no further step is started and the run is left due at once.
+            max_events: how many live events to return at most.
+
+        Returns:
+            Its `kind` is ``completed``, ``failed``, ``cancelled``, ``terminated``, ``stuck`` or ``paused``;
+            ``running`` if another process drives it or its steps outlast the budget; ``not_claimable`` if it exists
+            and nothing of it is due.
+        """
+        self._ready  # noqa: B018 - raises if no calls are possible
+        limit = None if max_duration is None else duration_ms(max_duration, "max_duration") / 1000
+        check_count("max_events", max_events, least=0)
+        row = self._new_row(RunRequest(workflow, input, run_id, None, tuple(check_tags(tags)), memo))
+        wanted = row[0]
+        driver = self._driver
+        collector = Collector(max_events)
+        driver.collect(wanted, collector)
+        if limit is not None:
+            driver.budgets[wanted] = (time.monotonic() + limit, 0.0)
+        left = driver.watch(wanted)
+        try:
+            handle, ticket = await self._start(row)
+            if not handle.created and not driver.drives(wanted):
+                ticket = await self._take(wanted)
+            driven: str | None = None
+            if ticket is not None or driver.drives(wanted) or left.done():
+                driven = await self._until_left(wanted, left, limit)
+        finally:
+            driver.unwatch(wanted, left)
+            driver.uncollect(wanted, collector)
+            driver.budgets.pop(wanted, None)
+        view = await self.get(wanted)
+        kind: Any = view.status.value
+        if not view.finished and kind != "stuck":
+            kind = "paused" if driven == "paused" else "not_claimable" if kind in {"waiting", "queued"} else "running"
+        return RunResult(
+            kind,
+            wanted,
+            view,
+            view.output,
+            view.error,
+            tuple(collector.events),
+            collector.count,
+            collector.count > len(collector.events),
+        )
+
+    async def _until_left(self, run_id: str, left: asyncio.Future[str], limit: float | None) -> str | None:
+        done, _ = await asyncio.wait([left], timeout=limit)
+        if not done:
+            self._driver.yield_run(run_id)
+            done, _ = await asyncio.wait([left], timeout=_YIELD_GRACE)
+        return left.result() if done else None
+
+    async def sweep(
+        self,
+        *,
+        limit: int | None = None,
+        max_recovered: int = 25,
+        max_timers: int = 25,
+        max_queued: int = 25,
+        max_duration: timedelta | float | None = None,
+        deadline: datetime | None = None,
+        min_remaining: timedelta | float = 1,
+        now: datetime | None = None,
+        max_bytes: int | None = None,
+        include_events: bool = False,
+        max_events: int = 1000,
+    ) -> SweepResult:
+        """Make one bounded pass: take what is due, drive it until it ends or pauses, say what was done.
+
+        Runs of crashed processes come first, then those with a timer or a message, then queued ones.
+
+        Args:
+            limit: how many runs at most, all kinds together.
+            max_recovered: how many of the first kind.
+            max_timers: how many of the second.
+            max_queued: how many of the third.
+            max_duration: stop after this time: no run is taken and no step started any more.
+            deadline: the same as an instant, aware.
+            min_remaining: take no run with less time left than this.
+            now: for tests: what is due is decided by this instant.
+            max_bytes: stop taking runs when their journals are larger together than this.
+            include_events: also return live events.
+            max_events: how many of them at most.
+        """
+        port = self._ready
+        least = duration_ms(min_remaining, "min_remaining")
+        end = None if deadline is None else instant_ms(deadline, "deadline")
+        if max_duration is not None:
+            mine = port.engine.now() + duration_ms(max_duration, "max_duration")
+            end = mine if end is None else min(end, mine)
+        options: dict[str, Any] = {
+            "max_recovered": check_count("max_recovered", max_recovered, least=0),
+            "max_timers": check_count("max_timers", max_timers, least=0),
+            "max_queued": check_count("max_queued", max_queued, least=0),
+            "deadline": end,
+            "min_remaining": least,
+            "now": None if now is None else instant_ms(now, "now"),
+            "max_bytes": None if max_bytes is None else check_count("max_bytes", max_bytes, most=2**53),
+        }
+        if limit is not None:
+            options["limit"] = check_count("limit", limit)
+        collector = Collector(check_count("max_events", max_events, least=0))
+        driver = self._driver
+        before = driver.sweep_budget
+        if end is not None:
+            driver.sweep_budget = (time.monotonic() + max(0, end - port.engine.now()) / 1000, least / 1000)
+        driver.collect("", collector)
+        try:
+            found = await port.call(port.engine.sweep, options)
+        finally:
+            driver.uncollect("", collector)
+            driver.sweep_budget = before
+        return _swept(found, collector, tuple(collector.events) if include_events else ())
+
+    async def work(
+        self,
+        *,
+        concurrency: int = 100,
+        poll_min: timedelta | float = 0.02,
+        poll_max: timedelta | float = 1,
+        drain: timedelta | float = 25,
+        handle_signals: bool = True,
+    ) -> None:
+        """Take and drive whatever is due, until it is cancelled, or SIGTERM or SIGINT comes.
+
+        At the end nothing new is taken, and runs are let go as soon as their steps in flight are recorded. A second
+        signal does not wait for those.
+
+        Args:
+            concurrency: how many runs are driven at once, at most.
+            poll_min: pause between two looks into the store while there is work.
+            poll_max: the longest pause; changes made in this process are seen at once.
+            drain: how long to wait for steps in flight at the end.
+            handle_signals: end on SIGTERM and SIGINT (in the main thread only). False leaves them to the program.
+        """
+        port = self._ready
+        check_count("concurrency", concurrency, most=100_000)
+        least, most = duration_ms(poll_min, "poll_min"), duration_ms(poll_max, "poll_max")
+        if not 1 <= least <= most:
+            raise InvalidArgument(f"poll_min is {poll_min!r} and poll_max {poll_max!r}: 0 < poll_min <= poll_max")
+        patience = duration_ms(drain, "drain") / 1000
+        with caught_signals(port.loop, enabled=handle_signals) as caught:
+            port.engine.work(concurrency, least, most)
+            try:
+                await caught.first.wait()
+                _log.info("%s: letting go of %d runs", caught.name, port.engine.active())
+            finally:
+                await self._drain(patience, caught.second)
+
+    async def _drain(self, patience: float, hurry: asyncio.Event) -> None:
+        port, driver = self._port, self._driver_
+        if port is None or driver is None:
+            return
+        port.engine.stop_work()
+        port.engine.yield_all()
+        port.engine.flush()
+        waits = [asyncio.ensure_future(driver.idle.wait()), asyncio.ensure_future(hurry.wait())]
+        try:
+            await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    # -- from other threads ----------------------------------------------------------------------------------
+
+    @property
+    def sync(self) -> SyncRuntime:
+        """The same calls for code without an event loop: scripts, threads, Django views. See `SyncRuntime`."""
+        found = self.__dict__.get("_sync")
+        if found is None:
+            from ._runtime_sync import SyncRuntime
+
+            found = self.__dict__.setdefault("_sync", SyncRuntime(self))
+        return found
+
+
+Row = tuple[str, str, str, bytes, int | None, list[str], bytes | None, int | None]
+
+
+def _swept(found: dict[str, Any], collector: Collector, events: tuple[Event, ...]) -> SweepResult:
+    groups = {
+        group: tuple(SweptRun(run_id, kind) for run_id, kind in found.get(group, ()))
+        for group in ("recovered", "timers", "queued")
+    }
+    summary: dict[str, int] = {}
+    for runs in groups.values():
+        for run in runs:
+            summary[run.kind] = summary.get(run.kind, 0) + 1
+    summary["event_count"] = collector.count
+    summary["returned_event_count"] = len(events)
+    return SweepResult(
+        **groups,
+        summary=summary,
+        deadline_reached=found["deadline_reached"],
+        remaining_may_exist=found["more"],
+        events=events,
+    )
+
+
+def _log_failure(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        _log.warning("a run that is due could not be taken: %s", error)
