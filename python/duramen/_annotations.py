@@ -24,11 +24,11 @@ def unwrap(fn: Any) -> Any:
     """The function under partials, bound methods and callable objects: what carries the annotations."""
     while True:
         if isinstance(fn, functools.partial):
-            fn = fn.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            fn = fn.func
         elif isinstance(fn, types.MethodType):
             fn = fn.__func__
         else:
-            return fn  # pyright: ignore[reportUnknownVariableType]
+            return fn
 
 
 def hint(fn: Callable[..., object], name: str, local_names: Mapping[str, Any] | None = None) -> Any:
@@ -56,9 +56,9 @@ def hint(fn: Callable[..., object], name: str, local_names: Mapping[str, Any] | 
 
 def _annotations(fn: Any) -> Mapping[str, Any]:
     if sys.version_info >= (3, 14):
-        from annotationlib import Format, get_annotations  # pyright: ignore
+        import annotationlib
 
-        return get_annotations(fn, format=Format.FORWARDREF)  # pyright: ignore
+        return annotationlib.get_annotations(fn, format=annotationlib.Format.FORWARDREF)
     return getattr(fn, "__annotations__", {})
 
 

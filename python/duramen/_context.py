@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from asyncio import Future
 from asyncio.events import _get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -34,6 +33,8 @@ from ._step import StepDef, plan_of
 from .errors import InvalidArgument, NotADurableContext, RunEvicted
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
+
     from ._retry import Retry
     from ._runhost import RunHost
 
@@ -104,10 +105,10 @@ class Context(Generic[StateT]):
     @overload
     async def step(
         self,
-        id: str,  # noqa: A002
+        id: str,
         fn: Callable[[Unpack[Ts]], Awaitable[R]],
         /,
-        *args: Unpack[Ts],
+        *args: *Ts,
         retry: Retry | None = None,
         timeout: timedelta | float | None = None,
         meta: Mapping[str, Any] | None = None,
@@ -116,10 +117,10 @@ class Context(Generic[StateT]):
     @overload
     async def step(
         self,
-        id: str,  # noqa: A002
+        id: str,
         fn: Callable[[Unpack[Ts]], R],
         /,
-        *args: Unpack[Ts],
+        *args: *Ts,
         retry: Retry | None = None,
         timeout: timedelta | float | None = None,
         meta: Mapping[str, Any] | None = None,
@@ -176,13 +177,13 @@ class Context(Generic[StateT]):
             found = run.step(id, rule.wire if rule is not None else None, checkpoint == "lazy", loop.idle)
         except (Halted, InvalidIdError) as error:
             self._failed(error)
-        if found.__class__ is tuple:
-            ok, payload, at = found  # pyright: ignore[reportGeneralTypeIssues]
+        if isinstance(found, tuple):
+            ok, payload, at = found
             loop.now = at / 1000
             if ok:
                 return host.loads(payload, plan.result)
             raise step_failure(host.serializer, run.last_op(), payload)
-        return await host.await_step(found, plan, args, rule, seconds, meta)  # pyright: ignore[reportArgumentType]
+        return await host.await_step(found, plan, args, rule, seconds, meta)
 
     def call_step(
         self, definition: StepDef[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], /
@@ -378,14 +379,14 @@ class Context(Generic[StateT]):
         self._state = value
 
     def emit(self, name: str, value: Any = None) -> None:
-        """Send a live event to whoever listens at this moment. It is not recorded, and not sent by replays."""
+        """Send a live event to whoever listens right now. It is not recorded, and not sent by replays."""
         self._check("ctx.emit")
         if not self._run.replaying:
             self._host.services.emit(self._run.run_id, name, value)
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger (``duramen.run``) whose records carry the run's fields, and which replays do not repeat."""
+        """A logger (``duramen.run``) whose records carry the run's fields; replays do not repeat them."""
         if self._log is None:
             self._log = _RunLog(logging.getLogger("duramen.run"), self._host)
         return self._log
@@ -395,7 +396,7 @@ class Context(Generic[StateT]):
     @property
     def run_id(self) -> str:
         """The run's id."""
-        return self._run.run_id
+        return self._host.run_id
 
     @property
     def input(self) -> Any:
@@ -457,7 +458,7 @@ class Context(Generic[StateT]):
         return deadline - monotonic() < least
 
     async def yield_(self) -> None:
-        """Hand the run over at the next durable call: it is released there, and due at once for whoever is next.
+        """Hand the run over at the next durable call: it is released there, and due at once for the next one.
 
         Nothing is recorded, and on replay it does nothing.
         """

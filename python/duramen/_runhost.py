@@ -1,4 +1,4 @@
-"""Drives one run: its handler on its own event loop, the engine's machine, and its steps on the host's loop."""
+"""Drives one run: its handler on a loop of its own, the engine's machine, its steps on the host's loop."""
 
 # The host of a run drives its loop from the inside, as that loop's documentation says.
 # pyright: reportPrivateUsage=false
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from asyncio import CancelledError, Future, Task
+from collections.abc import Callable
 from contextvars import Context as ContextVars
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -33,18 +34,16 @@ from ._context import Context
 from ._loop import RunLoop, RunTimer
 from ._payloads import Decision, dump_failure, failed_operation, load_decision, load_reason, step_failure
 from ._retry import is_retryable
-from ._serial import round_trip
+from ._serial import Serializer, round_trip
 from ._step import current_context, current_step
-from ._stepper import StepJob
+from ._stepper import StepJob, Stepper
 from .errors import DeserializationError, RunEvicted, RunTimedOut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from ._retry import Retry
-    from ._serial import Serializer
     from ._step import StepPlan
-    from ._stepper import Stepper
     from ._workflow import WorkflowDef
 
 __all__ = ["RunHost", "Services"]
@@ -62,7 +61,7 @@ def _ignore(*_: object) -> None:
 
 @dataclass(slots=True)
 class Services:
-    """What a `RunHost` needs of its runtime; shared by all its hosts, or made anew for a budget of their own."""
+    """What a `RunHost` needs of its runtime; shared by all its hosts, or by those of a pass with a budget."""
 
     stepper: Stepper
     serializer: Serializer
@@ -103,7 +102,7 @@ class StepCall:
         meta: Mapping[str, Any] | None,
     ) -> None:
         self.host = host
-        self.run_id = host.run.run_id
+        self.run_id = host.run_id
         self.slot = slot
         self.future = future
         self.plan = plan
@@ -150,7 +149,7 @@ class StepCall:
         elif isinstance(error, KeyboardInterrupt) or (
             job.cancel_requested and isinstance(error, CancelledError)
         ):
-            # The process or the runtime is on its way out: no outcome of the step, which runs again elsewhere.
+            # The process or the runtime is on its way out: that is no outcome; the step runs again elsewhere.
             return
         else:
             retryable = True
@@ -205,6 +204,7 @@ class RunHost:
 
     def __init__(self, run: Run, definition: WorkflowDef[Any, Any], services: Services) -> None:
         self.run = run
+        self.run_id: str = run.run_id
         self.definition = definition
         self.services = services
         self.serializer: Serializer = services.serializer
@@ -224,6 +224,8 @@ class RunHost:
         self._slices = 0
         self._context: Context[Any] | None = None
         self._state = b""
+        self._reason = b'""'
+        """Payload of the reason of the run's cancellation."""
 
     def __repr__(self) -> str:
         return f"<RunHost of {self.run.run_id!r}{' closed' if self.closed else ''}>"
@@ -318,7 +320,7 @@ class RunHost:
         self._slices += 1
         if self._slices == _SPINNING:
             self.services.log.warning(
-                "the handler of run %r runs on and on without awaiting anything durable (%d callbacks so far)",
+                "the handler of run %r runs on and on without durable calls (%d callbacks so far)",
                 self.run.run_id,
                 _SPINNING * _SLICE,
             )
@@ -336,9 +338,9 @@ class RunHost:
             return self._offer(turn[1], turn[2])
         elif code == T_CANCEL:
             self.loop.now = turn[2] / 1000
-            reason = load_reason(self.serializer, turn[1])
+            self._reason = turn[1]
             if self.main is not None:
-                self.main.cancel(reason or None)
+                self.main.cancel(load_reason(self.serializer, turn[1]) or None)
         elif code == T_TIMEOUT:
             self.loop.now = turn[1] / 1000
             if self.main is not None:
@@ -427,7 +429,7 @@ class RunHost:
             self.yield_now()
         try:
             return await future
-        except CancelledError:
+        except BaseException:  # mostly a cancellation; after a failure there is nothing left to forget
             if self.forget(slot):
                 call.stop()
             raise
@@ -438,7 +440,7 @@ class RunHost:
         self._slots[slot] = wait
         try:
             return await wait.future
-        except CancelledError:
+        except BaseException:
             self.forget(slot)
             raise
 
@@ -447,7 +449,7 @@ class RunHost:
         self._slots[slot] = future
         try:
             await future
-        except CancelledError:
+        except BaseException:
             self.forget(slot)
             raise
 
@@ -455,11 +457,7 @@ class RunHost:
         """The handler no longer waits for an operation. True if it is a step in flight."""
         if self._slots.pop(slot, None) is None:
             return False  # its outcome came first
-        try:
-            return self.run.cancel_op(slot)
-        except Halted:
-            self._halted = True
-            return False
+        return self.run.cancel_op(slot)
 
     def yield_now(self) -> None:
         """Start no fresh work any more, if this pass has done anything at all: else it would never get on."""
@@ -488,18 +486,12 @@ class RunHost:
 
     def step_ok(self, slot: int, payload: bytes) -> None:
         """Report a result."""
-        try:
-            self.run.step_ok(slot, payload)
-        except Halted:
-            self._halted = True
+        self.run.step_ok(slot, payload)
         self.services.touched(self)
 
-    def step_failed(self, slot: int, error: bytes, retryable: bool) -> None:  # noqa: FBT001
+    def step_failed(self, slot: int, error: bytes, retryable: bool) -> None:
         """Report a failed attempt."""
-        try:
-            self.run.step_failed(slot, error, retryable)
-        except Halted:
-            self._halted = True
+        self.run.step_failed(slot, error, retryable)
         self.services.touched(self)
 
     # -- the end ---------------------------------------------------------------------------------------------
@@ -507,7 +499,11 @@ class RunHost:
     def _ended(self, main: Task[Any]) -> None:
         """The handler has returned or raised."""
         run = self.run
-        error = CancelledError() if main.cancelled() else main.exception()
+        error: BaseException | None
+        try:
+            error = main.exception()
+        except CancelledError as cancelled:
+            error = cancelled
         if error is None:
             for seen, what in ((run.cancelled, "its cancellation"), (run.timed_out, "the end of its time")):
                 if seen:
@@ -529,6 +525,7 @@ class RunHost:
     def _close_with(self, kind: int, value: Any) -> None:
         run = self.run
         op = None
+        payload = b""
         if kind == FINISH_COMPLETED:
             try:
                 payload, value = round_trip(self.serializer, value, self.definition.output_type)
@@ -538,13 +535,12 @@ class RunHost:
         if kind == FINISH_FAILED:
             payload, op = dump_failure(self.serializer, value), failed_operation(value)
         elif kind == FINISH_CANCELLED:
-            reason = value.args[0] if value.args and isinstance(value.args[0], str) else ""
-            payload = self.serializer.dumps(reason)
+            payload = self._reason
         self._warn_of_leaks()
         self.outcome = (kind, value)
         self._drop()
         try:
-            run.finish(kind, payload, op)  # pyright: ignore[reportPossiblyUnboundVariable]
+            run.finish(kind, payload, op)
             while run.turn() is not None:
                 pass  # nothing is left to deliver to; the last commit goes on its way
         except Halted:
@@ -566,12 +562,13 @@ class RunHost:
             )
 
     def evict(self) -> None:
-        """Drop the run from memory: nothing that its handler still does gets through. It can be called again."""
+        """Drop the run from memory: nothing that its handler still does gets through. Idempotent."""
         if not self.closed:
             self._drop()
 
     def ended(self, driven: str) -> None:
         """The engine says that the run left these hands: only one that is paused is kept."""
+        self._fresh = False
         if driven != "paused":
             self.evict()
 

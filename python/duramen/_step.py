@@ -1,5 +1,8 @@
 """`@step`, direct calls of steps, and what a step can learn about itself."""
 
+# The names of the place of a definition are looked up in its frame.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import functools
@@ -139,7 +142,7 @@ class StepDef(Generic[P, R]):
         if retry is not None and not isinstance(retry, Retry):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WorkflowDefinitionError(f"{where}: retry is {retry!r}: give a Retry(…)")
         inferred = name if name is not None else getattr(fn, "__name__", None)
-        if not inferred or not isinstance(inferred, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not inferred or not isinstance(inferred, str):
             raise WorkflowDefinitionError(f"{where}: it has no name of its own: give @step(name=…)")
         if len(inferred) > 255 or "\0" in inferred or "#" in inferred:
             raise WorkflowDefinitionError(f"{where}: a name has at most 255 characters, no NUL and no '#'")
@@ -297,10 +300,11 @@ def _new_plan(fn: Any) -> StepPlan:
         return StepPlan(fn, _without_definition(fn), plan.result, plan.retry, plan.timeout)
     where = f"step function {getattr(base, '__name__', base)!r}"
     if not callable(fn):
+        type_name = type(fn).__name__
         awaited = " (give the function and its arguments, not the call)" if inspect.isawaitable(fn) else ""
-        if isinstance(fn, Coroutine):
-            cast("Coroutine[Any, Any, Any]", fn).close()  # or "was never awaited" is printed
-        raise WorkflowDefinitionError(f"ctx.step was given {type(fn).__name__!r}, not a function{awaited}")
+        if inspect.iscoroutine(fn):
+            fn.close()  # or "was never awaited" is printed
+        raise WorkflowDefinitionError(f"ctx.step was given a {type_name!r}, not a function{awaited}")
     try:
         result = _annotations.result_type(base, where)
     except NameError as error:
@@ -308,7 +312,7 @@ def _new_plan(fn: Any) -> StepPlan:
     check_type(result, f"result of {where}")
     plan = StepPlan(fn, fn, result)
     try:
-        fn.duramen_plan = plan
+        cast("Any", fn).duramen_plan = plan
     except (AttributeError, TypeError):
         pass  # bound methods, built-in functions: worked out each time
     return plan

@@ -1,11 +1,12 @@
 """`@workflow`: what a workflow is called, takes, gives, and how its steps are retried."""
 
+# The names of the place of a definition are looked up in its frame.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
 
 from . import _annotations
@@ -25,6 +26,9 @@ from ._step import (
 from .errors import InvalidArgument, WorkflowDefinitionError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from datetime import timedelta
+
     from ._context import Context
 
 __all__ = [
@@ -173,7 +177,7 @@ class WorkflowDef(Generic[InputT, OutputT]):
         @overload
         def __call__(self: WorkflowDef[None, O], ctx: Context[Any]) -> Coroutine[Any, Any, O]: ...
         @overload
-        def __call__(self, ctx: Context[Any], input: InputT) -> Coroutine[Any, Any, OutputT]: ...  # noqa: A002
+        def __call__(self, ctx: Context[Any], input: InputT) -> Coroutine[Any, Any, OutputT]: ...
         def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     else:
@@ -219,6 +223,7 @@ def _previous(
     previous: Sequence[WorkflowDef[Any, Any]], newest: WorkflowDef[Any, Any]
 ) -> tuple[WorkflowDef[Any, Any], ...]:
     versions = {newest.version}
+    where = f"workflow {newest.name!r}"
     for each in previous:
         if not isinstance(each, WorkflowDef):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WorkflowDefinitionError(
@@ -226,11 +231,11 @@ def _previous(
             )
         if each.name != newest.name:
             raise WorkflowDefinitionError(
-                f"workflow {newest.name!r}: its previous version is named {each.name!r}: give it the same name="
+                f"{where}: its previous version is named {each.name!r}: give it the same name="
             )
         if each.version in versions:
             raise WorkflowDefinitionError(
-                f"workflow {newest.name!r}: version {each.version!r} is there twice: give each its own version="
+                f"{where}: version {each.version!r} is there twice: give each its own version="
             )
         versions.add(each.version)
     return tuple(previous)
@@ -277,7 +282,7 @@ def workflow(
     name: str | None = None,
     version: str = "1",
     previous: Sequence[WorkflowDef[Any, Any]] = (),
-    input: Any = ...,  # noqa: A002
+    input: Any = ...,
     output: Any = ...,
     state: Callable[[], Any] | None = None,
     retry: Retry | None = None,
@@ -286,7 +291,7 @@ def workflow(
     tags: Sequence[str] = (),
     events: Mapping[str, Any] | None = None,
 ) -> _Decorator: ...
-def workflow(handler: Any = None, /, **options: Any) -> Any:
+def workflow(handler: Any = None, /, **options: Any) -> Any:  # noqa: D417 - spelled out in the overload
     """Declare an `async def` function as a workflow's handler.
 
     A handler takes a `Context` and at most one input, whose type and that of the result are read from its
