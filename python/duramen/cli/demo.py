@@ -1,0 +1,62 @@
+"""`duramen demo`."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from duramen.demo import play
+from duramen.demo.conductor import Trouble
+
+from .exits import Exit
+from .options import AsJson, perform
+from .output import complain, print_json, stdout
+
+__all__ = ["demo"]
+
+
+def demo(
+    orders: Annotated[int, typer.Option(help="How many of the orders to process.", min=20, max=500)] = 500,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep store, warehouse and logs in this folder (it must be empty or new).", show_default=False
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write the last screen to this SVG file.", show_default=False)
+    ] = None,
+    limit: Annotated[float, typer.Option(help="Seconds after which it gives up.", min=1)] = 180,
+    as_json: AsJson = False,
+) -> None:
+    """Process 500 orders with two workers while one is killed and one is stopped; prove that nothing was lost.
+
+    Needs nothing but this package. Exit code 1 if a line of the proof does not hold.
+    """
+    if folder is not None and folder.exists() and any(folder.iterdir()):
+        complain(f"{str(folder)!r} is not empty: name a new folder")
+        raise typer.Exit(Exit.USAGE)
+    home = folder or Path(tempfile.mkdtemp(prefix="duramen-demo-"))
+    home.mkdir(parents=True, exist_ok=True)
+    console = Console(file=io.StringIO()) if as_json else stdout()
+    try:
+        result = perform(play.play(home, orders, console, limit))
+    except Trouble as trouble:
+        complain(f"the demonstration broke off: {trouble}")
+        raise typer.Exit(Exit.FAILED) from None
+    if picture is not None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_text(result.picture(), "utf-8")
+    if as_json:
+        print_json(result.facts())
+    if not result.holds:
+        complain(f"the proof does not hold; stores and logs are in {home}")
+        raise typer.Exit(Exit.FAILED)
+    if folder is None:
+        shutil.rmtree(home, ignore_errors=True)

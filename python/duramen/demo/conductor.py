@@ -1,0 +1,287 @@
+"""Runs the demonstration: starts the processes, kills one worker and stops another, and collects what happened.
+
+Only processes that were started here are ever signalled, each by its own handle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from duramen import RunRequest, Runtime, RunStatus
+
+from . import files, warehouse
+from .models import LARGE, Order
+from .processes import LEASE, store_url
+from .workflow import fulfillment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["Child", "Happened", "Trouble", "conduct"]
+
+# Stopped in the midst of a transaction, a process holds the lock of its SQLite file, and everybody waits for it: that is
+# how SQLite works, and not what is to be shown here. So the conductor looks whether the file can be written to.
+PROBE = """
+import sqlite3, sys
+for path in sys.argv[1:]:
+    connection = sqlite3.connect(path, timeout=0.3, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("ROLLBACK")
+"""
+
+
+class Trouble(Exception):
+    """The demonstration could not be carried out; the text says what to look at."""
+
+
+@dataclass
+class Child:
+    """A process that was started here."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process has ended."""
+        self.process.send_signal(number)
+
+
+@dataclass
+class Happened:
+    """What was done, and when (seconds since the epoch); `proof` compares it with the stores."""
+
+    folder: Path
+    orders: list[Order]
+    started: float = field(default_factory=time.time)
+    killed: str = ""
+    killed_at: float = 0.0
+    killed_in_flight: int = 0
+    stopped: str = ""
+    stopped_at: float = 0.0
+    continued_at: float = 0.0
+    stopped_runs: dict[str, int] = field(default_factory=dict[str, int])
+    """The runs that the stopped worker held, with the epoch of its claim."""
+    taken_runs: dict[str, int] = field(default_factory=dict[str, int])
+    """The same before it went on: a higher epoch is another claim."""
+    stopped_in_flight: int = 0
+    finished: float = 0.0
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    notes: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict[str, "dict[str, Any]"])
+    """What the processes left, by name."""
+
+    def note(self, text: str) -> None:
+        """Remember an incident."""
+        self.notes.append((time.time() - self.started, text))
+
+
+async def conduct(folder: Path, orders: list[Order], show: Callable[[Happened], None], limit: float) -> Happened:
+    """Do it all; `show` is called with the state of things several times a second.
+
+    Args:
+        folder: an empty folder for the store, the warehouse and the processes' logs.
+        orders: what to process.
+        show: draws the progress.
+        limit: seconds after which something must have gone wrong.
+
+    Raises:
+        Trouble: a process ended by itself, or the time is up.
+    """
+    happened = Happened(folder, orders)
+    warehouse.build(folder / "warehouse.db", files.stock())
+    async with Runtime(store_url(folder), workflows=[fulfillment]) as runtime:
+        await runtime.enqueue_many(
+            [
+                RunRequest(
+                    fulfillment,
+                    order,
+                    run_id=order.order_id,
+                    tags=("large",) if order.total >= LARGE else (),
+                )
+                for order in orders
+            ]
+        )
+        stage = _Stage(runtime, happened, show, limit)
+        try:
+            await stage.play()
+        finally:
+            stage.end()
+    return happened
+
+
+class _Stage:
+    """The processes of one performance."""
+
+    def __init__(
+        self, runtime: Runtime, happened: Happened, show: Callable[[Happened], None], limit: float
+    ) -> None:
+        self._runtime = runtime
+        self._happened = happened
+        self._folder = happened.folder
+        self._show = show
+        self._deadline = time.monotonic() + limit
+        self._children: list[Child] = []
+        self._gone: set[str] = set()
+        self._books = sqlite3.connect(self._folder / "warehouse.db", isolation_level=None, timeout=30)
+
+    async def play(self) -> None:
+        happened = self._happened
+        total = len(happened.orders)
+        self._start("payments", "payments")
+        await self._until(lambda: (self._folder / "payments-early.json").exists())
+        early = json.loads((self._folder / "payments-early.json").read_text("utf-8"))
+        happened.note(f"{early.get('buffered', 0)} payments came before any worker was there")
+        approver = self._start("approver", "approver")
+        first, second = self._start("worker", "worker-1"), self._start("worker", "worker-2")
+        happened.note(f"worker-1 (pid {first.pid}) and worker-2 (pid {second.pid}) start")
+
+        await self._until(lambda: self._done() >= total * 0.15)
+        await self._kill(first)
+        third = self._start("worker", "worker-3")
+        happened.note(f"worker-3 (pid {third.pid}) takes its place")
+
+        await self._until(lambda: self._done() >= total * 0.4)
+        await self._stop(second)
+        await self._until(self._taken_over)
+        await self._look(0.3)
+        second.signal(signal.SIGCONT)
+        happened.continued_at = time.time()
+        away = happened.continued_at - happened.stopped_at
+        happened.note(f"worker-2 goes on after {away:.1f} s; its {len(happened.stopped_runs)} runs are with others")
+
+        await self._until(lambda: self._done() >= total)
+        happened.finished = time.time()
+        happened.note("every order has ended")
+        await self._until(lambda: (self._folder / "payments.json").exists())
+        (self._folder / "end").touch()
+        for worker in (second, third):
+            self._gone.add(worker.name)
+            worker.signal(signal.SIGTERM)
+        self._gone.add(approver.name)
+        await self._until(lambda: all(child.process.poll() is not None for child in self._children))
+        for path in sorted(self._folder.glob("*.json")):
+            happened.reports[path.stem] = json.loads(path.read_text("utf-8"))
+
+    def end(self) -> None:
+        """Leave no process behind, however this went."""
+        for child in self._children:
+            if child.process.poll() is None:
+                child.signal(signal.SIGCONT)
+                child.process.kill()
+            child.process.wait()
+        self._books.close()
+
+    # -- harm
+
+    async def _kill(self, worker: Child) -> None:
+        await self._until(lambda: self._in_flight(worker) >= min(5, len(self._happened.orders) // 8))
+        self._gone.add(worker.name)
+        worker.signal(signal.SIGKILL)
+        worker.process.wait()
+        happened = self._happened
+        happened.killed, happened.killed_at = worker.name, time.time()
+        happened.killed_in_flight = self._in_flight(worker)
+        happened.note(f"worker-1 is killed (SIGKILL) with {happened.killed_in_flight} steps in flight")
+
+    async def _stop(self, worker: Child) -> None:
+        """Stop it in the midst of work, but not in the midst of a transaction."""
+        happened = self._happened
+        while True:
+            await self._until(lambda: self._in_flight(worker) >= min(5, len(happened.orders) // 8))
+            worker.signal(signal.SIGSTOP)
+            happened.stopped_at = time.time()
+            if self._writable():
+                await self._look(0)
+                held = {
+                    run.run_id: run.epoch
+                    for run in await self._runtime.list(status=RunStatus.RUNNING, limit=1000)
+                    if (run.owner or "").startswith(worker.name)
+                }
+                in_flight = self._in_flight(worker)
+                if held and in_flight:
+                    break
+            worker.signal(signal.SIGCONT)
+            await self._look(0.05)
+        happened.stopped, happened.stopped_runs, happened.stopped_in_flight = worker.name, held, in_flight
+        happened.note(
+            f"worker-2 is stopped (SIGSTOP) with {in_flight} steps in flight; its lease of {len(held)} runs "
+            f"ends in {LEASE:g} s"
+        )
+
+    async def _taken_over(self) -> bool:
+        happened = self._happened
+        runs = [await self._runtime.get(run_id) for run_id in happened.stopped_runs]
+        happened.taken_runs = {run.run_id: run.epoch for run in runs}
+        return all(run.epoch > happened.stopped_runs[run.run_id] for run in runs)
+
+    def _in_flight(self, worker: Child) -> int:
+        query = "SELECT count(*) FROM attempts WHERE owner = ? AND ended IS NULL"
+        return int(self._books.execute(query, (worker.name,)).fetchone()[0])
+
+    def _writable(self) -> bool:
+        # In a process of its own: two libraries that open one SQLite file in one process undo each other's locks.
+        command = [sys.executable, "-I", "-S", "-c", PROBE]
+        paths = [str(self._folder / name) for name in ("orders.db", "warehouse.db")]
+        return subprocess.run([*command, *paths], stderr=subprocess.DEVNULL, check=False).returncode == 0  # noqa: S603
+
+    # -- looking on
+
+    def _done(self) -> int:
+        return sum(self._happened.counts.get(status, 0) for status in RunStatus if status.is_final)
+
+    async def _until(self, condition: Callable[[], Any]) -> None:
+        while True:
+            holds = condition()
+            if asyncio.iscoroutine(holds):
+                holds = await holds
+            if holds:
+                return
+            await self._look(0.1)
+
+    async def _look(self, pause: float) -> None:
+        for status in RunStatus:
+            self._happened.counts[status] = await self._runtime.count(status=status)
+        self._show(self._happened)
+        for child in self._children:
+            ended = child.process.poll()
+            if ended is not None and child.name not in self._gone and (ended or child.name != "payments"):
+                raise Trouble(f"{child.name} ended by itself with code {ended}: see {self._log(child.name)}")
+        if self._happened.counts[RunStatus.STUCK]:
+            raise Trouble(f"runs are stuck: duramen runs list --status stuck --store {store_url(self._folder)}")
+        if time.monotonic() > self._deadline:
+            raise Trouble(f"this takes too long: the logs and stores are in {self._folder}")
+        await asyncio.sleep(pause)
+
+    def _log(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+    def _start(self, role: str, name: str) -> Child:
+        command = [sys.executable, "-m", "duramen.demo", role, str(self._folder), name]
+        with self._log(name).open("wb") as log:
+            # A session of its own: Ctrl-C reaches the conductor alone, who then ends the others.
+            process = subprocess.Popen(  # noqa: S603
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                start_new_session=True,
+            )
+        child = Child(name, process)
+        self._children.append(child)
+        return child
