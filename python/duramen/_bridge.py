@@ -15,6 +15,7 @@ from ._native import (
     EV_LOST,
     EV_REPLY,
     EV_RESUME,
+    EV_STORE,
     O_COMPLETED,
     O_FAILED,
     O_FIRED,
@@ -29,6 +30,7 @@ from ._native import (
     Halted,
     InvalidIdError,
     Run,
+    StoreFailed,
 )
 from ._native import __version__ as native_version
 from .errors import (
@@ -58,6 +60,7 @@ __all__ = [
     "EV_LOST",
     "EV_REPLY",
     "EV_RESUME",
+    "EV_STORE",
     "FINISH_CANCELLED",
     "FINISH_COMPLETED",
     "FINISH_FAILED",
@@ -80,6 +83,7 @@ __all__ = [
     "Halted",
     "InvalidIdError",
     "Run",
+    "StoreFailed",
     "invalid_id",
     "native_error",
     "native_version",
