@@ -1,6 +1,7 @@
 """The runtime's end of the engine: tokens and futures, the wake-up of the loop, who may call from where.
 
-The engine completes calls in bulk: it wakes the loop once, and one callback takes everything that has come in.
+The engine completes calls in bulk: it wakes the loop once, and one callback takes everything that has come
+in.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ._bridge import EV_REPLY, Engine, native_error
+from ._bridge import EV_REPLY, EV_STORE, Engine, StoreFailed, native_error
 from ._loop import RunLoop
+from ._runtime_pystore import StoreServer
 from .errors import ForkedProcess, NotDurableError, RuntimeClosed, RuntimeNotOpen
 
 if TYPE_CHECKING:
@@ -70,9 +72,19 @@ class Port:
                 store=target.store,
                 **settings,
             )
+        except StoreFailed as error:
+            self._release()
+            kind, message = error.args
+            raise native_error((kind, message)) from None
+        except RuntimeError as error:
+            self._release()
+            if str(error).startswith("forked"):
+                raise ForkedProcess(str(error).removeprefix("forked: ")) from None
+            raise
         except BaseException:
             self._release()
             raise
+        self._store = StoreServer(self.engine, target.store) if target.store is not None else None
 
     # -- waking ----------------------------------------------------------------------------------------------
 
@@ -114,7 +126,13 @@ class Port:
         others: list[tuple[Any, ...]] = []
         replies: list[tuple[Any, ...]] = []
         for event in events:
-            (replies if event[0] == EV_REPLY else others).append(event)
+            if event[0] == EV_REPLY:
+                replies.append(event)
+            elif event[0] == EV_STORE:
+                assert self._store is not None  # noqa: S101 - only such stores are asked
+                self._store.serve(*event[1:])
+            else:
+                others.append(event)
         # Runs first: whoever waits for a reply then finds the run that it speaks of.
         if others:
             self._on_events(others)
@@ -140,8 +158,8 @@ class Port:
         """
         if os.getpid() != self._pid:
             raise ForkedProcess(
-                f"the runtime was opened in process {self._pid}, and this is its child {os.getpid()}: make a new "
-                "Runtime after the fork"
+                f"the runtime was opened in process {self._pid}, and this is its child {os.getpid()}: make "
+                "a new Runtime after the fork"
             )
         try:
             loop = asyncio.get_running_loop()
@@ -150,7 +168,7 @@ class Port:
         if loop is not self.loop:
             if isinstance(loop, RunLoop):
                 raise NotDurableError(
-                    "a handler called its runtime, which cannot be recorded: do it in a step, with ctx.step(…)"
+                    "a handler called its runtime, which cannot be recorded: do it in a step (ctx.step)"
                 )
             raise RuntimeNotOpen(
                 "the runtime is open on another event loop: make one Runtime for each loop, or call "

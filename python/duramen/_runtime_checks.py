@@ -39,7 +39,7 @@ _WAIT_PREFIXES = ("event:", "approval:", "retry:")
 
 
 def check_id(what: str, value: Any) -> str:
-    """Give `value` back if a store can keep it as an id: 1 to 255 characters, none of them a control character.
+    """Give `value` back if a store can keep it as an id: 1 to 255 characters, no control character.
 
     >>> check_id("run id", "order:42")
     'order:42'
@@ -72,7 +72,7 @@ def check_text(what: str, value: Any) -> str:
 
 
 def check_event_name(value: Any) -> str:
-    """As `check_id`, and refuse names that begin with ``__``: those are Duramen's own.
+    """As `check_id`, and refuse names that begin with ``__``, which are Duramen's own.
 
     >>> check_event_name("__timer")
     Traceback (most recent call last):
@@ -145,8 +145,9 @@ def new_run_id() -> str:
     """
     global _last_id  # noqa: PLW0603 - one sequence for the process is the point
     stamp = time.time_ns()
-    # 48 bits of milliseconds, then 12 bits of the fraction: 244 ns each, raised by one where that is not enough.
-    tick = (stamp // 1_000_000) << 12 | (stamp % 1_000_000 << 12) // 1_000_000
+    # 48 bits of milliseconds, then 12 bits of the fraction (244 ns each), raised by one if that is too few.
+    milliseconds, rest = divmod(stamp, 1_000_000)
+    tick = (milliseconds << 12) | (rest << 12) // 1_000_000
     with _id_lock:
         tick = max(tick, _last_id + 1)
         _last_id = tick

@@ -8,8 +8,6 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from typing_extensions import Self
-
 from ._durations import duration_ms
 from ._runtime_calls import Port
 from ._runtime_checks import check_choice, check_count, new_owner
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import timedelta
     from types import TracebackType
+    from typing import Self
 
     from ._bridge import Engine
     from ._serial import Serializer
@@ -66,7 +65,9 @@ class RuntimeCore:
         self._owner_label = owner
         new_owner(owner)  # refuses a bad one here, not when it opens
         self._warm = check_count("warm", warm, least=0)
-        self._max_threads = None if max_threads is None else check_count("max_threads", max_threads, most=10_000)
+        self._max_threads = (
+            None if max_threads is None else check_count("max_threads", max_threads, most=10_000)
+        )
         self._migrate = self._target.migrates_itself if migrate is None else bool(migrate)
         self._synchronous = check_choice("synchronous", synchronous, ("full", "normal"))
         self._busy_ms = duration_ms(busy_timeout, "busy_timeout")
@@ -123,7 +124,9 @@ class RuntimeCore:
             self._opening = False
         return self
 
-    def _new_port(self, loop: asyncio.AbstractEventLoop, driver: Driver | None, *, migrate: bool | None = None) -> Port:
+    def _new_port(
+        self, loop: asyncio.AbstractEventLoop, driver: Driver | None, *, migrate: bool | None = None
+    ) -> Port:
         settings: dict[str, Any] = {
             "owner": new_owner(self._owner_label),
             "lease": self._lease_ms,
@@ -148,8 +151,9 @@ class RuntimeCore:
     async def close(self) -> None:
         """Let go of every run and close the store. Safe to call twice.
 
-        Runs that are being driven are released as soon as their steps in flight are recorded. Those whose steps take
-        longer than `shutdown_timeout` are dropped: they go on elsewhere when their lease has ended.
+        Runs that are being driven are released as soon as their steps in flight are recorded. Those whose
+        steps take longer than `shutdown_timeout` are dropped: they go on elsewhere when their lease has
+        ended.
         """
         port, driver = self._port, self._driver_
         if port is None or driver is None:
@@ -186,10 +190,14 @@ class RuntimeCore:
         port = self._port
         if port is None:
             if os.getpid() != self._pid and self._was_open:
-                raise ForkedProcess("the runtime was open in the parent process: make a new Runtime after the fork")
+                raise ForkedProcess(
+                    "the runtime was open in the parent process: make a new Runtime after the fork"
+                )
             if self._was_open:
                 raise RuntimeClosed("the runtime was closed: open it again with `async with runtime:`")
-            raise RuntimeNotOpen("the runtime is not open: use `async with runtime:` or `await runtime.open()`")
+            raise RuntimeNotOpen(
+                "the runtime is not open: use `async with runtime:` or `await runtime.open()`"
+            )
         port.check()
         return port
 
@@ -279,13 +287,13 @@ async def _prepare(port: Port, *, migrate: bool, target: str) -> None:
     schema = schema_view(await port.call(port.engine.migrate if migrate else port.engine.schema))
     if schema.found < schema.needed:
         raise StoreUnmigrated(
-            f"the schema of {target} is at version {schema.found} and this version of duramen needs {schema.needed}: "
-            f"run `duramen migrate {target}`, or open the runtime with migrate=True"
+            f"the schema of {target} is at version {schema.found} and this version of duramen needs "
+            f"{schema.needed}: run `duramen migrate {target}`, or open the runtime with migrate=True"
         )
     if schema.found > schema.needed:
         raise StoreNewer(
-            f"the schema of {target} is at version {schema.found}, newer than {schema.needed}, which this version of "
-            "duramen knows: upgrade duramen here"
+            f"the schema of {target} is at version {schema.found}, newer than {schema.needed}, "
+            "the newest that this version of duramen knows: upgrade duramen here"
         )
 
 

@@ -1,7 +1,7 @@
 """Drives the runs that the engine hands over: one `RunHost` each, all of them on the runtime's loop.
 
-The engine says which run may go on; this module calls its host, once for everything that came in together, and
-flushes the engine once at the end of each such round.
+The engine says which run may go on; this module calls its host, once for everything that came in together,
+and flushes the engine once at the end of each such round.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class Driver:
         self._collectors: dict[str, set[Collector]] = {}
         self._services = self._new_services(None, 1.0)
         self.budgets: dict[str, tuple[float, float]] = {}
-        """Deadline (by `time.monotonic`) and least remaining seconds of drives about to begin, by run id."""
+        """Deadline (`time.monotonic`) and least remaining seconds of drives about to begin, by run id."""
         self.sweep_budget: tuple[float, float] | None = None
-        """Deadline and least remaining time of runs that begin without a budget of their own, while a sweep is under way."""
+        """The same, while a sweep is under way, for runs that begin without a budget of their own."""
         self.idle = asyncio.Event()
         """Set while no run is being driven."""
         self.idle.set()
@@ -181,7 +181,12 @@ class Driver:
         definition = self._registry.get(run.workflow, run.version)
         if definition is None:
             # Claims name what is registered, so this is a run that was taken by its id.
-            _log.error("run %r needs workflow %r version %r, which is not here", run.run_id, run.workflow, run.version)
+            _log.error(
+                "run %r needs workflow %r version %r, which is not here",
+                run.run_id,
+                run.workflow,
+                run.version,
+            )
             run.abandon()
             return
         budget = self.budgets.pop(run.run_id, self.sweep_budget)
@@ -197,7 +202,7 @@ class Driver:
         """Call a host so that a defect in it, or in what it calls, stops this run only."""
         try:
             getattr(host, method)(*args)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a defect in one run must not stop the others
             _log.exception("a run could not be driven on; another process may take it over")
             ticket = next((ticket for ticket, each in self._hosts.items() if each is host), None)
             if ticket is not None and method != "evict":
@@ -282,7 +287,9 @@ class Driver:
         engine = self._engine
         if engine is None:
             return
-        event = Event(run_id=run_id, index=None, kind="emitted", at=from_ms(engine.now()), op=name, data=value)
+        event = Event(
+            run_id=run_id, index=None, kind="emitted", at=from_ms(engine.now()), op=name, data=value
+        )
         for key in (run_id, ""):
             for collector in self._collectors.get(key, ()):
                 collector.add(event)

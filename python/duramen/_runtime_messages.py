@@ -24,13 +24,20 @@ class Messages(Queries):
     """See `Runtime`."""
 
     async def signal(
-        self, run_id: str, name: str, payload: Any = None, *, signal_id: str | None = None, drive: bool = False
+        self,
+        run_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        signal_id: str | None = None,
+        drive: bool = False,
     ) -> SignalResult:
         """Send an event to a run. It is durable when this returns, also if the run does not wait for it yet.
 
         Args:
             run_id: which run.
-            name: the event's name, as in ``ctx.wait_for_event(name)``; names with ``__`` in front are reserved.
+            name: the event's name, as in ``ctx.wait_for_event(name)``; names with ``__`` in front are
+            reserved.
             payload: what the run gets; anything that the serializer takes.
             signal_id: the same id reaches the run once, however often it is sent; None makes up a fresh one.
             drive: also drive the run here until it pauses or ends, if it is due.
@@ -64,7 +71,9 @@ class Messages(Queries):
             message_id = check_id("signal id", rest[0]) if rest else uuid4().hex
             check_id("run id", run_id)
             check_event_name(name)
-            messages.append((run_id, message_id, "event", name, await self._event_payload(run_id, name, payload), None))
+            messages.append(
+                (run_id, message_id, "event", name, await self._event_payload(run_id, name, payload), None)
+            )
         found: list[SignalResult] = []
         for start in range(0, len(messages), 500):
             found += [result for result, _ in await self._deliver(messages[start : start + 500])]
@@ -124,12 +133,16 @@ class Messages(Queries):
                 check_text(what, text)
         message_id = f"approval:{approval_id}"
         if len(message_id) > 255:
-            raise InvalidArgument(f"the approval id has {len(approval_id)} characters: it is none of Duramen's")
+            raise InvalidArgument(
+                f"the approval id has {len(approval_id)} characters: it is none of Duramen's"
+            )
         data = self.serializer.dumps(
             {"approved": approved, "feedback": feedback, "by": by, "at": self._engine.now()}
         )
         decision = "approved" if approved else "rejected"
-        result, first = (await self._deliver([(run_id, message_id, "approval", approval_id, data, decision)]))[0]
+        result, first = (
+            await self._deliver([(run_id, message_id, "approval", approval_id, data, decision)])
+        )[0]
         if result is SignalResult.DUPLICATE and first is not None and first != decision:
             raise ApprovalConflict(run_id, approval_id)
         if drive and result not in {SignalResult.NOT_FOUND, SignalResult.FINISHED}:
@@ -137,7 +150,7 @@ class Messages(Queries):
         return result
 
     async def cancel(self, run_id: str, reason: str = "", *, drive: bool = False) -> SignalResult:
-        """Ask a run to end: its handler gets `asyncio.CancelledError` at its await and may clean up with steps.
+        """Ask a run to end: its handler gets `asyncio.CancelledError` at its await and may clean up.
 
         It reaches the run wherever it is driven; one that is paused is due at once.
 
@@ -188,7 +201,7 @@ class Messages(Queries):
         if not self._intervened(run_id, await port.call(port.engine.reopen, run_id)):
             status = (await self._detail(run_id))["row"]["status"]
             raise InvalidArgument(
-                f"run {run_id!r} is {status}: only failed, cancelled, terminated and stuck runs can be retried"
+                f"run {run_id!r} is {status}: only failed, cancelled, terminated and stuck runs are retried"
             )
         if drive:
             await self._take(run_id)
@@ -210,7 +223,9 @@ class Messages(Queries):
         port = self._ready
         answer = await port.call(port.engine.delete, run_id, force)
         if answer == "not_allowed":
-            raise InvalidArgument(f"run {run_id!r} has not ended: cancel or terminate it first, or pass force=True")
+            raise InvalidArgument(
+                f"run {run_id!r} has not ended: cancel or terminate it first, or pass force=True"
+            )
         return answer == "done"
 
     @staticmethod
@@ -236,4 +251,3 @@ class Messages(Queries):
             return None
         finally:
             driver.unwatch(run_id, left)
-

@@ -175,13 +175,16 @@ class Queries(RuntimeCore):
         Raises:
             InvalidArgument: an argument makes no sense.
         """
-        wanted = _filter(workflow, version, status, tag, waiting_for, created_after, created_before, id_prefix)
+        wanted = _filter(
+            workflow, version, status, tag, waiting_for, created_after, created_before, id_prefix
+        )
         check_count("limit", limit, most=_PAGE)
         port = self._ready
         page = await port.call(port.engine.list, wanted, limit, unpack_cursor(cursor))
         types = self._registry.types
         return Page(
-            tuple(view_of(row, None, self.serializer, types) for row in page["rows"]), pack_cursor(page["next"])
+            tuple(view_of(row, None, self.serializer, types) for row in page["rows"]),
+            pack_cursor(page["next"]),
         )
 
     async def count(
@@ -197,7 +200,9 @@ class Queries(RuntimeCore):
         id_prefix: str | None = None,
     ) -> int:
         """Count runs; the filters are those of `list`."""
-        wanted = _filter(workflow, version, status, tag, waiting_for, created_after, created_before, id_prefix)
+        wanted = _filter(
+            workflow, version, status, tag, waiting_for, created_after, created_before, id_prefix
+        )
         port = self._ready
         return await port.call(port.engine.count, wanted)
 
@@ -233,9 +238,7 @@ class Queries(RuntimeCore):
     async def _load(self, run_id: str, index: int, limit: int = _PAGE) -> _List[Event]:
         port = self._ready
         entries = await port.call(port.engine.load, run_id, index, limit)
-        return [
-            event_of(run_id, at, entry, self.serializer) for at, entry in enumerate(entries, start=index)
-        ]
+        return [event_of(run_id, at, entry, self.serializer) for at, entry in enumerate(entries, start=index)]
 
     async def events(
         self, run_id: str, from_index: int = 0, follow: bool = True, *, live: bool = True

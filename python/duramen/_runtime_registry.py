@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ._workflow import WorkflowDef
 from .errors import DuplicateWorkflow, InvalidArgument, UnknownWorkflow, WorkflowDefinitionError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import ModuleType
 
 __all__ = ["Registry"]
@@ -37,9 +37,9 @@ class Registry:
         self._lazy: list[str] = []
         self.broken: dict[str, Exception] = {}
         """What could not be imported, and why."""
-        if isinstance(workflows, str | WorkflowDef) or not isinstance(workflows, Iterable):
+        if isinstance(workflows, str | WorkflowDef) or not hasattr(workflows, "__iter__"):
             raise WorkflowDefinitionError(f"workflows is {workflows!r}: give a list of workflows")
-        for item in workflows:  # pyright: ignore[reportUnknownVariableType]
+        for item in workflows:
             if isinstance(item, str):
                 _check_path(item)
                 if item not in self._lazy:
@@ -63,7 +63,8 @@ class Registry:
                 raise DuplicateWorkflow(
                     found.name,
                     "",
-                    f"{current.location} as version {current.version!r}: name one of the two in `previous` of the other",
+                    f"{current.location} as version {current.version!r}: "
+                    "name one of the two in `previous` of the other",
                 )
         for each in (found, *found.previous):
             each.resolve()
@@ -74,7 +75,7 @@ class Registry:
             self._current[found.name] = found
 
     def load(self) -> None:
-        """Import what was registered by its path. What fails is logged and kept in `broken`; the rest works."""
+        """Import what was registered by path. What fails is logged and kept in `broken`; the rest works."""
         for path in self._lazy:
             try:
                 self.add(_imported(path))

@@ -77,8 +77,8 @@ def _sqlite_path(url: str, rest: str) -> str:
         )
     if parts.query or parts.fragment:
         raise InvalidArgument(
-            "a sqlite URL takes no ?options or #fragment: give options to Runtime(), and write %3F or %23 for "
-            "those characters in a file's name"
+            "a sqlite URL takes no ?options or #fragment: give options to Runtime(), and write %3F or %23 "
+            "for those characters in a file's name"
         )
     path = unquote(rest[1:])
     if not path or path == ":memory:":

@@ -1,4 +1,4 @@
-"""Warns when something holds a host loop up, and says where: every run of that loop stands still meanwhile."""
+"""Warns when something holds a host loop up, and says where: all runs of that loop stand still meanwhile."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Watchdog"]
 
 _log = logging.getLogger("duramen")
+_frames = sys._current_frames  # pyright: ignore[reportPrivateUsage] - documented, name notwithstanding
 _HERE = str(Path(__file__).parent)
 _STDLIB = str(Path(asyncio.__file__).parent.parent)
 
@@ -23,8 +24,8 @@ _STDLIB = str(Path(asyncio.__file__).parent.parent)
 class Watchdog:
     """A thread that asks a loop for a sign of life while runs are driven on it.
 
-    It looks at the stack of the loop's thread when no sign came for `limit` seconds, warns once, and tells how long
-    it took when it is over. Between runs it sleeps and wakes nobody.
+    It looks at the stack of the loop's thread when no sign came for `limit` seconds, warns once, and tells
+    how long it took when it is over. Between runs it sleeps and wakes nobody.
 
     Args:
         loop: the loop to watch, which runs in the calling thread.
@@ -88,7 +89,7 @@ class Watchdog:
                     "the event loop has been blocked for %.1f s by %s: no run of this process can go on; put "
                     "blocking calls into a step that is a plain function (it runs in a thread)",
                     late,
-                    describe(sys._current_frames().get(self._watched)),
+                    describe(_frames().get(self._watched)),
                 )
 
 

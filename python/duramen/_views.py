@@ -4,6 +4,9 @@ A view never changes after it was made and holds no connection to its store. `Ru
 its name says: it remembers which runtime it came from, so that one can ask on.
 """
 
+# A handle calls its runtime.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field

@@ -34,21 +34,22 @@ _YIELD_GRACE = 1.0
 
 
 class Runtime(Messages):
-    """A store and the workflows that this process knows. Open it with ``async with``; it belongs to that event loop.
+    """A store and the workflows that this process knows. It belongs to the event loop on which it is opened.
 
     Args:
-        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``memory://``, ``memory://name`` (shared by all
-            runtimes of the process), or a store object written in Python.
-        workflows: definitions (made by `@workflow`), or ``"package.module:attribute"`` for those to import when
-            the runtime opens. If such an import fails, it is logged, and only that workflow is missing.
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``memory://``, ``memory://name`` (shared
+            by all runtimes of the process), or a store object written in Python.
+        workflows: definitions (made by `@workflow`), or ``"package.module:attribute"`` for those to
+            import when the runtime opens. An import that fails is logged, and only that workflow is missing.
         serializer: turns values into payloads; default `JsonSerializer`.
-        lease: for how long a run is this process's without a sign of life, in seconds or as a `timedelta`. After a
-            crash others take over when it has passed.
+        lease: for how long a run is this process's without a sign of life, in seconds or as a `timedelta`.
+            After a crash others take over when it has passed.
         owner: a label in front of this runtime's unique owner name; default host and process id.
         warm: how many paused runs stay in memory, to go on without a replay.
         max_threads: the most steps that run in threads at once.
         migrate: bring the schema up to date when opening. Default: yes for SQLite and memory.
-        synchronous: ``full`` (a power cut loses nothing), or ``normal`` (SQLite: it may lose the last commits).
+        synchronous: ``full`` (a power cut loses nothing), or ``normal`` (SQLite: it may lose the
+            last commits).
         busy_timeout: how long to wait for another process's lock on an SQLite file.
         shutdown_timeout: how long `close` waits for steps in flight.
         watchdog: warn when something holds the event loop up for longer than this; 0: never.
@@ -77,7 +78,7 @@ class Runtime(Messages):
     async def start(
         self,
         workflow: WorkflowDef[None, OutputT],
-        input: None = None,  # noqa: A002
+        input: None = None,
         *,
         run_id: str | None = None,
         start_at: datetime | None = None,
@@ -88,7 +89,7 @@ class Runtime(Messages):
     async def start(
         self,
         workflow: WorkflowDef[InputT, OutputT],
-        input: InputT,  # noqa: A002
+        input: InputT,
         *,
         run_id: str | None = None,
         start_at: datetime | None = None,
@@ -99,7 +100,7 @@ class Runtime(Messages):
     async def start(
         self,
         workflow: str,
-        input: Any = None,  # noqa: A002
+        input: Any = None,
         *,
         run_id: str | None = None,
         start_at: datetime | None = None,
@@ -118,7 +119,8 @@ class Runtime(Messages):
     ) -> RunHandle[Any]:
         """Create a run and drive it in this process, in the background. The run is durable when this returns.
 
-        While this runtime is open it also wakes the run again when it paused and is due; another process may as well.
+        While this runtime is open it also wakes the run again when it paused and is due; another process may
+        as well.
 
         Args:
             workflow: a registered workflow, or its name.
@@ -159,7 +161,7 @@ class Runtime(Messages):
     async def enqueue(
         self,
         workflow: WorkflowDef[None, OutputT],
-        input: None = None,  # noqa: A002
+        input: None = None,
         *,
         run_id: str | None = None,
         start_at: datetime | None = None,
@@ -170,7 +172,7 @@ class Runtime(Messages):
     async def enqueue(
         self,
         workflow: WorkflowDef[InputT, OutputT],
-        input: InputT,  # noqa: A002
+        input: InputT,
         *,
         run_id: str | None = None,
         start_at: datetime | None = None,
@@ -181,7 +183,7 @@ class Runtime(Messages):
     async def enqueue(
         self,
         workflow: str,
-        input: Any = None,  # noqa: A002
+        input: Any = None,
         *,
         run_id: str | None = None,
         start_at: datetime | None = None,
@@ -198,7 +200,7 @@ class Runtime(Messages):
         tags: Iterable[str] = (),
         memo: Any = None,
     ) -> RunHandle[Any]:
-        """Create a run without driving it: any worker or sweep takes it. Arguments and errors are those of `start`."""
+        """Create a run without driving it: any worker or sweep takes it. See `start`."""
         request = RunRequest(workflow, input, run_id, start_at, tuple(check_tags(tags)), memo)
         return (await self._create([self._new_row(request)]))[0]
 
@@ -266,7 +268,7 @@ class Runtime(Messages):
     async def run(
         self,
         workflow: WorkflowDef[None, OutputT],
-        input: None = None,  # noqa: A002
+        input: None = None,
         *,
         run_id: str | None = None,
         tags: Iterable[str] = (),
@@ -278,7 +280,7 @@ class Runtime(Messages):
     async def run(
         self,
         workflow: WorkflowDef[InputT, OutputT],
-        input: InputT,  # noqa: A002
+        input: InputT,
         *,
         run_id: str | None = None,
         tags: Iterable[str] = (),
@@ -290,7 +292,7 @@ class Runtime(Messages):
     async def run(
         self,
         workflow: str,
-        input: Any = None,  # noqa: A002
+        input: Any = None,
         *,
         run_id: str | None = None,
         tags: Iterable[str] = (),
@@ -309,7 +311,7 @@ class Runtime(Messages):
         max_duration: timedelta | float | None = None,
         max_events: int = 1000,
     ) -> RunResult[Any]:
-        """Create a run (or take the one of that id) and drive it here until it ends, pauses, or the budget is used up.
+        """Create a run (or take the one of that id) and drive it here until it ends, pauses, or time is up.
 
         Args:
             workflow: as in `start`.
@@ -322,8 +324,8 @@ class Runtime(Messages):
 
         Returns:
             Its `kind` is ``completed``, ``failed``, ``cancelled``, ``terminated``, ``stuck`` or ``paused``;
-            ``running`` if another process drives it or its steps outlast the budget; ``not_claimable`` if it exists
-            and nothing of it is due.
+            ``running`` if another process drives it or its steps outlast the budget; ``not_claimable`` if it
+            exists and nothing of it is due.
         """
         self._ready  # noqa: B018 - raises if no calls are possible
         limit = None if max_duration is None else duration_ms(max_duration, "max_duration") / 1000
@@ -350,7 +352,13 @@ class Runtime(Messages):
         view = await self.get(wanted)
         kind: Any = view.status.value
         if not view.finished and kind != "stuck":
-            kind = "paused" if driven == "paused" else "not_claimable" if kind in {"waiting", "queued"} else "running"
+            kind = (
+                "paused"
+                if driven == "paused"
+                else "not_claimable"
+                if kind in {"waiting", "queued"}
+                else "running"
+            )
         return RunResult(
             kind,
             wanted,
@@ -442,21 +450,24 @@ class Runtime(Messages):
     ) -> None:
         """Take and drive whatever is due, until it is cancelled, or SIGTERM or SIGINT comes.
 
-        At the end nothing new is taken, and runs are let go as soon as their steps in flight are recorded. A second
-        signal does not wait for those.
+        At the end nothing new is taken, and runs are let go as soon as their steps in flight are recorded. A
+        second signal does not wait for those.
 
         Args:
             concurrency: how many runs are driven at once, at most.
             poll_min: pause between two looks into the store while there is work.
             poll_max: the longest pause; changes made in this process are seen at once.
             drain: how long to wait for steps in flight at the end.
-            handle_signals: end on SIGTERM and SIGINT (in the main thread only). False leaves them to the program.
+            handle_signals: end on SIGTERM and SIGINT (in the main thread only). False leaves them to the
+                program.
         """
         port = self._ready
         check_count("concurrency", concurrency, most=100_000)
         least, most = duration_ms(poll_min, "poll_min"), duration_ms(poll_max, "poll_max")
         if not 1 <= least <= most:
-            raise InvalidArgument(f"poll_min is {poll_min!r} and poll_max {poll_max!r}: 0 < poll_min <= poll_max")
+            raise InvalidArgument(
+                f"poll_min is {poll_min!r} and poll_max {poll_max!r}: 0 < poll_min <= poll_max"
+            )
         patience = duration_ms(drain, "drain") / 1000
         with caught_signals(port.loop, enabled=handle_signals) as caught:
             port.engine.work(concurrency, least, most)
@@ -484,7 +495,7 @@ class Runtime(Messages):
 
     @property
     def sync(self) -> SyncRuntime:
-        """The same calls for code without an event loop: scripts, threads, Django views. See `SyncRuntime`."""
+        """The same calls for code without an event loop (scripts, threads, Django); see `SyncRuntime`."""
         found = self.__dict__.get("_sync")
         if found is None:
             from ._runtime_sync import SyncRuntime
