@@ -32,6 +32,7 @@ from ._native import (
     Run,
     StoreFailed,
 )
+from ._native import Store as NativeStore
 from ._native import __version__ as native_version
 from .errors import (
     DuramenError,
@@ -61,7 +62,6 @@ __all__ = [
     "EV_REPLY",
     "EV_RESUME",
     "EV_STORE",
-    "EV_STORE",
     "FINISH_CANCELLED",
     "FINISH_COMPLETED",
     "FINISH_FAILED",
@@ -85,7 +85,6 @@ __all__ = [
     "InvalidIdError",
     "NativeStore",
     "Run",
-    "StoreFailed",
     "StoreFailed",
     "invalid_id",
     "native_error",

@@ -5,6 +5,7 @@ mod engine;
 mod pystore;
 mod reply;
 mod run;
+mod storeobj;
 mod stores;
 mod wake;
 mod world;
@@ -19,6 +20,8 @@ mod _native {
     use super::engine::{Engine, StoreFailed};
     #[pymodule_export]
     use super::run::{Halted, InvalidIdError, Run};
+    #[pymodule_export]
+    use super::storeobj::StoreObject;
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

@@ -51,6 +51,9 @@ pub(crate) fn open(
             if let Some(timeout) = options.get_item("busy_timeout")? {
                 settings.busy_timeout = std::time::Duration::from_millis(timeout.extract()?);
             }
+            if let Some(most) = options.get_item("max_pages")? {
+                settings.max_pages = most.extract()?;
+            }
             let opened = py.detach(|| SqliteStore::open(Path::new(location), settings));
             Ok(opened.map(|store| {
                 let applied = store.applied_on_open().to_vec();

@@ -1,0 +1,206 @@
+//! `Store`: one of our stores as a Python object, for the tests that every store has to pass.
+//!
+//! Arguments and answers are the plain dicts and lists that a store written in Python gets and gives.
+//! A method blocks its thread until the answer is there, with the interpreter free for the others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use duramen_core::ids::RunId;
+use duramen_core::store::{Cursor, Filter, Store, StoreError, StoreFuture};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use pythonize::{depythonize, pythonize};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
+
+use crate::engine::StoreFailed;
+use crate::{reply, stores, world};
+
+#[pyclass(frozen, module = "duramen._native", name = "Store")]
+pub(crate) struct StoreObject {
+    store: Arc<dyn Store>,
+    world: Handle,
+    /// Others use the store too: `close` closes this object only.
+    shared: bool,
+    closed: AtomicBool,
+}
+
+impl std::fmt::Debug for StoreObject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+fn failed(error: &StoreError) -> PyErr {
+    StoreFailed::new_err(reply::error_pair(error))
+}
+
+fn argument<T: DeserializeOwned>(method: &str, value: &Bound<'_, PyAny>) -> PyResult<T> {
+    depythonize(value).map_err(|error| {
+        PyTypeError::new_err(format!(
+            "the argument of {method}() has a wrong form: {error}"
+        ))
+    })
+}
+
+impl StoreObject {
+    fn wait<'py, T: Serialize + Send + 'static>(
+        &self,
+        py: Python<'py>,
+        ask: impl FnOnce(&dyn Store) -> StoreFuture<T>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(failed(&StoreError::Closed));
+        }
+        // A fork may lie between the construction and this call.
+        world::handle()?;
+        let future = ask(&*self.store);
+        let answer = py
+            .detach(|| self.world.block_on(future))
+            .map_err(|error| failed(&error))?;
+        Ok(pythonize(py, &answer)?)
+    }
+}
+
+#[pymethods]
+impl StoreObject {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        scheme: &str,
+        location: &str,
+        options: &Bound<'_, PyDict>,
+    ) -> PyResult<Self> {
+        let world = world::handle()?;
+        let opened =
+            stores::open(py, scheme, location, options)?.map_err(|error| failed(&error))?;
+        Ok(Self {
+            store: opened.store,
+            world,
+            shared: opened.shared,
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    fn migrate<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.wait(py, |store| store.migrate())
+    }
+
+    fn schema<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.wait(py, |store| store.schema())
+    }
+
+    fn create<'py>(
+        &self,
+        py: Python<'py>,
+        batch: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let batch = argument("create", batch)?;
+        self.wait(py, |store| store.create(batch))
+    }
+
+    fn claim<'py>(
+        &self,
+        py: Python<'py>,
+        claim: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let claim = argument("claim", claim)?;
+        self.wait(py, |store| store.claim(claim))
+    }
+
+    fn commit<'py>(
+        &self,
+        py: Python<'py>,
+        batch: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let batch = argument("commit", batch)?;
+        self.wait(py, |store| store.commit(batch))
+    }
+
+    fn heartbeat<'py>(
+        &self,
+        py: Python<'py>,
+        beat: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let beat = argument("heartbeat", beat)?;
+        self.wait(py, |store| store.heartbeat(beat))
+    }
+
+    fn unread<'py>(&self, py: Python<'py>, owner: String) -> PyResult<Bound<'py, PyAny>> {
+        self.wait(py, |store| store.unread(owner))
+    }
+
+    fn deliver<'py>(
+        &self,
+        py: Python<'py>,
+        batch: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let batch = argument("deliver", batch)?;
+        self.wait(py, |store| store.deliver(batch))
+    }
+
+    fn intervene<'py>(
+        &self,
+        py: Python<'py>,
+        batch: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let batch = argument("intervene", batch)?;
+        self.wait(py, |store| store.intervene(batch))
+    }
+
+    fn get<'py>(&self, py: Python<'py>, run_ids: Vec<String>) -> PyResult<Bound<'py, PyAny>> {
+        let run_ids = run_ids.into_iter().map(RunId::from).collect();
+        self.wait(py, |store| store.get(run_ids))
+    }
+
+    fn load<'py>(
+        &self,
+        py: Python<'py>,
+        run_id: String,
+        start: u64,
+        limit: u32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.wait(py, |store| store.load(run_id.into(), start, limit))
+    }
+
+    fn list<'py>(
+        &self,
+        py: Python<'py>,
+        filter: &Bound<'py, PyAny>,
+        limit: u32,
+        cursor: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let filter: Filter = argument("list", filter)?;
+        let cursor: Option<Cursor> = argument("list", cursor)?;
+        self.wait(py, |store| store.list(filter, limit, cursor))
+    }
+
+    fn count<'py>(
+        &self,
+        py: Python<'py>,
+        filter: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let filter: Filter = argument("count", filter)?;
+        self.wait(py, |store| store.count(filter))
+    }
+
+    fn next_due<'py>(
+        &self,
+        py: Python<'py>,
+        workflows: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let workflows = argument("next_due", workflows)?;
+        self.wait(py, |store| store.next_due(workflows))
+    }
+
+    fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if self.shared {
+            self.closed.store(true, Ordering::Release);
+            return Ok(py.None().into_bound(py));
+        }
+        self.wait(py, |store| store.close())
+    }
+}
