@@ -10,7 +10,7 @@ from asyncio import CancelledError, Future, Task
 from collections.abc import Callable
 from contextvars import Context as ContextVars
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -571,6 +571,8 @@ class RunHost:
         self._fresh = False
         if driven != "paused":
             self.evict()
+        elif self.services.deadline is not None:
+            self.services = replace(self.services, deadline=None)  # that pass is over
 
     def _drop(self) -> None:
         self.closed = True
