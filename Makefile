@@ -53,7 +53,7 @@ lint: .venv/.extension .venv/.tools
 	check "architecture" $(BIN)/python -m pytest --quiet tests/architecture; \
 	[ -z "$$failed" ] || { printf 'lint failed: %s\n' "$${failed#, }"; exit 1; }
 
-bench: .venv/.extension .venv/.tools
+bench: .venv/.extension
 	@$(BIN)/python benches/run.py $(ARGS)
 
 wheel: .venv/.python

@@ -1,0 +1,80 @@
+"""What the machine allows, without us: appends made durable, and SQLite's commits.
+
+Printed under the names that the same measurements have elsewhere (workloads B4 and B5, peer ``baseline``).
+They are taken before each workload, because a disk's speed changes by the minute: only ratios within one run
+mean something.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from typing import TYPE_CHECKING
+
+from harness import BARE, emit, median, parse, percentile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PAYLOAD = "x" * 150
+INSERT = "INSERT INTO evt(run, seq, kind, at, payload) VALUES (?, ?, ?, ?, ?)"
+
+
+def fdatasync(folder: Path, seconds: float) -> None:
+    path = folder / "append"
+    block = os.urandom(4096)
+    file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_TRUNC)
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        os.pwrite(file, block, 4096 * len(times))
+        began = time.perf_counter()
+        os.fdatasync(file)
+        times.append(time.perf_counter() - began)
+    os.close(file)
+    path.unlink()
+    note = f"median; p99 {1e6 * percentile(times, 99):.0f} us"
+    emit("disk", "B5", "fdatasync_append_4k_us", 1e6 * median(times), len(times), note, BARE)
+
+
+def commits(folder: Path, rows: int, seconds: float) -> None:
+    path = folder / f"bare{rows}.db"
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute(
+        "CREATE TABLE evt(id INTEGER PRIMARY KEY, run INT NOT NULL, seq INT NOT NULL, kind TEXT NOT NULL,"
+        " at REAL NOT NULL, payload TEXT NOT NULL)"
+    )
+    times: list[float] = []
+    began = time.perf_counter()
+    end = began + seconds
+    while (before := time.perf_counter()) < end:
+        run = len(times)
+        db.execute("BEGIN IMMEDIATE")
+        if rows == 1:
+            db.execute(INSERT, (run, 1, "step", 1.5, PAYLOAD))
+        else:
+            db.executemany(INSERT, [(run, seq, "step", 1.5, PAYLOAD) for seq in range(rows)])
+        db.execute("COMMIT")
+        times.append(time.perf_counter() - before)
+    taken = time.perf_counter() - began
+    db.close()
+    count = len(times)
+    note = f"python sqlite3 {sqlite3.sqlite_version}, WAL, synchronous=FULL, {rows} row(s) per commit"
+    emit("sqlite", "B4", f"commits_per_s_full_r{rows}", count / taken, count, note, BARE)
+    emit("sqlite", "B4", f"rows_per_s_full_r{rows}", rows * count / taken, rows * count, note, BARE)
+    emit("sqlite", "B4", f"commit_ms_full_r{rows}", 1e3 * median(times), count, note + ", median", BARE)
+
+
+def main() -> None:
+    bench = parse("limits")
+    seconds = 0.1 if bench.quick else 0.4
+    fdatasync(bench.folder, seconds)
+    commits(bench.folder, 1, seconds)
+    commits(bench.folder, 100, seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""W7: many sleeping runs in the store; 25 of them are due."""
+
+import asyncio
+import os
+import select
+import sqlite3
+import time
+from typing import Any
+
+import flows
+from harness import Bench, Working, median, run, until_count
+
+DUE = 25
+ROUNDS = 12
+YEAR_MS = 365 * 86_400_000
+
+
+async def sleeping(bench: Bench, count: int, name: str) -> None:
+    """One run that fell asleep by itself, and clones of its rows with deadlines of their own."""
+    until = int(time.time() * 1000) + YEAR_MS
+    async with bench.runtime(flows.sleeper, name=name, synchronous="normal") as runtime, Working(runtime):
+        await runtime.enqueue(flows.sleeper, until, run_id="run-0")
+        await until_count(runtime, 1, within=30, status="waiting")
+    db = sqlite3.connect(bench.path(name), isolation_level=None)
+    db.execute("PRAGMA synchronous=OFF")
+    db.execute("BEGIN")
+    for table in ("runs", "journal"):
+        columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+        values = {"run_id": "'run-' || n", "ready_at": f"{until} + n * 1000"}
+        chosen = ", ".join(values.get(column, column) for column in columns)
+        db.execute(
+            f"WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < {count - 1})"
+            f" INSERT INTO {table} ({', '.join(columns)})"
+            f" SELECT {chosen} FROM g, (SELECT * FROM {table} WHERE run_id = 'run-0') ORDER BY 'run-' || n"
+        )
+    db.execute("COMMIT")
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+
+
+class Claims:
+    """An engine of which only claims are asked: what it hands over is not driven."""
+
+    def __init__(self, bench: Bench, name: str) -> None:
+        from duramen._bridge import EV_DRIVE, EV_REPLY, Engine
+
+        self.drive, self.reply = EV_DRIVE, EV_REPLY
+        self.read, write = os.pipe()
+        options: dict[str, Any] = {"migrate": False, "synchronous": "full", "busy_timeout": 5000}
+        self.engine = Engine(
+            "sqlite", str(bench.path(name)), owner="bench", lease=30_000, hold=0, warm=0,
+            wake_fd=write, wake=None, options=options,
+        )  # fmt: skip
+        self.engine.register([(flows.sleeper.name, flows.sleeper.version)])
+        self.token = 0
+
+    def claim(self) -> tuple[float, int]:
+        """Milliseconds until what is due was handed over (or nothing was), and how many runs it was.
+
+        A sweep with this little time left hands over and does not wait for the runs.
+        """
+        self.token += 1
+        found = 0
+        began = time.perf_counter()
+        now = self.engine.now()
+        self.engine.sweep(
+            self.token,
+            {"limit": DUE, "max_recovered": 0, "max_timers": DUE, "max_queued": 0, "min_remaining": 0,
+             "deadline": now + 1000},
+        )  # fmt: skip
+        while True:
+            select.select([self.read], [], [], 5)
+            os.read(self.read, 65536)
+            for event in self.engine.drain():
+                if event[0] == self.drive:
+                    found += 1
+                elif event[0] == self.reply and event[1] == self.token:
+                    return 1e3 * (time.perf_counter() - began), found
+            if found == DUE:
+                return 1e3 * (time.perf_counter() - began), found
+
+
+def make_due(bench: Bench, name: str, turn: int) -> None:
+    db = sqlite3.connect(bench.path(name), isolation_level=None)
+    past = int(time.time() * 1000) - 1000
+    ids = [f"run-{turn * DUE + number}" for number in range(DUE)]
+    db.execute(f"UPDATE runs SET ready_at = {past} WHERE run_id IN ({','.join('?' * DUE)})", ids)
+    db.close()
+
+
+async def measure(bench: Bench, count: int, tag: str) -> None:
+    name = f"w7-{count}.db"
+    await sleeping(bench, count, name)
+    claims = Claims(bench, name)
+    empty: list[float] = []
+    due: list[float] = []
+    for turn in range(1, ROUNDS + 1):
+        taken, found = claims.claim()
+        assert found == 0, found
+        empty.append(taken)
+        make_due(bench, name, turn)
+        taken, found = claims.claim()
+        assert found == DUE, found
+        due.append(taken)
+        await asyncio.sleep(0.01)
+    note = f"{count} sleeping runs, cloned by SQL from one"
+    bench.emit(
+        f"claim25_ms{tag}", median(due[2:]), count, note + "; with their journals, up to the event loop"
+    )
+    bench.emit(f"empty_poll_ms{tag}", median(empty[2:]), count, note)
+    swept: list[float] = []
+    async with bench.runtime(flows.sleeper, name=name) as runtime:
+        for turn in range(ROUNDS + 1, ROUNDS + 6):
+            make_due(bench, name, turn)
+            began = time.perf_counter()
+            result = await runtime.sweep(max_recovered=0, max_timers=DUE, max_queued=0)
+            swept.append(1e3 * (time.perf_counter() - began))
+            assert result.summary.get("completed", 0) == DUE, result
+    bench.emit(f"sweep25_ms{tag}", median(swept[1:]), count, note + "; claimed and run to their ends")
+
+
+async def main(bench: Bench) -> None:
+    if bench.store == "memory":
+        return  # its rows cannot be cloned
+    await measure(bench, bench.count(50_000, 1000), "")
+    if not bench.quick:
+        await measure(bench, 1_000_000 if bench.full else 300_000, "_1m" if bench.full else "_300k")
+
+
+if __name__ == "__main__":
+    run("W7", main)
