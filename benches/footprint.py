@@ -52,7 +52,7 @@ async def in_flight(bench: Bench) -> None:
     flows.gate = asyncio.Event()
     async with (
         bench.runtime(flows.held, flows.one_step, name="flight.db") as runtime,
-        Working(runtime, concurrency=count + 100),
+        Working(runtime, concurrency=2 * count),
     ):
         await runtime.enqueue_many([(flows.one_step, None)] * 200)
         await until_count(runtime, 200, within=30, status="completed")

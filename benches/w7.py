@@ -4,6 +4,8 @@ import asyncio
 import os
 import select
 import sqlite3
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -16,10 +18,14 @@ YEAR_MS = 365 * 86_400_000
 
 
 async def sleeping(bench: Bench, count: int, name: str) -> None:
-    """One run that fell asleep by itself, and clones of its rows with deadlines of their own."""
-    until = int(time.time() * 1000) + YEAR_MS
+    """One run that fell asleep by itself, and clones of its rows, due in a year and later.
+
+    By their journals they are to sleep for some seconds only: so those that are made due later do go on.
+    """
+    now = int(time.time() * 1000)
+    until = now + YEAR_MS
     async with bench.runtime(flows.sleeper, name=name, synchronous="normal") as runtime, Working(runtime):
-        await runtime.enqueue(flows.sleeper, until, run_id="run-0")
+        await runtime.enqueue(flows.sleeper, now + 2500, run_id="run-0")
         await until_count(runtime, 1, within=30, status="waiting")
     db = sqlite3.connect(bench.path(name), isolation_level=None)
     db.execute("PRAGMA synchronous=OFF")
@@ -33,6 +39,7 @@ async def sleeping(bench: Bench, count: int, name: str) -> None:
             f" INSERT INTO {table} ({', '.join(columns)})"
             f" SELECT {chosen} FROM g, (SELECT * FROM {table} WHERE run_id = 'run-0') ORDER BY 'run-' || n"
         )
+    db.execute("UPDATE runs SET ready_at = ? WHERE run_id = 'run-0'", [until])
     db.execute("COMMIT")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()
@@ -81,11 +88,16 @@ class Claims:
 
 
 def make_due(bench: Bench, name: str, turn: int) -> None:
-    db = sqlite3.connect(bench.path(name), isolation_level=None)
+    """Let 25 runs be due, by another process.
+
+    Not by this one: the engine brings an SQLite of its own, and two in one process break each other's locks on
+    a file (see "How To Corrupt An SQLite Database File", 2.2.1).
+    """
     past = int(time.time() * 1000) - 1000
-    ids = [f"run-{turn * DUE + number}" for number in range(DUE)]
-    db.execute(f"UPDATE runs SET ready_at = {past} WHERE run_id IN ({','.join('?' * DUE)})", ids)
-    db.close()
+    ids = ", ".join(f"'run-{turn * DUE + number}'" for number in range(DUE))
+    update = f"UPDATE runs SET ready_at = {past} WHERE run_id IN ({ids})"
+    code = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute(sys.argv[2]); db.commit()"
+    subprocess.run([sys.executable, "-S", "-c", code, str(bench.path(name)), update], check=True)
 
 
 async def measure(bench: Bench, count: int, tag: str) -> None:
