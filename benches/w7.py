@@ -14,6 +14,8 @@ from harness import Bench, Working, median, run, until_count
 
 DUE = 25
 ROUNDS = 12
+ASLEEP_MS = 2500
+"""How long the runs sleep by their journals: longer than what the engine waits for with the lease kept."""
 YEAR_MS = 365 * 86_400_000
 
 
@@ -25,7 +27,7 @@ async def sleeping(bench: Bench, count: int, name: str) -> None:
     now = int(time.time() * 1000)
     until = now + YEAR_MS
     async with bench.runtime(flows.sleeper, name=name, synchronous="normal") as runtime, Working(runtime):
-        await runtime.enqueue(flows.sleeper, now + 2500, run_id="run-0")
+        await runtime.enqueue(flows.sleeper, now + ASLEEP_MS, run_id="run-0")
         await until_count(runtime, 1, within=30, status="waiting")
     db = sqlite3.connect(bench.path(name), isolation_level=None)
     db.execute("PRAGMA synchronous=OFF")
@@ -90,8 +92,8 @@ class Claims:
 def make_due(bench: Bench, name: str, turn: int) -> None:
     """Let 25 runs be due, by another process.
 
-    Not by this one: the engine brings an SQLite of its own, and two in one process break each other's locks on
-    a file (see "How To Corrupt An SQLite Database File", 2.2.1).
+    Not by this one: the engine brings an SQLite of its own, and two in one process break each other's locks
+    on a file (see "How To Corrupt An SQLite Database File", 2.2.1).
     """
     past = int(time.time() * 1000) - 1000
     ids = ", ".join(f"'run-{turn * DUE + number}'" for number in range(DUE))
@@ -102,6 +104,7 @@ def make_due(bench: Bench, name: str, turn: int) -> None:
 
 async def measure(bench: Bench, count: int, tag: str) -> None:
     name = f"w7-{count}.db"
+    began = time.monotonic()
     await sleeping(bench, count, name)
     claims = Claims(bench, name)
     empty: list[float] = []
@@ -120,6 +123,7 @@ async def measure(bench: Bench, count: int, tag: str) -> None:
         f"claim25_ms{tag}", median(due[2:]), count, note + "; with their journals, up to the event loop"
     )
     bench.emit(f"empty_poll_ms{tag}", median(empty[2:]), count, note)
+    await asyncio.sleep(max(0.0, began + ASLEEP_MS / 1000 + 0.1 - time.monotonic()))
     swept: list[float] = []
     async with bench.runtime(flows.sleeper, name=name) as runtime:
         for turn in range(ROUNDS + 1, ROUNDS + 6):
