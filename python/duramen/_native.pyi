@@ -3,6 +3,33 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 
+__all__ = [
+    "EV_ADVANCE",
+    "EV_DRIVE",
+    "EV_EVICT",
+    "EV_LOST",
+    "EV_REPLY",
+    "EV_RESUME",
+    "EV_STORE",
+    "Engine",
+    "Halted",
+    "InvalidIdError",
+    "O_COMPLETED",
+    "O_FAILED",
+    "O_FIRED",
+    "O_RECEIVED",
+    "O_TIMED_OUT",
+    "Run",
+    "Store",
+    "StoreFailed",
+    "T_CANCEL",
+    "T_DELIVER",
+    "T_OFFER",
+    "T_START",
+    "T_TIMEOUT",
+    "__version__",
+]
+
 __version__: Final[str]
 
 # Codes of the tuples that `Engine.drain` returns: (code, ticket_or_token, ...)

@@ -1,0 +1,17 @@
+"""For tests of what is built on Duramen: the contract of stores, and our own stores to compare with.
+
+Nothing here is loaded by `import duramen`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+# So that a failed rule of the contract shows its values, in whatever project it runs.
+if "pytest" in sys.modules:
+    sys.modules["pytest"].register_assert_rewrite(f"{__name__}.store_contract", f"{__name__}._contract")
+
+from ._native_store import NativeStore, open_store
+from .store_contract import StoreContract
+
+__all__ = ["NativeStore", "StoreContract", "open_store"]

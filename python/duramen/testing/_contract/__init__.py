@@ -1,0 +1,1 @@
+"""The rules of the store contract, by topic; `duramen.testing.StoreContract` is all of them."""

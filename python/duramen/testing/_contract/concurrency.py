@@ -1,0 +1,128 @@
+"""Several at once: nothing is done twice, and nothing falls between two chairs."""
+
+# ruff: noqa: S101 - asserting is what rules do
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from .support import (
+    APPLIED,
+    T0,
+    Rules,
+    claim,
+    commit,
+    commit_one,
+    entry,
+    ids,
+    journal,
+    message,
+    new_run,
+    row,
+    rule,
+    rule_of_place,
+    send,
+    seqs,
+    waiting,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from duramen.store import Store
+
+
+class ConcurrencyRules(Rules):
+    """Several at once: nothing is done twice, and nothing falls between two chairs."""
+
+    @rule
+    async def test_an_id_is_created_once(self, store: Store) -> None:
+        news = [new_run("a", input=b"%d" % n) for n in range(20)]
+        answers = await asyncio.gather(*(store.create([new]) for new in news))
+        assert sorted(one["created"] for (one,) in answers) == [False] * 19 + [True]
+        winner = next(n for n, (one,) in enumerate(answers) if one["created"])
+        assert await journal(store) == [("", b"%d" % winner)]
+
+    @rule
+    async def test_a_run_is_claimed_once(self, store: Store) -> None:
+        names = [f"r{n:02}" for n in range(60)]
+        await store.create([new_run(name) for name in names])
+        claims = await asyncio.gather(*(store.claim(claim(f"d{n}", limit=7)) for n in range(20)))
+        taken = [run_id for claimed in claims for run_id in ids(claimed)]
+        assert sorted(taken) == names
+        for claimed in claims:
+            for run in claimed["runs"]:
+                assert run["row"]["epoch"] == 1
+                assert (await row(store, run["row"]["run_id"]))["owner"] == run["row"]["owner"]
+
+    @rule
+    async def test_a_length_is_written_once(self, store: Store) -> None:
+        await store.create([new_run("a", owner="ann")])
+        for length in range(1, 6):
+            outcomes = await asyncio.gather(
+                *(commit_one(store, commit(length=length, entries=[entry(f"s{n}")])) for n in range(8))
+            )
+            assert sorted(outcome["kind"] for outcome in outcomes) == ["applied"] + ["fenced"] * 7
+        assert len(await journal(store)) == 6
+
+    @rule
+    async def test_messages_at_once_are_all_kept_once_and_numbered_without_a_gap(self, store: Store) -> None:
+        await store.create([new_run("a", owner="ann")])
+        await asyncio.gather(*(store.deliver([message(message_id=f"m{n % 25}")]) for n in range(50)))
+        assert sorted(seqs(await store.unread("ann"))) == list(range(1, 26))
+        assert (await row(store))["inbox_len"] == 25
+
+    @rule
+    async def test_no_wake_up_is_lost_between_a_pause_and_a_delivery(self, store: Store) -> None:
+        for n in range(40):
+            run_id = f"r{n}"
+            await store.create([new_run(run_id, owner="ann", workflow="loop")])
+            pausing = store.commit([commit(run_id, next=waiting("event:go"))])
+            sending = store.deliver([message(run_id)])
+            both = [pausing, sending] if n % 2 else [sending, pausing]
+            await asyncio.gather(*both)
+            assert (await row(store, run_id))["ready_at"] is not None, (
+                "the run sleeps and its message lies there"
+            )
+
+    @rule
+    async def test_a_late_commit_and_a_reclaim_never_both_win(self, store: Store) -> None:
+        for n in range(20):
+            run_id = f"r{n}"
+            await store.create([new_run(run_id, owner="ann", lease=10)])
+            wrote, claimed = await asyncio.gather(
+                commit_one(store, commit(run_id, entries=[entry("s")])),
+                store.claim(claim("bob", now=T0 + 10, run_id=run_id)),
+            )
+            (run,) = claimed["runs"]
+            assert run["journal"] is not None
+            assert len(run["journal"]) == run["row"]["journal_len"] == (2 if wrote == APPLIED else 1)
+            assert (await row(store, run_id))["journal_len"] == run["row"]["journal_len"]
+
+    @rule_of_place
+    async def test_two_stores_of_one_place_share_its_runs(self, place: Path) -> None:
+        if not self.shared:
+            return
+        one, two = await self.open_store(place), await self.open_store(place)
+        await asyncio.gather(one.migrate(), two.migrate())
+        names = [f"r{n:02}" for n in range(40)]
+        created = await asyncio.gather(
+            *(store.create([new_run(name) for name in names]) for store in (one, two))
+        )
+        for pair in zip(*created, strict=True):
+            assert sorted(answer["created"] for answer in pair) == [False, True]
+        claims = await asyncio.gather(
+            *(store.claim(claim(f"d{n}", limit=5)) for n in range(6) for store in (one, two))
+        )
+        taken = [run_id for claimed in claims for run_id in ids(claimed)]
+        assert sorted(taken) == names
+        await one.create([new_run("a", owner="ann")])
+        assert (await send(two, message())) == ("buffered", None, "ann")
+        outcomes = await asyncio.gather(
+            *(commit_one(store, commit(entries=[entry("s")])) for store in (one, two))
+        )
+        assert sorted(outcome["kind"] for outcome in outcomes) == ["applied", "fenced"]
+        await one.close()
+        assert len(await journal(two)) == 2
+        await two.close()

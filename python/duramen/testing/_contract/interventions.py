@@ -1,0 +1,201 @@
+"""Changes from outside the driver, each of which fences it off."""
+
+# ruff: noqa: S101 - asserting is what rules do
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .support import (
+    APPLIED,
+    FENCED,
+    T0,
+    Rules,
+    claim,
+    commit,
+    commit_one,
+    detail,
+    entry,
+    finished,
+    ids,
+    journal,
+    message,
+    new_run,
+    pause,
+    row,
+    rule,
+    send,
+    seqs,
+    waiting,
+)
+
+if TYPE_CHECKING:
+    from duramen.store import Delete, Intervention, Next, Reopen, Status, Store, Terminate
+
+
+def terminate(run_id: str = "a", at: int = T0 + 5) -> Terminate:
+    """End a run from outside."""
+    return {
+        "kind": "terminate",
+        "run_id": run_id,
+        "entry": entry("", b'"why"', kind="run_terminated", at=at),
+    }
+
+
+def reopen(run_id: str = "a", length: int = 2, now: int = T0 + 77) -> Reopen:
+    """Give a run another try."""
+    return {
+        "kind": "reopen",
+        "run_id": run_id,
+        "expected_len": length,
+        "entries": [entry("", kind="run_reopened")],
+        "now": now,
+    }
+
+
+def delete(run_id: str = "a", *, force: bool = False) -> Delete:
+    """Remove a run."""
+    return {"kind": "delete", "run_id": run_id, "force": force}
+
+
+async def intervene(store: Store, one: Intervention) -> str:
+    """Send a single intervention."""
+    (answer,) = await store.intervene([one])
+    return answer
+
+
+class InterventionRules(Rules):
+    """Changes from outside the driver, each of which fences it off."""
+
+    async def _ended(self, store: Store, run_id: str, status: Status) -> None:
+        await store.create([new_run(run_id, owner="ann")])
+        outcome = await commit_one(store, commit(run_id, entries=[entry("")], next=finished(status)))
+        assert outcome == APPLIED
+
+    @rule
+    async def test_a_live_or_stuck_run_can_be_terminated(self, store: Store) -> None:
+        await store.create(
+            [new_run("queued"), new_run("running", owner="ann"), new_run("stuck", owner="ann")]
+        )
+        await pause(store, "waiting", "event:go", ready_at=T0)
+        await commit_one(store, commit("stuck", next={"kind": "stuck", "note": "why"}))
+        for run_id, epoch in (("queued", 1), ("running", 2), ("stuck", 2), ("waiting", 2)):
+            assert await intervene(store, terminate(run_id)) == "done"
+            found = await detail(store, run_id)
+            got = found["row"]
+            assert (got["status"], got["epoch"], got["owner"]) == ("terminated", epoch, None)
+            assert (got["ready_at"], got["finished_at"], got["journal_len"]) == (None, T0 + 5, 2)
+            assert (list(got["waits"]), got["note"]) == ([], None)
+            assert found["end"] is not None
+            assert (found["end"]["kind"], found["end"]["payload"]) == ("run_terminated", b'"why"')
+        assert ids(await store.claim(claim(now=T0 + 10**12))) == []
+
+    @rule
+    async def test_a_terminated_runs_driver_is_fenced_off(self, store: Store) -> None:
+        await store.create([new_run("a", owner="ann")])
+        await intervene(store, terminate())
+        assert await commit_one(store, commit(entries=[entry("late")])) == FENCED
+        assert await commit_one(store, commit(length=2, entries=[entry("late")])) == FENCED
+        assert list((await store.heartbeat({"owner": "ann", "lease": 1, "now": T0}))["held"]) == []
+
+    @rule
+    async def test_a_run_ends_once(self, store: Store) -> None:
+        for status in ("completed", "failed", "cancelled"):
+            await self._ended(store, status, status)
+            assert await intervene(store, terminate(status)) == "not_allowed"
+            assert (await row(store, status))["journal_len"] == 2
+        await store.create([new_run("a")])
+        assert await intervene(store, terminate()) == "done"
+        assert await intervene(store, terminate()) == "not_allowed"
+
+    @rule
+    async def test_a_run_that_failed_can_be_reopened(self, store: Store) -> None:
+        for status in ("failed", "cancelled"):
+            await self._ended(store, status, status)
+        await store.create([new_run("terminated", owner="ann"), new_run("stuck", owner="ann")])
+        await intervene(store, terminate("terminated"))
+        note: Next = {"kind": "stuck", "note": "why"}
+        await commit_one(store, commit("stuck", entries=[entry("s")], next=note))
+        for run_id in ("failed", "cancelled", "terminated", "stuck"):
+            epoch = (await row(store, run_id))["epoch"]
+            assert await intervene(store, reopen(run_id)) == "done"
+            found = await detail(store, run_id)
+            got = found["row"]
+            assert (got["status"], got["ready_at"], got["epoch"]) == ("queued", T0 + 77, epoch + 1)
+            assert (got["finished_at"], got["note"], got["journal_len"]) == (None, None, 3)
+            assert (found["end"], got["started_at"]) == (None, T0)
+        claimed = await store.claim(claim(now=T0 + 77, due="queued"))
+        assert len(claimed["runs"]) == 4
+
+    @rule
+    async def test_only_runs_that_failed_can_be_reopened(self, store: Store) -> None:
+        await self._ended(store, "completed", "completed")
+        await store.create([new_run("queued"), new_run("running", owner="ann")])
+        await pause(store, "waiting", "event:go")
+        assert await intervene(store, reopen("completed", 2)) == "not_allowed"
+        for run_id in ("queued", "running", "waiting"):
+            assert await intervene(store, reopen(run_id, 1)) == "not_allowed"
+            assert (await row(store, run_id))["journal_len"] == 1
+
+    @rule
+    async def test_a_run_is_reopened_at_the_length_that_was_looked_at(self, store: Store) -> None:
+        await self._ended(store, "a", "failed")
+        assert await intervene(store, reopen("a", 1)) == "not_allowed"
+        assert await intervene(store, reopen("a", 2)) == "done"
+        assert await intervene(store, reopen("a", 2)) == "not_allowed"
+        assert len(await journal(store)) == 3
+
+    @rule
+    async def test_a_reopened_run_still_has_its_unread_messages(self, store: Store) -> None:
+        await store.create([new_run("a", owner="ann")])
+        await send(store, message())
+        await commit_one(store, commit(entries=[entry("")], next=finished("failed")))
+        await intervene(store, reopen())
+        (run,) = (await store.claim(claim(now=T0 + 77)))["runs"]
+        assert seqs(run["inbox"]) == [1]
+
+    @rule
+    async def test_a_deleted_run_is_gone_with_all_that_belonged_to_it(self, store: Store) -> None:
+        await store.create([new_run("a", owner="ann", memo=b"memo"), new_run("b")])
+        await send(store, message())
+        await commit_one(store, commit(entries=[entry("")], next=finished(), state=b"state"))
+        assert await intervene(store, delete()) == "done"
+        assert list(await store.get(["a"])) == [None]
+        assert await journal(store) == []
+        assert await send(store, message()) == ("not_found", None, None)
+        # Its id is free again, and nothing of the old run comes back with it.
+        (answer,) = await store.create([new_run("a", owner="ann")])
+        assert answer["created"]
+        found = await detail(store)
+        assert (found["memo"], found["state"], found["row"]["inbox_len"]) == (None, None, 0)
+        assert await journal(store) == [("", b"{}")]
+        assert (await send(store, message()))[0] == "buffered"
+
+    @rule
+    async def test_a_live_run_is_deleted_only_by_force(self, store: Store) -> None:
+        await store.create(
+            [new_run("queued"), new_run("running", owner="ann"), new_run("stuck", owner="ann")]
+        )
+        await pause(store, "waiting", "event:go")
+        await commit_one(store, commit("stuck", next={"kind": "stuck", "note": "why"}))
+        for run_id in ("queued", "running", "waiting"):
+            assert await intervene(store, delete(run_id)) == "not_allowed"
+            assert await intervene(store, delete(run_id, force=True)) == "done"
+        assert await intervene(store, delete("stuck")) == "done"
+        assert await commit_one(store, commit("running")) == FENCED
+        assert await store.count({}) == 0
+
+    @rule
+    async def test_an_intervention_fails_alone_in_its_batch(self, store: Store) -> None:
+        await store.create([new_run("a"), new_run("b", owner="ann")])
+        batch = [
+            terminate("a"),
+            terminate("nobody"),
+            reopen("b", 1),
+            terminate("a"),
+            delete("a"),
+            delete("a"),
+        ]
+        answers = await store.intervene(batch)
+        assert list(answers) == ["done", "not_found", "not_allowed", "not_allowed", "done", "not_found"]
+        assert await commit_one(store, commit("b", next=waiting("event:go"))) == APPLIED
