@@ -66,17 +66,14 @@ class Bench:
     store: str
     folder: Path
     quick: bool
-    full: bool
     extra: list[str]
 
     def emit(self, metric: str, value: float | None, n: int, note: str = "") -> None:
         emit(self.store, self.workload, metric, value, n, note)
 
-    def count(self, normal: int, quick: int, full: int | None = None) -> int:
+    def count(self, normal: int, quick: int) -> int:
         """How often to do something."""
-        if self.quick:
-            return quick
-        return full if self.full and full is not None else normal
+        return quick if self.quick else normal
 
     def path(self, name: str = "bench.db") -> Path:
         return self.folder / name
@@ -96,10 +93,9 @@ def parse(workload: str, arguments: list[str] | None = None) -> Bench:
     parser.add_argument("--store", choices=("sqlite", "memory"), default="sqlite")
     parser.add_argument("--folder", type=Path, required=True, help="an empty folder for the store's files")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--full", action="store_true")
     parser.add_argument("extra", nargs="*", help="for a workload's own further processes")
     given = parser.parse_args(arguments)
-    return Bench(workload, given.store, given.folder, given.quick, given.full, given.extra)
+    return Bench(workload, given.store, given.folder, given.quick, given.extra)
 
 
 def run(workload: str, main: Callable[[Bench], Coroutine[Any, Any, None]]) -> None:

@@ -87,7 +87,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=1, help="how often all of them")
     parser.add_argument("--store", choices=("sqlite", "memory"), default="sqlite")
     parser.add_argument("--quick", action="store_true", help="little of everything, to see that it runs")
-    parser.add_argument("--full", action="store_true", help="W7 with 1,000,000 sleeping runs")
     parser.add_argument(
         "--folder", type=Path, default=None, help="where the stores are made: on the disk to measure"
     )
@@ -118,7 +117,7 @@ def measure(script: str, given: argparse.Namespace) -> tuple[list[dict[str, Any]
     """Run one program in a fresh folder: its figures, and what went wrong."""
     folder = Path(tempfile.mkdtemp(prefix="duramen-bench-", dir=given.folder))
     command = [sys.executable, str(HERE / script), "--store", given.store, "--folder", str(folder)]
-    command += ["--quick"] * given.quick + ["--full"] * given.full
+    command += ["--quick"] * given.quick
     problem = ""
     text: str | bytes
     try:

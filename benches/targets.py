@@ -55,7 +55,6 @@ TARGETS = [
     Target("W5 replay of 100,000 steps: steps/s", "W5", "replay_steps_per_s_100000", 1_000_000, False),
     Target("W6 200 parallel steps: ms", "W6", "fanout200_ms", 5, True),
     Target("W7 50,000 asleep: claim 25 due, ms", "W7", "claim25_ms", 1, True),
-    Target("W7 300,000 asleep: claim 25 due, ms", "W7", "claim25_ms_300k", 1, True),
     Target("W7 1,000,000 asleep: claim 25 due, ms", "W7", "claim25_ms_1m", 1, True),
     Target("W8 starts, one at a time: starts/s", "W8", "starts_per_s_c1", 0.8, False, COMMITS),
     Target("W8 starts, 64 at a time: starts/s", "W8", "starts_per_s_c64", 25_000, False),
@@ -80,7 +79,9 @@ FURTHER = [
     ("W5", "resume_to_finish_ms_5000"),
     ("W5", "resume_to_finish_ms_100000"),
     ("W7", "empty_poll_ms"),
+    ("W7", "empty_poll_ms_1m"),
     ("W7", "sweep25_ms"),
+    ("W7", "sweep25_ms_1m"),
     ("footprint", "rss_kib_per_sleeping_run"),
 ]
 """Figures without a target that belong beside the others."""
