@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from duramen import Event, Page, Runtime, RunStatus, RunView, SignalResult
-from duramen.errors import UnknownRun
+from duramen.errors import InvalidArgument, InvalidId, UnknownRun
 
 from . import tables, timeline
 from .exits import Exit
@@ -225,19 +225,25 @@ def delete(
 def _intervene(
     run: str, store: str, action: Callable[[Runtime], Awaitable[Any]], said: str, *, as_json: bool
 ) -> None:
-    async def work() -> Any:
+    async def work() -> str | None:
         async with open_store(store) as runtime:
-            done = await action(runtime)
+            try:
+                done = await action(runtime)
+            except InvalidId:
+                raise
+            except InvalidArgument as error:
+                # The run is not in a state for this.
+                return str(error)
             if done is False:
-                return (await runtime.get(run)).status
+                return f"run {run!r} is {(await runtime.get(run)).status}: there is nothing to do"
             return None
 
-    status = perform(work())
+    objection = perform(work())
     if as_json:
-        print_json({"run_id": run, "done": status is None, **({"status": status} if status else {})})
-    elif status is None:
+        print_json({"run_id": run, "done": objection is None, "why_not": objection})
+    elif objection is None:
         stdout().print(f"{said}: {run}", markup=False)
-    if status is not None:
-        if not as_json:
-            complain(f"run {run!r} is {status}, so this does nothing")
+    else:
+        complain(objection)
+    if objection is not None:
         raise typer.Exit(Exit.FAILED)

@@ -25,6 +25,9 @@ __all__ = ["Segment", "draw", "tracks"]
 
 ENDS = {"run_finished": "completed", "run_failed": "failed", "run_cancelled": "cancelled", "run_terminated": "terminated"}
 
+REMARK = 36
+"""Columns for what is said beside a bar."""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -130,12 +133,14 @@ def draw(
     ]
     first, last = min(edges), max(edges) if ended else now
     names = max([len(track.op) for track in lines] + [4])
-    room = max(20, width - min(names, 28) - 40)
+    names = min(names, 28)
+    # Beside the bars: names, how long, remarks, and the blanks and edges of four columns.
+    room = max(20, width - names - 10 - REMARK - 12)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("operation", max_width=28, no_wrap=True, overflow="ellipsis")
+    table.add_column("operation", width=names, no_wrap=True, overflow="ellipsis")
     table.add_column(axis(room, (last - first).total_seconds()), width=room, no_wrap=True)
-    table.add_column("took", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, overflow="ellipsis", max_width=60)
+    table.add_column("took", width=10, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True, overflow="ellipsis", width=REMARK)
     for track in lines:
         took = (track.segments[-1].end - track.segments[0].begin).total_seconds() if track.segments else 0
         table.add_row(

@@ -189,7 +189,7 @@ class _Stage:
     # -- harm
 
     async def _kill(self, worker: Child) -> None:
-        await self._until(lambda: self._in_flight(worker) >= min(5, len(self._happened.orders) // 8))
+        await self._until(lambda: self._busy(worker))
         self._gone.add(worker.name)
         worker.signal(signal.SIGKILL)
         worker.process.wait()
@@ -202,7 +202,7 @@ class _Stage:
         """Stop it in the midst of work, but not in the midst of a transaction."""
         happened = self._happened
         while True:
-            await self._until(lambda: self._in_flight(worker) >= min(5, len(happened.orders) // 8))
+            await self._until(lambda: self._busy(worker))
             worker.signal(signal.SIGSTOP)
             happened.stopped_at = time.time()
             if self._writable():
@@ -229,6 +229,10 @@ class _Stage:
         happened.taken_runs = {run.run_id: run.epoch for run in runs}
         return all(run.epoch > happened.stopped_runs[run.run_id] for run in runs)
 
+    def _busy(self, worker: Child) -> bool:
+        """Harm done to it would hurt."""
+        return self._in_flight(worker) >= min(5, len(self._happened.orders) // 8)
+
     def _in_flight(self, worker: Child) -> int:
         query = "SELECT count(*) FROM attempts WHERE owner = ? AND ended IS NULL"
         return int(self._books.execute(query, (worker.name,)).fetchone()[0])
@@ -245,13 +249,17 @@ class _Stage:
         return sum(self._happened.counts.get(status, 0) for status in RunStatus if status.is_final)
 
     async def _until(self, condition: Callable[[], Any]) -> None:
+        over = False
         while True:
             holds = condition()
             if asyncio.iscoroutine(holds):
                 holds = await holds
             if holds:
                 return
+            if over and self._children and not self._gone.issuperset(("worker-2", "worker-3")):
+                raise Trouble("every order ended before the workers could be harmed: process more of them")
             await self._look(0.1)
+            over = not self._happened.continued_at and self._done() >= len(self._happened.orders)
 
     async def _look(self, pause: float) -> None:
         for status in RunStatus:
@@ -261,8 +269,10 @@ class _Stage:
             ended = child.process.poll()
             if ended is not None and child.name not in self._gone and (ended or child.name != "payments"):
                 raise Trouble(f"{child.name} ended by itself with code {ended}: see {self._log(child.name)}")
-        if self._happened.counts[RunStatus.STUCK]:
-            raise Trouble(f"runs are stuck: duramen runs list --status stuck --store {store_url(self._folder)}")
+        for status in (RunStatus.STUCK, RunStatus.FAILED):
+            if self._happened.counts[status]:
+                # None of the orders is meant to end so; there is no point in waiting for the rest.
+                raise Trouble(f"runs are {status}: duramen runs list --status {status} -s {store_url(self._folder)}")
         if time.monotonic() > self._deadline:
             raise Trouble(f"this takes too long: the logs and stores are in {self._folder}")
         await asyncio.sleep(pause)

@@ -30,6 +30,9 @@ __all__ = ["LEASE", "TOO_MUCH_FOR_A_STRANGER", "main", "report", "store_url"]
 LEASE = 3.0
 """Seconds after which another worker takes over what a silent one held."""
 
+CONCURRENCY = 32
+"""How many runs a worker drives at a time."""
+
 TOO_MUCH_FOR_A_STRANGER = 2000
 """The person who approves sends larger orders of unknown customers back."""
 
@@ -52,9 +55,17 @@ async def work(folder: Path, name: str) -> None:
     """Drive whatever is due until SIGTERM."""
     warehouse = Warehouse(folder / "warehouse.db", name, pace=float(os.environ.get("DURAMEN_DEMO_PACE", "1")))
     use_warehouse(warehouse)
-    runtime = Runtime(store_url(folder), workflows=[fulfillment], owner=f"{name}-{os.getpid()}", lease=LEASE)
+    # A thread for each run: a step that waits for a thread counts as started, and would start late, beyond the
+    # lease, in a worker that is stopped meanwhile.
+    runtime = Runtime(
+        store_url(folder),
+        workflows=[fulfillment],
+        owner=name,
+        lease=LEASE,
+        max_threads=CONCURRENCY,
+    )
     async with runtime:
-        await runtime.work(concurrency=32)
+        await runtime.work(concurrency=CONCURRENCY)
         report(folder, name, runtime.stats())
     warehouse.close()
 
@@ -107,13 +118,17 @@ async def send(runtime: Runtime, event: dict[str, Any]) -> str:
 
 
 async def approve(folder: Path, name: str) -> None:
-    """Decide about large orders as they come up, until SIGTERM."""
+    """Decide about large orders as they come up, until the conductor says that it is over."""
     tally: Counter[str] = Counter()
+    decided: set[tuple[str, str]] = set()
     async with Runtime(store_url(folder)) as runtime:
         while not (folder / "end").exists():
             waiting = await runtime.list(status="waiting", tag="large", limit=500)
             for run in waiting:
                 for approval_id in run.waiting_approvals:
+                    if (run.run_id, approval_id) in decided:
+                        continue  # the run has not been driven since
+                    decided.add((run.run_id, approval_id))
                     tally[await decide(runtime, run, approval_id)] += 1
             await asyncio.sleep(0.2)
     report(folder, name, tally)

@@ -359,14 +359,20 @@ def _refused(happened: Happened, evidence: Evidence) -> list[Claim]:
     ]
     reached = [attempt for attempt in late if attempt.number in recorded]
     stats = happened.reports.get(happened.stopped, {})
-    lost = stats.get("lost", 0)
+    lost, refused = stats.get("lost", 0), stats.get("refused", 0)
     return [
         Claim(
-            "late results of the stopped worker that were refused",
-            f"{len(late)}",
-            f"{len(late) - len(reached)}",
+            "late results of the stopped worker in the journals",
+            "0",
+            f"{len(reached)} of {len(late)}",
             bool(late) and not reached,
-            [f"attempt {attempt.number} of {attempt.key} was recorded" for attempt in reached],
+            [f"attempt {attempt.number} of {attempt.key} was recorded" for attempt in reached]
+            or ["it had nothing in flight"],
         ),
-        Claim("leases it found to be lost", f"{len(happened.stopped_runs)}", f"{lost}", lost >= len(happened.stopped_runs)),
+        Claim(
+            "its late writes: refused by the store, or given up",
+            f"{len(happened.stopped_runs)}",
+            f"{refused} + {lost - refused}",
+            lost >= len(happened.stopped_runs),
+        ),
     ]

@@ -35,7 +35,7 @@ CREATE TABLE attempts (
     owner TEXT NOT NULL,
     started REAL NOT NULL,     -- seconds since the epoch, as all times here
     took_hold INTEGER NOT NULL DEFAULT 0,
-    ended REAL                 -- NULL: the worker died or failed in the midst of it
+    ended REAL                 -- NULL: in flight, or the worker died in the midst of it
 );
 CREATE INDEX attempts_key ON attempts (key);
 CREATE INDEX attempts_open ON attempts (owner) WHERE ended IS NULL;
@@ -103,7 +103,11 @@ class Warehouse:
         if failing and order.inventory_loses == "request":
             self._end(attempt)
             raise InventoryBusy(attempt, "request")
-        receipt = self._apply(attempt, _movements(order, -1))
+        try:
+            receipt = self._apply(attempt, _movements(order, -1))
+        except OutOfStock:
+            self._end(attempt)
+            raise
         await asyncio.sleep(pause)
         if failing:
             self._end(attempt)
@@ -175,7 +179,7 @@ class Warehouse:
                         (change, sku),
                     )
                     if moved.rowcount == 0 and change:
-                        raise OutOfStock(attempt, sku)
+                        raise OutOfStock(attempt, sku)  # undoes this transaction
                     books.execute("INSERT INTO ledger VALUES (?, ?, ?)", (key, sku, change))
             books.execute(
                 "UPDATE attempts SET took_hold = ? WHERE attempt = ?", (0 if known else 1, attempt)
