@@ -8,7 +8,7 @@ use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{ClaimedRun, CommitOutcome, Message, Next};
 
 use crate::engine::Engine;
-use crate::host::Ticket;
+use crate::host::{HostEvent, Ticket};
 
 /// How driving a run ended here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,9 +85,15 @@ impl RunDriver {
 
     /// The next thing to do; when there is none, what must be durable goes on its way.
     pub fn turn(&mut self) -> Turn {
-        let turn = self.machine.turn(self.wall());
-        if turn == Turn::Idle {
-            self.settle();
+        let mut turn = self.machine.turn(self.wall());
+        if turn == Turn::Idle && self.settle() {
+            turn = self.machine.turn(self.wall());
+            if turn == Turn::Idle && self.settle() {
+                // Another round, but not at once: whatever keeps it busy, others come first.
+                self.engine.host().push(HostEvent::Tick {
+                    ticket: self.ticket,
+                });
+            }
         }
         turn
     }
@@ -97,14 +103,19 @@ impl RunDriver {
         self.machine.accept(self.wall())
     }
 
-    fn settle(&mut self) {
+    /// Hands over what must be durable. True if something is due right now.
+    fn settle(&mut self) -> bool {
         let hold = if self.clock.is_some() {
             0
         } else {
             self.engine.hold()
         };
-        match self.machine.next_commit(self.wall(), hold) {
+        let wall = self.wall();
+        match self.machine.next_commit(wall, hold) {
             Decision::Wait => {}
+            Decision::Hold { until } if until <= wall => return self.machine.is_driving(),
+            // For a fixed clock that instant never comes.
+            Decision::Hold { .. } if self.clock.is_some() => {}
             Decision::Hold { until } => {
                 if self.held_until != Some(until) {
                     self.held_until = Some(until);
@@ -112,28 +123,37 @@ impl RunDriver {
                 }
             }
             Decision::Commit(commit) => {
-                self.ending = match &commit.next {
-                    Next::Running => None,
-                    Next::Waiting { .. } => Some(Driven::Paused),
-                    Next::Stuck { .. } => Some(Driven::Stuck),
-                    Next::Finished { status } => Some(match status {
-                        Status::Completed => Driven::Completed,
-                        Status::Cancelled => Driven::Cancelled,
-                        _ => Driven::Failed,
-                    }),
+                let (ending, ready_at) = match &commit.next {
+                    Next::Running => (None, None),
+                    Next::Waiting { ready_at, .. } => (Some(Driven::Paused), *ready_at),
+                    Next::Stuck { .. } => (Some(Driven::Stuck), None),
+                    Next::Finished { status } => {
+                        let driven = match status {
+                            Status::Completed => Driven::Completed,
+                            Status::Cancelled => Driven::Cancelled,
+                            _ => Driven::Failed,
+                        };
+                        (Some(driven), None)
+                    }
                 };
-                if let Next::Waiting { ready_at, .. } = &commit.next {
-                    self.engine.expect_pause(self.ticket, *ready_at);
+                self.ending = ending;
+                if ending.is_some() {
+                    self.engine.leaving(self.ticket, ready_at);
                 }
                 self.engine.pipeline().submit(self.ticket, *commit);
             }
         }
+        false
     }
 
     /// Takes in a commit's outcome. `Some` says that the run is out of these hands.
     pub fn committed(&mut self, outcome: &CommitOutcome) -> Option<Driven> {
         let driven = match self.machine.committed(outcome) {
             AfterCommit::Driving => {
+                if self.ending.take().is_some() {
+                    // The store would not keep the commit that was to be the last.
+                    self.engine.stays(self.ticket);
+                }
                 // The handler has ended or was parked while this commit was under way: its last
                 // commit is due now, and the host has no reason left to call again.
                 if !self.machine.is_driving() {
@@ -164,6 +184,18 @@ impl RunDriver {
         self.machine.abandon();
         self.engine.ended(self.ticket, Driven::Lost);
         true
+    }
+
+    /// Gives the run up because it cannot be driven here: nothing of it is written any more. It is
+    /// let go some heartbeats later, or when its lease ends; a handler that is kept is evicted.
+    pub fn abandon(&mut self) {
+        self.machine.abandon();
+        if !std::mem::replace(&mut self.gone, true) {
+            self.engine.ended(self.ticket, Driven::Lost);
+            self.engine.host().push(HostEvent::Evict {
+                ticket: self.ticket,
+            });
+        }
     }
 
     /// An instant that was waited for has come.

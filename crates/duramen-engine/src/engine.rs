@@ -1,27 +1,18 @@
 //! The engine of one process and one store: it claims runs, hands them to the host, keeps their
 //! leases and takes their commits. It sees `dyn Store`, and knows nothing of Python.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use duramen_core::ids::{Millis, RunId};
-use duramen_core::journal::{Entry, Kind};
-use duramen_core::run::Status;
-use duramen_core::store::{
-    Claim, Claimed, ClaimedRun, Created, Due, Message, NewRun, Start, Store, StoreError,
-    WorkflowKey,
-};
+use duramen_core::store::{Delivery, NewMessage, NewRun, Start, Store, StoreError, WorkflowKey};
 use tokio::sync::Notify;
 
-use crate::driver::Driven;
 use crate::env::Env;
-use crate::host::{HostEvent, HostQueue, Reply, Ticket, Token};
+use crate::host::{HostEvent, HostQueue, Reply, Token};
 use crate::inline::on_completion;
 use crate::pipeline::Pipeline;
 use crate::registry::Registry;
-use crate::sweep::Group;
 
 /// Clocks of one machine may differ by rounding; beyond this the store's clock is followed.
 const CLOCK_TOLERANCE: Millis = 20;
@@ -57,6 +48,34 @@ pub struct Counters {
     pub claimed: AtomicU64,
     pub lost: AtomicU64,
     pub heartbeats: AtomicU64,
+    /// Runs that were leased to this engine although nobody drove them here, and were let go.
+    pub orphans: AtomicU64,
+}
+
+/// What the background tasks wait for besides time. They hold the engine only while they work, so
+/// that dropping it ends them.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    pub(crate) work: Notify,
+    pub(crate) unread: Notify,
+    pub(crate) ticks: Notify,
+    pub(crate) beats: Notify,
+}
+
+impl Signals {
+    /// Each has one waiter, and a signal that comes before the wait is kept for it.
+    fn all(&self) {
+        for signal in [&self.work, &self.unread, &self.ticks, &self.beats] {
+            signal.notify_one();
+        }
+    }
+}
+
+/// What was the case when a request was sent to the store.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    at: Millis,
+    pub(crate) yields: u64,
 }
 
 /// See the module's head.
@@ -66,13 +85,22 @@ pub struct Engine {
     pub(crate) host: Arc<HostQueue>,
     pub(crate) config: Config,
     pub(crate) counters: Counters,
-    /// Something may be due, or something has changed for the keeper.
-    pub(crate) nudged: Notify,
+    pub(crate) signals: Arc<Signals>,
+    /// Something may be due that the worker does not know of.
+    look: AtomicBool,
+    /// The earliest instant at which something that was paused here is due.
+    hint: AtomicI64,
+    /// Until when the worker sleeps.
+    pub(crate) resting_until: AtomicI64,
+    /// Whether unread messages are being asked for, and whether they must be asked for again.
+    pub(crate) fetching: AtomicU8,
     pipeline: Arc<Pipeline>,
     registry: Mutex<Registry>,
     workflows: Mutex<Vec<WorkflowKey>>,
     working: Mutex<Option<Working>>,
     clock_offset: AtomicI64,
+    /// How often everybody was told to yield.
+    yields: AtomicU64,
     closing: AtomicBool,
 }
 
@@ -84,8 +112,14 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.signals.all();
+    }
+}
+
 impl Engine {
-    /// Starts the keeper (heartbeats, wake-ups, claims) as a task of `env`.
+    /// Starts the background tasks (heartbeats, messages, claims, ticks) in `env`.
     pub fn new(
         store: Arc<dyn Store>,
         env: Arc<dyn Env>,
@@ -105,16 +139,26 @@ impl Engine {
             host,
             config,
             counters: Counters::default(),
-            nudged: Notify::new(),
+            signals: Arc::default(),
+            look: AtomicBool::new(false),
+            hint: AtomicI64::new(Millis::MAX),
+            resting_until: AtomicI64::new(0),
+            fetching: AtomicU8::new(0),
             pipeline,
             workflows: Mutex::default(),
             working: Mutex::default(),
             clock_offset: AtomicI64::new(0),
+            yields: AtomicU64::new(0),
             closing: AtomicBool::new(false),
         });
-        engine
-            .env
-            .spawn(Box::pin(crate::keeper::keep(Arc::downgrade(&engine))));
+        // One task each: a claim that waits for a locked store must not hold up a heartbeat.
+        let signals = || Arc::clone(&engine.signals);
+        let weak = || Arc::downgrade(&engine);
+        let env = &engine.env;
+        env.spawn(Box::pin(crate::keeper::keep(weak(), signals())));
+        env.spawn(Box::pin(crate::unread::poll(weak(), signals())));
+        env.spawn(Box::pin(crate::ticks::tick(weak(), signals())));
+        env.spawn(Box::pin(crate::worker::work(weak(), signals())));
         engine
     }
 
@@ -147,17 +191,31 @@ impl Engine {
         self.env.now() + self.clock_offset.load(Ordering::Relaxed)
     }
 
-    /// Learns from an answer of the store what time it has there.
-    pub(crate) fn learn_clock(&self, store_now: Millis) {
-        if self.env.explicit_now().is_none() {
-            let offset = store_now - self.env.now();
-            let offset = if offset.abs() < CLOCK_TOLERANCE {
-                0
-            } else {
-                offset
-            };
-            self.clock_offset.store(offset, Ordering::Relaxed);
+    /// To be noted before a request is sent.
+    pub(crate) fn asking(&self) -> Asked {
+        Asked {
+            at: self.env.now(),
+            yields: self.yields.load(Ordering::Acquire),
         }
+    }
+
+    /// Learns from an answer of the store what time it has there. The store looked at its clock at
+    /// some moment between question and answer: only what no such moment explains is an offset,
+    /// or every slow answer would set this clock back.
+    pub(crate) fn learn_clock(&self, asked: Asked, store_now: Millis) {
+        if self.env.explicit_now().is_some() {
+            return;
+        }
+        let (least, most) = (store_now - self.env.now(), store_now - asked.at);
+        if least > most {
+            return; // this host's clock was set back meanwhile
+        }
+        let offset = if least - CLOCK_TOLERANCE <= 0 && most + CLOCK_TOLERANCE >= 0 {
+            0
+        } else {
+            self.clock_offset.load(Ordering::Relaxed).clamp(least, most)
+        };
+        self.clock_offset.store(offset, Ordering::Relaxed);
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -185,12 +243,23 @@ impl Engine {
         self.registry().len()
     }
 
+    /// Instants that are waited for on behalf of runs that are driven here: one a run at the most.
+    pub fn ticks(&self) -> usize {
+        self.registry().ticks()
+    }
+
+    /// Runs that were started here and have not been seen to end.
+    pub fn followed(&self) -> usize {
+        self.registry().remembered()
+    }
+
     /// Claims due runs of registered workflows from now on, in the background.
     pub fn work(&self, concurrency: usize, poll_min: Millis, poll_max: Millis) {
+        let poll_min = poll_min.max(1);
         self.set_working(Some(Working {
             concurrency: concurrency.max(1),
-            poll_min: poll_min.max(1),
-            poll_max: poll_max.max(1),
+            poll_min,
+            poll_max: poll_max.max(poll_min),
         }));
     }
 
@@ -210,11 +279,31 @@ impl Engine {
 
     /// Something may be due: look now.
     pub fn nudge(&self) {
-        self.nudged.notify_one();
+        self.look.store(true, Ordering::Release);
+        self.signals.work.notify_one();
     }
 
-    /// Every active run starts nothing fresh and is released as soon as it can be.
+    /// Whether someone asked for a look since the last call.
+    pub(crate) fn take_look(&self) -> bool {
+        self.look.swap(false, Ordering::AcqRel)
+    }
+
+    /// Something is due at that instant: a worker that means to sleep longer is told.
+    pub(crate) fn due_at(&self, at: Millis) {
+        self.hint.fetch_min(at, Ordering::AcqRel);
+        if at < self.resting_until.load(Ordering::Acquire) {
+            self.signals.work.notify_one();
+        }
+    }
+
+    pub(crate) fn take_hint(&self) -> Millis {
+        self.hint.swap(Millis::MAX, Ordering::AcqRel)
+    }
+
+    /// Every active run starts nothing fresh and is released as soon as it can be. So is every run
+    /// whose claim or creation is under way.
     pub fn yield_all(&self) {
+        self.yields.fetch_add(1, Ordering::AcqRel);
         let tickets = self.registry().tickets();
         self.host.push_all(
             tickets
@@ -223,14 +312,20 @@ impl Engine {
         );
     }
 
+    /// Whether everybody was told to yield since a request was sent.
+    pub(crate) fn yielded_since(&self, asked: Asked) -> bool {
+        self.yields.load(Ordering::Acquire) != asked.yields
+    }
+
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Stops the keeper and closes the store, unless others use it too.
+    /// Stops the background tasks and closes the store, unless others use it too. Runs that are
+    /// still driven here lose their leases in time; runs whose claim is under way are let go.
     pub fn close(self: &Arc<Self>, token: Token) {
         self.closing.store(true, Ordering::Release);
-        self.nudge();
+        self.signals.all();
         if self.config.shared_store {
             self.host.push(HostEvent::Reply {
                 token,
@@ -264,36 +359,17 @@ impl Engine {
             lease: self.config.lease,
         };
         run.now = self.env.explicit_now();
-        let (engine, input) = (Arc::clone(self), run.input.clone());
+        let (engine, input, asked) = (Arc::clone(self), run.input.clone(), self.asking());
         on_completion(self.store.create(vec![run]), move |result| {
             let reply = result.and_then(|created| {
                 let created = created.into_iter().next().ok_or(StoreError::Closed)?;
-                let ticket = created.created.then(|| engine.drive_new(&created, input));
+                let ticket = created
+                    .created
+                    .then(|| engine.drive_new(&created.row, input, asked));
                 Ok(Reply::Started { created, ticket })
             });
             engine.host.push(HostEvent::Reply { token, reply });
         });
-    }
-
-    fn drive_new(&self, created: &Created, input: duramen_core::ids::Payload) -> Ticket {
-        let row = created.row.clone();
-        let entry = Entry::new(Kind::RunCreated, "".into(), input, row.created_at);
-        let (ticket, _) = {
-            let mut registry = self.registry();
-            registry.own(&row.run_id);
-            registry.enter(&row.run_id, row.epoch, None, None)
-        };
-        self.host.push(HostEvent::Drive {
-            ticket,
-            run: Box::new(ClaimedRun {
-                row,
-                was: Status::Queued,
-                journal: Some(vec![entry]),
-                inbox: Vec::new(),
-            }),
-            clock: None,
-        });
-        ticket
     }
 
     /// Creates runs for whoever takes them.
@@ -309,11 +385,7 @@ impl Engine {
     }
 
     /// Sends messages; drivers and followers in this process are told at once.
-    pub fn deliver(
-        self: &Arc<Self>,
-        token: Token,
-        mut messages: Vec<duramen_core::store::NewMessage>,
-    ) {
+    pub fn deliver(self: &Arc<Self>, token: Token, mut messages: Vec<NewMessage>) {
         for message in &mut messages {
             message.now = self.env.explicit_now();
         }
@@ -323,232 +395,25 @@ impl Engine {
             .collect();
         let engine = Arc::clone(self);
         self.call(token, self.store.deliver(messages), move |delivered| {
-            let mut mine = false;
+            let (mut mine, mut due) = (false, false);
             {
                 let now = engine.now();
                 let mut registry = engine.registry();
                 for (run_id, delivered) in run_ids.iter().zip(&delivered) {
                     mine |= delivered.owner.as_ref() == Some(&engine.config.owner);
-                    registry.due_now(run_id, now);
+                    if delivered.owner.is_none() && delivered.result == Delivery::Delivered {
+                        due = true;
+                        registry.woken(run_id, now);
+                    }
                 }
             }
             if mine {
                 engine.fetch_unread();
             }
-            engine.nudge();
+            if due {
+                engine.nudge();
+            }
             Reply::Delivered(delivered)
         });
-    }
-
-    /// Brings messages that arrived meanwhile to the runs that are driven here.
-    pub(crate) fn fetch_unread(self: &Arc<Self>) {
-        let engine = Arc::clone(self);
-        on_completion(
-            self.store.unread(self.config.owner.clone()),
-            move |result| match result {
-                Ok(messages) => engine.hand_over(messages),
-                Err(error) => tracing::debug!(%error, "unread messages could not be read"),
-            },
-        );
-    }
-
-    fn hand_over(&self, messages: Vec<Message>) {
-        let mut by_ticket: BTreeMap<Ticket, Vec<Message>> = BTreeMap::new();
-        {
-            let registry = self.registry();
-            for message in messages {
-                if let Some(ticket) = registry.ticket_of(&message.run_id) {
-                    by_ticket.entry(ticket).or_default().push(message);
-                }
-            }
-        }
-        self.host.push_all(
-            by_ticket
-                .into_iter()
-                .map(|(ticket, messages)| HostEvent::Messages { ticket, messages }),
-        );
-    }
-
-    /// A claim of due runs with everything an engine always says.
-    pub(crate) fn claim_request(&self, due: Due, limit: usize) -> Claim {
-        Claim {
-            owner: self.config.owner.clone(),
-            lease: self.config.lease,
-            now: self.env.explicit_now(),
-            due,
-            limit: u32::try_from(limit).unwrap_or(u32::MAX),
-            workflows: self.workflows(),
-            run_id: None,
-            warm: self.registry().warm_runs(),
-            max_bytes: Some(CLAIM_BYTES),
-        }
-    }
-
-    /// Claims one run if it is due, and drives it.
-    pub fn take(self: &Arc<Self>, token: Token, run_id: RunId, now: Option<Millis>) {
-        let claim = Claim {
-            run_id: Some(run_id),
-            now: now.or_else(|| self.env.explicit_now()),
-            ..self.claim_request(Due::Any, 1)
-        };
-        let engine = Arc::clone(self);
-        self.call(token, self.store.claim(claim), move |claimed| {
-            Reply::Taken(engine.take_up(claimed, None, now))
-        });
-    }
-
-    /// Hands claimed runs to the host.
-    pub(crate) fn take_up(
-        self: &Arc<Self>,
-        claimed: Claimed,
-        group: Option<&Arc<Group>>,
-        clock: Option<Millis>,
-    ) -> Vec<(RunId, Ticket)> {
-        self.counters.claims.fetch_add(1, Ordering::Relaxed);
-        self.counters
-            .claimed
-            .fetch_add(claimed.runs.len() as u64, Ordering::Relaxed);
-        if clock.is_none() {
-            self.learn_clock(claimed.now);
-        }
-        let mut taken = Vec::with_capacity(claimed.runs.len());
-        let mut events = Vec::with_capacity(claimed.runs.len());
-        for run in claimed.runs {
-            let run_id = run.row.run_id.clone();
-            let mut registry = self.registry();
-            let warm = registry.take_warm(&run_id);
-            let resumable =
-                warm.filter(|(_, len)| run.journal.is_none() && *len == run.row.journal_len);
-            let (ticket, former) = registry.enter(
-                &run_id,
-                run.row.epoch,
-                group.cloned(),
-                resumable.map(|(ticket, _)| ticket),
-            );
-            drop(registry);
-            if let Some((former, active)) = former {
-                events.push(HostEvent::Lost {
-                    ticket: former,
-                    epoch: active.epoch,
-                    error: None,
-                });
-                self.note_end(&active, former, Driven::Lost);
-            }
-            if let (Some((stale, _)), None) = (warm, resumable) {
-                events.push(HostEvent::Evict { ticket: stale });
-            }
-            if let Some(group) = group {
-                group.took(ticket, run_id.clone());
-            }
-            if resumable.is_some() {
-                events.push(HostEvent::Resume {
-                    ticket,
-                    row: Box::new(run.row),
-                    inbox: run.inbox,
-                    clock,
-                });
-            } else if run.journal.is_some() {
-                events.push(HostEvent::Drive {
-                    ticket,
-                    run: Box::new(run),
-                    clock,
-                });
-            } else {
-                self.load_and_drive(ticket, run, clock);
-            }
-            taken.push((run_id, ticket));
-        }
-        self.host.push_all(events);
-        taken
-    }
-
-    /// The claim left the journal out because the run was warm, but it is not any more.
-    fn load_and_drive(
-        self: &Arc<Self>,
-        ticket: Ticket,
-        mut run: ClaimedRun,
-        clock: Option<Millis>,
-    ) {
-        let engine = Arc::clone(self);
-        on_completion(
-            self.store.load(run.row.run_id.clone(), 0, u32::MAX),
-            move |result| {
-                let epoch = run.row.epoch;
-                engine.host.push(match result {
-                    Ok(journal) => {
-                        run.journal = Some(journal);
-                        HostEvent::Drive {
-                            ticket,
-                            run: Box::new(run),
-                            clock,
-                        }
-                    }
-                    Err(error) => HostEvent::Lost {
-                        ticket,
-                        epoch,
-                        error: Some(error),
-                    },
-                });
-            },
-        );
-    }
-
-    /// A pause is under way: notes when the run will be due.
-    pub(crate) fn expect_pause(&self, ticket: Ticket, ready_at: Option<Millis>) {
-        if let Some(active) = self.registry().get_mut(ticket) {
-            active.ready_at = ready_at;
-        }
-    }
-
-    /// A run was released by a pause.
-    pub(crate) fn paused(&self, ticket: Ticket, journal_len: u64, due: bool) {
-        let now = self.now();
-        let mut registry = self.registry();
-        let Some(active) = registry.leave(ticket) else {
-            return;
-        };
-        let ready_at = if due { Some(now) } else { active.ready_at };
-        registry.follow_if_own(&active.run_id, ready_at);
-        let evicted = registry.keep_warm(active.run_id.clone(), ticket, journal_len);
-        drop(registry);
-        if let Some(ticket) = evicted {
-            self.host.push(HostEvent::Evict { ticket });
-        }
-        self.note_end(&active, ticket, Driven::Paused);
-        // The keeper sleeps until something is due: an earlier deadline must reach it.
-        self.nudge();
-    }
-
-    /// A run is out of the host's hands for good.
-    pub(crate) fn ended(&self, ticket: Ticket, driven: Driven) {
-        let mut registry = self.registry();
-        let Some(active) = registry.leave(ticket) else {
-            return;
-        };
-        registry.forget(&active.run_id);
-        drop(registry);
-        self.note_end(&active, ticket, driven);
-        if self.working().is_some() {
-            self.nudge();
-        }
-    }
-
-    fn note_end(&self, active: &crate::registry::Active, ticket: Ticket, driven: Driven) {
-        if driven == Driven::Lost {
-            self.counters.lost.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Some(group) = &active.group {
-            group.ended(ticket, driven);
-        }
-    }
-
-    /// Wakes the run's driver at an instant, unless it is out of its hands by then.
-    pub(crate) fn tick_at(&self, ticket: Ticket, until: Millis) {
-        let span = Duration::from_millis(u64::try_from(until - self.now()).unwrap_or(0));
-        let (host, sleep) = (Arc::clone(&self.host), self.env.sleep(span));
-        self.env.spawn(Box::pin(async move {
-            sleep.await;
-            host.push(HostEvent::Tick { ticket });
-        }));
     }
 }

@@ -62,6 +62,11 @@ impl Env for TokioEnv {
     }
 }
 
+/// A pause of that length; none if it is negative.
+pub(crate) fn span(millis: Millis) -> Duration {
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
 /// Milliseconds since the epoch by the host's clock.
 pub fn system_now() -> Millis {
     SystemTime::now()

@@ -1,7 +1,6 @@
 //! The queue to the host: what it must do next, in bulk, with one wake-up per batch.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
@@ -88,15 +87,22 @@ pub enum Reply {
     Swept(SweepReport),
 }
 
-/// Called when the queue goes from empty to non-empty, from any thread.
+/// Called when the queue goes from empty to non-empty, from any thread. It may not call the engine.
 pub type WakeHost = Box<dyn Fn() + Send + Sync>;
 
 /// Events waiting for the host's loop.
 pub struct HostQueue {
-    events: Mutex<Vec<HostEvent>>,
+    line: Mutex<Line>,
     wake: WakeHost,
-    /// When the oldest undrained event was pushed; 0 when there is none.
-    waiting_since: AtomicI64,
+    clock: Box<dyn Fn() -> Millis + Send + Sync>,
+}
+
+#[derive(Default)]
+struct Line {
+    events: Vec<HostEvent>,
+    /// Since when the host is expected to drain. Kept under the lock with the events: set beside it,
+    /// it could be left behind by a drain that comes between, and an idle host would look blocked.
+    expected_since: Option<Millis>,
 }
 
 impl std::fmt::Debug for HostQueue {
@@ -107,11 +113,20 @@ impl std::fmt::Debug for HostQueue {
 
 impl HostQueue {
     pub fn new(wake: WakeHost) -> Self {
+        Self::with_clock(wake, crate::env::system_now)
+    }
+
+    /// A queue that tells by another clock for how long its host has been blocked; for simulations.
+    pub fn with_clock(wake: WakeHost, clock: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
         Self {
-            events: Mutex::default(),
+            line: Mutex::default(),
             wake,
-            waiting_since: AtomicI64::new(0),
+            clock: Box::new(clock),
         }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn push(&self, event: HostEvent) {
@@ -119,14 +134,15 @@ impl HostQueue {
     }
 
     pub fn push_all(&self, new: impl IntoIterator<Item = HostEvent>) {
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_empty = events.is_empty();
-        events.extend(new);
-        let is_empty = events.is_empty();
-        drop(events);
-        if was_empty && !is_empty {
-            self.waiting_since
-                .store(crate::env::system_now(), Ordering::Relaxed);
+        let mut line = self.line();
+        let was_empty = line.events.is_empty();
+        line.events.extend(new);
+        let wakes = was_empty && !line.events.is_empty();
+        if wakes {
+            line.expected_since.get_or_insert_with(|| (self.clock)());
+        }
+        drop(line);
+        if wakes {
             (self.wake)();
         }
     }
@@ -136,18 +152,27 @@ impl HostQueue {
         (self.wake)();
     }
 
+    /// Asks the host for a sign of life: a loop that is blocked would not be noticed as long as
+    /// nothing is there for it to do.
+    pub(crate) fn probe(&self) {
+        self.line()
+            .expected_since
+            .get_or_insert_with(|| (self.clock)());
+        (self.wake)();
+    }
+
     /// Everything that waits, oldest first.
     pub fn drain(&self) -> Vec<HostEvent> {
-        self.waiting_since.store(0, Ordering::Relaxed);
-        std::mem::take(&mut *self.events.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut line = self.line();
+        line.expected_since = None;
+        std::mem::take(&mut line.events)
     }
 
     /// For how long the host has left events waiting, by the real clock: a loop that is blocked,
     /// or a process that was stopped and goes on.
     pub fn blocked_for(&self) -> Millis {
-        match self.waiting_since.load(Ordering::Relaxed) {
-            0 => 0,
-            since => crate::env::system_now() - since,
-        }
+        self.line()
+            .expected_since
+            .map_or(0, |since| (self.clock)() - since)
     }
 }

@@ -4,6 +4,7 @@
 //! of handing it to an executor, saves a thread hop each way: a commit costs one wake-up of the
 //! writer and one of the host, and nothing between them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,8 +74,16 @@ impl<T: Send + 'static> Inline<T> {
             let Some((future, _)) = work.as_mut() else {
                 return;
             };
-            if let Poll::Ready(outcome) = Pin::as_mut(future).poll(&mut Context::from_waker(&waker))
-            {
+            // A store that panics must answer all the same: whoever waits would wait for ever.
+            let polled = catch_unwind(AssertUnwindSafe(|| {
+                Pin::as_mut(future).poll(&mut Context::from_waker(&waker))
+            }))
+            .unwrap_or_else(|_| {
+                Poll::Ready(Err(StoreError::Other {
+                    reason: "the store panicked; whether the call took effect is not known".into(),
+                }))
+            });
+            if let Poll::Ready(outcome) = polled {
                 let finished = work.take();
                 drop(work);
                 if let Some((_, done)) = finished {
@@ -123,5 +132,17 @@ mod tests {
             std::thread::current().id()
         });
         assert_eq!(receive.recv().unwrap(), (Ok(2), other.join().unwrap()));
+    }
+
+    #[test]
+    fn a_store_that_panics_answers_with_an_error() {
+        let (send, receive) = mpsc::channel();
+        on_completion::<()>(Box::pin(async { panic!("a defect") }), move |outcome| {
+            send.send(outcome).unwrap();
+        });
+        assert!(matches!(
+            receive.recv().unwrap(),
+            Err(StoreError::Other { .. })
+        ));
     }
 }

@@ -11,6 +11,10 @@ mod pipeline;
 mod registry;
 mod reopen;
 mod sweep;
+mod tenure;
+mod ticks;
+mod unread;
+mod worker;
 
 pub use driver::{Driven, RunDriver};
 pub use engine::{CLAIM_BYTES, Config, Counters, Engine};

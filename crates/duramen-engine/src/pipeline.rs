@@ -23,7 +23,10 @@ const MOST: usize = 1_024;
 #[derive(Default)]
 struct Gathering {
     waiting: Vec<(Ticket, RunCommit)>,
+    /// A batch is under way.
     busy: bool,
+    /// Someone is in [`Pipeline::flush`] and will see what has changed meanwhile.
+    pumping: bool,
 }
 
 /// The way of all run commits of one engine.
@@ -99,25 +102,39 @@ impl Pipeline {
     }
 
     /// Sends what has gathered on its way, unless a batch is under way already.
+    ///
+    /// A store may answer at once, so this is a loop: a batch that has landed before its launch
+    /// returns is followed by the next from here, not from inside its answer, which would take more
+    /// of the stack with each batch.
     pub fn flush(self: &Arc<Self>) {
-        let batch = {
-            let mut gathering = self.lock();
-            if gathering.busy || gathering.waiting.is_empty() {
-                return;
-            }
-            gathering.busy = true;
-            let most = gathering.waiting.len().min(MOST);
-            let rest = gathering.waiting.split_off(most);
-            let now = std::mem::replace(&mut gathering.waiting, rest);
-            let (tickets, commits) = now.into_iter().unzip();
-            Batch {
-                tickets,
-                commits,
-                since: self.env.now(),
-                failures: 0,
-            }
-        };
-        self.launch(batch);
+        if std::mem::replace(&mut self.lock().pumping, true) {
+            return;
+        }
+        while let Some(batch) = self.next_batch() {
+            self.launch(batch);
+        }
+    }
+
+    /// What is to be launched now. None ends the caller's pumping, under the same lock that showed
+    /// that there is nothing to do.
+    fn next_batch(&self) -> Option<Batch> {
+        let mut gathering = self.lock();
+        if gathering.busy || gathering.waiting.is_empty() {
+            gathering.pumping = false;
+            return None;
+        }
+        gathering.busy = true;
+        let most = gathering.waiting.len().min(MOST);
+        let rest = gathering.waiting.split_off(most);
+        let now = std::mem::replace(&mut gathering.waiting, rest);
+        drop(gathering);
+        let (tickets, commits) = now.into_iter().unzip();
+        Some(Batch {
+            tickets,
+            commits,
+            since: self.env.now(),
+            failures: 0,
+        })
     }
 
     fn launch(self: &Arc<Self>, batch: Batch) {
@@ -128,6 +145,13 @@ impl Pipeline {
     }
 
     fn landed(self: &Arc<Self>, batch: Batch, result: Result<Vec<CommitOutcome>, StoreError>) {
+        let asked = batch.tickets.len();
+        let result = result.and_then(|outcomes| match outcomes.len() {
+            answered if answered == asked => Ok(outcomes),
+            answered => Err(StoreError::Other {
+                reason: format!("it answered {answered} of {asked} commits"),
+            }),
+        });
         match result {
             Ok(outcomes) => {
                 self.batches.fetch_add(1, Ordering::Relaxed);

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::store::{Claim, Due, StoreError};
@@ -11,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::driver::Driven;
 use crate::engine::Engine;
+use crate::env::span;
 use crate::host::{HostEvent, Reply, Ticket, Token};
 
 /// What a sweep may use.
@@ -54,6 +54,8 @@ struct GroupState {
     class: usize,
     pending: BTreeMap<Ticket, (usize, RunId)>,
     done: [Vec<(RunId, &'static str)>; 3],
+    /// A run left its hands and is due again.
+    due: bool,
 }
 
 const CLASSES: [Due; 3] = [Due::Recovery, Due::Wake, Due::Queued];
@@ -69,8 +71,9 @@ impl Group {
         state.pending.insert(ticket, (class, run_id));
     }
 
-    pub(crate) fn ended(&self, ticket: Ticket, driven: Driven) {
+    pub(crate) fn ended(&self, ticket: Ticket, driven: Driven, due: bool) {
         let mut state = self.state();
+        state.due |= due;
         if let Some((class, run_id)) = state.pending.remove(&ticket) {
             state.done[class].push((run_id, driven.name()));
         }
@@ -99,6 +102,7 @@ impl Engine {
         let group = Arc::new(Group::default());
         let mut report = SweepReport::default();
         let mut left = options.limit;
+        let mut failed = None;
         for (class, most) in [
             options.max_recovered,
             options.max_timers,
@@ -124,13 +128,25 @@ impl Engine {
                 max_bytes: options.max_bytes.or(claim.max_bytes),
                 ..claim
             };
-            let claimed = self.store.claim(claim).await?;
+            let asked = self.asking();
+            let claimed = match self.store.claim(claim).await {
+                Ok(claimed) => claimed,
+                Err(error) => {
+                    // Those that were taken are driven to their rest all the same.
+                    failed = Some(error);
+                    break;
+                }
+            };
             report.more |= claimed.more;
-            left -= claimed.runs.len();
-            self.take_up(claimed, Some(&group), options.now);
+            left = left.saturating_sub(claimed.runs.len());
+            self.take_up(claimed, asked, Some(&group), options.now);
         }
         self.wait_for(&group, options, &mut report).await;
+        if let Some(error) = failed {
+            return Err(error);
+        }
         let mut state = group.state();
+        report.more |= state.due;
         for (class, run_id) in std::mem::take(&mut state.pending).into_values() {
             state.done[class].push((run_id, "running"));
             report.more = true;
@@ -171,11 +187,14 @@ impl Engine {
             let left = self.time_left(options);
             if left <= 0 {
                 report.deadline_reached = true;
+                report.more = true;
                 return;
             }
             if left <= options.min_remaining && !told {
                 told = true;
                 report.deadline_reached = true;
+                // What they do not begin now is due for the next.
+                report.more = true;
                 self.host.push_all(
                     tickets
                         .into_iter()
@@ -187,10 +206,9 @@ impl Engine {
             } else {
                 left - options.min_remaining
             };
-            let span = Duration::from_millis(u64::try_from(pause.clamp(1, 60_000)).unwrap_or(1));
             tokio::select! {
                 () = group.changed.notified() => {}
-                () = self.env.sleep(span) => {}
+                () = self.env.sleep(span(pause.clamp(1, 60_000))) => {}
             }
         }
     }

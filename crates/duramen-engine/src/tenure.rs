@@ -1,0 +1,355 @@
+//! How a run comes into the host's hands and out of them again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use duramen_core::ids::{Millis, Payload, RunId};
+use duramen_core::journal::{Entry, Kind};
+use duramen_core::run::{RunRow, Status};
+use duramen_core::store::{Claim, Claimed, ClaimedRun, Due, Next, RunCommit};
+
+use crate::driver::Driven;
+use crate::engine::{Asked, CLAIM_BYTES, Engine};
+use crate::host::{HostEvent, Reply, Ticket, Token};
+use crate::inline::on_completion;
+use crate::registry::{Active, Entered};
+use crate::sweep::Group;
+
+impl Engine {
+    /// A run that was created here goes straight to the host.
+    pub(crate) fn drive_new(
+        self: &Arc<Self>,
+        row: &RunRow,
+        input: Payload,
+        asked: Asked,
+    ) -> Ticket {
+        let entry = Entry::new(Kind::RunCreated, "".into(), input, row.created_at);
+        self.registry().own(&row.run_id);
+        let run = ClaimedRun {
+            row: row.clone(),
+            was: Status::Queued,
+            journal: Some(vec![entry]),
+            inbox: Vec::new(),
+        };
+        self.hand_out(vec![run], None, None, asked)
+            .first()
+            .map_or(0, |(_, ticket)| *ticket)
+    }
+
+    /// A claim of due runs with everything an engine always says.
+    pub(crate) fn claim_request(&self, due: Due, limit: usize) -> Claim {
+        Claim {
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            warm: self.registry().warm_runs(None),
+            ..self.claim_nothing(due)
+        }
+    }
+
+    /// A claim of one run.
+    pub(crate) fn claim_one(&self, run_id: RunId) -> Claim {
+        Claim {
+            limit: 1,
+            warm: self.registry().warm_runs(Some(&run_id)),
+            run_id: Some(run_id),
+            ..self.claim_nothing(Due::Any)
+        }
+    }
+
+    fn claim_nothing(&self, due: Due) -> Claim {
+        Claim {
+            owner: self.config.owner.clone(),
+            lease: self.config.lease,
+            now: self.env.explicit_now(),
+            due,
+            limit: 0,
+            workflows: self.workflows(),
+            run_id: None,
+            warm: Vec::new(),
+            max_bytes: Some(CLAIM_BYTES),
+        }
+    }
+
+    /// Claims one run if it is due, and drives it.
+    pub fn take(self: &Arc<Self>, token: Token, run_id: RunId, now: Option<Millis>) {
+        let asked = self.asking();
+        let mut claim = self.claim_one(run_id);
+        claim.now = now.or(claim.now);
+        let engine = Arc::clone(self);
+        self.call(token, self.store.claim(claim), move |claimed| {
+            Reply::Taken(engine.take_up(claimed, asked, None, now))
+        });
+    }
+
+    /// Hands claimed runs to the host.
+    pub(crate) fn take_up(
+        self: &Arc<Self>,
+        claimed: Claimed,
+        asked: Asked,
+        group: Option<&Arc<Group>>,
+        clock: Option<Millis>,
+    ) -> Vec<(RunId, Ticket)> {
+        self.counters.claims.fetch_add(1, Ordering::Relaxed);
+        self.counters
+            .claimed
+            .fetch_add(claimed.runs.len() as u64, Ordering::Relaxed);
+        if clock.is_none() {
+            self.learn_clock(asked, claimed.now);
+        }
+        if self.is_closing() {
+            // Nobody is left to drive them; nobody else should have to wait for the leases to end.
+            self.let_go(claimed.runs.into_iter().map(|run| run.row));
+            return Vec::new();
+        }
+        self.hand_out(claimed.runs, group, clock, asked)
+    }
+
+    fn hand_out(
+        self: &Arc<Self>,
+        runs: Vec<ClaimedRun>,
+        group: Option<&Arc<Group>>,
+        clock: Option<Millis>,
+        asked: Asked,
+    ) -> Vec<(RunId, Ticket)> {
+        let entered: Vec<Entered> = {
+            let mut registry = self.registry();
+            runs.iter()
+                .map(|run| registry.enter(&run.row, run.journal.is_none(), group))
+                .collect()
+        };
+        if entered.iter().any(|entered| entered.first) {
+            self.signals.unread.notify_one();
+        }
+        let mut taken = Vec::with_capacity(runs.len());
+        let mut events = Vec::with_capacity(runs.len());
+        let mut incomplete = Vec::new();
+        for (run, entered) in runs.into_iter().zip(entered) {
+            let (run_id, ticket) = (run.row.run_id.clone(), entered.ticket);
+            if let Some((former, active)) = entered.former {
+                events.extend(self.succeeded(former, &active, run.was));
+            }
+            if let Some(ticket) = entered.stale {
+                events.push(HostEvent::Evict { ticket });
+            }
+            if let Some(group) = group {
+                group.took(ticket, run_id.clone());
+            }
+            if entered.warm {
+                events.push(HostEvent::Resume {
+                    ticket,
+                    row: Box::new(run.row),
+                    inbox: run.inbox,
+                    clock,
+                });
+            } else if run.journal.is_some() {
+                events.push(HostEvent::Drive {
+                    ticket,
+                    run: Box::new(run),
+                    clock,
+                });
+            } else {
+                incomplete.push((ticket, run));
+            }
+            taken.push((run_id, ticket));
+        }
+        let complete: Vec<Ticket> = events
+            .iter()
+            .filter_map(|event| match event {
+                HostEvent::Drive { ticket, .. } | HostEvent::Resume { ticket, .. } => Some(*ticket),
+                _ => None,
+            })
+            .collect();
+        self.give(events, &complete, asked);
+        for (ticket, run) in incomplete {
+            self.load_and_drive(ticket, run, clock, asked, 0);
+        }
+        taken
+    }
+
+    /// Pushes runs to the host; from then on it may be told what concerns them.
+    fn give(&self, events: Vec<HostEvent>, tickets: &[Ticket], asked: Asked) {
+        self.host.push_all(events);
+        self.registry().driven(tickets.iter().copied());
+        if self.yielded_since(asked) {
+            self.host.push_all(
+                tickets
+                    .iter()
+                    .map(|ticket| HostEvent::Yield { ticket: *ticket }),
+            );
+        }
+    }
+
+    /// The run was claimed anew while it was still active here under a former ticket.
+    fn succeeded(&self, former: Ticket, active: &Active, was: Status) -> Option<HostEvent> {
+        if active.leaving && was != Status::Running {
+            // It was released properly, and the host will be told so: see `paused`.
+            self.note_end(active, former, Driven::Paused, false);
+            return None;
+        }
+        self.note_end(active, former, Driven::Lost, false);
+        Some(HostEvent::Lost {
+            ticket: former,
+            epoch: active.epoch,
+            error: None,
+        })
+    }
+
+    /// The claim left the journal out because the run was warm, but it is not any more.
+    fn load_and_drive(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        mut run: ClaimedRun,
+        clock: Option<Millis>,
+        asked: Asked,
+        failures: u32,
+    ) {
+        let engine = Arc::clone(self);
+        on_completion(
+            self.store.load(run.row.run_id.clone(), 0, u32::MAX),
+            move |result| match result {
+                Ok(journal) => {
+                    if engine.registry().get_mut(ticket).is_none() {
+                        return; // lost meanwhile
+                    }
+                    run.journal = Some(journal);
+                    let drive = HostEvent::Drive {
+                        ticket,
+                        run: Box::new(run),
+                        clock,
+                    };
+                    engine.give(vec![drive], &[ticket], asked);
+                }
+                Err(error) if error.is_transient() && failures < 8 => {
+                    tracing::warn!(%error, "a journal could not be read; trying again");
+                    let sleep = engine.env.sleep(Duration::from_millis(25 << failures));
+                    let env = Arc::clone(&engine.env);
+                    env.spawn(Box::pin(async move {
+                        sleep.await;
+                        engine.load_and_drive(ticket, run, clock, asked, failures + 1);
+                    }));
+                }
+                Err(error) => {
+                    // The host has never heard of this ticket and cannot give it back.
+                    tracing::error!(%error, run = %run.row.run_id, "a journal could not be read; the run is let go");
+                    engine.ended(ticket, Driven::Lost);
+                    engine.let_go([run.row]);
+                }
+            },
+        );
+    }
+
+    /// Releases runs that are leased to this engine and that nobody drives here, as they are.
+    pub(crate) fn let_go(&self, rows: impl IntoIterator<Item = RunRow>) {
+        let now = self.now();
+        let commits: Vec<RunCommit> = rows
+            .into_iter()
+            .map(|row| RunCommit {
+                run_id: row.run_id,
+                owner: self.config.owner.clone(),
+                epoch: row.epoch,
+                expected_len: row.journal_len,
+                entries: Vec::new(),
+                read: Vec::new(),
+                inbox_seen: row.inbox_seen,
+                next: Next::Waiting {
+                    ready_at: Some(now),
+                    waits: row.waits,
+                },
+                state: None,
+                at: now,
+            })
+            .collect();
+        if !commits.is_empty() {
+            on_completion(self.store.commit(commits), |result| {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "runs could not be released; their leases will end");
+                }
+            });
+        }
+    }
+
+    /// A commit that releases the run is under way: notes when the run will be due.
+    pub(crate) fn leaving(&self, ticket: Ticket, ready_at: Option<Millis>) {
+        if let Some(active) = self.registry().get_mut(ticket) {
+            active.ready_at = ready_at;
+            active.leaving = true;
+        }
+    }
+
+    /// A commit that was to release the run did not.
+    pub(crate) fn stays(&self, ticket: Ticket) {
+        if let Some(active) = self.registry().get_mut(ticket) {
+            active.leaving = false;
+        }
+    }
+
+    /// A run was released by a pause.
+    pub(crate) fn paused(&self, ticket: Ticket, journal_len: u64, due: bool) {
+        let now = self.now();
+        let mut registry = self.registry();
+        let Some((active, room)) = registry.leave(ticket) else {
+            drop(registry);
+            // It was claimed anew before the host heard of its release: under another ticket, so
+            // that this handler is of no use any more.
+            self.host.push(HostEvent::Evict { ticket });
+            return;
+        };
+        let due = due || active.woken;
+        let ready_at = if due { Some(now) } else { active.ready_at };
+        let first = registry.follow_if_own(&active.run_id, ready_at);
+        let evicted = registry.keep_warm(&active, ticket, journal_len);
+        drop(registry);
+        if let Some(ticket) = evicted {
+            self.host.push(HostEvent::Evict { ticket });
+        }
+        self.note_end(&active, ticket, Driven::Paused, due);
+        if due || room {
+            self.nudge();
+        } else if first {
+            self.signals.work.notify_one();
+        }
+        if let Some(ready_at) = ready_at {
+            self.due_at(ready_at);
+        }
+    }
+
+    /// A run is out of the host's hands for good.
+    pub(crate) fn ended(&self, ticket: Ticket, driven: Driven) {
+        let mut registry = self.registry();
+        let Some((active, room)) = registry.leave(ticket) else {
+            return;
+        };
+        let first = if driven == Driven::Lost {
+            // Whoever started it still wants it to end: if no one else drives it, this engine does
+            // once the lease is over.
+            registry.follow_if_own(&active.run_id, None)
+        } else {
+            registry.forget(&active.run_id);
+            false
+        };
+        drop(registry);
+        self.note_end(&active, ticket, driven, false);
+        if room {
+            self.nudge();
+        } else if first {
+            self.signals.work.notify_one();
+        }
+    }
+
+    fn note_end(&self, active: &Active, ticket: Ticket, driven: Driven, due: bool) {
+        if driven == Driven::Lost {
+            self.counters.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(group) = &active.group {
+            group.ended(ticket, driven, due);
+        }
+    }
+
+    /// Wakes the run's driver at an instant, unless the run is out of its hands by then.
+    pub(crate) fn tick_at(&self, ticket: Ticket, until: Millis) {
+        let sooner = self.registry().set_tick(ticket, until);
+        if sooner {
+            self.signals.ticks.notify_one();
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! A store that fails: calls are refused, their answers lost or late, their process gone.
+
+use std::collections::BTreeSet;
+use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use duramen_core::ids::{Millis, RunId};
+use duramen_core::journal::{Entry, Kind};
+use duramen_core::store::{
+    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Filter, Heartbeat, Intervened,
+    Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit, RunDetail, Schema, Store,
+    StoreError, StoreFuture, WorkflowKey,
+};
+use duramen_engine::Env;
+
+/// What happens to a call.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    None,
+    /// It does not take place; the caller is told.
+    Refuse(StoreError),
+    /// It takes place; the caller is told that it failed.
+    Lose(StoreError),
+    /// It takes place now; the answer comes later.
+    Late(Millis),
+    /// It takes place later.
+    Delay(Millis),
+    /// The process is gone before or after it took place: no answer, and nothing more happens.
+    CrashBefore,
+    CrashAfter,
+}
+
+pub fn unavailable() -> StoreError {
+    StoreError::Unavailable {
+        reason: "the cable is out".into(),
+    }
+}
+
+pub fn broken() -> StoreError {
+    StoreError::Other {
+        reason: "the disk is on fire".into(),
+    }
+}
+
+/// A call that is about to be made.
+pub struct Call<'a> {
+    pub method: &'static str,
+    /// How many calls of this method were made before.
+    pub number: usize,
+    pub commits: &'a [RunCommit],
+}
+
+pub type Rule = Box<dyn Fn(&Call<'_>) -> Fault + Send>;
+
+/// What is known of all processes together.
+#[derive(Default)]
+pub struct Facts {
+    /// Step results that are in a journal.
+    pub recorded: Mutex<BTreeSet<(RunId, String)>>,
+    /// Steps that ran, each as often as it did.
+    pub ran: Mutex<Vec<(RunId, String)>>,
+    /// Steps that ran although their result was recorded.
+    pub again: Mutex<Vec<(RunId, String)>>,
+}
+
+impl Facts {
+    pub fn starts(&self, run_id: &RunId, op: &str) {
+        let key = (run_id.clone(), op.to_owned());
+        if self.recorded.lock().unwrap().contains(&key) {
+            self.again.lock().unwrap().push(key.clone());
+        }
+        self.ran.lock().unwrap().push(key);
+    }
+
+    pub fn times(&self, run_id: &str, op: &str) -> usize {
+        let ran = self.ran.lock().unwrap();
+        ran.iter()
+            .filter(|(run, name)| &**run == run_id && name == op)
+            .count()
+    }
+}
+
+/// See the module's head. One for each process.
+pub struct Faults {
+    inner: Arc<dyn Store>,
+    env: Arc<dyn Env>,
+    facts: Arc<Facts>,
+    pub rule: Mutex<Rule>,
+    /// Names of all calls with the time of each.
+    pub calls: Mutex<Vec<(&'static str, Millis)>>,
+    pub dead: AtomicBool,
+}
+
+impl Faults {
+    pub fn new(inner: Arc<dyn Store>, env: Arc<dyn Env>, facts: Arc<Facts>) -> Arc<Self> {
+        Arc::new(Self {
+            inner,
+            env,
+            facts,
+            rule: Mutex::new(Box::new(|_| Fault::None)),
+            calls: Mutex::default(),
+            dead: AtomicBool::new(false),
+        })
+    }
+
+    pub fn set(&self, rule: impl Fn(&Call<'_>) -> Fault + Send + 'static) {
+        *self.rule.lock().unwrap() = Box::new(rule);
+    }
+
+    pub fn count(&self, method: &str) -> usize {
+        let calls = self.calls.lock().unwrap();
+        calls.iter().filter(|(name, _)| *name == method).count()
+    }
+
+    pub fn total(&self) -> usize {
+        self.calls.lock().unwrap().len()
+    }
+
+    fn call<T: Send + 'static>(
+        &self,
+        method: &'static str,
+        commits: &[RunCommit],
+        act: impl FnOnce(&dyn Store) -> StoreFuture<T> + Send + 'static,
+    ) -> StoreFuture<T> {
+        if self.dead.load(Ordering::Acquire) {
+            return Box::pin(pending());
+        }
+        let number = self.count(method);
+        self.calls.lock().unwrap().push((method, self.env.now()));
+        let call = Call {
+            method,
+            number,
+            commits,
+        };
+        let fault = (self.rule.lock().unwrap())(&call);
+        let sleep = |span: Millis| {
+            self.env
+                .sleep(Duration::from_millis(u64::try_from(span).unwrap()))
+        };
+        match fault {
+            Fault::None => act(&*self.inner),
+            Fault::Refuse(error) => Box::pin(async { Err(error) }),
+            Fault::Lose(error) => {
+                let under_way = act(&*self.inner);
+                Box::pin(async {
+                    under_way.await?;
+                    Err(error)
+                })
+            }
+            Fault::Late(span) => {
+                let (under_way, sleep) = (act(&*self.inner), sleep(span));
+                Box::pin(async {
+                    let answer = under_way.await;
+                    sleep.await;
+                    answer
+                })
+            }
+            Fault::Delay(span) => {
+                let (inner, sleep) = (self.inner.clone(), sleep(span));
+                Box::pin(async move {
+                    sleep.await;
+                    act(&*inner).await
+                })
+            }
+            Fault::CrashBefore => {
+                self.dead.store(true, Ordering::Release);
+                Box::pin(pending())
+            }
+            Fault::CrashAfter => {
+                self.dead.store(true, Ordering::Release);
+                let under_way = act(&*self.inner);
+                Box::pin(async {
+                    let _ = under_way.await;
+                    pending().await
+                })
+            }
+        }
+    }
+}
+
+impl Store for Faults {
+    fn migrate(&self) -> StoreFuture<Schema> {
+        self.call("migrate", &[], |store| store.migrate())
+    }
+
+    fn schema(&self) -> StoreFuture<Schema> {
+        self.call("schema", &[], |store| store.schema())
+    }
+
+    fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
+        self.call("create", &[], |store| store.create(batch))
+    }
+
+    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        self.call("claim", &[], |store| store.claim(claim))
+    }
+
+    fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
+        let results: Vec<Vec<(RunId, String)>> = batch
+            .iter()
+            .map(|commit| {
+                let done = commit
+                    .entries
+                    .iter()
+                    .filter(|entry| entry.kind == Kind::StepCompleted);
+                done.map(|entry| (commit.run_id.clone(), entry.op.to_string()))
+                    .collect()
+            })
+            .collect();
+        let facts = self.facts.clone();
+        let seen = batch.clone();
+        self.call("commit", &seen, move |store| {
+            let under_way = store.commit(batch);
+            Box::pin(async move {
+                let outcomes = under_way.await?;
+                for (outcome, results) in outcomes.iter().zip(results) {
+                    if matches!(outcome, CommitOutcome::Applied { .. }) {
+                        facts.recorded.lock().unwrap().extend(results);
+                    }
+                }
+                Ok(outcomes)
+            })
+        })
+    }
+
+    fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
+        self.call("heartbeat", &[], |store| store.heartbeat(beat))
+    }
+
+    fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
+        self.call("unread", &[], |store| store.unread(owner))
+    }
+
+    fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
+        self.call("deliver", &[], |store| store.deliver(batch))
+    }
+
+    fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
+        self.call("intervene", &[], |store| store.intervene(batch))
+    }
+
+    fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
+        self.call("get", &[], |store| store.get(run_ids))
+    }
+
+    fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
+        self.call("load", &[], move |store| store.load(run_id, from, limit))
+    }
+
+    fn list(&self, filter: Filter, limit: u32, cursor: Option<Cursor>) -> StoreFuture<Page> {
+        self.call("list", &[], move |store| store.list(filter, limit, cursor))
+    }
+
+    fn count(&self, filter: Filter) -> StoreFuture<u64> {
+        self.call("count", &[], |store| store.count(filter))
+    }
+
+    fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
+        self.call("next_due", &[], |store| store.next_due(workflows))
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.call("close", &[], |store| store.close())
+    }
+}

@@ -1,0 +1,14 @@
+//! The engine under test: a toy host drives it over real stores, in simulated and in real time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub
+)]
+
+mod faults;
+mod host;
+mod sim;
+mod toy;
+
+mod commits;
