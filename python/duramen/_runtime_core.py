@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -264,12 +265,24 @@ class RuntimeCore:
         if self._port is not None:
             port = self._ready
             return schema_view(await port.call(getattr(port.engine, method)))
-        port = self._new_port(asyncio.get_running_loop(), None, migrate=False)
+        # Only a store that may be migrated is created if it is missing.
         try:
-            return schema_view(await port.call(getattr(port.engine, method)))
+            port = self._new_port(asyncio.get_running_loop(), None, migrate=method == "migrate")
+        except (StoreUnmigrated, StoreNewer) as error:
+            # A store may look at its schema when it is opened; what it says then is the answer.
+            found = _VERSIONS.search(str(error))
+            if method == "migrate" or found is None:
+                raise
+            return SchemaView(int(found[1]), int(found[2]))
+        try:
+            applied = port.engine.applied_on_open()
+            view = schema_view(await port.call(getattr(port.engine, method)))
+            return SchemaView(view.found, view.needed, (*applied, *view.applied))
         finally:
             await port.close(self._shutdown)
 
+
+_VERSIONS = re.compile(r"at version (\d+), .*?(\d+)")
 
 _open_runtimes: weakref.WeakSet[RuntimeCore] = weakref.WeakSet()
 

@@ -81,6 +81,10 @@ class Driver:
         """Set while no run is being driven."""
         self.idle.set()
 
+    def _services_for(self, run_id: str) -> Services:
+        budget = self.budgets.pop(run_id, self.sweep_budget)
+        return self._services if budget is None else self._new_services(*budget)
+
     def _new_services(self, deadline: float | None, min_remaining: float) -> Services:
         return Services(
             stepper=self.stepper,
@@ -123,6 +127,7 @@ class Driver:
             if host is None:
                 continue
             if code == EV_RESUME:
+                host.services = self._services_for(self._runs[ticket].run_id)
                 self._activate(ticket)
                 self._safely(host, "advance")
             elif code == EV_ADVANCE:
@@ -189,9 +194,7 @@ class Driver:
             )
             run.abandon()
             return
-        budget = self.budgets.pop(run.run_id, self.sweep_budget)
-        services = self._services if budget is None else self._new_services(*budget)
-        host = RunHost(run, definition, services)
+        host = RunHost(run, definition, self._services_for(run.run_id))
         self._hosts[ticket] = host
         self._runs[ticket] = run
         self._tickets[run.run_id] = ticket
@@ -268,6 +271,15 @@ class Driver:
             assert ticket is not None  # noqa: S101 - for the type checker
             self._runs[ticket].yield_now()
             self.touch(self._hosts[ticket])
+
+    def drop(self, run_id: str) -> None:
+        """A run was ended or removed from outside: stop it at once, do not wait until a write is refused."""
+        ticket = self._tickets.get(run_id)
+        if ticket in self._active:
+            assert ticket is not None  # noqa: S101 - for the type checker
+            self._runs[ticket].abandon()
+            self._safely(self._hosts[ticket], "evict")
+            self._forget(ticket, "lost")
 
     def collect(self, run_id: str, collector: Collector) -> None:
         """Send live events of a run, or of all runs (""), to a collector until `uncollect`."""

@@ -182,7 +182,10 @@ class Messages(Queries):
         """
         check_id("run id", run_id)
         port = self._ready
-        return self._intervened(run_id, await port.call(port.engine.terminate, run_id, self._reason(reason)))
+        done = self._intervened(run_id, await port.call(port.engine.terminate, run_id, self._reason(reason)))
+        if done:
+            self._driver.drop(run_id)
+        return done
 
     async def retry(self, run_id: str, *, drive: bool = True) -> None:
         """Let a failed, cancelled, terminated or stuck run go on from what ended it.
@@ -226,6 +229,8 @@ class Messages(Queries):
             raise InvalidArgument(
                 f"run {run_id!r} has not ended: cancel or terminate it first, or pass force=True"
             )
+        if answer == "done":
+            self._driver.drop(run_id)
         return answer == "done"
 
     @staticmethod
@@ -246,8 +251,14 @@ class Messages(Queries):
         driver = self._driver
         left = driver.watch(run_id)
         try:
-            if driver.drives(run_id) or await self._take(run_id) is not None:
-                return await left
-            return None
+            return await left if await self._claim(run_id) or left.done() else None
         finally:
             driver.unwatch(run_id, left)
+
+    async def _claim(self, run_id: str) -> bool:
+        """See to it that a run which is due is driven here; False if it is not due, or driven elsewhere."""
+        if self._driver.drives(run_id) or await self._take(run_id) is not None:
+            return True
+        # What was started here is also woken by the engine itself, which may have been faster.
+        row = (await self._detail(run_id))["row"]
+        return row["status"] == "running" and row["owner"] == self._engine.owner()

@@ -319,7 +319,8 @@ class Runtime(Messages):
             run_id: as in `start`.
             tags: as in `start`.
             memo: as in `start`.
-            max_duration: after that time no further step is started and the run is left due at once.
+            max_duration: after that time no further step is started; the run is left due at once, and nothing
+                more happens with it here. Without, it is woken again like one that was begun with `start`.
             max_events: how many live events to return at most.
 
         Returns:
@@ -339,11 +340,15 @@ class Runtime(Messages):
             driver.budgets[wanted] = (time.monotonic() + limit, 0.0)
         left = driver.watch(wanted)
         try:
-            handle, ticket = await self._start(row)
-            if not handle.created and not driver.drives(wanted):
-                ticket = await self._take(wanted)
+            if limit is None:
+                handle, mine = await self._start(row)
+                here = handle.created and mine is not None
+            else:
+                # Not by `start`, after which the engine goes on with the run whenever it is due.
+                await self._create([row])
+                here = False
             driven: str | None = None
-            if ticket is not None or driver.drives(wanted) or left.done():
+            if here or await self._claim(wanted) or left.done():
                 driven = await self._until_left(wanted, left, limit)
         finally:
             driver.unwatch(wanted, left)
