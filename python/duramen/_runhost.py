@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextvars import Context as ContextVars
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ._bridge import (
@@ -33,10 +33,10 @@ from ._bridge import (
 from ._context import Context
 from ._loop import RunLoop, RunTimer
 from ._payloads import Decision, dump_failure, failed_operation, load_decision, load_reason, step_failure
-from ._retry import is_retryable
 from ._serial import Serializer, round_trip
-from ._step import current_context, current_step
-from ._stepper import StepJob, Stepper
+from ._step import current_context
+from ._stepper import Stepper
+from ._waits import MessageWait, StepCall
 from .errors import DeserializationError, RunEvicted, RunTimedOut
 
 if TYPE_CHECKING:
@@ -57,6 +57,18 @@ _SPINNING = 100
 
 def _ignore(*_: object) -> None:
     """Stands for a service that nobody wants."""
+
+
+class _NoTimers:
+    """Keeps the timers of a loop whose run is over: there are none."""
+
+    def open_timer(self, handle: RunTimer, /) -> None:
+        raise RunEvicted(f"the run was over when its code asked for {handle!r}")
+
+    def close_timer(self, handle: RunTimer, /) -> None: ...
+
+
+_NO_TIMERS = _NoTimers()
 
 
 @dataclass(slots=True)
@@ -80,114 +92,6 @@ class Services:
     """Called when the handler has ended (nothing is durable yet): kind, and its value or error."""
     on_state: Callable[[RunHost, bytes], object] | None = None
     """Called when the run's state object has changed."""
-
-
-class StepCall:
-    """A step that a handler waits for: over all its attempts."""
-
-    __slots__ = (
-        "args", "attempt", "future", "host", "job", "meta", "op", "plan", "retry", "run_id", "slot",
-        "started", "timeout", "value",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        host: RunHost,
-        slot: int,
-        future: Future[Any],
-        plan: StepPlan,
-        args: tuple[Any, ...],
-        retry: Retry | None,
-        timeout: float | None,
-        meta: Mapping[str, Any] | None,
-    ) -> None:
-        self.host = host
-        self.run_id = host.run_id
-        self.slot = slot
-        self.future = future
-        self.plan = plan
-        self.args = args
-        self.retry = retry
-        self.timeout = timeout
-        self.meta = meta
-        self.op: str = host.run.last_op()
-        self.attempt = 0
-        self.started = 0.0
-        self.job: StepJob | None = None
-        self.value: Any = None
-
-    def start(self, attempt: int) -> None:
-        """Hand an attempt to the stepper."""
-        services = self.host.services
-        self.attempt = attempt
-        if self.timeout is not None:
-            self.started = time()
-        variables = services.context.copy()
-        variables.run(current_step.set, self)
-        self.job = job = StepJob(
-            self.plan.call, self.args, done=self.done, timeout=self.timeout, context_setup=variables
-        )
-        services.stepper.submit(job)
-
-    def done(self, result: Any, error: BaseException | None) -> None:
-        """Take the outcome of an attempt. It may run inside of a task, so it only takes note."""
-        host = self.host
-        job = self.job
-        if job is None or host.closed:
-            return  # given up meanwhile
-        self.job = None
-        if error is None:
-            try:
-                data, self.value = round_trip(host.serializer, result, self.plan.result)
-            except Exception as failure:  # noqa: BLE001 - also what a user's serializer raises
-                error = failure
-                failure.add_note(f"the result of step {self.op!r} cannot be recorded")
-                retryable = False
-            else:
-                host.step_ok(self.slot, data)
-                return
-        elif isinstance(error, KeyboardInterrupt) or (
-            job.cancel_requested and isinstance(error, CancelledError)
-        ):
-            # The process or the runtime is on its way out: that is no outcome; the step runs again elsewhere.
-            return
-        else:
-            retryable = True
-        timed_out = self._ran_out(error)
-        if timed_out:
-            error = TimeoutError(f"step {self.op!r} took longer than its timeout of {self.timeout:g} s")
-        if retryable:
-            retryable = is_retryable(error, self.retry)
-        host.step_failed(
-            self.slot,
-            dump_failure(host.serializer, error, attempts=self.attempt, timed_out=timed_out),
-            retryable,
-        )
-
-    def _ran_out(self, error: BaseException) -> bool:
-        return (
-            self.timeout is not None
-            and type(error) is TimeoutError
-            and not error.args
-            and time() - self.started >= self.timeout * 0.99
-        )
-
-    def stop(self) -> None:
-        """The handler no longer waits for it."""
-        job, self.job = self.job, None
-        if job is not None:
-            job.cancel("the handler no longer waits for this step")
-
-
-class MessageWait:
-    """An event or a decision that a handler waits for."""
-
-    __slots__ = ("future", "type", "value")
-
-    def __init__(self, future: Future[Any], type: Any) -> None:  # noqa: A002
-        self.future = future
-        self.type = type
-        self.value: Any = None
 
 
 class RunHost:
@@ -581,4 +485,6 @@ class RunHost:
             if entry.__class__ is StepCall:
                 entry.stop()
         self.loop.abandon()
+        # Cuts the circles, so that memory comes back without the collector.
+        self.loop._timers = _NO_TIMERS
         self.main = self._context = None

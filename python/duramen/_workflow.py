@@ -208,13 +208,9 @@ def _takes_input(handler: Callable[..., object], where: str) -> bool:
         for each in parameters
         if each not in positional and (each.kind != each.KEYWORD_ONLY or each.default is each.empty)
     ]
-    if not positional or others or any(each.default is each.empty for each in positional[2:]):
+    if not 1 <= len(positional) <= 2 or others:
         raise WorkflowDefinitionError(
             f"{where}: a handler takes the context and at most one input: put several values into a model"
-        )
-    if len(positional) > 2:
-        raise WorkflowDefinitionError(
-            f"{where}: a handler takes the context and at most one input, not also {positional[2].name!r}"
         )
     return len(positional) == 2
 

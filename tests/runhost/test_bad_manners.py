@@ -2,10 +2,12 @@
 
 import asyncio
 import contextvars
+import gc
 import logging
 import sys
 import threading
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -551,3 +553,30 @@ def test_threads_and_timeouts_of_steps_do_not_outlive_their_run_in_the_journal(m
     ending, story = asyncio.run(main())
     assert ending.output == "done"
     assert "step_completed slow" not in story
+
+
+def test_a_run_that_is_over_leaves_nothing_for_the_collector(memory: Harness) -> None:
+    @workflow
+    async def handler(ctx: Context) -> int:
+        await asyncio.gather(double(1), double(2))
+        await asyncio.sleep(0.001)
+        return await ctx.step("a", double, 1)
+
+    async def main() -> None:
+        async with memory as h:
+            h.work()
+            await h.start(handler)
+            await h.end()
+            await asyncio.sleep(0.01)
+            host = weakref.ref(h.all_hosts.pop())
+            loop = weakref.ref(host().loop)  # type: ignore[union-attr]
+            h.hosts.clear()
+            assert host() is None
+            assert loop() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()

@@ -1,0 +1,103 @@
+"""User code as it should be: accepted in strict mode, with the exact types."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any, assert_type
+
+from duramen import Approval, Context, Retry, StepDef, WorkflowDef, step, step_context, workflow
+
+
+@dataclass
+class Order:
+    order_id: str
+
+
+@dataclass
+class Progress:
+    done: int = 0
+
+
+@step
+async def bare(order_id: str) -> int:
+    return len(order_id)
+
+
+@step(retry=Retry(attempts=5, base=timedelta(seconds=1), non_retryable=(ValueError,)), timeout=30)
+async def reserve(order_id: str, amount: int = 1, *, note: str = "") -> list[str]:
+    return [step_context().idempotency_key, order_id, str(amount), note]
+
+
+@step(timeout=timedelta(minutes=1))
+def in_a_thread(n: int) -> bytes:
+    return bytes(n)
+
+
+class Service:
+    @step
+    async def call(self, n: int) -> float:
+        return n / 2
+
+
+async def plain(a: int, b: str = "") -> dict[str, int]:
+    return {b: a}
+
+
+def sync_plain(a: int) -> str:
+    return str(a)
+
+
+@workflow
+async def no_input(ctx: Context) -> int:
+    return 1
+
+
+@workflow(
+    name="fulfillment", version="2", previous=[no_input], timeout=timedelta(days=30), events={"paid": Order}
+)
+async def fulfillment(ctx: Context, order: Order) -> dict[str, int]:
+    assert_type(await bare(order.order_id), int)
+    assert_type(await reserve(order.order_id, 2, note="x"), list[str])
+    assert_type(await in_a_thread(1), bytes)
+    assert_type(await Service().call(4), float)
+    assert_type(await ctx.step("a", reserve, order.order_id), list[str])
+    assert_type(await ctx.step("a", reserve, order.order_id, 3), list[str])
+    assert_type(await ctx.step("b", in_a_thread, 3, retry=Retry()), bytes)
+    assert_type(await ctx.step("c", plain, 3, "x", timeout=1.5), dict[str, int])
+    assert_type(await ctx.step("d", sync_plain, 3, checkpoint="lazy"), str)
+    assert_type(await ctx.step("e", partial(plain, 3, b="x")), dict[str, int])
+    assert_type(await ctx.step("f", Service().call, 3), float)
+    assert_type(await ctx.wait_for_event("paid", Order), Order)
+    assert_type(await ctx.wait_for_event("paid", Order, timeout=3, default=None), Order | None)
+    assert_type(await ctx.wait_for_event("any"), Any)
+    assert_type(await ctx.approve("Ship?", assignees=["ann"]), Approval)
+    assert_type(await asyncio.gather(bare("a"), ctx.step("g", sync_plain, 3)), tuple[int, str])
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(bare("x"))
+    assert_type(task.result(), int)
+    await ctx.sleep(timedelta(days=1))
+    return {}
+
+
+@workflow(state=Progress)
+async def with_state(ctx: Context[Progress]) -> None:
+    assert_type(ctx.state, Progress)
+    ctx.state.done += 1
+    await helper(ctx)
+
+
+async def helper(ctx: Context) -> None:
+    """A helper may leave the type of the state open."""
+    await ctx.sleep(1)
+
+
+def definitions(ctx: Context) -> None:
+    assert_type(fulfillment, WorkflowDef[Order, dict[str, int]])
+    assert_type(no_input, WorkflowDef[None, int])
+    assert_type(with_state, WorkflowDef[None, None])
+    _ = assert_type(fulfillment(ctx, Order("1")), Coroutine[Any, Any, dict[str, int]])
+    _ = assert_type(no_input(ctx), Coroutine[Any, Any, int])
+    checked: StepDef[[str], int] = bare
+    _ = assert_type(checked("a"), Coroutine[Any, Any, int])
