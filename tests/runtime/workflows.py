@@ -112,6 +112,6 @@ async def fixable(ctx: Context) -> str:
 
 
 ALL = [
-    adding, nothing, ordering, paying, waiting, approving, sleeping, failing, emitting, working, many, blocking,
-    fixable,
+    adding, nothing, ordering, paying, waiting, approving, sleeping, failing, emitting, working, many,
+    blocking, fixable,
 ]  # fmt: skip
