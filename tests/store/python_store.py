@@ -104,7 +104,7 @@ class PythonStore:
 
     def _append(self, row: s.RunRow, entries: Sequence[s.Entry]) -> None:
         for entry in entries:
-            values = (entry[field] for field in ENTRY.split(", "))
+            values = map(cast("dict[str, Any]", entry).get, ENTRY.split(", "))
             text = f"INSERT INTO journal (run_id, idx, {ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
             self._sql(text, row["run_id"], row["journal_len"], *values)
             row["journal_len"] += 1
@@ -152,7 +152,7 @@ class PythonStore:
             lease["ready_at"] = now + start["lease"]
         else:
             origin = lease["ready_at"] = now if start["at"] is None else start["at"]
-        row: s.RunRow = {
+        row: Any = {
             **{field: new[field] for field in ("run_id", "workflow", "version", "tags", "seed")},
             **dict.fromkeys(("journal_len", "inbox_len", "inbox_seen"), 0),
             **lease,
