@@ -28,6 +28,7 @@ from ._bridge import (
     invalid_id,
 )
 from ._durations import duration_ms, from_ms, instant_ms
+from ._loop import _eager_starts
 from ._payloads import Decision, step_failure
 from ._step import StepDef, plan_of
 from .errors import InvalidArgument, NotADurableContext, RunEvicted
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from ._retry import Retry
     from ._runhost import RunHost
+    from ._step import StepPlan
 
 __all__ = ["Approval", "Context"]
 
@@ -87,11 +89,12 @@ class Context(Generic[StateT]):
     anywhere else (a thread, a step, after the end) they raise `NotADurableContext`.
     """
 
-    __slots__ = ("_host", "_input", "_log", "_loop", "_run", "_state")
+    __slots__ = ("_host", "_input", "_log", "_loop", "_request_step", "_run", "_state")
 
     def __init__(self, host: RunHost, state: Any) -> None:
         self._host = host
         self._run = host.run
+        self._request_step = host.run.step
         self._loop = host.loop
         self._input: Any = None
         self._state = state
@@ -162,7 +165,12 @@ class Context(Generic[StateT]):
         if _get_running_loop() is not loop:
             self._refuse("ctx.step")
         host = self._host
-        plan = plan_of(fn)
+        try:
+            plan: StepPlan = fn.duramen_plan  # pyright: ignore[reportFunctionMemberAccess]
+            if plan.fn is not fn:
+                plan = plan_of(fn)
+        except AttributeError:
+            plan = plan_of(fn)
         rule = retry or plan.retry or host.retry
         if timeout is not None:
             seconds = duration_ms(timeout, "timeout") / 1000
@@ -170,11 +178,19 @@ class Context(Generic[StateT]):
                 raise InvalidArgument("timeout is 0: give more, or leave it out (None) for no limit")
         else:
             seconds = plan.timeout
-        if checkpoint != "durable" and checkpoint != "lazy":  # noqa: PLR1714 - cheaper than a set
-            raise InvalidArgument(f"checkpoint is {checkpoint!r}: 'durable' or 'lazy'")
-        run = self._run
+        lazy = False
+        if checkpoint != "durable":
+            if checkpoint != "lazy":
+                raise InvalidArgument(f"checkpoint is {checkpoint!r}: 'durable' or 'lazy'")
+            lazy = True
         try:
-            found = run.step(id, rule.wire if rule is not None else None, checkpoint == "lazy", loop.idle)
+            # The last argument is `loop.idle`, written out: this line is passed by each replayed step.
+            found = self._request_step(
+                id,
+                None if rule is None else rule.wire,
+                lazy,
+                not loop._ready and not loop._parked and not _eager_starts,
+            )
         except (Halted, InvalidIdError) as error:
             self._failed(error)
         if isinstance(found, tuple):
@@ -182,7 +198,7 @@ class Context(Generic[StateT]):
             loop.now = at / 1000
             if ok:
                 return host.loads(payload, plan.result)
-            raise step_failure(host.serializer, run.last_op(), payload)
+            raise step_failure(host.serializer, self._run.last_op(), payload)
         return await host.await_step(found, plan, args, rule, seconds, meta)
 
     def call_step(
