@@ -30,9 +30,9 @@ GOODS = {
 }
 DISCONTINUED = {"ebony-clock": "640.00", "yew-bow": "310.00"}
 PEOPLE = (
-    "Ada Obi", "Björn Åkesson", "Chloé Dubois", "Dvořák Jiří", "Elif Yılmaz", "Fatima Zahra", "Giulia D'Amico",
-    "Hồ Thị Lan", "Ines Müller", "Jun 田中", "Kofi \"K\" Mensah", "Łukasz Żak", "María José", "Nikos Παπάς",
-    "Olena Шевченко", "Priya नायर",
+    "Ada Obi", "Björn Åkesson", "Chloé Dubois", "Dvořák Jiří", "Elif Yılmaz", "Fatima Zahra",
+    "Giulia D'Amico", "Hồ Thị Lan", "Ines Müller", "Jun 田中", 'Kofi "K" Mensah', "Łukasz Żak",
+    "María José", "Nikos Παπάς", "Olena Шевченко", "Priya नायर",
 )  # fmt: skip
 NOTES = (
     "",
@@ -58,6 +58,18 @@ FATES = {
 }
 
 
+WRECKS = (
+    '{"event_id": "evt-9001", "order_id": "ord-00',
+    "",
+    "null",
+    "[1, 2, 3]",
+    "payment received, thank you",
+    '{"event_id": "evt-9002", "amount": "12.00"}',
+    '{"event_id": "", "order_id": "ord-0001", "amount": "12.00"}',
+    '{"event_id": "evt-9003", "order_id": 17, "amount": "12.00"}',
+)
+
+
 def make_order(rng: random.Random, number: int, fate: str) -> dict[str, object]:
     country = rng.choice(list(COUNTRIES))
     count = rng.choice((1, 1, 1, 2, 2, 3, 5))
@@ -69,9 +81,7 @@ def make_order(rng: random.Random, number: int, fate: str) -> dict[str, object]:
         lines.append({"sku": "oak-desk", "quantity": rng.randint(3, 9), "unit_price": GOODS["oak-desk"]})
     elif fate == "out of stock":
         sku = rng.choice(list(DISCONTINUED))
-        lines.insert(
-            rng.randint(0, len(lines)), {"sku": sku, "quantity": 1, "unit_price": DISCONTINUED[sku]}
-        )
+        lines.insert(rng.randint(0, len(lines)), {"sku": sku, "quantity": 1, "unit_price": DISCONTINUED[sku]})
     return {
         "order_id": f"ord-{number:04}",
         "customer": rng.choice(PEOPLE),
@@ -90,6 +100,21 @@ def make_order(rng: random.Random, number: int, fate: str) -> dict[str, object]:
 
 def total(order: dict[str, object]) -> Decimal:
     return sum((Decimal(line["unit_price"]) * line["quantity"] for line in order["lines"]), Decimal())
+
+
+def spoil(rng: random.Random, event: dict[str, object]) -> dict[str, object]:
+    match rng.randrange(5):
+        case 0:
+            del event["amount"]
+        case 1:
+            event["amount"] = "a lot"
+        case 2:
+            event["status"] = "perhaps"
+        case 3:
+            event["currency"] = None
+        case _:
+            event["amount"] = {"value": 12}
+    return event
 
 
 def make_payments(rng: random.Random, orders: list[tuple[dict[str, object], str]]) -> list[object]:
@@ -113,35 +138,14 @@ def make_payments(rng: random.Random, orders: list[tuple[dict[str, object], str]
         elif fate == "underpaid":
             event["amount"] = str((total(order) / 2).quantize(Decimal("0.01")))
         elif fate == "malformed first":
-            bad: dict[str, object] = dict(event, event_id=f"evt-{number}-bad")
-            match rng.randrange(5):
-                case 0:
-                    del bad["amount"]
-                case 1:
-                    bad["amount"] = "a lot"
-                case 2:
-                    bad["status"] = "perhaps"
-                case 3:
-                    bad["currency"] = None
-                case _:
-                    bad["amount"] = {"value": 12}
+            bad = spoil(rng, dict(event, event_id=f"evt-{number}-bad"))
             timed.append((after, bad))
             event["after"] = after = round(after + rng.uniform(0, 1), 2)
         timed.append((after, event))
         if rng.random() < 0.2:  # delivered twice, as webhooks are
             again = round(after + rng.choice((0, 0, 0.3, 2)), 2)
             timed.append((again, dict(event, after=again)))
-    for wreck in (
-        '{"event_id": "evt-9001", "order_id": "ord-00',
-        "",
-        "null",
-        "[1, 2, 3]",
-        "payment received, thank you",
-        '{"event_id": "evt-9002", "amount": "12.00"}',
-        '{"event_id": "", "order_id": "ord-0001", "amount": "12.00"}',
-        '{"event_id": "evt-9003", "order_id": 17, "amount": "12.00"}',
-    ):
-        timed.append((round(rng.uniform(0, 7), 2), wreck))
+    timed += [(round(rng.uniform(0, 7), 2), wreck) for wreck in WRECKS]
     for number in range(6):
         after = round(rng.uniform(0, 7), 2)
         stray = {

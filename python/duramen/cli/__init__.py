@@ -10,7 +10,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line; what `duramen` starts."""
-    # Not at the top: `duramen.cli.timeline` and its neighbours can be used without building the whole program.
+    # Not at the top: `duramen.cli.timeline` can be used without building the whole program.
     from .app import run
 
     run()

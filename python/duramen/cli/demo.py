@@ -26,7 +26,8 @@ def demo(
     folder: Annotated[
         Path | None,
         typer.Option(
-            help="Keep store, warehouse and logs in this folder (it must be empty or new).", show_default=False
+            help="Keep store, warehouse and logs in this folder (it must be empty or new).",
+            show_default=False,
         ),
     ] = None,
     picture: Annotated[
@@ -35,7 +36,7 @@ def demo(
     limit: Annotated[float, typer.Option(help="Seconds after which it gives up.", min=1)] = 180,
     as_json: AsJson = False,
 ) -> None:
-    """Process 500 orders with two workers while one is killed and one is stopped; prove that nothing was lost.
+    """Process 500 orders with two workers; kill one, stop the other, and prove that nothing was lost.
 
     Needs nothing but this package. Exit code 1 if a line of the proof does not hold.
     """

@@ -26,10 +26,11 @@ _SAID = {
 def signal(
     run: RunId,
     name: Annotated[str, typer.Argument(help="Name of the event.", show_default=False)],
+    store: Store,
     payload: Annotated[str, typer.Argument(help="Its payload as JSON.")] = "null",
-    store: Store = "",
     signal_id: Annotated[
-        str | None, typer.Option("--id", help="Id of the signal: the same id counts once.", show_default=False)
+        str | None,
+        typer.Option("--id", help="Id of the signal: the same id counts once.", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -50,16 +51,14 @@ def signal(
 
 def approve(
     run: RunId,
+    store: Store,
     approval: Annotated[
         str | None,
         typer.Argument(help="Id of the approval; not needed if the run waits for one.", show_default=False),
     ] = None,
-    store: Store = "",
     reject: Annotated[bool, typer.Option("--reject", help="Decide against it.")] = False,
     feedback: Annotated[str | None, typer.Option(help="Words for the workflow.", show_default=False)] = None,
-    by: Annotated[
-        str | None, typer.Option(envvar="USER", help="Who decides.", show_default="you")
-    ] = None,
+    by: Annotated[str | None, typer.Option(envvar="USER", help="Who decides.", show_default="you")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Decide about an approval that a run waits for: yes, unless --reject."""

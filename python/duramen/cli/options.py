@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -14,6 +13,9 @@ from duramen import Runtime
 from duramen.errors import StoreUnavailable
 
 from .exits import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Coroutine
 
 __all__ = ["AsJson", "RunId", "Store", "open_store", "perform"]
 
@@ -34,7 +36,7 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.", show
 
 
 @asynccontextmanager
-async def open_store(url: str) -> AsyncIterator[Runtime]:
+async def open_store(url: str) -> AsyncGenerator[Runtime]:
     """Open a store that exists, without any workflow code.
 
     Raises:

@@ -15,7 +15,7 @@ __all__ = ["complain", "plain", "print_json", "stdout"]
 
 
 def stdout() -> Console:
-    """The console for people. Not a terminal: as wide as it takes, so that nothing is cut off in pipes and logs."""
+    """The console for people; in pipes and logs at least 120 columns wide."""
     console = Console(highlight=False)
     if not console.is_terminal and not console.options.legacy_windows:
         console = Console(highlight=False, width=max(console.width, 120))

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from duramen import Event, Page, Runtime, RunStatus, RunView, SignalResult
+from duramen import Event, Page, RunStatus, Runtime, RunView, SignalResult
 from duramen.errors import InvalidArgument, InvalidId, UnknownRun
 
 from . import tables, timeline
@@ -35,7 +35,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_runs(
-    store: Store = "",
+    store: Store,
     workflow: Annotated[str | None, typer.Option(help="Only of this workflow.", show_default=False)] = None,
     version: Annotated[str | None, typer.Option(help="Only of this version.", show_default=False)] = None,
     status: Annotated[
@@ -95,7 +95,7 @@ def summary(run: RunView) -> dict[str, Any]:
 
 
 @app.command("show")
-def show(run: RunId, store: Store = "", as_json: AsJson = False) -> None:
+def show(run: RunId, store: Store, as_json: AsJson = False) -> None:
     """Show a run with its input and how it ended."""
 
     async def work() -> RunView:
@@ -110,7 +110,7 @@ def show(run: RunId, store: Store = "", as_json: AsJson = False) -> None:
 
 
 @app.command("timeline")
-def show_timeline(run: RunId, store: Store = "", as_json: AsJson = False) -> None:
+def show_timeline(run: RunId, store: Store, as_json: AsJson = False) -> None:
     """Draw a run's journal as bars, or print its entries (--json)."""
 
     async def work() -> tuple[RunView, list[Event]]:
@@ -142,8 +142,10 @@ def picture(run: RunView, journal: list[Event], now: datetime, width: int) -> Re
 @app.command("watch")
 def watch(
     run: RunId,
-    store: Store = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print each journal entry as a line of JSON.")] = False,
+    store: Store,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each journal entry as a line of JSON.")
+    ] = False,
 ) -> None:
     """Follow a run until it ends; the exit code says how."""
     status = perform(_watch(run, store, as_json=as_json))
@@ -175,7 +177,7 @@ async def _watch(run_id: str, store: str, *, as_json: bool) -> str:
 @app.command("cancel")
 def cancel(
     run: RunId,
-    store: Store = "",
+    store: Store,
     reason: Annotated[str, typer.Option(help="Why; the handler and the run's record get it.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -193,7 +195,7 @@ def cancel(
 @app.command("terminate")
 def terminate(
     run: RunId,
-    store: Store = "",
+    store: Store,
     reason: Annotated[str, typer.Option(help="Why; the run's record gets it.")] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -202,7 +204,7 @@ def terminate(
 
 
 @app.command("retry")
-def retry(run: RunId, store: Store = "", as_json: AsJson = False) -> None:
+def retry(run: RunId, store: Store, as_json: AsJson = False) -> None:
     """Let a failed, cancelled, terminated or stuck run go on; a worker takes it."""
 
     async def work(runtime: Runtime) -> Any:
@@ -214,7 +216,7 @@ def retry(run: RunId, store: Store = "", as_json: AsJson = False) -> None:
 @app.command("delete")
 def delete(
     run: RunId,
-    store: Store = "",
+    store: Store,
     force: Annotated[bool, typer.Option("--force", help="Also if it has not ended.")] = False,
     as_json: AsJson = False,
 ) -> None:

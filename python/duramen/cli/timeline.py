@@ -1,7 +1,8 @@
 """A run's journal drawn as bars: one line for each operation, time from left to right.
 
-The journal has when things ended, and for waits when they began. A step's bar begins where the handler moved last before
-its outcome, which for steps that ran side by side is later than the truth; who knows better passes `attempts`.
+The journal has when things ended, and for waits when they began. A step's bar begins where the handler moved
+last before its outcome, which for steps that ran side by side is later than the truth; who knows better
+passes `attempts`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Segment", "draw", "tracks"]
 
-ENDS = {"run_finished": "completed", "run_failed": "failed", "run_cancelled": "cancelled", "run_terminated": "terminated"}
+ENDS = {
+    "run_finished": "completed",
+    "run_failed": "failed",
+    "run_cancelled": "cancelled",
+    "run_terminated": "terminated",
+}
 
 REMARK = 36
 """Columns for what is said beside a bar."""

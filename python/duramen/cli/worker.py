@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
-from pathlib import Path
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -30,7 +31,7 @@ Target = Annotated[
 
 
 def find_runtime(target: str) -> Runtime:
-    """Import the runtime that ``module:name`` names, with the current folder on the path as `python -m` has it.
+    """Import the runtime that ``module:name`` names; the current folder is on the path, as for `python -m`.
 
     Raises:
         InvalidArgument: it is not of this form, or what it names is no `Runtime`.
@@ -43,7 +44,7 @@ def find_runtime(target: str) -> Runtime:
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # The module itself is not there; if it is one that it imports, the application is broken, and shows how.
+        # Another module that this one imports is a defect of the application: let it show where.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         complain(f"there is no module {error.name!r} here or in the environment of {sys.executable}")
@@ -53,12 +54,11 @@ def find_runtime(target: str) -> Runtime:
             complain(f"module {module_name!r} has no {path!r}")
             raise typer.Exit(Exit.NOT_FOUND)
         found = getattr(found, name)
-    if callable(found) and not isinstance(found, Runtime):
+    if inspect.isfunction(found) and not inspect.signature(found).parameters:
         found = found()  # a factory
     if not isinstance(found, Runtime):
         raise InvalidArgument(f"{target!r} is a {type(found).__name__}, not a Runtime")
     return found
-
 
 
 def worker(
@@ -110,7 +110,9 @@ def sweep(
             )
 
     result = perform(work())
-    line = ", ".join(f"{count} {kind}" for kind, count in result.summary.items() if count) or "nothing was due"
+    line = (
+        ", ".join(f"{count} {kind}" for kind, count in result.summary.items() if count) or "nothing was due"
+    )
     if result.deadline_reached:
         line += "; the time was up"
     if result.remaining_may_exist:
@@ -128,5 +130,6 @@ def sweep(
 def _logging(*, verbose: bool) -> None:
     # Only if the application has not set up its own before: basicConfig does nothing then.
     logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.DEBUG if verbose else logging.INFO
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        level=logging.DEBUG if verbose else logging.INFO,
     )

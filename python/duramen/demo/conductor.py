@@ -1,4 +1,4 @@
-"""Runs the demonstration: starts the processes, kills one worker and stops another, and collects what happened.
+"""Runs the demonstration: starts the processes, kills one worker, stops another, notes what happened.
 
 Only processes that were started here are ever signalled, each by its own handle.
 """
@@ -14,9 +14,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from duramen import RunRequest, Runtime, RunStatus
+from duramen import RunRequest, RunStatus, Runtime
 
 from . import files, warehouse
 from .models import LARGE, Order
@@ -25,18 +27,28 @@ from .workflow import fulfillment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 __all__ = ["Child", "Happened", "Trouble", "conduct"]
 
-# Stopped in the midst of a transaction, a process holds the lock of its SQLite file, and everybody waits for it: that is
-# how SQLite works, and not what is to be shown here. So the conductor looks whether the file can be written to.
+# Stopped in the midst of a transaction, a process holds the lock of its SQLite file, and everybody waits for
+# it: that is how SQLite works, and not what is to be shown here. So the conductor looks whether the files can
+# be written to.
 PROBE = """
 import sqlite3, sys
 for path in sys.argv[1:]:
     connection = sqlite3.connect(path, timeout=0.3, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("ROLLBACK")
+"""
+
+# Keeps the file busy until its standard input ends.
+HOLD = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+connection.execute("ROLLBACK")
 """
 
 
@@ -90,7 +102,9 @@ class Happened:
         self.notes.append((time.time() - self.started, text))
 
 
-async def conduct(folder: Path, orders: list[Order], show: Callable[[Happened], None], limit: float) -> Happened:
+async def conduct(
+    folder: Path, orders: list[Order], show: Callable[[Happened], None], limit: float
+) -> Happened:
     """Do it all; `show` is called with the state of things several times a second.
 
     Args:
@@ -143,7 +157,7 @@ class _Stage:
         happened = self._happened
         total = len(happened.orders)
         self._start("payments", "payments")
-        await self._until(lambda: (self._folder / "payments-early.json").exists())
+        await self._until((self._folder / "payments-early.json").exists)
         early = json.loads((self._folder / "payments-early.json").read_text("utf-8"))
         happened.note(f"{early.get('buffered', 0)} payments came before any worker was there")
         approver = self._start("approver", "approver")
@@ -159,15 +173,16 @@ class _Stage:
         await self._stop(second)
         await self._until(self._taken_over)
         await self._look(0.3)
-        second.signal(signal.SIGCONT)
-        happened.continued_at = time.time()
+        await self._continue(second)
         away = happened.continued_at - happened.stopped_at
-        happened.note(f"worker-2 goes on after {away:.1f} s; its {len(happened.stopped_runs)} runs are with others")
+        happened.note(
+            f"worker-2 goes on after {away:.1f} s; its {len(happened.stopped_runs)} runs are with others"
+        )
 
         await self._until(lambda: self._done() >= total)
         happened.finished = time.time()
         happened.note("every order has ended")
-        await self._until(lambda: (self._folder / "payments.json").exists())
+        await self._until((self._folder / "payments.json").exists)
         (self._folder / "end").touch()
         for worker in (second, third):
             self._gone.add(worker.name)
@@ -189,7 +204,7 @@ class _Stage:
     # -- harm
 
     async def _kill(self, worker: Child) -> None:
-        await self._until(lambda: self._busy(worker))
+        await self._until(partial(self._busy, worker))
         self._gone.add(worker.name)
         worker.signal(signal.SIGKILL)
         worker.process.wait()
@@ -202,7 +217,7 @@ class _Stage:
         """Stop it in the midst of work, but not in the midst of a transaction."""
         happened = self._happened
         while True:
-            await self._until(lambda: self._busy(worker))
+            await self._until(partial(self._busy, worker))
             worker.signal(signal.SIGSTOP)
             happened.stopped_at = time.time()
             if self._writable():
@@ -223,6 +238,22 @@ class _Stage:
             f"ends in {LEASE:g} s"
         )
 
+    async def _continue(self, worker: Child) -> None:
+        """Let it go on, with the store's file busy for a moment.
+
+        Else its heartbeat may tell it that its leases are gone before it has tried to write anything, and
+        nothing would be refused.
+        """
+        command = [sys.executable, "-I", "-S", "-c", HOLD, str(self._folder / "orders.db")]
+        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+        try:
+            await asyncio.to_thread(holder.stdout.readline) if holder.stdout else None
+            worker.signal(signal.SIGCONT)
+            self._happened.continued_at = time.time()
+            await asyncio.sleep(0.4)
+        finally:
+            holder.communicate()
+
     async def _taken_over(self) -> bool:
         happened = self._happened
         runs = [await self._runtime.get(run_id) for run_id in happened.stopped_runs]
@@ -238,7 +269,7 @@ class _Stage:
         return int(self._books.execute(query, (worker.name,)).fetchone()[0])
 
     def _writable(self) -> bool:
-        # In a process of its own: two libraries that open one SQLite file in one process undo each other's locks.
+        # In a process of its own: two SQLite libraries in one process undo each other's locks.
         command = [sys.executable, "-I", "-S", "-c", PROBE]
         paths = [str(self._folder / name) for name in ("orders.db", "warehouse.db")]
         return subprocess.run([*command, *paths], stderr=subprocess.DEVNULL, check=False).returncode == 0  # noqa: S603
@@ -272,7 +303,9 @@ class _Stage:
         for status in (RunStatus.STUCK, RunStatus.FAILED):
             if self._happened.counts[status]:
                 # None of the orders is meant to end so; there is no point in waiting for the rest.
-                raise Trouble(f"runs are {status}: duramen runs list --status {status} -s {store_url(self._folder)}")
+                raise Trouble(
+                    f"runs are {status}: duramen runs list --status {status} -s {store_url(self._folder)}"
+                )
         if time.monotonic() > self._deadline:
             raise Trouble(f"this takes too long: the logs and stores are in {self._folder}")
         await asyncio.sleep(pause)

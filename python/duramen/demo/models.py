@@ -56,7 +56,7 @@ class Payment(BaseModel):
 
 
 class Receipt(BaseModel):
-    """The warehouse's answer, with the attempt that brought it: so the journal says whose result it recorded."""
+    """The warehouse's answer, with its attempt: so the journal says whose result it recorded."""
 
     number: str
     attempt: int

@@ -6,8 +6,7 @@ import io
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
@@ -20,6 +19,9 @@ from .conductor import Happened, conduct
 from .processes import store_url
 from .proof import Claim, Evidence, prove
 from .screen import Screen, incident, proof_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Result", "play"]
 
@@ -61,7 +63,10 @@ class Result:
     def screen(self, width: int) -> RenderableType:
         """The last screen: what was proven, and one run's timeline."""
         verdict = (
-            Text(f"{len(self.happened.orders)} orders, {self.seconds:.0f} s: every line holds", style="bold green")
+            Text(
+                f"{len(self.happened.orders)} orders, {self.seconds:.0f} s: every line holds",
+                style="bold green",
+            )
             if self.holds
             else Text("not every line holds", style="bold red")
         )

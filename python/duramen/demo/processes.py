@@ -55,8 +55,8 @@ async def work(folder: Path, name: str) -> None:
     """Drive whatever is due until SIGTERM."""
     warehouse = Warehouse(folder / "warehouse.db", name, pace=float(os.environ.get("DURAMEN_DEMO_PACE", "1")))
     use_warehouse(warehouse)
-    # A thread for each run: a step that waits for a thread counts as started, and would start late, beyond the
-    # lease, in a worker that is stopped meanwhile.
+    # A thread for each run: a step that waits for a thread counts as started, and would start late, beyond
+    # the lease, in a worker that is stopped meanwhile.
     runtime = Runtime(
         store_url(folder),
         workflows=[fulfillment],
@@ -71,7 +71,7 @@ async def work(folder: Path, name: str) -> None:
 
 
 async def send_payments(folder: Path, name: str) -> None:
-    """Send the events of the second file, each at its time, as a payment provider would: without any workflow code."""
+    """Send the events of the second file, each at its time: a payment provider, without any workflow code."""
     tally: Counter[str] = Counter()
     begun: float | None = None
     async with Runtime(store_url(folder)) as runtime:

@@ -1,9 +1,10 @@
 """The outside world of the demonstration: a SQLite file of its own, where effects take hold.
 
 It does what any service does that honours idempotency keys: an effect is applied once for each key, however
-often it is asked for. And it keeps books, from which `proof` reads afterwards what really happened: every attempt with its
-owner and its times (`attempts`), every key with the attempt that took hold (`effects`), and every movement of goods
-(`ledger`, where nothing would keep a key from appearing twice if the rule above were broken).
+often it is asked for. And it keeps books, from which `proof` reads afterwards what really happened: every
+attempt with its owner and its times (`attempts`), every key with the attempt that took hold (`effects`), and
+every movement of goods (`ledger`, where nothing would keep a key from appearing twice if the rule above were
+broken).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from duramen import step_context
 from .models import Order, Receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
 __all__ = ["InventoryBusy", "OutOfStock", "Warehouse", "build"]
@@ -143,7 +144,7 @@ class Warehouse:
         return receipt
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Generator[sqlite3.Connection]:
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -154,7 +155,7 @@ class Warehouse:
             self._connection.execute("COMMIT")
 
     def _begin(self) -> tuple[int, float]:
-        """Enter an attempt in the books; gives its number, and how long each half of the work takes (seconds)."""
+        """Enter an attempt in the books; gives its number, and how long half of the work takes (seconds)."""
         started = time.time()
         context = step_context()
         with self._transaction() as connection:
@@ -181,9 +182,7 @@ class Warehouse:
                     if moved.rowcount == 0 and change:
                         raise OutOfStock(attempt, sku)  # undoes this transaction
                     books.execute("INSERT INTO ledger VALUES (?, ?, ?)", (key, sku, change))
-            books.execute(
-                "UPDATE attempts SET took_hold = ? WHERE attempt = ?", (0 if known else 1, attempt)
-            )
+            books.execute("UPDATE attempts SET took_hold = ? WHERE attempt = ?", (0 if known else 1, attempt))
         return Receipt(number=number, attempt=attempt)
 
     def _end(self, attempt: int) -> None:

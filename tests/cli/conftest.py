@@ -1,0 +1,110 @@
+"""A SQLite file with runs in every state, made once; and the program itself, as a process."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+APP = """
+import asyncio
+from duramen import Context, Runtime, workflow
+
+@workflow
+async def add(ctx: Context, numbers: list[int]) -> int:
+    return await ctx.step("sum", sum, numbers)
+
+@workflow
+async def wait(ctx: Context) -> str:
+    return await ctx.wait_for_event("word", str)
+
+@workflow
+async def decide(ctx: Context) -> bool:
+    return (await ctx.approve("Go?")).approved
+
+def divide(number: int) -> float:
+    return 1 / number
+
+@workflow
+async def fail(ctx: Context, number: int) -> float:
+    return await ctx.step("divide", divide, number)
+
+@workflow
+async def sleep(ctx: Context) -> None:
+    await ctx.sleep(3600)
+
+runtime = Runtime("sqlite:///app.db", workflows=[add, wait, decide, fail, sleep])
+
+def make() -> Runtime:
+    return runtime
+
+async def fill() -> None:
+    async with runtime:
+        await runtime.run(add, [1, 2, 3], run_id="add:1", tags=["math"])
+        await runtime.run(wait, run_id="wait:1")
+        await runtime.run(decide, run_id="decide:1")
+        await runtime.run(fail, 0, run_id="fail:1")
+        await runtime.run(sleep, run_id="sleep:1")
+        await runtime.enqueue(add, [4, 5], run_id="add:2")
+
+if __name__ == "__main__":
+    asyncio.run(fill())
+"""
+
+
+@dataclass
+class Ran:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "shop.py").write_text(APP)
+    subprocess.run([sys.executable, "shop.py"], cwd=folder, check=True, timeout=60)
+    return folder
+
+
+@pytest.fixture
+def folder(filled: Path, tmp_path: Path) -> Path:
+    """A copy for each test: they change things."""
+    return Path(shutil.copytree(filled, tmp_path / "app"))
+
+
+@pytest.fixture
+def duramen(folder: Path) -> Run:
+    def run(*arguments: str, store: str | None = "sqlite:///app.db", cwd: Path = folder) -> Ran:
+        environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120"}
+        environment.pop("DURAMEN_URL", None)
+        if store is not None:
+            environment["DURAMEN_URL"] = store
+        ran = subprocess.run(
+            [sys.executable, "-c", "from duramen.cli import main; main()", *arguments],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=60,
+        )
+        assert "Traceback" not in ran.stderr, ran.stderr
+        return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    return run
