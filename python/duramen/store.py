@@ -11,7 +11,8 @@ Rules for all methods:
   milliseconds (since 1970-01-01 UTC). Payloads are bytes that no store looks into.
 - A batch is answered element by element, in its order: a conflict fails its own element, never its
   neighbours.
-- An element takes place whole or not at all, and an answer says that what it speaks of is safe on the disk.
+- An element takes place whole or not at all, even when the caller gives up and the call is cancelled, and an
+  answer says that what it speaks of is safe on the disk.
 - ``now`` is None for the store's own clock; tests give an instant. Every process that works on one store
   should have the same clock, so a database server's is the best one.
 - Ids are 1 to 255 characters without control characters; an `duramen.errors.InvalidArgument` refuses others.

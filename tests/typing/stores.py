@@ -35,7 +35,7 @@ async def use(store: Store) -> None:
     assert_type(detail, RunDetail | None)
     if detail is not None:
         assert_type(detail["row"]["journal_len"], int)
-        print(detail["row"]["lenght"])  # pyright: ignore[reportGeneralTypeIssues]
+        print(detail["row"]["lenght"])  # pyright: ignore[reportGeneralTypeIssues, reportUnknownArgumentType]
     (outcome,) = await store.commit([])
     if outcome["kind"] == "applied":
         assert_type(outcome["due"], bool)

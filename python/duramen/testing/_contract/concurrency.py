@@ -100,6 +100,22 @@ class ConcurrencyRules(Rules):
             assert len(run["journal"]) == run["row"]["journal_len"] == (2 if wrote == APPLIED else 1)
             assert (await row(store, run_id))["journal_len"] == run["row"]["journal_len"]
 
+    @rule
+    async def test_a_call_that_is_given_up_takes_place_whole_or_not_at_all(self, store: Store) -> None:
+        names = [f"r{n:02}" for n in range(20)]
+        await store.create([new_run(name, owner="ann") for name in names])
+        for n, name in enumerate(names):
+            asked = asyncio.ensure_future(store.commit([commit(name, entries=[entry("s"), entry("t")])]))
+            for _ in range(n):
+                await asyncio.sleep(0)
+            asked.cancel()
+            await asyncio.wait([asked])
+        # Whatever became of it, the store goes on: one of the two commits at length 1 took place.
+        for name in names:
+            outcome = await commit_one(store, commit(name, entries=[entry("u")]))
+            length = len(await journal(store, name))
+            assert length == (await row(store, name))["journal_len"] == (2 if outcome == APPLIED else 3)
+
     @rule_of_place
     async def test_two_stores_of_one_place_share_its_runs(self, place: Path) -> None:
         if not self.shared:
