@@ -191,7 +191,7 @@ impl RunDriver {
     pub fn abandon(&mut self) {
         self.machine.abandon();
         if !std::mem::replace(&mut self.gone, true) {
-            self.engine.ended(self.ticket, Driven::Lost);
+            self.engine.given_up(self.ticket);
             self.engine.host().push(HostEvent::Evict {
                 ticket: self.ticket,
             });

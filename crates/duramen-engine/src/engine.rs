@@ -101,6 +101,9 @@ pub struct Engine {
     clock_offset: AtomicI64,
     /// How often everybody was told to yield.
     yields: AtomicU64,
+    /// Everybody was told to yield, and nobody has asked for anything to be driven since: paused
+    /// runs that were started here are left to others.
+    resting: AtomicBool,
     closing: AtomicBool,
 }
 
@@ -149,6 +152,7 @@ impl Engine {
             working: Mutex::default(),
             clock_offset: AtomicI64::new(0),
             yields: AtomicU64::new(0),
+            resting: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         });
         // One task each: a claim that waits for a locked store must not hold up a heartbeat.
@@ -269,6 +273,9 @@ impl Engine {
     }
 
     fn set_working(&self, working: Option<Working>) {
+        if working.is_some() {
+            self.rest(false);
+        }
         *self.working.lock().unwrap_or_else(PoisonError::into_inner) = working;
         self.nudge();
     }
@@ -301,8 +308,10 @@ impl Engine {
     }
 
     /// Every active run starts nothing fresh and is released as soon as it can be. So is every run
-    /// whose claim or creation is under way.
+    /// whose claim or creation is under way. Paused runs that were started here are left alone
+    /// until something is to be driven here again.
     pub fn yield_all(&self) {
+        self.rest(true);
         self.yields.fetch_add(1, Ordering::AcqRel);
         let tickets = self.registry().tickets();
         self.host.push_all(
@@ -310,6 +319,16 @@ impl Engine {
                 .into_iter()
                 .map(|ticket| HostEvent::Yield { ticket }),
         );
+    }
+
+    pub(crate) fn rest(&self, rest: bool) {
+        if self.resting.swap(rest, Ordering::AcqRel) && !rest {
+            self.nudge();
+        }
+    }
+
+    pub(crate) fn is_resting(&self) -> bool {
+        self.resting.load(Ordering::Acquire)
     }
 
     /// Whether everybody was told to yield since a request was sent.
@@ -354,6 +373,7 @@ impl Engine {
 
     /// Creates a run that is leased to this engine from the beginning, and drives it.
     pub fn start(self: &Arc<Self>, token: Token, mut run: NewRun) {
+        self.rest(false);
         run.start = Start::Leased {
             owner: self.config.owner.clone(),
             lease: self.config.lease,
@@ -363,9 +383,11 @@ impl Engine {
         on_completion(self.store.create(vec![run]), move |result| {
             let reply = result.and_then(|created| {
                 let created = created.into_iter().next().ok_or(StoreError::Closed)?;
-                let ticket = created
-                    .created
-                    .then(|| engine.drive_new(&created.row, input, asked));
+                let ticket = if created.created {
+                    engine.drive_new(&created.row, input, asked)
+                } else {
+                    None
+                };
                 Ok(Reply::Started { created, ticket })
             });
             engine.host.push(HostEvent::Reply { token, reply });

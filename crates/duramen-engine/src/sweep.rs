@@ -138,8 +138,10 @@ impl Engine {
                 }
             };
             report.more |= claimed.more;
-            left = left.saturating_sub(claimed.runs.len());
-            self.take_up(claimed, asked, Some(&group), options.now);
+            let found = claimed.runs.len();
+            left = left.saturating_sub(found);
+            let taken = self.take_up(claimed, asked, Some(&group), options.now);
+            report.more |= taken.len() < found;
         }
         self.wait_for(&group, options, &mut report).await;
         if let Some(error) = failed {

@@ -17,13 +17,17 @@ use crate::registry::{Active, Entered};
 use crate::sweep::Group;
 
 impl Engine {
-    /// A run that was created here goes straight to the host.
+    /// A run that was created here goes straight to the host, if it is still wanted here.
     pub(crate) fn drive_new(
         self: &Arc<Self>,
         row: &RunRow,
         input: Payload,
         asked: Asked,
-    ) -> Ticket {
+    ) -> Option<Ticket> {
+        if self.lets_go(asked) {
+            self.let_go([row.clone()]);
+            return None;
+        }
         let entry = Entry::new(Kind::RunCreated, "".into(), input, row.created_at);
         self.registry().own(&row.run_id);
         let run = ClaimedRun {
@@ -34,7 +38,7 @@ impl Engine {
         };
         self.hand_out(vec![run], None, None, asked)
             .first()
-            .map_or(0, |(_, ticket)| *ticket)
+            .map(|(_, ticket)| *ticket)
     }
 
     /// A claim of due runs with everything an engine always says.
@@ -72,6 +76,7 @@ impl Engine {
 
     /// Claims one run if it is due, and drives it.
     pub fn take(self: &Arc<Self>, token: Token, run_id: RunId, now: Option<Millis>) {
+        self.rest(false);
         let asked = self.asking();
         let mut claim = self.claim_one(run_id);
         claim.now = now.or(claim.now);
@@ -96,12 +101,17 @@ impl Engine {
         if clock.is_none() {
             self.learn_clock(asked, claimed.now);
         }
-        if self.is_closing() {
-            // Nobody is left to drive them; nobody else should have to wait for the leases to end.
+        if self.lets_go(asked) {
             self.let_go(claimed.runs.into_iter().map(|run| run.row));
             return Vec::new();
         }
         self.hand_out(claimed.runs, group, clock, asked)
+    }
+
+    /// Whether what was asked for is not wanted any more: everybody was told to yield meanwhile, or
+    /// the engine is closed. Nobody else should have to wait for the leases to end.
+    fn lets_go(&self, asked: Asked) -> bool {
+        self.is_closing() || self.yielded_since(asked)
     }
 
     fn hand_out(
@@ -159,7 +169,7 @@ impl Engine {
                 _ => None,
             })
             .collect();
-        self.give(events, &complete, asked);
+        self.give(events, complete);
         for (ticket, run) in incomplete {
             self.load_and_drive(ticket, run, clock, asked, 0);
         }
@@ -167,16 +177,13 @@ impl Engine {
     }
 
     /// Pushes runs to the host; from then on it may be told what concerns them.
-    fn give(&self, events: Vec<HostEvent>, tickets: &[Ticket], asked: Asked) {
+    fn give(
+        &self,
+        events: impl IntoIterator<Item = HostEvent>,
+        tickets: impl IntoIterator<Item = Ticket>,
+    ) {
         self.host.push_all(events);
-        self.registry().driven(tickets.iter().copied());
-        if self.yielded_since(asked) {
-            self.host.push_all(
-                tickets
-                    .iter()
-                    .map(|ticket| HostEvent::Yield { ticket: *ticket }),
-            );
-        }
+        self.registry().driven(tickets);
     }
 
     /// The run was claimed anew while it was still active here under a former ticket.
@@ -211,13 +218,17 @@ impl Engine {
                     if engine.registry().get_mut(ticket).is_none() {
                         return; // lost meanwhile
                     }
+                    if engine.lets_go(asked) {
+                        engine.given_up(ticket);
+                        return engine.let_go([run.row]);
+                    }
                     run.journal = Some(journal);
                     let drive = HostEvent::Drive {
                         ticket,
                         run: Box::new(run),
                         clock,
                     };
-                    engine.give(vec![drive], &[ticket], asked);
+                    engine.give([drive], [ticket]);
                 }
                 Err(error) if error.is_transient() && failures < 8 => {
                     tracing::warn!(%error, "a journal could not be read; trying again");
@@ -296,13 +307,21 @@ impl Engine {
         };
         let due = due || active.woken;
         let ready_at = if due { Some(now) } else { active.ready_at };
-        let first = registry.follow_if_own(&active.run_id, ready_at);
+        // Only a run that was told to yield is due at once by its own wish. It was to be let go of:
+        // taken up again right here, it would never leave.
+        let yielded = active.ready_at.is_some_and(|at| at <= now);
+        let first = if yielded {
+            registry.forget(&active.run_id);
+            false
+        } else {
+            registry.follow_if_own(&active.run_id, ready_at)
+        };
         let evicted = registry.keep_warm(&active, ticket, journal_len);
         drop(registry);
         if let Some(ticket) = evicted {
             self.host.push(HostEvent::Evict { ticket });
         }
-        self.note_end(&active, ticket, Driven::Paused, due);
+        self.note_end(&active, ticket, Driven::Paused, due || yielded);
         if due || room {
             self.nudge();
         } else if first {
@@ -315,11 +334,20 @@ impl Engine {
 
     /// A run is out of the host's hands for good.
     pub(crate) fn ended(&self, ticket: Ticket, driven: Driven) {
+        self.out_of_hands(ticket, driven, driven == Driven::Lost);
+    }
+
+    /// A run cannot be driven here.
+    pub(crate) fn given_up(&self, ticket: Ticket) {
+        self.out_of_hands(ticket, Driven::Lost, false);
+    }
+
+    fn out_of_hands(&self, ticket: Ticket, driven: Driven, follow: bool) {
         let mut registry = self.registry();
         let Some((active, room)) = registry.leave(ticket) else {
             return;
         };
-        let first = if driven == Driven::Lost {
+        let first = if follow {
             // Whoever started it still wants it to end: if no one else drives it, this engine does
             // once the lease is over.
             registry.follow_if_own(&active.run_id, None)

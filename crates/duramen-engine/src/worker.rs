@@ -183,7 +183,7 @@ impl Worker {
         let now = engine.now();
         let working = engine.working().is_some();
         let followed = engine.registry().followed();
-        if followed == 0 {
+        if followed == 0 || engine.is_resting() {
             return Millis::MAX;
         }
         let mut next = None;

@@ -94,7 +94,7 @@ impl Lab {
         }
     }
 
-    pub fn sim_ref(&self) -> &Arc<Sim> {
+    pub fn clock(&self) -> &Arc<Sim> {
         self.sim.as_ref().expect("a simulated lab")
     }
 
@@ -126,6 +126,7 @@ impl Lab {
             evicted: Vec::new(),
             lost_errors: Vec::new(),
             resumed: 0,
+            told: 0,
             driven: 0,
             stopped: false,
             tokens: 0,
@@ -164,6 +165,10 @@ impl Lab {
                 moved |= host.round();
             }
             if done(hosts) {
+                // A store that answers at once is ahead of the host.
+                for host in hosts.iter_mut() {
+                    host.round();
+                }
                 return true;
             }
             let Some(sim) = &self.sim else {
@@ -319,6 +324,8 @@ pub struct Host {
     pub evicted: Vec<Ticket>,
     pub lost_errors: Vec<Option<StoreError>>,
     pub resumed: usize,
+    /// How often messages were brought to a driver.
+    pub told: usize,
     pub driven: usize,
     /// A loop that is blocked, or a process that was stopped.
     pub stopped: bool,
@@ -417,7 +424,7 @@ impl Host {
         moved
     }
 
-    fn handle(&mut self, event: HostEvent) {
+    pub fn handle(&mut self, event: HostEvent) {
         match event {
             HostEvent::Drive { ticket, run, clock } => {
                 self.driven += 1;
@@ -473,6 +480,7 @@ impl Host {
                 }
             }
             HostEvent::Messages { ticket, messages } => {
+                self.told += 1;
                 self.with(ticket, |driver| driver.machine.deliver(messages));
             }
             HostEvent::Tick { ticket } => self.with(ticket, RunDriver::ticked),

@@ -12,3 +12,12 @@ mod sim;
 mod toy;
 
 mod commits;
+mod crashes;
+mod failures;
+mod leases;
+mod messages;
+mod queue;
+mod reopening;
+mod sweeps;
+mod warmth;
+mod workers;

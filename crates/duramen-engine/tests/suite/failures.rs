@@ -1,0 +1,143 @@
+//! Stores that fail.
+
+use std::sync::atomic::Ordering;
+
+use duramen_core::store::StoreError;
+use duramen_engine::{Config, Driven, Reply};
+
+use crate::faults::{Fault, broken, unavailable};
+use crate::host::{Host, Lab, config};
+
+fn steps(host: &mut Host) {
+    host.program(|ctx| async move {
+        for n in 0..4 {
+            ctx.step(&format!("s{n}")).await?;
+        }
+        Ok("done".into())
+    });
+}
+
+#[test]
+fn commits_that_fail_for_a_while_are_repeated() {
+    for lab in Lab::all() {
+        let mut a = lab.process("a");
+        steps(&mut a);
+        a.store.set(|call| match (call.method, call.number) {
+            ("commit", 1..=3) => Fault::Refuse(unavailable()),
+            _ => Fault::None,
+        });
+        for n in 0..5 {
+            a.start(&format!("r{n}"));
+        }
+        lab.until(3_000, &mut [&mut a], |hosts| hosts[0].ended.len() == 5);
+        for n in 0..5 {
+            assert_eq!(a.how(&format!("r{n}")), [Driven::Completed]);
+            assert_eq!(lab.facts.times(&format!("r{n}"), "s1"), 1);
+        }
+        lab.check();
+    }
+}
+
+#[test]
+fn a_commit_that_took_place_unanswered_is_fenced_off_and_never_doubled() {
+    for at in 0..4 {
+        for lab in Lab::all() {
+            let mut a = lab.process_with(Config {
+                lease: 300,
+                ..config("a")
+            });
+            steps(&mut a);
+            a.store.set(move |call| match call.method {
+                "commit" if call.number == at => Fault::Lose(unavailable()),
+                _ => Fault::None,
+            });
+            a.start("r");
+            lab.until(5_000, &mut [&mut a], |hosts| {
+                lab.is_final("r") && !hosts[0].how("r").is_empty()
+            });
+            assert_eq!(a.how("r")[0], Driven::Lost);
+            assert_eq!(a.engine.pipeline().refused(), 1);
+            let journal = crate::host::now(lab.store.load("r".into(), 0, 100));
+            assert_eq!(journal.len(), 6, "created, four steps, completed");
+            assert_eq!(lab.output("r"), "done");
+            lab.check();
+        }
+    }
+}
+
+#[test]
+fn a_store_that_fails_for_good_loses_the_run_with_the_reason() {
+    for lab in Lab::all() {
+        let mut a = lab.process_with(Config {
+            lease: 300,
+            ..config("a")
+        });
+        steps(&mut a);
+        a.store.set(|call| match (call.method, call.number) {
+            ("commit", 1) => Fault::Refuse(broken()),
+            _ => Fault::None,
+        });
+        a.start("r");
+        lab.until(2_000, &mut [&mut a], |hosts| {
+            hosts[0].how("r") == [Driven::Lost]
+        });
+        assert_eq!(a.lost_errors, [Some(broken())]);
+        assert_eq!((a.engine.active(), a.handlers()), (0, 0));
+        // Its lease ends, and it goes on.
+        lab.until(5_000, &mut [&mut a], |_| lab.is_final("r"));
+        lab.check();
+    }
+}
+
+#[test]
+fn a_store_that_is_out_for_longer_than_a_lease_loses_the_run() {
+    let lab = Lab::sim(1);
+    let mut a = lab.process("a");
+    steps(&mut a);
+    a.store.set(|call| match (call.method, call.number) {
+        ("commit", 1..) => Fault::Refuse(unavailable()),
+        _ => Fault::None,
+    });
+    a.start("r");
+    lab.until(6_000, &mut [&mut a], |hosts| {
+        hosts[0].how("r") == [Driven::Lost]
+    });
+    assert_eq!(a.lost_errors, [Some(unavailable())]);
+    let tries = a.store.count("commit");
+    assert!(tries < 20, "{tries} tries");
+}
+
+#[test]
+fn closing_while_commits_are_under_way_ends_cleanly() {
+    for lab in Lab::all() {
+        let mut a = lab.process_with(Config {
+            shared_store: false,
+            ..config("a")
+        });
+        steps(&mut a);
+        a.store.set(|call| match call.method {
+            "commit" => Fault::Late(20),
+            _ => Fault::None,
+        });
+        for n in 0..10 {
+            a.start(&format!("r{n}"));
+        }
+        lab.until(1_000, &mut [&mut a], |hosts| {
+            hosts[0].store.count("commit") == 2
+        });
+        let token = a.token();
+        a.engine.close(token);
+        lab.until(1_000, &mut [&mut a], |hosts| {
+            hosts[0].replies.contains_key(&token) && hosts[0].ended.len() == 10
+        });
+        assert!(matches!(a.replies.get(&token), Some(Ok(Reply::Done))));
+        assert!(a.ended.iter().all(|(_, driven)| *driven == Driven::Lost));
+        assert!(
+            a.lost_errors
+                .iter()
+                .all(|error| *error == Some(StoreError::Closed))
+        );
+        assert_eq!(a.engine.counters().lost.load(Ordering::Relaxed), 10);
+        assert_eq!(a.engine.active(), 0);
+    }
+}
