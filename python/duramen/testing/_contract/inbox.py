@@ -87,6 +87,23 @@ class InboxRules(Rules):
         assert run["row"]["inbox_len"] == 1
 
     @rule
+    async def test_messages_come_in_the_order_of_their_arrival(self, store: Store) -> None:
+        await pause(store, "a", "event:go")
+        # Neither ids nor the senders' clocks say anything about it.
+        for n, name in enumerate(("m9", "m1", "z", "a", "m10")):
+            await send(store, message(message_id=name, now=T0 + 100 - n))
+        (run,) = (await store.claim(claim(now=T0 + 100)))["runs"]
+        assert [(one["seq"], one["message_id"]) for one in run["inbox"]] == [
+            (1, "m9"),
+            (2, "m1"),
+            (3, "z"),
+            (4, "a"),
+            (5, "m10"),
+        ]
+        got = await store.unread("bob")
+        assert [one["message_id"] for one in got] == ["m9", "m1", "z", "a", "m10"]
+
+    @rule
     async def test_the_same_message_id_in_another_run_is_another_message(self, store: Store) -> None:
         await store.create([new_run("a"), new_run("b")])
         answers = await store.deliver([message("a"), message("b"), message("a")])

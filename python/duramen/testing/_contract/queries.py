@@ -65,6 +65,7 @@ class QueryRules(Rules):
             ({"created_after": T0 + 1, "created_before": T0 + 4}, "b1 a2"),
             ({"id_prefix": "a"}, "a2 a1"),
             ({"id_prefix": "b"}, "b1"),
+            ({"id_prefix": "1"}, ""),
             ({"id_prefix": ""}, "B2 b1 a2 a1"),
             ({"id_prefix": "a1", "status": ["running"]}, ""),
             ({"workflow": None, "tag": None, "id_prefix": None, "created_after": None}, "B2 b1 a2 a1"),
