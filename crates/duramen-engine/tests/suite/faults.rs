@@ -45,14 +45,13 @@ pub fn broken() -> StoreError {
 }
 
 /// A call that is about to be made.
-pub struct Call<'a> {
+pub struct Call {
     pub method: &'static str,
     /// How many calls of this method were made before.
     pub number: usize,
-    pub commits: &'a [RunCommit],
 }
 
-pub type Rule = Box<dyn Fn(&Call<'_>) -> Fault + Send>;
+pub type Rule = Box<dyn Fn(&Call) -> Fault + Send>;
 
 /// What is known of all processes together.
 #[derive(Default)]
@@ -105,7 +104,7 @@ impl Faults {
         })
     }
 
-    pub fn set(&self, rule: impl Fn(&Call<'_>) -> Fault + Send + 'static) {
+    pub fn set(&self, rule: impl Fn(&Call) -> Fault + Send + 'static) {
         *self.rule.lock().unwrap() = Box::new(rule);
     }
 
@@ -121,7 +120,6 @@ impl Faults {
     fn call<T: Send + 'static>(
         &self,
         method: &'static str,
-        commits: &[RunCommit],
         act: impl FnOnce(&dyn Store) -> StoreFuture<T> + Send + 'static,
     ) -> StoreFuture<T> {
         if self.dead.load(Ordering::Acquire) {
@@ -129,11 +127,7 @@ impl Faults {
         }
         let number = self.count(method);
         self.calls.lock().unwrap().push((method, self.env.now()));
-        let call = Call {
-            method,
-            number,
-            commits,
-        };
+        let call = Call { method, number };
         let fault = (self.rule.lock().unwrap())(&call);
         let sleep = |span: Millis| {
             self.env
@@ -182,19 +176,19 @@ impl Faults {
 
 impl Store for Faults {
     fn migrate(&self) -> StoreFuture<Schema> {
-        self.call("migrate", &[], |store| store.migrate())
+        self.call("migrate", |store| store.migrate())
     }
 
     fn schema(&self) -> StoreFuture<Schema> {
-        self.call("schema", &[], |store| store.schema())
+        self.call("schema", |store| store.schema())
     }
 
     fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
-        self.call("create", &[], |store| store.create(batch))
+        self.call("create", |store| store.create(batch))
     }
 
     fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
-        self.call("claim", &[], |store| store.claim(claim))
+        self.call("claim", |store| store.claim(claim))
     }
 
     fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
@@ -210,8 +204,7 @@ impl Store for Faults {
             })
             .collect();
         let facts = self.facts.clone();
-        let seen = batch.clone();
-        self.call("commit", &seen, move |store| {
+        self.call("commit", move |store| {
             let under_way = store.commit(batch);
             Box::pin(async move {
                 let outcomes = under_way.await?;
@@ -226,42 +219,42 @@ impl Store for Faults {
     }
 
     fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
-        self.call("heartbeat", &[], |store| store.heartbeat(beat))
+        self.call("heartbeat", |store| store.heartbeat(beat))
     }
 
     fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
-        self.call("unread", &[], |store| store.unread(owner))
+        self.call("unread", |store| store.unread(owner))
     }
 
     fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
-        self.call("deliver", &[], |store| store.deliver(batch))
+        self.call("deliver", |store| store.deliver(batch))
     }
 
     fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
-        self.call("intervene", &[], |store| store.intervene(batch))
+        self.call("intervene", |store| store.intervene(batch))
     }
 
     fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
-        self.call("get", &[], |store| store.get(run_ids))
+        self.call("get", |store| store.get(run_ids))
     }
 
     fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
-        self.call("load", &[], move |store| store.load(run_id, from, limit))
+        self.call("load", move |store| store.load(run_id, from, limit))
     }
 
     fn list(&self, filter: Filter, limit: u32, cursor: Option<Cursor>) -> StoreFuture<Page> {
-        self.call("list", &[], move |store| store.list(filter, limit, cursor))
+        self.call("list", move |store| store.list(filter, limit, cursor))
     }
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
-        self.call("count", &[], |store| store.count(filter))
+        self.call("count", |store| store.count(filter))
     }
 
     fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
-        self.call("next_due", &[], |store| store.next_due(workflows))
+        self.call("next_due", |store| store.next_due(workflows))
     }
 
     fn close(&self) -> StoreFuture<()> {
-        self.call("close", &[], |store| store.close())
+        self.call("close", |store| store.close())
     }
 }

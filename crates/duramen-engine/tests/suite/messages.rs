@@ -96,9 +96,8 @@ fn a_pause_and_a_message_at_the_same_time_never_lose_the_wake_up() {
         waits(&mut a);
         // The pause and the message take effect and are answered in every order.
         a.store.set(move |call| match (call.method, seed % 3) {
-            ("commit", 0) => Fault::Delay(10),
+            ("commit", 0) | ("deliver", 2) => Fault::Delay(10),
             ("commit", 1) => Fault::Late(10),
-            ("deliver", 2) => Fault::Delay(10),
             ("deliver", 1) => Fault::Late(5),
             _ => Fault::None,
         });
