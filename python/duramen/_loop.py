@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from typing_extensions import override
 
-from ._loop_compat import close_gathered_coroutines, ordered_as_completed
+from ._loop_compat import close_passed_coroutines, ordered_as_completed
 from ._loop_parts import (
     DEAD_HANDLE,
     RunFuture,
@@ -119,7 +119,7 @@ class RunLoop(SurfaceLoop):
     """True once `abandon` was called: no durable call may go through any more."""
 
     def __init__(self, timers: TimerHost, *, now: float = 0.0, strict: bool = False) -> None:
-        super().__init__()
+        self.errors = []
         self.now = now
         """Time of the last delivered entry, set by the driver: seconds since the epoch (UTC)."""
         self.strict = strict
@@ -524,6 +524,7 @@ class RunLoop(SurfaceLoop):
     # -- refusals --------------------------------------------------------------------------------------------
 
     def _wrong_thread(self, call: str) -> NoReturn:
+        close_passed_coroutines()
         refuse(
             f"{call} from another thread",
             "a handler and all it waits for live on one thread; do threaded work in a step and await that",
@@ -531,6 +532,7 @@ class RunLoop(SurfaceLoop):
 
     def _raise_over(self, what: str) -> NoReturn:
         if self.evicted:
+            close_passed_coroutines()
             raise RunEvicted(f"the run was dropped from memory while its code asked for {what}")
         raise NotDurableError(
             f"the run had ended when its code asked for {what}: await background tasks in time"
@@ -548,8 +550,6 @@ class RunLoop(SurfaceLoop):
         )
 
     def _refuse_task(self, coro: Any) -> NoReturn:
-        if self.evicted:
-            close_gathered_coroutines()
         close = getattr(coro, "close", None)
         if close is not None:
             close()  # or "was never awaited" is printed

@@ -5,9 +5,9 @@ in the order of their addresses there, which differs from process to process, so
 operations in another order on replay. `ordered_as_completed` makes the tasks in the order of the list
 instead.
 
-`asyncio.gather` in a `finally` block of a handler that is being dropped from memory makes its first task,
-gets `RunEvicted`, and leaves its other coroutines behind for the interpreter to warn about.
-`close_gathered_coroutines` closes them.
+`asyncio.gather` and `asyncio.wait_for`, in a `finally` block of a handler that is being dropped from memory,
+get `RunEvicted` from the loop and leave behind coroutines that the interpreter would warn of.
+`close_passed_coroutines` closes them.
 """
 
 # pyright: reportPrivateUsage=false
@@ -18,7 +18,7 @@ import asyncio
 import inspect
 import sys
 from asyncio import tasks as _asyncio_tasks
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import NotDurableError
 
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 _DEPTH = 5
 """How many frames lie at most between the loop and the function that is looked for."""
-
-_GATHER: CodeType = asyncio.gather.__code__
 
 
 def _as_completed_codes() -> dict[CodeType, str]:
@@ -100,10 +98,20 @@ def _original(coro: Any) -> Any:
     return coro
 
 
-def close_gathered_coroutines() -> None:
-    """Close the coroutines given to an `asyncio.gather` that is about to fail with `RunEvicted`."""
-    frame = _caller((_GATHER,))
-    if frame is not None:
-        for each in frame.f_locals["coros_or_futures"]:
-            if inspect.iscoroutine(each) and inspect.getcoroutinestate(each) == inspect.CORO_CREATED:
-                each.close()
+def close_passed_coroutines() -> None:
+    """Close the coroutines that were passed to functions of asyncio which the loop is about to refuse."""
+    frame: FrameType | None = sys._getframe(2)
+    for _ in range(_DEPTH):
+        if frame is None:
+            return
+        if str(frame.f_globals.get("__name__")).startswith("asyncio."):
+            for value in list(frame.f_locals.values()):
+                passed = _members(value)
+                for each in passed:
+                    if inspect.iscoroutine(each) and inspect.getcoroutinestate(each) == inspect.CORO_CREATED:
+                        each.close()
+        frame = frame.f_back
+
+
+def _members(value: Any) -> list[Any]:
+    return list(cast("list[Any]", value)) if isinstance(value, tuple | list | set) else [value]

@@ -190,7 +190,7 @@ def close_coroutine(coroutine: Any) -> None:
     """
     for _ in repeat(None, _CLOSING_ROUNDS):
         try:
-            coroutine.throw(RunEvicted("the run was dropped from memory"))
+            awaited = coroutine.throw(RunEvicted("the run was dropped from memory"))
         except (SystemExit, KeyboardInterrupt):
             raise
         except (RunEvicted, StopIteration, asyncio.CancelledError):
@@ -198,6 +198,8 @@ def close_coroutine(coroutine: Any) -> None:
         except BaseException as error:  # noqa: BLE001 - a dropped run has nobody to report to
             _log.debug("a handler raised while it was dropped from memory", exc_info=error)
             return
+        if hasattr(awaited, "_asyncio_future_blocking"):
+            awaited._asyncio_future_blocking = False  # as a task does, or the future cannot be awaited again
     _log.warning("a handler swallows RunEvicted in a loop and cannot be dropped from memory: %r", coroutine)
     _immortal.append(coroutine)
 

@@ -1,4 +1,4 @@
-"""What libraries ask of any event loop besides running things: exception handlers, debug flags and the like."""
+"""What libraries ask of any event loop besides running things: exception handlers, debug flags, and so on."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ class SurfaceLoop(RefusingLoop):
     _exception_handler: Any = None
 
     def __init__(self) -> None:
+        # RunLoop does this by itself, for speed.
         self.errors: list[dict[str, Any]] = []
         """What reached the exception handler, as asyncio's context dictionaries, in order."""
 
-    # -- errors ----------------------------------------------------------------------------------------------
+    # -- errors --------------------------------------------------------------------------------------------
 
     def _callback_failed(self, handle: asyncio.Handle, error: BaseException) -> None:
         self.call_exception_handler(
@@ -80,7 +81,7 @@ class SurfaceLoop(RefusingLoop):
                 }
             )
 
-    # -- flags and executors ---------------------------------------------------------------------------------------
+    # -- flags and executors --------------------------------------------------------------------------------
 
     @override
     def get_debug(self) -> bool:

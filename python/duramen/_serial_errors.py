@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic_core import from_json, to_json
 
-from .errors import DeserializationError, Fatal, InvalidArgument, RecordedError
+from .errors import DeserializationError, Fatal, InvalidArgument, RecordedError, StepFailed, StepTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,9 @@ def register_exception(cls: type[E]) -> type[E]:
 
 
 register_exception(Fatal)
+
+_STEP_FAILURES: dict[str, type[StepFailed]] = {_name(cls): cls for cls in (StepFailed, StepTimeout)}
+"""A run that lets a step's failure pass ends with one of these: made again for the sake of its cause."""
 
 
 def dump_error(error: BaseException, *, max_traceback: int = 16 * 1024) -> bytes:
@@ -185,6 +188,8 @@ def rebuild_error(recorded: RecordedError) -> BaseException | None:
     >>> rebuild_error(RecordedError("some.where.Else", "gone")) is None
     True
     """
+    if (failure := _STEP_FAILURES.get(recorded.type_name)) is not None:
+        return _step_failure(failure, recorded)
     cls = _registry.get(recorded.type_name)
     registered = cls is not None
     if cls is None:
@@ -205,6 +210,16 @@ def rebuild_error(recorded: RecordedError) -> BaseException | None:
     if recorded.cause is not None:
         error.__cause__ = rebuild_error(recorded.cause)
     error.__recorded__ = recorded  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    return error
+
+
+def _step_failure(cls: type[StepFailed], recorded: RecordedError) -> StepFailed | None:
+    facts = recorded.attributes or {}
+    operation_id, attempts = facts.get("operation_id"), facts.get("attempts")
+    if recorded.cause is None or not isinstance(operation_id, str) or not isinstance(attempts, int):
+        return None
+    error = cls(operation_id, attempts, recorded.cause)
+    error.__cause__ = rebuild_error(recorded.cause)
     return error
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import uvloop
 
 from duramen._loop import RunLoop, RunTimer
+from duramen.errors import RunEvicted
 
 Handler = Callable[["Driver"], Awaitable[Any]]
 Entry = tuple[str, int]
@@ -23,9 +24,9 @@ class Diverged(Exception):
 class Driver:
     """Runs a handler to its end, delivering one outcome at a time.
 
-    `choices` says which of the outstanding operations is next (modulo their number); timers fire in order of time when
-    nothing else is chosen. With `journal` the order is the recorded one, and an operation that is next is answered at
-    once if the loop says that nothing else could run.
+    `choices` says which of the outstanding operations is next (modulo their number), timers going by time.
+    With `journal` the order is the recorded one, and an operation that is next is answered at once if the
+    loop says that nothing else could run.
     """
 
     def __init__(self, choices: Sequence[int] = (), journal: Sequence[Entry] | None = None) -> None:
@@ -47,6 +48,8 @@ class Driver:
         self.trace.append(what)
 
     async def op(self, name: str = "op", error: type[Exception] | None = None) -> Entry:
+        if self.loop.evicted:
+            raise RunEvicted
         entry = self.ask(name)
         self.note("ask", *entry)
         if self.replay and self.replay[0] == entry and self.loop.idle:

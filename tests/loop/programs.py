@@ -86,7 +86,7 @@ class Machine:
     async def do_completed(self, number: int, parts: tuple[Node, ...]) -> None:
         for next_one in asyncio.as_completed([self.run(part) for part in parts], timeout=number * 2):
             try:
-                self.driver.note("completed", await next_one)
+                self.driver.note("completed", repr(await next_one))
             except (Boom, TimeoutError) as error:
                 self.driver.note("completed", repr(error))
 
@@ -131,7 +131,7 @@ class Machine:
     async def do_catch(self, number: int, parts: tuple[Node, ...]) -> None:
         try:
             await self.do_seq(number, parts)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             self.driver.note("caught", type(error).__name__)
 
     async def do_queue(self, number: int, parts: tuple[Node, ...]) -> None:

@@ -48,7 +48,9 @@ def test_same_order_of_delivery_gives_the_same_trace(host: str, seed: int, choic
 
 @settings(max_examples=400, deadline=None)
 @given(seed=st.integers(0, 2**32), choices=CHOICES)
-def test_replay_that_answers_at_once_takes_the_course_of_the_first_pass(seed: int, choices: list[int]) -> None:
+def test_replay_that_answers_at_once_takes_the_course_of_the_first_pass(
+    seed: int, choices: list[int]
+) -> None:
     node = program(seed)
     first = course(node, choices)
     again = course(node, journal=first.journal)
