@@ -141,7 +141,9 @@ class RunHost:
         definition = self.definition
         try:
             state = None if definition.state_type is None else definition.state_type()
-            self._context = context = Context[Any](self, state)
+            # Not Context[Any](…): going through an alias costs as much as all the rest of it.
+            context: Context[Any] = Context(self, state)
+            self._context = context
             value: Any = None
             if definition.has_input:
                 context._input = value = self.loads(self.run.input, definition.input_type)
@@ -448,6 +450,7 @@ class RunHost:
             while run.turn() is not None:
                 pass  # nothing is left to deliver to; the last commit goes on its way
         except Halted:
+            self._give_up()
             return
         if self.services.on_finished is not None:
             self.services.on_finished(self, kind, value)

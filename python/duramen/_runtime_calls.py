@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+from asyncio.events import _get_running_loop  # pyright: ignore[reportPrivateUsage] - without an exception
 from typing import TYPE_CHECKING, Any
 
 from ._bridge import EV_REPLY, EV_STORE, Engine, StoreFailed, native_error
@@ -26,6 +27,23 @@ if TYPE_CHECKING:
 __all__ = ["Port"]
 
 _log = logging.getLogger("duramen")
+
+
+class _Process:
+    """This process's id, without asking the kernel for each call of a runtime."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.note()
+        if hasattr(os, "register_at_fork"):
+            # Python code runs on in a child only if its fork went through here.
+            os.register_at_fork(after_in_child=self.note)
+
+    def note(self) -> None:
+        self.pid = os.getpid()
+
+
+_process = _Process()
 
 
 class Port:
@@ -156,15 +174,12 @@ class Port:
             RuntimeNotOpen: it comes from another event loop.
             RuntimeClosed: the runtime was closed.
         """
-        if os.getpid() != self._pid:
+        if _process.pid != self._pid:
             raise ForkedProcess(
                 f"the runtime was opened in process {self._pid}, and this is its child {os.getpid()}: make "
                 "a new Runtime after the fork"
             )
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            loop = None
+        loop = _get_running_loop()
         if loop is not self.loop:
             if isinstance(loop, RunLoop):
                 raise NotDurableError(
