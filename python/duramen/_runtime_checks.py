@@ -23,6 +23,7 @@ __all__ = [
     "check_count",
     "check_event_name",
     "check_id",
+    "check_signal_id",
     "check_tags",
     "check_text",
     "check_wait_key",
@@ -84,6 +85,22 @@ def check_event_name(value: Any) -> str:
             f"event names beginning with '__' are reserved, so {name!r} was not sent: choose another name"
         )
     return name
+
+
+def check_signal_id(value: Any) -> str:
+    """As `check_id`, and refuse ids of decisions: the first message with an id is the only one.
+
+    >>> check_signal_id("approval:r/approval-1")
+    Traceback (most recent call last):
+    duramen.errors.SignalRefused: signal ids beginning with 'approval:' are those of decisions, so ...
+    """
+    signal_id = check_id("signal id", value)
+    if signal_id.startswith("approval:"):
+        raise SignalRefused(
+            f"signal ids beginning with 'approval:' are those of decisions, so {signal_id!r} was not sent: "
+            "use Runtime.approve to decide, or another id for an event"
+        )
+    return signal_id
 
 
 def check_tags(tags: Any) -> list[str]:

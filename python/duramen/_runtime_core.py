@@ -223,7 +223,7 @@ class RuntimeCore:
         return self._engine.owner()
 
     @property
-    def broken(self) -> dict[str, Exception]:
+    def broken(self) -> dict[str, BaseException]:
         """Workflows given as ``"package.module:attribute"`` that could not be imported, and why."""
         return dict(self._registry.broken)
 

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from ._runtime_checks import check_event_name, check_id, check_text
+from ._runtime_checks import check_event_name, check_id, check_signal_id, check_text
 from ._runtime_queries import Queries
 from ._views import SignalResult
 from .errors import ApprovalConflict, EventRejected, InvalidArgument, SerializationError, UnknownRun
@@ -46,13 +46,13 @@ class Messages(Queries):
             ``delivered``, ``buffered``, ``duplicate``, ``not_found`` or ``finished``.
 
         Raises:
-            SignalRefused: the name is reserved.
+            SignalRefused: the name or the signal id is reserved.
             EventRejected: the payload does not fit the type that the workflow declares for this event.
             SerializationError: the payload cannot be stored.
         """
         check_id("run id", run_id)
         check_event_name(name)
-        message_id = uuid4().hex if signal_id is None else check_id("signal id", signal_id)
+        message_id = uuid4().hex if signal_id is None else check_signal_id(signal_id)
         data = await self._event_payload(run_id, name, payload)
         result, _ = (await self._deliver([(run_id, message_id, "event", name, data, None)]))[0]
         if drive and result in {SignalResult.DELIVERED, SignalResult.BUFFERED, SignalResult.DUPLICATE}:
@@ -68,7 +68,7 @@ class Messages(Queries):
         """
         messages: list[tuple[str, str, str, str, bytes, str | None]] = []
         for run_id, name, payload, *rest in signals:
-            message_id = check_id("signal id", rest[0]) if rest else uuid4().hex
+            message_id = check_signal_id(rest[0]) if rest else uuid4().hex
             check_id("run id", run_id)
             check_event_name(name)
             messages.append(

@@ -35,7 +35,7 @@ class Registry:
         self._by_key: dict[tuple[str, str], AnyWorkflow] = {}
         self._current: dict[str, AnyWorkflow] = {}
         self._lazy: list[str] = []
-        self.broken: dict[str, Exception] = {}
+        self.broken: dict[str, BaseException] = {}
         """What could not be imported, and why."""
         if isinstance(workflows, str | WorkflowDef) or not hasattr(workflows, "__iter__"):
             raise WorkflowDefinitionError(f"workflows is {workflows!r}: give a list of workflows")
@@ -79,7 +79,7 @@ class Registry:
         for path in self._lazy:
             try:
                 self.add(_imported(path))
-            except Exception as error:  # noqa: BLE001 - the import of a user's module may raise anything
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
                 if path not in self.broken:
                     _log.error(
                         "workflow %r cannot be loaded, so its runs wait until it can: %s: %s",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._durations import from_ms
 from ._payloads import load_reason, load_recorded
 from ._views import Event, RefusedSignal, RunStatus, RunView
-from .errors import DeserializationError, RecordedError
+from .errors import RecordedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ def read_payload(serializer: Serializer, data: bytes | None, type: Any = None) -
     if type is not None:
         try:
             return serializer.loads(data, type)
-        except DeserializationError:
+        except Exception:  # noqa: BLE001, S110 - also what a user's type raises when it is made
             pass
     try:
         return serializer.loads(data)
