@@ -1,0 +1,52 @@
+"""Elsewhere a crash between the pause and the writing of its timer left a run asleep for ever."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from duramen import Context, Runtime, workflow
+from tests.regressions.support import DIED, DyingStore, finish, rows, run_child
+
+pytestmark = pytest.mark.anyio
+
+
+@workflow
+async def sleeping(ctx: Context) -> str:
+    await ctx.sleep(timedelta(minutes=10))
+    return "woke"
+
+
+async def drive_and_die(url: str, ledger: str, side: str, nth: int) -> None:
+    async with Runtime(DyingStore(url, ledger, side, nth), workflows=[sleeping], migrate=True) as runtime:
+        await runtime.start(sleeping, run_id="r")
+        await finish(runtime, "r")
+
+
+# The changes: created, paused, claimed when the time has come, finished.
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("nth", [1, 2, 3, 4])
+async def test_whatever_change_a_process_dies_at_its_run_stays_due_and_wakes(
+    url: str, file: Path, ledger: str, side: str, nth: int
+) -> None:
+    assert run_child(drive_and_die, url, ledger, side, nth) == DIED
+    async with Runtime(url, workflows=[sleeping]) as runtime:
+        if (nth, side) == (1, "before"):
+            assert await runtime.count() == 0
+            return
+        if (nth, side) != (4, "after"):
+            ((ready_at,),) = rows(file, "SELECT ready_at FROM runs WHERE run_id = 'r'")
+            assert ready_at is not None
+        assert (await finish(runtime, "r")).output == "woke"
+
+
+async def test_a_paused_run_is_woken_by_a_process_that_knows_only_the_file(url: str) -> None:
+    async with Runtime(url, workflows=[sleeping]) as runtime:
+        await runtime.enqueue(sleeping, run_id="r")
+        await runtime.sweep()
+        paused = await runtime.get("r")
+        assert (paused.status, paused.waits) == ("waiting", ("timer",))
+        assert paused.ready_at is not None
+    async with Runtime(url, workflows=[sleeping]) as runtime:
+        assert (await runtime.sweep(now=paused.ready_at - timedelta(seconds=1))).driven == ()
+        assert [run.kind for run in (await runtime.sweep(now=paused.ready_at)).timers] == ["completed"]
