@@ -1,11 +1,11 @@
 """The workloads W1 to W8 and what the machine allows, in one run; ends with a table of ratios.
 
-    make bench                              everything once, about two minutes
+    make bench                              everything once, about a minute
     make bench ARGS="--workloads W1,W2 --rounds 5"
     BENCH_OUT=figures.jsonl make bench      also appends each figure to that file as a JSON line
 
-Each workload is a fresh process with a fresh store. The bare limits are measured anew before each of them:
-disks change their pace by the minute, so only ratios of figures of one run mean something.
+Each workload is a fresh process with a fresh store. The bare limits are measured anew before and after each
+of them, and it is compared with those two: disks change their pace by the minute.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ def measured(chosen: list[str], given: argparse.Namespace) -> Iterator[tuple[lis
             found, problem = measure(script, given)
             progress(given, turn, name, what, found, time.monotonic() - began)
             yield found, problem
+    yield measure("limits.py", given)
 
 
 def keep(path: str | None, lines: list[dict[str, Any]]) -> None:

@@ -8,10 +8,7 @@ what counts.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from typing import Any
 
 COMMIT = ("sqlite", "commit_ms_full_r1")
 COMMITS = ("sqlite", "commits_per_s_full_r1")
@@ -35,11 +32,10 @@ class Target:
     """How many of the limit the workload needs: two commits, say."""
     sqlite_only: bool = False
 
-    def aim(self, bare: Mapping[Key, float]) -> float | None:
-        """The figure to reach in this run, or None if its limit was not measured."""
+    def aim(self, limit: float | None) -> float | None:
+        """The figure to reach, given the bare limit beside it; None if that was not measured."""
         if self.limit is None:
             return self.bound
-        limit = bare.get(self.limit)
         return None if limit is None else self.bound * self.times * limit
 
 
@@ -122,23 +118,50 @@ def spread(values: list[float]) -> str:
     return f"{figure(middle(values))} ({figure(min(values))}..{figure(max(values))})"
 
 
-def table(lines: list[dict[str, object]], store: str) -> str:
+class Figures:
+    """The lines of a run, each beside the bare limits that were measured just before and just after it."""
+
+    def __init__(self, lines: list[dict[str, Any]]) -> None:
+        self.ours: dict[Key, list[float]] = {}
+        self.bare: dict[Key, list[float]] = {}
+        self._beside: dict[Key, list[dict[Key, list[float]]]] = {}
+        before: dict[Key, list[float]] = {}  # of the workload that is over when limits are measured again
+        beside: dict[Key, list[float]] = {}  # of the one that comes
+        for line in lines:
+            if line["value"] is None:
+                continue
+            value = float(line["value"])
+            if line["peer"] == "baseline":
+                key = line["store"], line["metric"]
+                if key in beside:
+                    before, beside = beside, {}
+                beside[key] = [value]
+                before.setdefault(key, []).append(value)
+                self.bare.setdefault(key, []).append(value)
+            else:
+                key = line["workload"], line["metric"]
+                self.ours.setdefault(key, []).append(value)
+                self._beside.setdefault(key, []).append(beside)
+
+    def limit(self, target: Target) -> float | None:
+        """The bare limit of a target, as it was around the measurements of that target."""
+        if target.limit is None:
+            return None
+        beside = [
+            middle(around[target.limit])
+            for around in self._beside.get((target.workload, target.metric), [])
+            if target.limit in around
+        ]
+        return middle(beside) if beside else None
+
+
+def table(lines: list[dict[str, Any]], store: str) -> str:
     """All figures of a run: the bare limits, those with a target, the others."""
-    found: dict[tuple[str, str], list[float]] = {}
-    bare: dict[Key, list[float]] = {}
-    for line in lines:
-        value = line["value"]
-        if not isinstance(value, int | float):
-            continue
-        if line["peer"] == "baseline":
-            bare.setdefault((str(line["store"]), str(line["metric"])), []).append(float(value))
-        else:
-            found.setdefault((str(line["workload"]), str(line["metric"])), []).append(float(value))
-    limits = {key: middle(values) for key, values in bare.items()}
+    figures = Figures(lines)
     out = ["", "What the machine allows, measured between the workloads", ""]
-    out += [f"  {title:<46} {spread(bare[key])}" for title, key in LIMITS if key in bare]
-    rows = [("", f"ours ({store})", "target", "ours : target", "ours : bare limit", "")]
-    rows += [_row(target, found, limits) for target in TARGETS if (target.workload, target.metric) in found]
+    out += [f"  {title:<46} {spread(figures.bare[key])}" for title, key in LIMITS if key in figures.bare]
+    rows = [("", f"ours ({store})", "target", "ours : target", "ours : limit beside it", "")]
+    rows += [_row(target, figures) for target in TARGETS if (target.workload, target.metric) in figures.ours]
     if len(rows) > 1:
         widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
         out += ["", "Ours"]
@@ -146,38 +169,25 @@ def table(lines: list[dict[str, object]], store: str) -> str:
             cells = [row[0].ljust(widths[0])]
             cells += [cell.rjust(width) for cell, width in zip(row[1:5], widths[1:5], strict=True)]
             out.append(("  " + "  ".join(cells) + "  " + row[5]).rstrip())
-    further = [key for key in FURTHER if key in found]
+    further = [key for key in FURTHER if key in figures.ours]
     if further:
         out += ["", "Further", ""]
-        out += [
-            f"  {workload + ' ' + metric:<46} {spread(found[workload, metric])}"
-            for workload, metric in further
-        ]
+        out += [f"  {' '.join(key):<46} {spread(figures.ours[key])}" for key in further]
     return "\n".join(out)
 
 
-def _row(
-    target: Target, found: Mapping[tuple[str, str], list[float]], limits: Mapping[Key, float]
-) -> tuple[str, str, str, str, str, str]:
-    values = found[target.workload, target.metric]
+def _row(target: Target, figures: Figures) -> tuple[str, str, str, str, str, str]:
+    values = figures.ours[target.workload, target.metric]
     ours = middle(values)
-    aim = target.aim(limits)
-    sign = "<=" if target.lower_is_better else ">="
+    limit = figures.limit(target)
+    aim = target.aim(limit)
     to_limit = ""
-    if target.limit is not None and target.limit in limits:
+    if limit is not None:
         needed = f" x {target.times:g}" if target.times != 1 else ""
-        to_limit = (
-            f"{ours / limits[target.limit] / target.times:.2f} (of {figure(limits[target.limit])}{needed})"
-        )
+        to_limit = f"{ours / limit / target.times:.2f} (of {figure(limit)}{needed})"
     if aim is None:
         return (target.title, spread(values), "?", "", to_limit, "")
     reached = ours <= aim if target.lower_is_better else ours >= aim
-    compare: Callable[[float], str] = lambda ratio: f"{ratio:.2f}"  # noqa: E731
-    return (
-        target.title,
-        spread(values),
-        f"{sign} {figure(aim)}",
-        compare(ours / aim),
-        to_limit,
-        "" if reached else "missed",
-    )
+    sign = "<=" if target.lower_is_better else ">="
+    missed = "" if reached else "missed"
+    return (target.title, spread(values), f"{sign} {figure(aim)}", f"{ours / aim:.2f}", to_limit, missed)
