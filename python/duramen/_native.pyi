@@ -11,50 +11,68 @@ __all__ = [
     "EV_REPLY",
     "EV_RESUME",
     "EV_STORE",
-    "Engine",
-    "Halted",
-    "InvalidIdError",
     "O_COMPLETED",
     "O_FAILED",
     "O_FIRED",
     "O_RECEIVED",
     "O_TIMED_OUT",
-    "Run",
-    "Store",
-    "StoreFailed",
     "T_CANCEL",
     "T_DELIVER",
     "T_OFFER",
     "T_START",
     "T_TIMEOUT",
+    "Engine",
+    "Halted",
+    "InvalidIdError",
+    "Run",
+    "Store",
+    "StoreFailed",
     "__version__",
 ]
 
 __version__: Final[str]
 
 # Codes of the tuples that `Engine.drain` returns: (code, ticket_or_token, ...)
-EV_DRIVE: Final[int]    # (EV_DRIVE, ticket, Run): a claimed run, to be driven from its journal
-EV_RESUME: Final[int]   # (EV_RESUME, ticket): a paused run kept warm was claimed again; call advance on it
-EV_EVICT: Final[int]    # (EV_EVICT, ticket): drop a paused run that was kept warm
-EV_ADVANCE: Final[int]  # (EV_ADVANCE, ticket, driven: str | None): go on; `driven` says that it left these hands:
-                        #   "completed" | "failed" | "cancelled" | "stuck" | "paused" | "lost"
-EV_LOST: Final[int]     # (EV_LOST, ticket, error: tuple[str, str] | None): stop at once, write nothing
-EV_STORE: Final[int]    # (EV_STORE, request, method: str, arguments: tuple): a request to a store written in Python; see Engine.answer
-EV_REPLY: Final[int]    # (EV_REPLY, token, value, error: tuple[kind, message] | None)
+# (EV_DRIVE, ticket, Run): a claimed run, to be driven from its journal
+EV_DRIVE: Final[int]
+# (EV_RESUME, ticket): a paused run kept warm was claimed again; call advance on it
+EV_RESUME: Final[int]
+# (EV_EVICT, ticket): drop a paused run that was kept warm
+EV_EVICT: Final[int]
+# (EV_ADVANCE, ticket, driven: str | None): go on; `driven` says that it left these hands:
+#   "completed" | "failed" | "cancelled" | "stuck" | "paused" | "lost"
+EV_ADVANCE: Final[int]
+# (EV_LOST, ticket, error: tuple[str, str] | None): stop at once, write nothing
+EV_LOST: Final[int]
+# (EV_STORE, request, method: str, arguments: tuple): for a store written in Python; see
+#   `Engine.answer`
+EV_STORE: Final[int]
+# (EV_REPLY, token, value, error: tuple[kind, message] | None)
+EV_REPLY: Final[int]
 
 # Codes of the tuples that `Run.turn` and `Run.accept` return
-T_DELIVER: Final[int]   # (T_DELIVER, slot, outcome, payload: bytes | None, at_ms)
-T_OFFER: Final[int]     # (T_OFFER, slot, payload: bytes)  -> decode, then accept() or refuse(reason)
-T_START: Final[int]     # (T_START, slot, op_id: str, attempt: int)
-T_CANCEL: Final[int]    # (T_CANCEL, reason payload: bytes, at_ms)
-T_TIMEOUT: Final[int]   # (T_TIMEOUT, at_ms): the run's own time is over: cancel the handler
+# (T_DELIVER, slot, outcome, payload: bytes | None, at_ms)
+T_DELIVER: Final[int]
+# (T_OFFER, slot, payload: bytes)  -> decode, then accept() or refuse(reason)
+T_OFFER: Final[int]
+# (T_START, slot, op_id: str, attempt: int)
+T_START: Final[int]
+# (T_CANCEL, reason payload: bytes, at_ms)
+T_CANCEL: Final[int]
+# (T_TIMEOUT, at_ms): the run's own time is over: cancel the handler
+T_TIMEOUT: Final[int]
 
 # Outcomes of T_DELIVER
-O_COMPLETED: Final[int]  # payload None: the live value, which the host has in memory; bytes: replayed
-O_FAILED: Final[int]     # payload: the recorded error
-O_FIRED: Final[int]      # a timer
-O_RECEIVED: Final[int]   # payload None: the value just accepted; bytes: replayed
-O_TIMED_OUT: Final[int]  # a wait's deadline passed
+# payload None: the live value, which the host has in memory; bytes: replayed
+O_COMPLETED: Final[int]
+# payload: the recorded error
+O_FAILED: Final[int]
+# a timer
+O_FIRED: Final[int]
+# payload None: the value just accepted; bytes: replayed
+O_RECEIVED: Final[int]
+# a wait's deadline passed
+O_TIMED_OUT: Final[int]
 
 class Halted(BaseException):
     """The run may not go on here (diverged, lost, evicted): abandon its coroutine."""
@@ -67,7 +85,8 @@ class StoreFailed(Exception):
 
 @final
 class Store:
-    """One of the engine's stores by itself. Methods block; arguments and answers are those of `duramen.store.Store`.
+    """One of the engine's stores by itself. Methods block; they take and answer what
+    `duramen.store.Store` does.
 
     What goes wrong in the store raises `StoreFailed`."""
 
@@ -103,13 +122,17 @@ class Run:
     epoch: int
     tags: list[str]
     ticket: int
-    def step(self, id: str, retry: tuple[int, int, int, int, bool] | None, lazy: bool, alone: bool) -> int | tuple[bool, bytes, int]:
+    def step(
+        self, id: str, retry: tuple[int, int, int, int, bool] | None, lazy: bool, alone: bool
+    ) -> int | tuple[bool, bytes, int]:
         """retry = (attempts, backoff 0 constant/1 linear/2 exponential, base ms, cap ms, jitter).
         An int is the slot of a pending operation; (ok, payload, at_ms) is a recorded result, at once."""
     def timer(self, stem: int, deadline: int) -> int: ...  # stem 0: ctx.sleep, 1: the loop's own timers
     def event(self, name: str, id: str | None, deadline: int | None) -> int: ...
     def approval(self, id: str | None, request: bytes, deadline: int | None) -> tuple[int, str]: ...
-    def value(self, kind: int) -> bytes: ...  # 0 now (int ms as JSON), 1 uuid (JSON string), 2 random (JSON number)
+    def value(
+        self, kind: int
+    ) -> bytes: ...  # 0 now (int ms as JSON), 1 uuid (JSON string), 2 random (JSON number)
     def last_op(self) -> str: ...  # id of the operation requested last
     def cancel_op(self, slot: int) -> bool: ...  # True: a step in flight, stop it
     def turn(self) -> tuple[Any, ...] | None: ...  # None: idle; commits went on their way
@@ -117,7 +140,9 @@ class Run:
     def refuse(self, reason: str) -> None: ...
     def step_ok(self, slot: int, payload: bytes) -> None: ...
     def step_failed(self, slot: int, error: bytes, retryable: bool) -> None: ...
-    def finish(self, kind: int, payload: bytes, op: str | None) -> None: ...  # 0 completed, 1 failed, 2 cancelled
+    def finish(
+        self, kind: int, payload: bytes, op: str | None
+    ) -> None: ...  # 0 completed, 1 failed, 2 cancelled
     def set_state(self, state: bytes) -> None: ...
     def yield_now(self) -> None: ...
     def abandon(self) -> None: ...
@@ -151,7 +176,9 @@ class Engine:
         store: object | None = None,  # a Store written in Python
     ) -> Engine: ...
     def applied_on_open(self) -> list[str]: ...
-    def register(self, workflows: Sequence[tuple[str, str]]) -> None: ...  # (name, version) that may be claimed
+    def register(
+        self, workflows: Sequence[tuple[str, str]]
+    ) -> None: ...  # (name, version) that may be claimed
     def drain(self) -> list[tuple[Any, ...]]: ...
     def flush(self) -> None: ...  # call at the end of each callback that touched runs
     def now(self) -> int: ...
@@ -161,29 +188,66 @@ class Engine:
     # Calls: the outcome comes as EV_REPLY with the token.
     def migrate(self, token: int) -> None: ...  # {"found", "needed", "applied"}
     def schema(self, token: int) -> None: ...
-    def start(self, token: int, run_id: str, workflow: str, version: str, input: bytes, tags: list[str], memo: bytes | None, timeout: int | None) -> None:
-        """Creates leased: reply (created: bool, workflow: str, status: str, ticket: int | None); EV_DRIVE comes before the reply."""
-    def create(self, token: int, runs: list[tuple[str, str, str, bytes, int | None, list[str], bytes | None, int | None]]) -> None:
-        """(run_id, workflow, version, input, start at ms, tags, memo, timeout ms) -> list[(created, workflow, status)]"""
-    def take(self, token: int, run_id: str, now: int | None) -> None: ...  # claims that run if it is due: ticket | None
+    def start(
+        self,
+        token: int,
+        run_id: str,
+        workflow: str,
+        version: str,
+        input: bytes,
+        tags: list[str],
+        memo: bytes | None,
+        timeout: int | None,
+    ) -> None:
+        """Creates leased: (created: bool, workflow: str, status: str, ticket: int | None).
+
+        EV_DRIVE comes before the reply.
+        """
+    def create(
+        self,
+        token: int,
+        runs: list[tuple[str, str, str, bytes, int | None, list[str], bytes | None, int | None]],
+    ) -> None:
+        """(run_id, workflow, version, input, start at ms, tags, memo, timeout ms).
+
+        The reply: list[(created, workflow, status)].
+        """
+    def take(
+        self, token: int, run_id: str, now: int | None
+    ) -> None: ...  # claims that run if it is due: ticket | None
     def deliver(self, token: int, messages: list[tuple[str, str, str, str, bytes, str | None]]) -> None:
         """(run_id, message_id, kind "event"|"approval"|"cancel", name, payload, fingerprint)
         -> list[(result "delivered"|"buffered"|"duplicate"|"not_found"|"finished", fingerprint | None)]"""
-    def terminate(self, token: int, run_id: str, reason: bytes) -> None: ...  # "done" | "not_found" | "not_allowed"
+    def terminate(
+        self, token: int, run_id: str, reason: bytes
+    ) -> None: ...  # "done" | "not_found" | "not_allowed"
     def reopen(self, token: int, run_id: str) -> None: ...  # the same
     def delete(self, token: int, run_id: str, force: bool) -> None: ...  # the same
-    def get(self, token: int, run_ids: list[str]) -> None: ...  # list[dict | None]: store.RunDetail of duramen-core as a dict
-    def load(self, token: int, run_id: str, start: int, limit: int) -> None: ...  # list[(kind: str, op, meta: str | None, payload, at)]
-    def list(self, token: int, filter: dict[str, Any], limit: int, cursor: tuple[int, str] | None) -> None: ...  # {"rows": [RunRow dict], "next": (created_at, run_id) | None}
+    def get(
+        self, token: int, run_ids: list[str]
+    ) -> None: ...  # list[dict | None]: store.RunDetail of duramen-core as a dict
+    def load(
+        self, token: int, run_id: str, start: int, limit: int
+    ) -> None: ...  # list[(kind: str, op, meta: str | None, payload, at)]
+    def list(
+        self, token: int, filter: dict[str, Any], limit: int, cursor: tuple[int, str] | None
+    ) -> None: ...  # {"rows": [RunRow dict], "next": (created_at, run_id) | None}
     def count(self, token: int, filter: dict[str, Any]) -> None: ...
     def sweep(self, token: int, options: dict[str, Any]) -> None:
         """options: limit, max_recovered, max_timers, max_queued: int; deadline: int | None (absolute ms);
         min_remaining: int ms; now: int | None; max_bytes: int | None
-        -> {"recovered": [(run_id, kind)], "timers": [...], "queued": [...], "deadline_reached": bool, "more": bool};
+        -> {"recovered": [(run_id, kind)], "timers": [...], "queued": [...], "deadline_reached": bool,
+        "more": bool};
         kind: completed, failed, cancelled, stuck, paused, lost, running"""
-    def work(self, concurrency: int, poll_min: int, poll_max: int) -> None: ...  # claims from now on, in the background
+    def work(
+        self, concurrency: int, poll_min: int, poll_max: int
+    ) -> None: ...  # claims from now on, in the background
     def stop_work(self) -> None: ...  # claims nothing more
-    def yield_all(self) -> None: ...  # every active run is released as soon as its steps in flight are recorded
+    def yield_all(
+        self,
+    ) -> None: ...  # every active run is released as soon as its steps in flight are recorded
     def nudge(self) -> None: ...  # something may be due: look now
     def close(self, token: int) -> None: ...
-    def answer(self, request: int, value: object, error: tuple[str, str] | None) -> None: ...  # for stores in Python
+    def answer(
+        self, request: int, value: object, error: tuple[str, str] | None
+    ) -> None: ...  # for stores in Python
