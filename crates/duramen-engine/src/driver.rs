@@ -9,6 +9,7 @@ use duramen_core::store::{ClaimedRun, CommitOutcome, Message, Next};
 
 use crate::engine::Engine;
 use crate::host::{HostEvent, Ticket};
+use crate::registry::Leaving;
 
 /// How driving a run ended here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +139,10 @@ impl RunDriver {
                 };
                 self.ending = ending;
                 if ending.is_some() {
-                    self.engine.leaving(self.ticket, ready_at);
+                    // Whatever else is due at once is done, not released.
+                    let yields = ready_at.is_some_and(|at| at <= wall);
+                    self.engine
+                        .leaving(self.ticket, Leaving { ready_at, yields });
                 }
                 self.engine.pipeline().submit(self.ticket, *commit);
             }

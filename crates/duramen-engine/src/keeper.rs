@@ -139,7 +139,7 @@ impl Engine {
             let still = self
                 .registry()
                 .get_mut(ticket)
-                .is_some_and(|active| active.epoch == epoch && !active.leaving);
+                .is_some_and(|active| active.epoch == epoch && active.leaving.is_none());
             if still {
                 self.ended(ticket, Driven::Lost);
                 events.push(HostEvent::Lost {

@@ -23,10 +23,8 @@ pub(crate) struct Active {
     pub(crate) epoch: i64,
     /// The sweep that took it up.
     pub(crate) group: Option<Arc<Group>>,
-    /// When it will be due after the pause under way.
-    pub(crate) ready_at: Option<Millis>,
     /// A commit that releases the run is under way: its outcome alone says what became of it.
-    pub(crate) leaving: bool,
+    pub(crate) leaving: Option<Leaving>,
     /// A message came that the pause under way does not know of.
     pub(crate) woken: bool,
     /// The host has been told of the run: what is for it may follow.
@@ -35,6 +33,15 @@ pub(crate) struct Active {
     told: u64,
     tick: Option<Millis>,
     seed: Seed,
+}
+
+/// What a commit under way makes of a run that it releases.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leaving {
+    /// When it will be due.
+    pub(crate) ready_at: Option<Millis>,
+    /// It was told to yield, and is due at once.
+    pub(crate) yields: bool,
 }
 
 /// A paused run whose handler is kept. The seed tells it from a later run of the same id.
@@ -124,8 +131,7 @@ impl Registry {
                 run_id: run_id.clone(),
                 epoch: row.epoch,
                 group: group.cloned(),
-                ready_at: None,
-                leaving: false,
+                leaving: None,
                 woken: false,
                 driven: false,
                 told: row.inbox_len,
@@ -350,7 +356,7 @@ impl Registry {
     pub(crate) fn held(&self) -> Vec<(Ticket, RunId, i64)> {
         self.active
             .iter()
-            .filter(|(_, active)| !active.leaving)
+            .filter(|(_, active)| active.leaving.is_none())
             .map(|(ticket, active)| (*ticket, active.run_id.clone(), active.epoch))
             .collect()
     }

@@ -13,7 +13,7 @@ use crate::driver::Driven;
 use crate::engine::{Asked, CLAIM_BYTES, Engine};
 use crate::host::{HostEvent, Reply, Ticket, Token};
 use crate::inline::on_completion;
-use crate::registry::{Active, Entered};
+use crate::registry::{Active, Entered, Leaving};
 use crate::sweep::Group;
 
 impl Engine {
@@ -188,7 +188,7 @@ impl Engine {
 
     /// The run was claimed anew while it was still active here under a former ticket.
     fn succeeded(&self, former: Ticket, active: &Active, was: Status) -> Option<HostEvent> {
-        if active.leaving && was != Status::Running {
+        if active.leaving.is_some() && was != Status::Running {
             // It was released properly, and the host will be told so: see `paused`.
             self.note_end(active, former, Driven::Paused, false);
             return None;
@@ -279,18 +279,17 @@ impl Engine {
         }
     }
 
-    /// A commit that releases the run is under way: notes when the run will be due.
-    pub(crate) fn leaving(&self, ticket: Ticket, ready_at: Option<Millis>) {
+    /// A commit that releases the run is under way.
+    pub(crate) fn leaving(&self, ticket: Ticket, leaving: Leaving) {
         if let Some(active) = self.registry().get_mut(ticket) {
-            active.ready_at = ready_at;
-            active.leaving = true;
+            active.leaving = Some(leaving);
         }
     }
 
     /// A commit that was to release the run did not.
     pub(crate) fn stays(&self, ticket: Ticket) {
         if let Some(active) = self.registry().get_mut(ticket) {
-            active.leaving = false;
+            active.leaving = None;
         }
     }
 
@@ -306,10 +305,13 @@ impl Engine {
             return;
         };
         let due = due || active.woken;
-        let ready_at = if due { Some(now) } else { active.ready_at };
-        // Only a run that was told to yield is due at once by its own wish. It was to be let go of:
-        // taken up again right here, it would never leave.
-        let yielded = active.ready_at.is_some_and(|at| at <= now);
+        let ready_at = if due {
+            Some(now)
+        } else {
+            active.leaving.and_then(|leaving| leaving.ready_at)
+        };
+        // It was to be let go of: taken up again right here, it would never leave.
+        let yielded = active.leaving.is_some_and(|leaving| leaving.yields);
         let first = if yielded {
             registry.forget(&active.run_id);
             false

@@ -9,7 +9,7 @@ use duramen_core::store::{Intervention, Next, RunCommit};
 use duramen_engine::{Driven, Reply};
 
 use crate::faults::Fault;
-use crate::host::Lab;
+use crate::lab::Lab;
 use crate::toy::{Job, join};
 
 #[test]
@@ -100,6 +100,13 @@ fn sixty_four_runs_in_flight_share_their_commits() {
         assert_eq!(host.engine.pipeline().commits(), 320);
         let batches = host.engine.pipeline().batches();
         assert!(batches <= 64, "{batches} batches for 320 commits");
+        if let Some(sqlite) = &lab.sqlite {
+            let transactions = sqlite.stats().transactions;
+            assert!(
+                transactions <= 140,
+                "{transactions} transactions with 64 creations"
+            );
+        }
         lab.check();
     }
 }

@@ -3,7 +3,8 @@
 use duramen_core::run::Status;
 
 use crate::faults::Fault;
-use crate::host::{Host, Lab};
+use crate::host::Host;
+use crate::lab::Lab;
 use crate::toy::{Job, join};
 
 /// Steps in a row and side by side, timers and events.
@@ -32,7 +33,7 @@ fn crash_at(method: &'static str, number: usize, before: bool, warm: bool) -> bo
     let process = |owner: &str| {
         let mut host = lab.process_with(duramen_engine::Config {
             warm: usize::from(warm),
-            ..crate::host::config(owner)
+            ..crate::lab::config(owner)
         });
         journey(&mut host);
         host.engine.work(10, 20, 200);
@@ -49,7 +50,7 @@ fn crash_at(method: &'static str, number: usize, before: bool, warm: bool) -> bo
         }
     });
     let token = first.token();
-    first.engine.create(token, vec![crate::host::new_run("r")]);
+    first.engine.create(token, vec![crate::lab::new_run("r")]);
     lab.pass(10, &mut [&mut first]);
     first.send(lab.message("r", "x", "1"));
     lab.pass(6_000, &mut [&mut first]);
@@ -62,7 +63,7 @@ fn crash_at(method: &'static str, number: usize, before: bool, warm: bool) -> bo
     // Whoever called tries again: a run id and a message id make that safe.
     let mut second = process("second");
     let token = second.token();
-    second.engine.create(token, vec![crate::host::new_run("r")]);
+    second.engine.create(token, vec![crate::lab::new_run("r")]);
     lab.pass(10, &mut [&mut second]);
     second.send(lab.message("r", "x", "1"));
     lab.until(10_000, &mut [&mut second], |_| lab.is_final("r"));

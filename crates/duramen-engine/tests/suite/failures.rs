@@ -6,7 +6,8 @@ use duramen_core::store::StoreError;
 use duramen_engine::{Config, Driven, Reply};
 
 use crate::faults::{Fault, broken, unavailable};
-use crate::host::{Host, Lab, config};
+use crate::host::Host;
+use crate::lab::{Lab, config};
 
 fn steps(host: &mut Host) {
     host.program(|ctx| async move {
@@ -57,7 +58,7 @@ fn a_commit_that_took_place_unanswered_is_fenced_off_and_never_doubled() {
             });
             assert_eq!(a.how("r")[0], Driven::Lost);
             assert_eq!(a.engine.pipeline().refused(), 1);
-            let journal = crate::host::now(lab.store.load("r".into(), 0, 100));
+            let journal = crate::lab::now(lab.store.load("r".into(), 0, 100));
             assert_eq!(journal.len(), 6, "created, four steps, completed");
             assert_eq!(lab.output("r"), "done");
             lab.check();

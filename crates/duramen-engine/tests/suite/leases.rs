@@ -6,7 +6,8 @@ use duramen_core::store::{Claim, Due};
 use duramen_engine::{Config, Driven, HostEvent};
 
 use crate::faults::{Fault, unavailable};
-use crate::host::{Host, Lab, config, key, now};
+use crate::host::Host;
+use crate::lab::{Lab, config, key, now};
 
 const LEASE: Millis = 3_000;
 
@@ -296,7 +297,7 @@ fn an_instant_that_a_run_is_held_for_is_forgotten_with_the_run() {
     let mut a = lab.process("a");
     slow(&mut a);
     for n in 0..100 {
-        let mut run = crate::host::new_run(&format!("r{n}"));
+        let mut run = crate::lab::new_run(&format!("r{n}"));
         run.timeout = Some(86_400_000);
         a.start_run(run);
     }

@@ -8,6 +8,7 @@
 
 mod faults;
 mod host;
+mod lab;
 mod sim;
 mod toy;
 

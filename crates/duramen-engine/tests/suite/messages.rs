@@ -4,7 +4,8 @@ use duramen_core::run::Status;
 use duramen_engine::Driven;
 
 use crate::faults::Fault;
-use crate::host::{Host, Lab};
+use crate::host::Host;
+use crate::lab::Lab;
 use crate::toy::{Job, join};
 
 /// Waits for an event while a step is in flight, and acts on it.
@@ -144,6 +145,23 @@ fn a_run_that_was_started_here_is_woken_by_its_timer_on_time() {
         let most = if lab.sim.is_some() { 1 } else { 60 };
         assert!((0..=most).contains(&late), "{late} ms late");
         assert_eq!(a.engine.followed(), 0);
+    }
+}
+
+#[test]
+fn a_sleep_that_is_over_before_its_pause_is_recorded_ends_all_the_same() {
+    for lab in Lab::all() {
+        let mut a = lab.process("a");
+        a.program(|ctx| async move {
+            ctx.sleep(10).await?;
+            ctx.step("woke").await
+        });
+        a.store.set(|call| match call.method {
+            "commit" => Fault::Late(60),
+            _ => Fault::None,
+        });
+        a.start("r");
+        lab.until(1_000, &mut [&mut a], |_| lab.is_final("r"));
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use duramen_engine::{HostEvent, HostQueue};
 
+const ROUNDS: i64 = 20_000;
+
 #[test]
 fn a_host_that_has_drained_is_never_taken_for_blocked() {
     // Each look at the clock takes a millisecond, so that any mark left behind shows.
@@ -13,21 +15,29 @@ fn a_host_that_has_drained_is_never_taken_for_blocked() {
         Box::new(std::thread::yield_now),
         move || clock.fetch_add(1, Ordering::Relaxed),
     ));
+    let turn = Arc::new(AtomicI64::new(0));
     let pusher = {
-        let queue = queue.clone();
+        let (queue, turn) = (queue.clone(), turn.clone());
         std::thread::spawn(move || {
-            for ticket in 0..50_000 {
-                queue.push(HostEvent::Tick { ticket });
+            for round in 0..ROUNDS {
+                while turn.load(Ordering::Acquire) != 2 * round {
+                    std::hint::spin_loop();
+                }
+                queue.push(HostEvent::Tick { ticket: 1 });
+                turn.store(2 * round + 1, Ordering::Release);
             }
         })
     };
-    let mut drained = 0;
-    while drained < 50_000 {
-        drained += queue.drain().len();
+    for round in 0..ROUNDS {
+        while queue.drain().is_empty() {}
+        // The push may still be between the queue and its end.
+        while turn.load(Ordering::Acquire) != 2 * round + 1 {
+            std::hint::spin_loop();
+        }
+        assert_eq!(queue.blocked_for(), 0, "after {round} rounds");
+        turn.store(2 * round + 2, Ordering::Release);
     }
-    // The last push may be between the queue and the end of its call.
     pusher.join().unwrap();
-    assert_eq!(queue.blocked_for(), 0);
 }
 
 #[test]

@@ -6,7 +6,8 @@ use duramen_core::store::{Intervened, Intervention};
 use duramen_engine::Reply;
 
 use crate::faults::{Fault, unavailable};
-use crate::host::{Host, Lab, now};
+use crate::host::Host;
+use crate::lab::{Lab, now};
 
 fn reopen(lab: &Lab, host: &mut Host, run_id: &str) -> Intervened {
     let token = host.token();

@@ -1,10 +1,12 @@
 //! Handlers that are kept while their runs sleep.
 
+use duramen_core::run::Status;
 use duramen_core::store::{Intervention, NewRun};
 use duramen_engine::{Config, Driven};
 
 use crate::faults::{Fault, broken, unavailable};
-use crate::host::{Host, Lab, config, new_run, now};
+use crate::host::Host;
+use crate::lab::{Lab, config, new_run, now};
 
 fn naps(host: &mut Host) {
     host.program(|ctx| async move {
@@ -125,7 +127,7 @@ fn a_run_that_is_claimed_before_the_host_hears_of_its_pause_leaves_no_handler_be
     let mut a = keeping(&lab, 4);
     a.start("r");
     a.round();
-    a.round();
+    assert_eq!(lab.status("r"), Some(Status::Waiting));
     // It sleeps in the store; the host, busy elsewhere, comes to it after the sleep is over.
     a.stopped = true;
     lab.pass(300, &mut [&mut a]);
@@ -133,6 +135,7 @@ fn a_run_that_is_claimed_before_the_host_hears_of_its_pause_leaves_no_handler_be
     lab.until(500, &mut [&mut a], |_| lab.is_final("r"));
     lab.pass(10, &mut [&mut a]);
     assert_eq!(a.how("r"), [Driven::Paused, Driven::Completed]);
+    assert_eq!((a.driven, a.resumed), (2, 0));
     assert_eq!((a.handlers(), a.engine.active()), (0, 0));
     assert_eq!(
         a.engine

@@ -5,7 +5,8 @@ use duramen_core::store::{NewRun, Start};
 use duramen_engine::{Driven, Reply};
 
 use crate::faults::{Fault, unavailable};
-use crate::host::{Host, Lab, new_run, now};
+use crate::host::Host;
+use crate::lab::{Lab, new_run, now};
 
 fn slow(host: &mut Host) {
     host.program(|ctx| async move {
