@@ -209,7 +209,7 @@ def rebuild_error(recorded: RecordedError) -> BaseException | None:
         error.add_note(note)
     if recorded.cause is not None:
         error.__cause__ = rebuild_error(recorded.cause)
-    error.__recorded__ = recorded  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    error.__recorded__ = recorded  # pyright: ignore[reportAttributeAccessIssue]
     return error
 
 

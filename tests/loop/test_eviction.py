@@ -167,7 +167,7 @@ async def in_generator(driver: Driver) -> None:
 async def beside_generator(driver: Driver) -> None:
     generator = generate(driver)
     driver.open.clear()
-    task = asyncio.create_task(anext(generator))  # type: ignore[arg-type]
+    task = asyncio.create_task(anext(generator))
     await asyncio.sleep(0)
     await task
 

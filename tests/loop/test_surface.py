@@ -221,7 +221,7 @@ def test_names_of_tasks_do_not_depend_on_the_process() -> None:
 
 def test_leaked_tasks_are_those_left_without_main() -> None:
     async def handler(driver: Driver) -> None:
-        driver.kept = [asyncio.create_task(driver.op(), name=f"leak {n}") for n in range(3)]  # type: ignore[attr-defined]
+        driver.kept = [asyncio.create_task(driver.op(), name=f"leak {n}") for n in range(3)]
         await asyncio.gather(*(driver.op() for _ in range(200)))
 
     driver = Driver()
@@ -291,7 +291,7 @@ def test_nothing_is_idle_while_an_eager_start_is_nested() -> None:
         await driver.op("child")
 
     async def handler(driver: Driver) -> None:
-        driver.loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        driver.loop.set_task_factory(asyncio.eager_task_factory)
         task = asyncio.create_task(child(driver))
         driver.note("after", driver.loop.idle)
         await driver.op("parent")
@@ -309,7 +309,7 @@ def test_nothing_is_idle_while_an_eager_start_is_nested() -> None:
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="3.12 and later")
 def test_eager_tasks_are_the_loops_own() -> None:
     async def handler(driver: Driver) -> None:
-        driver.loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        driver.loop.set_task_factory(asyncio.eager_task_factory)
         async with anyio.create_task_group() as group:
             for _ in range(3):
                 group.start_soon(driver.op)
@@ -333,7 +333,7 @@ def test_as_completed_runs_coroutines_in_the_order_of_the_list() -> None:
         task = asyncio.create_task(driver.op("task"))
         await asyncio.sleep(0)
         things = [driver.op(f"op{n}") for n in range(30)]
-        things[10:10] = [Awaitable(driver), task]  # type: ignore[list-item]
+        things[10:10] = [Awaitable(driver), task]
         return [await each for each in asyncio.as_completed(things)]
 
     driver = Driver()
