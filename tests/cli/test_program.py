@@ -19,8 +19,9 @@ def test_help_names_the_commands_and_the_codes(duramen) -> None:
     assert duramen("runs", "fly").code == 2
     assert duramen("runs", "show").code == 2
     documented = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+    runs = duramen("runs", "--help").out
     for verb in ("list", "show", "timeline", "watch", "cancel", "terminate", "retry", "delete"):
-        assert verb in duramen("runs", "--help").out
+        assert verb in runs
         assert f"duramen runs {verb}" in documented
 
 

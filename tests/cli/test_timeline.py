@@ -1,5 +1,6 @@
 """Where the bars of a timeline begin and end."""
 
+import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_every_bar_can_be_seen() -> None:
 
 def test_the_drawing_keeps_its_width() -> None:
     for width in (80, 100, 140):
-        console = Console(width=width, record=True, quiet=True)
+        console = Console(width=width, record=True, file=io.StringIO())
         console.print(draw(JOURNAL, at(99), width=width))
         lines = console.export_text().splitlines()
         assert max(map(len, lines)) <= width

@@ -11,9 +11,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from duramen.demo import play
-from duramen.demo.conductor import Trouble
-
 from .exits import Exit
 from .options import AsJson, perform
 from .output import complain, print_json, stdout
@@ -40,6 +37,10 @@ def demo(
 
     Needs nothing but this package. Exit code 1 if a line of the proof does not hold.
     """
+    # Here: the other commands have no use for it.
+    from duramen.demo import play
+    from duramen.demo.conductor import Trouble
+
     if folder is not None and folder.exists() and any(folder.iterdir()):
         complain(f"{str(folder)!r} is not empty: name a new folder")
         raise typer.Exit(Exit.USAGE)

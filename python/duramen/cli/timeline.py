@@ -32,7 +32,7 @@ ENDS = {
 }
 
 REMARK = 36
-"""Columns for what is said beside a bar."""
+"""Columns for what is said beside a bar, if there is room."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,15 @@ def draw(
     first, last = min(edges), max(edges) if ended else now
     names = max([len(track.op) for track in lines] + [4])
     names = min(names, 28)
-    # Beside the bars: names, how long, remarks, and the blanks and edges of four columns.
-    room = max(20, width - names - 10 - REMARK - 12)
+    # Beside the bars and the remarks: names, how long it took, and the blanks and edges of four columns.
+    free = width - names - 10 - 12
+    remark = max(10, min(REMARK, free - 20))
+    room = max(20, free - remark)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("operation", width=names, no_wrap=True, overflow="ellipsis")
     table.add_column(axis(room, (last - first).total_seconds()), width=room, no_wrap=True)
     table.add_column("took", width=10, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True, overflow="ellipsis", width=REMARK)
+    table.add_column("", no_wrap=True, overflow="ellipsis", width=remark)
     for track in lines:
         took = (track.segments[-1].end - track.segments[0].begin).total_seconds() if track.segments else 0
         table.add_row(

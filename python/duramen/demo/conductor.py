@@ -244,15 +244,21 @@ class _Stage:
         Else its heartbeat may tell it that its leases are gone before it has tried to write anything, and
         nothing would be refused.
         """
-        command = [sys.executable, "-I", "-S", "-c", HOLD, str(self._folder / "orders.db")]
-        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+        holder = await asyncio.to_thread(self._hold)
         try:
-            await asyncio.to_thread(holder.stdout.readline) if holder.stdout else None
             worker.signal(signal.SIGCONT)
             self._happened.continued_at = time.time()
             await asyncio.sleep(0.4)
         finally:
             holder.communicate()
+
+    def _hold(self) -> subprocess.Popen[bytes]:
+        """Hold the store's write lock until the process that is given back has its input closed."""
+        command = [sys.executable, "-I", "-S", "-c", HOLD, str(self._folder / "orders.db")]
+        holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+        if holder.stdout:
+            holder.stdout.readline()
+        return holder
 
     async def _taken_over(self) -> bool:
         happened = self._happened
