@@ -1,9 +1,8 @@
 //! The tokio runtime: made on first use, bound to the process that made it.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::PyResult;
-use pyo3::exceptions::PyRuntimeError;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 struct World {
@@ -11,34 +10,25 @@ struct World {
     runtime: Runtime,
 }
 
-static WORLD: OnceLock<World> = OnceLock::new();
+/// Taken by Python threads only, and only while they hold the GIL: a fork never finds it locked.
+static WORLD: Mutex<Option<World>> = Mutex::new(None);
 
-/// The runtime of this process. A forked child has none: its parent's threads did not come along.
+/// The runtime of this process. A forked child makes its own: its parent's threads did not come
+/// along. (What was opened before the fork stays unusable there, with a typed error.)
 pub(crate) fn handle() -> PyResult<Handle> {
-    if let Some(world) = WORLD.get() {
-        return world.checked();
+    let process = std::process::id();
+    let mut world = WORLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(world) = world.as_ref().filter(|world| world.process == process) {
+        return Ok(world.runtime.handle().clone());
     }
+    // Dropping the parent's runtime would wait for threads that do not exist here.
+    std::mem::forget(world.take());
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("duramen-engine")
         .enable_time()
         .build()?;
-    let world = WORLD.get_or_init(|| World {
-        process: std::process::id(),
-        runtime,
-    });
-    world.checked()
-}
-
-impl World {
-    fn checked(&self) -> PyResult<Handle> {
-        if self.process == std::process::id() {
-            return Ok(self.runtime.handle().clone());
-        }
-        Err(PyRuntimeError::new_err(
-            "forked: this process was forked from one that uses duramen; start workers with the \
-             \"spawn\" or \"forkserver\" method, or open the Runtime after the fork in a process that \
-             had none",
-        ))
-    }
+    let handle = runtime.handle().clone();
+    *world = Some(World { process, runtime });
+    Ok(handle)
 }
