@@ -34,7 +34,8 @@ def duration_ms(value: timedelta | float, what: str = "duration") -> int:
     (60000, 500, 0)
     """
     if isinstance(value, timedelta):
-        milliseconds = -(-value // _MILLISECOND)
+        whole, rest = divmod(value, _MILLISECOND)
+        milliseconds = whole + 1 if rest and whole >= 0 else whole
     elif isinstance(value, bool) or not isinstance(value, int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidArgument(f"{what} is {value!r}: give a timedelta, or seconds as a number")
     elif isinstance(value, int):
@@ -42,8 +43,9 @@ def duration_ms(value: timedelta | float, what: str = "duration") -> int:
     elif not math.isfinite(value):
         raise InvalidArgument(f"{what} is {value!r}: it must be finite; leave it out (None) for no limit")
     else:
-        # 0.3 s are 300 ms although the float is a little more; a real microsecond above still counts.
-        milliseconds = math.ceil(value * 1000 - 1e-6) if value > 0 else math.floor(value * 1000)
+        # What a float misses of a millisecond by its own step does not count: 2.3 s are 2300 ms and not 2301.
+        exact = value * 1000
+        milliseconds = math.ceil(exact - max(1e-6, 2 * math.ulp(exact))) if value > 0 else math.floor(exact)
     if milliseconds < 0:
         raise InvalidArgument(f"{what} is {value!r}: it must not be negative")
     if milliseconds > MAX_DURATION_MS:

@@ -89,10 +89,14 @@ def locate_non_finite(value: Any, path: str = "$", depth: int = 0) -> Found | No
     return None
 
 
-def locate_unserializable(value: Any, path: str = "$", seen: tuple[int, ...] = ()) -> Found | None:
+def locate_unserializable(
+    value: Any, path: str = "$", seen: tuple[int, ...] = (), *, in_model: bool = False
+) -> Found | None:
     """The innermost part of a value that cannot be written as JSON, and why; None if all parts can."""
     if value is None or isinstance(value, bool | float):
         return None
+    if isinstance(value, bytes):
+        return (path, _BYTES) if in_model and not _is_text(value) else None
     if isinstance(value, str):
         reason = _bad_text(value)
         return (path, reason) if reason else None
@@ -106,14 +110,29 @@ def locate_unserializable(value: Any, path: str = "$", seen: tuple[int, ...] = (
             reason = _bad_text(key) if isinstance(key, str) else _bad_leaf({key: None})
             if reason:
                 return path + _member(key), f"as a key: {reason}"
+    in_model = in_model or isinstance(value, BaseModel)
     empty = True
     for end, item in _children(value):
         empty = False
-        found = locate_unserializable(item, path + end, inner)
+        found = locate_unserializable(item, path + end, inner, in_model=in_model)
         if found is not None:
             return found
     reason = _bad_leaf(value) if empty else None
     return (path, reason) if reason else None
+
+
+_BYTES = (
+    "a pydantic model writes bytes as text, and these are none: give it "
+    "model_config = ConfigDict(ser_json_bytes='base64', val_json_bytes='base64')"
+)
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _bad_text(text: str) -> str | None:
