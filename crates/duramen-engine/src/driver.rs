@@ -11,6 +11,14 @@ use crate::engine::Engine;
 use crate::host::{HostEvent, Ticket};
 use crate::registry::Leaving;
 
+/// How long to wait for a heartbeat that is overdue before looking again.
+const DOUBT: Millis = 10;
+
+/// When the lease of a claimed run ends. Rows without one belong to a clock that stands still.
+fn lease_end(row: &RunRow) -> Millis {
+    row.ready_at.unwrap_or(Millis::MAX)
+}
+
 /// How driving a run ended here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Driven {
@@ -48,6 +56,10 @@ pub struct RunDriver {
     /// What the commit in flight makes of the run.
     ending: Option<Driven>,
     held_until: Option<Millis>,
+    /// Until when the claim leased the run; heartbeats may have renewed it since.
+    leased_until: Millis,
+    /// A step that must not start before it is certain that the run is still this engine's.
+    withheld: Option<Turn>,
     /// Out of these hands for good.
     gone: bool,
 }
@@ -59,6 +71,7 @@ impl RunDriver {
         run: ClaimedRun,
         clock: Option<Millis>,
     ) -> Self {
+        let leased_until = lease_end(&run.row);
         let machine = Machine::new(run, engine.owner());
         Self {
             machine,
@@ -67,6 +80,8 @@ impl RunDriver {
             clock,
             ending: None,
             held_until: None,
+            leased_until,
+            withheld: None,
             gone: false,
         }
     }
@@ -76,6 +91,8 @@ impl RunDriver {
         self.clock = clock;
         self.ending = None;
         self.held_until = None;
+        self.leased_until = lease_end(row);
+        self.withheld = None;
         self.machine.resume(row, inbox);
     }
 
@@ -86,6 +103,9 @@ impl RunDriver {
 
     /// The next thing to do; when there is none, what must be durable goes on its way.
     pub fn turn(&mut self) -> Turn {
+        if let Some(start) = self.withheld.take() {
+            return self.certain(start);
+        }
         let mut turn = self.machine.turn(self.wall());
         if turn == Turn::Idle && self.settle() {
             turn = self.machine.turn(self.wall());
@@ -96,7 +116,22 @@ impl RunDriver {
                 });
             }
         }
+        if matches!(turn, Turn::Start { .. }) {
+            return self.certain(turn);
+        }
         turn
+    }
+
+    /// Lets a step start only while the lease lasts. The store fences late writes off; it cannot
+    /// take back an effect.
+    fn certain(&mut self, start: Turn) -> Turn {
+        if self.clock.is_some() || self.engine.holds(self.ticket, self.leased_until) {
+            return start;
+        }
+        // The next heartbeat says whether the run is still here, and comes soon: look again then.
+        self.withheld = Some(start);
+        self.engine.tick_at(self.ticket, self.wall() + DOUBT);
+        Turn::Idle
     }
 
     /// Accepts the message that the last turn offered.

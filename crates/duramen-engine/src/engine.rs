@@ -99,6 +99,8 @@ pub struct Engine {
     workflows: Mutex<Vec<WorkflowKey>>,
     working: Mutex<Option<Working>>,
     clock_offset: AtomicI64,
+    /// Until when the leases last that the latest heartbeat renewed, by the store's clock.
+    leased_until: AtomicI64,
     /// How often everybody was told to yield.
     yields: AtomicU64,
     /// Everybody was told to yield, and nobody has asked for anything to be driven since: paused
@@ -151,6 +153,7 @@ impl Engine {
             workflows: Mutex::default(),
             working: Mutex::default(),
             clock_offset: AtomicI64::new(0),
+            leased_until: AtomicI64::new(Millis::MIN),
             yields: AtomicU64::new(0),
             resting: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -220,6 +223,19 @@ impl Engine {
             self.clock_offset.load(Ordering::Relaxed).clamp(least, most)
         };
         self.clock_offset.store(offset, Ordering::Relaxed);
+    }
+
+    /// A heartbeat has renewed the leases, and what it found to be lost is out of the registry.
+    pub(crate) fn renewed(&self, until: Millis) {
+        self.leased_until.fetch_max(until, Ordering::AcqRel);
+    }
+
+    /// Whether a run is this engine's for certain: known here as such, and its lease has not ended
+    /// since it was claimed or renewed. A process that was stopped for longer than that has work on
+    /// its hands that others may have taken up, and does not know it yet.
+    pub(crate) fn holds(&self, ticket: crate::host::Ticket, claimed_until: Millis) -> bool {
+        let until = self.leased_until.load(Ordering::Acquire).max(claimed_until);
+        self.now() < until && self.registry().get_mut(ticket).is_some()
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {

@@ -41,8 +41,10 @@ fn a_message_sent_through_the_same_engine_reaches_a_running_run_at_once() {
         lab.until(2_000, &mut [&mut a], |hosts| hosts[0].in_flight() == 1);
         let polls = a.store.count("unread");
         a.send(lab.message("r", "x", "1"));
-        lab.until(80, &mut [&mut a], |_| lab.facts.times("r", "heard") == 1);
-        assert!(a.store.count("unread") <= polls + 2);
+        // Before the next poll, where no other program can come between.
+        let limit = if lab.sim.is_some() { 5 } else { 2_000 };
+        lab.until(limit, &mut [&mut a], |_| lab.facts.times("r", "heard") == 1);
+        assert!(lab.sim.is_none() || a.store.count("unread") == polls + 1);
     }
 }
 
@@ -54,7 +56,7 @@ fn a_message_sent_elsewhere_reaches_a_running_run_with_the_next_poll() {
         a.start("r");
         lab.until(2_000, &mut [&mut a], |hosts| hosts[0].in_flight() == 1);
         lab.send("r", "x", "1");
-        lab.until(700, &mut [&mut a], |_| lab.facts.times("r", "heard") == 1);
+        lab.until(2_000, &mut [&mut a], |_| lab.facts.times("r", "heard") == 1);
     }
 }
 
@@ -139,10 +141,10 @@ fn a_run_that_was_started_here_is_woken_by_its_timer_on_time() {
         lab.until(1_000, &mut [&mut a], |hosts| {
             hosts[0].how("r") == [Driven::Paused]
         });
-        lab.until(1_000, &mut [&mut a], |_| lab.is_final("r"));
+        lab.until(2_000, &mut [&mut a], |_| lab.is_final("r"));
         let row = lab.detail("r").unwrap().row;
         let late = row.finished_at.unwrap() - row.created_at - 333;
-        let most = if lab.sim.is_some() { 1 } else { 60 };
+        let most = if lab.sim.is_some() { 1 } else { 700 };
         assert!((0..=most).contains(&late), "{late} ms late");
         assert_eq!(a.engine.followed(), 0);
     }
