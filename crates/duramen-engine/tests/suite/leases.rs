@@ -71,6 +71,32 @@ fn a_zombie_is_fenced_off_and_its_run_completes_elsewhere_exactly_once() {
 }
 
 #[test]
+fn a_step_that_was_about_to_start_does_not_once_the_lease_has_ended() {
+    for seed in 1..5 {
+        let lab = Lab::sim(seed);
+        let (mut a, mut b) = (lab.process("a"), lab.process("b"));
+        slow(&mut a);
+        slow(&mut b);
+        b.engine.work(10, 20, 1_000);
+        a.start("r");
+        lab.until(100, &mut [&mut a, &mut b], |hosts| {
+            hosts[0].is_in_flight("slow")
+        });
+        // The commit that frees "after" lands while the process is stopped; b takes the run.
+        a.complete("slow");
+        a.stopped = true;
+        lab.until(4 * LEASE, &mut [&mut a, &mut b], |_| lab.is_final("r"));
+        a.stopped = false;
+        lab.until(2 * LEASE, &mut [&mut a, &mut b], |hosts| {
+            !hosts[0].ended.is_empty()
+        });
+        assert_eq!(a.how("r"), [Driven::Lost]);
+        assert_eq!(lab.facts.times("r", "after"), 1);
+        lab.check();
+    }
+}
+
+#[test]
 fn heartbeats_keep_the_lease_of_a_run_that_takes_long() {
     for lease in [100, LEASE] {
         let lab = Lab::sim(1);
