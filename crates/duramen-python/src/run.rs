@@ -270,7 +270,7 @@ impl Run {
     }
 
     fn abandon(&self) {
-        self.lock().machine.abandon();
+        self.lock().abandon();
     }
 
     fn now(&self) -> Millis {
