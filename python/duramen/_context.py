@@ -31,7 +31,7 @@ from ._durations import duration_ms, from_ms, instant_ms
 from ._loop import _eager_starts
 from ._payloads import Decision, step_failure
 from ._step import StepDef, plan_of
-from .errors import InvalidArgument, NotADurableContext, RunEvicted
+from .errors import InvalidArgument, InvalidId, NotADurableContext, RunEvicted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
@@ -48,6 +48,9 @@ R = TypeVar("R")
 D = TypeVar("D")
 
 _UNSET: Any = object()
+
+_MAX_APPROVAL_ID = 200
+"""Leaves room for what is put around it in the id of the message that brings the decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +324,8 @@ class Context(Generic[StateT]):
 
         Args:
             title: the question in a line.
-            id: the approval's id in the run. Default: ``approval-1``, ``approval-2`` … in order.
+            id: the approval's id in the run, up to 200 characters. Default: ``approval-1``, ``approval-2``, …
+                in order.
             description: more about it.
             assignees: who is asked; recorded, not enforced.
             timeout: seconds or `timedelta`.
@@ -333,6 +337,8 @@ class Context(Generic[StateT]):
             InvalidId: the id cannot be used.
         """
         self._check("ctx.approve")
+        if id is not None and len(id) > _MAX_APPROVAL_ID:
+            raise InvalidId(f"the approval id has {len(id)} characters: use {_MAX_APPROVAL_ID} at the most")
         host = self._host
         request = host.serializer.dumps(
             {
