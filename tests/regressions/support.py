@@ -252,31 +252,35 @@ class DyingStore(WrappedStore):
 
     Args:
         url: where the store is.
-        ledger: takes a line ``recorded OP`` for each step whose result is durable.
-        side: ``before`` or ``after``; ``never`` only takes notes.
-        nth: 1 for the first change.
+        ledger: takes a line ``recorded RUN/OP`` for each step whose result is durable.
+        side: ``before``: the n-th call that wants to change something is not made any more; ``after``: the
+            n-th that did change something was the last; ``never``: nobody dies.
+        nth: 1 for the first.
     """
 
     def __init__(self, url: str, ledger: str, side: str, nth: int) -> None:
         super().__init__(url)
         self.ledger, self.side, self.nth = ledger, side, nth
-        self.changes = 0
+        self.asked = self.changed = 0
 
     async def _change(self, method: str, argument: Any) -> Any:
-        self.changes += 1
-        mine = self.changes
-        if self.side == "before" and mine == self.nth:
+        self.asked += 1
+        if self.side == "before" and self.asked == self.nth:
             os._exit(DIED)
         answer = await getattr(self.inner, method)(argument)
         if method == "commit":
             for commit, outcome in zip(argument, answer, strict=True):
-                if outcome["kind"] == "applied":
-                    for entry in commit["entries"]:
-                        if entry["kind"] in {"step_completed", "step_failed"}:
-                            note(self.ledger, f"recorded {commit['run_id']}/{entry['op']}")
-        if self.side == "after" and mine == self.nth:
-            os._exit(DIED)
+                for entry in commit["entries"] if outcome["kind"] == "applied" else ():
+                    if entry["kind"] in {"step_completed", "step_failed"}:
+                        note(self.ledger, f"recorded {commit['run_id']}/{entry['op']}")
+        if any(_changed(method, each) for each in answer):
+            self._count()
         return answer
+
+    def _count(self) -> None:
+        self.changed += 1
+        if self.side == "after" and self.changed == self.nth:
+            os._exit(DIED)
 
     async def create(self, batch: Any) -> Any:
         return await self._change("create", batch)
@@ -289,11 +293,19 @@ class DyingStore(WrappedStore):
 
     async def claim(self, claim: Any) -> Any:
         found = await self.inner.claim(claim)
-        if found["runs"]:  # an empty one changed nothing
-            self.changes += 1
-            if self.nth == self.changes and self.side != "never":
-                os._exit(DIED)
+        if found["runs"]:  # others change nothing, and how many there are is a matter of timing
+            self._count()
         return found
+
+
+def _changed(method: str, answer: Any) -> bool:
+    match method:
+        case "create":
+            return answer["created"]
+        case "commit":
+            return answer["kind"] == "applied"
+        case _:
+            return answer["result"] in {"delivered", "buffered"}
 
 
 def assert_no_recorded_step_ran_again(ledger: Path | str) -> None:
