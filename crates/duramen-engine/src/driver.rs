@@ -60,6 +60,8 @@ pub struct RunDriver {
     leased_until: Millis,
     /// A step that must not start before it is certain that the run is still this engine's.
     withheld: Option<Turn>,
+    /// It was told to go elsewhere, not only to let others have their turn.
+    told_to_leave: bool,
     /// Out of these hands for good.
     gone: bool,
 }
@@ -82,6 +84,7 @@ impl RunDriver {
             held_until: None,
             leased_until,
             withheld: None,
+            told_to_leave: false,
             gone: false,
         }
     }
@@ -93,6 +96,7 @@ impl RunDriver {
         self.held_until = None;
         self.leased_until = lease_end(row);
         self.withheld = None;
+        self.told_to_leave = false;
         self.machine.resume(row, inbox);
     }
 
@@ -132,6 +136,12 @@ impl RunDriver {
         self.withheld = Some(start);
         self.engine.tick_at(self.ticket, self.wall() + DOUBT);
         Turn::Idle
+    }
+
+    /// The budget is used up, or the engine is about to close: start nothing fresh, let the run go.
+    pub fn leave(&mut self) {
+        self.told_to_leave = true;
+        self.machine.yield_now();
     }
 
     /// Accepts the message that the last turn offered.
@@ -176,8 +186,15 @@ impl RunDriver {
                 if ending.is_some() {
                     // Whatever else is due at once is done, not released.
                     let yields = ready_at.is_some_and(|at| at <= wall);
-                    self.engine
-                        .leaving(self.ticket, Leaving { ready_at, yields });
+                    let leaves = yields && self.told_to_leave;
+                    self.engine.leaving(
+                        self.ticket,
+                        Leaving {
+                            ready_at,
+                            yields,
+                            leaves,
+                        },
+                    );
                 }
                 self.engine.pipeline().submit(self.ticket, *commit);
             }

@@ -40,8 +40,10 @@ pub(crate) struct Active {
 pub(crate) struct Leaving {
     /// When it will be due.
     pub(crate) ready_at: Option<Millis>,
-    /// It was told to yield, and is due at once.
+    /// It yields, and is due at once.
     pub(crate) yields: bool,
+    /// It was told to yield, and must not be taken up again right here.
+    pub(crate) leaves: bool,
 }
 
 /// A paused run whose handler is kept. The seed tells it from a later run of the same id.

@@ -310,9 +310,9 @@ impl Engine {
         } else {
             active.leaving.and_then(|leaving| leaving.ready_at)
         };
-        // It was to be let go of: taken up again right here, it would never leave.
         let yielded = active.leaving.is_some_and(|leaving| leaving.yields);
-        let first = if yielded {
+        // If it was to be let go of: taken up again right here, it would never leave.
+        let first = if active.leaving.is_some_and(|leaving| leaving.leaves) {
             registry.forget(&active.run_id);
             false
         } else {

@@ -131,7 +131,7 @@ impl Engine {
                 return self.with_run(py, ticket, RunDriver::ticked);
             }
             HostEvent::Yield { ticket } => {
-                return self.with_run(py, ticket, |driver| driver.machine.yield_now());
+                return self.with_run(py, ticket, RunDriver::leave);
             }
             HostEvent::Reply { token, reply } => {
                 let (value, error) = match reply {

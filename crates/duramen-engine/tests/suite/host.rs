@@ -216,7 +216,7 @@ impl Host {
                 self.with(ticket, |driver| driver.machine.deliver(messages));
             }
             HostEvent::Tick { ticket } => self.with(ticket, RunDriver::ticked),
-            HostEvent::Yield { ticket } => self.with(ticket, |driver| driver.machine.yield_now()),
+            HostEvent::Yield { ticket } => self.with(ticket, duramen_engine::RunDriver::leave),
             HostEvent::Reply { token, reply } => {
                 self.replies.insert(token, reply);
             }
