@@ -119,7 +119,7 @@ class Machine:
         try:
             await task
         except (asyncio.CancelledError, Boom) as error:
-            self.driver.note("cancel", repr(error))
+            self.driver.note("cancel", type(error).__name__)  # anyio puts an address into its text
 
     async def do_finally(self, number: int, parts: tuple[Node, ...]) -> None:
         try:
