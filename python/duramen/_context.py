@@ -67,6 +67,10 @@ class Approval:
     """When (UTC)."""
 
 
+_DEAD_VALUES = {VALUE_NOW: b"0", VALUE_UUID: b'"00000000-0000-4000-8000-000000000000"', VALUE_RANDOM: b"0"}
+"""What code gets that goes on and on asking although its run is no longer driven here."""
+
+
 class _RunLog(logging.LoggerAdapter[logging.Logger]):
     """Adds the run's fields to each record, and says nothing while the run is replayed."""
 
@@ -195,7 +199,7 @@ class Context(Generic[StateT]):
                 not loop._ready and not loop._parked and not _eager_starts,
             )
         except (Halted, InvalidIdError) as error:
-            self._failed(error)
+            await self._failed(error)
         if isinstance(found, tuple):
             ok, payload, at = found
             loop.now = at / 1000
@@ -241,7 +245,7 @@ class Context(Generic[StateT]):
         try:
             slot = self._run.timer(TIMER_SLEEP, deadline)
         except Halted as error:
-            self._failed(error)
+            await self._failed(error)
         await self._host.await_slot(slot, Future(loop=self._loop))
 
     @overload
@@ -300,7 +304,7 @@ class Context(Generic[StateT]):
         try:
             slot = self._run.event(name, id, deadline)
         except (Halted, InvalidIdError) as error:
-            self._failed(error)
+            await self._failed(error)
         arrived, value = await host.await_message(slot, type)
         if arrived:
             return value
@@ -352,7 +356,7 @@ class Context(Generic[StateT]):
         try:
             slot, approval_id = self._run.approval(id, request, deadline)
         except (Halted, InvalidIdError) as error:
-            self._failed(error)
+            await self._failed(error)
         arrived, decision = await host.await_message(slot, Decision)
         if not arrived:
             raise TimeoutError(f"nobody decided about {approval_id!r} within {timeout}")
@@ -365,7 +369,9 @@ class Context(Generic[StateT]):
         try:
             return self._run.value(kind)
         except Halted as error:
-            self._failed(error)
+            self._host.halt()
+            self._loop.unwind(str(error) or "this run is no longer driven here")
+            return _DEAD_VALUES[kind]
 
     def now(self) -> datetime:
         """The run's time (UTC), to the millisecond: recorded, so replays see the same."""
@@ -493,17 +499,22 @@ class Context(Generic[StateT]):
         if _get_running_loop() is not self._loop:
             self._refuse(call)
 
-    def _refuse(self, call: str) -> NoReturn:
+    def _refuse(self, call: str) -> None:
         if self._loop.evicted:
-            raise RunEvicted(f"the run was dropped from memory while its code called {call}")
+            self._loop.unwind(f"the run was dropped from memory while its code called {call}")
+            return  # the engine says `Halted` to whatever follows
         where = "after its handler had ended" if self._host.closed else "outside of its handler"
         raise NotADurableContext(
             f"{call} was called {where}: durable calls belong to the handler and the tasks that it makes, "
             "not to steps, threads or other event loops"
         )
 
-    def _failed(self, error: BaseException) -> NoReturn:
+    async def _failed(self, error: BaseException) -> NoReturn:
+        """End a call that the engine refused."""
         if isinstance(error, InvalidIdError):
             raise invalid_id(error) from None
         self._host.halt()
+        # No exception, for the code may swallow it and ask again without end: it waits here until it is
+        # dropped.
+        await Future(loop=self._loop)
         raise RunEvicted(str(error) or "this run is no longer driven here") from None

@@ -77,6 +77,9 @@ _NEVER_SECONDS = 100 * 365.25 * 86400
 _POLL_ROUNDS = 100
 """How often anyio may cancel the tasks of a scope between two deliveries."""
 
+_UNWINDINGS = 100
+"""How often `RunEvicted` is raised in code that asks for things on its way out, before that is given up."""
+
 
 class RunLoop(SurfaceLoop):
     """The deterministic event loop of one run.
@@ -129,6 +132,7 @@ class RunLoop(SurfaceLoop):
         self._ready: deque[asyncio.Handle] = deque()
         self._parked: list[asyncio.Handle] = []
         self._polls: dict[int, int] = {}
+        self._unwound = 0
         self._tasks: list[asyncio.Task[Any]] = []
         self._asyncgens: list[Any] = []
         self.premade: dict[int, tuple[object, asyncio.Task[Any]]] = {}
@@ -301,20 +305,21 @@ class RunLoop(SurfaceLoop):
 
     def _close_task(self, task: asyncio.Task[Any]) -> None:
         coroutine: Any = task.get_coro()
+        ended = True
         if coroutine is not None:
             context = task.run_context if isinstance(task, RunTask) else copy_context()
             # The task counts as the current one while it unwinds: cancel scopes and timeouts ask who leaves
             # them.
             _asyncio_tasks._enter_task(self, task)
             try:
-                context.run(close_coroutine, coroutine)
+                ended = context.run(close_coroutine, coroutine)
             finally:
                 _asyncio_tasks._leave_task(self, task)
         task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
         waiter: Any = getattr(task, "_fut_waiter", None)
-        if waiter is not None and not isinstance(waiter, asyncio.Task):
+        if ended and waiter is not None and not isinstance(waiter, asyncio.Task):
             # Cuts the circle task -> future -> callback -> task, so that memory comes back without the
-            # collector.
+            # collector. (A coroutine that did not end must not find the future it awaits again done.)
             waiter.cancel()
 
     # -- callbacks -------------------------------------------------------------------------------------------
@@ -369,6 +374,8 @@ class RunLoop(SurfaceLoop):
         if get_ident() != self._thread:
             self._wrong_thread("loop.call_at")
         timer = RunTimer(when, callback, args, self, context)
+        if self.evicted:
+            return timer  # which never fires
         if when <= self.now:
             self._ready.append(timer)
         elif when - self.now < _NEVER_SECONDS:
@@ -406,7 +413,7 @@ class RunLoop(SurfaceLoop):
         **kwargs: Any,
     ) -> asyncio.Task[T]:
         if self._over or get_ident() != self._thread:
-            self._refuse_task(coro)
+            return self._refuse_task(coro)
         tasks = self._tasks
         if len(tasks) >= self._prune_at:
             tasks[:] = [task for task in tasks if not task.done()]
@@ -530,13 +537,25 @@ class RunLoop(SurfaceLoop):
             "a handler and all it waits for live on one thread; do threaded work in a step and await that",
         )
 
-    def _raise_over(self, what: str) -> NoReturn:
+    def _raise_over(self, what: str) -> None:
+        """Refuse what code asks for after the end. Returns only as `unwind` does."""
         if self.evicted:
             close_passed_coroutines()
-            raise RunEvicted(f"the run was dropped from memory while its code asked for {what}")
+            self.unwind(f"the run was dropped from memory while its code asked for {what}")
+            return
         raise NotDurableError(
             f"the run had ended when its code asked for {what}: await background tasks in time"
         )
+
+    def unwind(self, why: str) -> None:
+        """Raise `RunEvicted` in the code of a run that is on its way out, unless it has swallowed too many.
+
+        Code that swallows each one and asks again would never return. So in the end it gets what it asks for,
+        but dead: a future that is never done, a timer that never fires. There it comes to rest.
+        """
+        self._unwound += 1
+        if self._unwound <= _UNWINDINGS:
+            raise RunEvicted(why)
 
     def _not_now(self) -> asyncio.Handle:
         """Deal with a callback that arrives when the loop cannot take it."""
@@ -549,13 +568,14 @@ class RunLoop(SurfaceLoop):
             "replay could not repeat: return the value from the step, or send a signal"
         )
 
-    def _refuse_task(self, coro: Any) -> NoReturn:
+    def _refuse_task(self, coro: Any) -> Any:
         close = getattr(coro, "close", None)
         if close is not None:
             close()  # or "was never awaited" is printed
         if get_ident() != self._thread:
             self._wrong_thread("create_task")
         self._raise_over("a task")
+        return RunFuture[Any](loop=self)
 
 
 def _asyncgen_collected(generator: Any) -> None:

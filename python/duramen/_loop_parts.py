@@ -183,10 +183,13 @@ def order_cancellations(ready: deque[asyncio.Handle], cancellations: list[tuple[
     cancellations.clear()
 
 
-def close_coroutine(coroutine: Any) -> None:
+def close_coroutine(coroutine: Any) -> bool:
     """End a coroutine with `RunEvicted`, also one that awaits in `finally`: each such await gets another.
 
     Not with `close`: up to 3.12 that does not reach into an async generator that is being iterated over.
+
+    Returns:
+        False if it swallowed them all. It is then never freed: that would run its code once more.
     """
     for _ in repeat(None, _CLOSING_ROUNDS):
         try:
@@ -194,18 +197,26 @@ def close_coroutine(coroutine: Any) -> None:
         except (SystemExit, KeyboardInterrupt):
             raise
         except (RunEvicted, StopIteration, asyncio.CancelledError):
-            return
+            return True
         except BaseException as error:  # noqa: BLE001 - a dropped run has nobody to report to
             _log.debug("a handler raised while it was dropped from memory", exc_info=error)
-            return
+            return True
         if hasattr(awaited, "_asyncio_future_blocking"):
             awaited._asyncio_future_blocking = False  # as a task does, or the future cannot be awaited again
     _log.warning("a handler swallows RunEvicted in a loop and cannot be dropped from memory: %r", coroutine)
-    _immortal.append(coroutine)
+    make_immortal(coroutine)
+    return False
 
 
-_immortal: list[Any] = []
-"""Coroutines that cannot be closed. Kept, or the interpreter prints an error for each when it frees them."""
+def make_immortal(thing: object) -> None:
+    """Keep an object for ever, also from the interpreter's own end.
+
+    A list would not do: the interpreter clears the modules as it ends, and throws `GeneratorExit` into each
+    coroutine that it frees. One that swallows everything would then loop for ever, with nobody to see why.
+    """
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 def close_asyncgen(generator: Any) -> None:
