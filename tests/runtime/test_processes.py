@@ -23,7 +23,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def spawn(code: str, *args: str) -> subprocess.Popen[str]:
-    head = "import asyncio, sys, time\nfrom duramen import *\nfrom tests.runtime.workflows import *\n"
+    # A shell gives its background jobs an ignored SIGINT, which all that they start inherits.
+    head = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    head += "import asyncio, sys, time\nfrom duramen import *\nfrom tests.runtime.workflows import *\n"
     return subprocess.Popen(
         [sys.executable, "-X", "dev", "-c", head + textwrap.dedent(code), *args],
         cwd=ROOT,
