@@ -15,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 from ._bridge import EV_ADVANCE, EV_DRIVE, EV_EVICT, EV_LOST, EV_RESUME
 from ._durations import from_ms
 from ._runhost import RunHost, Services
+from ._runtime_rows import read_payload
 from ._views import Event
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ._bridge import Engine, Run
     from ._runtime_registry import Registry
     from ._runtime_watchdog import Watchdog
@@ -36,6 +39,7 @@ class Collector:
         self.events: deque[Event] = deque()
         self.count = 0
         self._limit = limit
+        self._states: dict[str, Any] = {}
         self.changed = asyncio.Event()
 
     def add(self, event: Event) -> None:
@@ -44,6 +48,25 @@ class Collector:
         if len(self.events) < self._limit:
             self.events.append(event)
         self.changed.set()
+
+    def add_state(self, run_id: str, at: datetime, state: Any) -> None:
+        """Take a run's state: as a patch of the one before, the first one as a whole."""
+        patch = state_patch(self._states.get(run_id, _NO_STATE), state)
+        if patch:
+            self._states[run_id] = state
+            self.add(Event(run_id=run_id, index=None, kind="state_changed", at=at, data=patch))
+
+
+_NO_STATE = object()
+
+
+def state_patch(before: Any, state: Any) -> list[dict[str, Any]]:
+    """The operations (RFC 6902) that make one state of the other; the whole if there was none before."""
+    if before is _NO_STATE:
+        return [{"op": "replace", "path": "", "value": state}]
+    from jsonpatch import make_patch
+
+    return list(make_patch(before, state))
 
 
 class Driver:
@@ -91,6 +114,7 @@ class Driver:
             serializer=self.serializer,
             touched=self.touch,
             emit=self.emit,
+            on_state=self.tell_state,
             context=self.context,
             deadline=deadline,
             min_remaining=min_remaining,
@@ -305,3 +329,12 @@ class Driver:
         for key in (run_id, ""):
             for collector in self._collectors.get(key, ()):
                 collector.add(event)
+
+    def tell_state(self, host: RunHost, state: bytes) -> None:
+        """Pass a run's changed state on to whoever listens."""
+        if self._collectors and self._engine is not None:
+            at = from_ms(self._engine.now())
+            value = read_payload(self.serializer, state)
+            for key in (host.run_id, ""):
+                for collector in self._collectors.get(key, ()):
+                    collector.add_state(host.run_id, at, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ._durations import duration_ms, instant_ms
+from ._durations import duration_ms, from_ms, instant_ms
 from ._payloads import load_reason
 from ._runtime_checks import (
     check_choice,
@@ -18,7 +18,7 @@ from ._runtime_checks import (
 )
 from ._runtime_core import RuntimeCore
 from ._runtime_drive import Collector
-from ._runtime_rows import entry_parts, event_of, read_error, view_of
+from ._runtime_rows import entry_parts, event_of, read_error, read_payload, view_of
 from ._serial import rebuild_error
 from ._views import Event, Page, RunStatus, RunView
 from .errors import (
@@ -251,7 +251,8 @@ class Queries(RuntimeCore):
             run_id: which run.
             from_index: the first entry.
             follow: False stops at the end of what there is.
-            live: also give live events (`ctx.emit`) while the run is driven in this process.
+            live: also give live events: those of `ctx.emit` while the run is driven in this process, and the
+                changes of `ctx.state` wherever it is driven (once durable, if that is elsewhere).
 
         Raises:
             UnknownRun: there is no such run, or it was deleted meanwhile.
@@ -263,12 +264,19 @@ class Queries(RuntimeCore):
         collector = Collector(10_000)
         driver.collect(run_id, collector)
         poll = _FIRST_POLL
+        seen: bytes | None = None
         try:
             while True:
                 collector.changed.clear()
                 detail = await self._detail(run_id)
                 status = detail["row"]["status"]
                 events = await self._load(run_id, index)
+                state = detail["state"]
+                if live and state and state != seen and not driver.drives(run_id):
+                    # Driven here, what `collector` is told is ahead of what the store has.
+                    seen = state
+                    at = from_ms(detail["row"]["updated_at"])
+                    collector.add_state(run_id, at, read_payload(self.serializer, state))
                 while collector.events:
                     event = collector.events.popleft()
                     if live:

@@ -181,7 +181,7 @@ class RunView:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One entry of a run's journal, or (kind ``emitted``) a live event that was never recorded.
+    """One entry of a run's journal, or (``emitted``, ``state_changed``) a live event that is not recorded.
 
     `Runtime.timeline` gives the entries there are, `Runtime.events` goes on with those to come.
     """
@@ -193,7 +193,9 @@ class Event:
     """``run_created``, ``step_completed``, ``step_failed``, ``step_attempt_failed``, ``wait_opened``,
     ``event_received``, ``timer_fired``, ``approval_requested``, ``approval_resolved``, ``value_recorded``,
     ``cancel_requested``, ``run_finished``, ``run_failed``, ``run_cancelled``, ``run_terminated``,
-    ``run_reopened``, … or ``emitted``."""
+    ``run_reopened``, …; live ones: ``emitted`` (by `Context.emit`) and ``state_changed``, whose `data` are the
+    operations of a JSON patch (RFC 6902) on what the same listener was told before. The first one replaces
+    the whole."""
     at: datetime
     op: str = ""
     """Id of the operation it belongs to; empty for entries of the run itself. For live events: their name."""
