@@ -146,6 +146,7 @@ class Run:
     def set_state(self, state: bytes) -> None: ...
     def yield_now(self) -> None: ...
     def abandon(self) -> None: ...
+    def holds_lease(self) -> bool: ...  # as far as is known here; asked again before a late start
     def now(self) -> int: ...  # logical clock, ms
     def wall(self) -> int: ...  # the clock that decisions use, ms
     def journal_len(self) -> int: ...
@@ -158,6 +159,7 @@ class Run:
     @property
     def timed_out(self) -> bool: ...
     def divergence(self) -> str | None: ...
+    def divergence_index(self) -> int | None: ...  # the journal index where code and journal part
 
 @final
 class Engine:
@@ -228,7 +230,7 @@ class Engine:
     ) -> None: ...  # list[dict | None]: store.RunDetail of duramen-core as a dict
     def load(
         self, token: int, run_id: str, start: int, limit: int
-    ) -> None: ...  # list[(kind: str, op, meta: str | None, payload, at)]
+    ) -> None: ...  # list[(kind: str, op, meta: str | None, payload, at, encoding: int)]
     def list(
         self, token: int, filter: dict[str, Any], limit: int, cursor: tuple[int, str] | None
     ) -> None: ...  # {"rows": [RunRow dict], "next": (created_at, run_id) | None}

@@ -119,8 +119,8 @@ def _refused(message: dict[str, Any], reason: str, serializer: Serializer) -> Re
 
 
 def event_of(run_id: str, index: int, entry: tuple[Any, ...], serializer: Serializer) -> Event:
-    """Make the view of a journal entry ``(kind, op, meta, payload, at)``."""
-    kind, op, meta, payload, at = entry
+    """Make the view of a journal entry ``(kind, op, meta, payload, at, encoding)``."""
+    kind, op, meta, payload, at, *_ = entry
     facts: dict[str, Any] = {}
     if meta:
         try:

@@ -80,6 +80,7 @@ pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Bound<'_, PyAn
                     entry.meta,
                     PyBytes::new(py, &entry.payload),
                     entry.at,
+                    entry.encoding,
                 ))?;
             }
             list.into_any()

@@ -273,6 +273,10 @@ impl Run {
         self.lock().abandon();
     }
 
+    fn holds_lease(&self) -> bool {
+        self.lock().holds_lease()
+    }
+
     fn now(&self) -> Millis {
         self.lock().machine.now()
     }
@@ -310,5 +314,13 @@ impl Run {
             .machine
             .divergence()
             .map(std::string::ToString::to_string)
+    }
+
+    /// The journal index at which the code and the journal part.
+    fn divergence_index(&self) -> Option<u64> {
+        self.lock()
+            .machine
+            .divergence()
+            .map(|divergence| divergence.index)
     }
 }
