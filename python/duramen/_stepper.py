@@ -69,6 +69,10 @@ def is_async_callable(fn: Callable[..., object]) -> bool:
     return inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - the method is looked at
 
 
+_DOUBT = 0.05
+"""Seconds after which a job is asked again that may not start yet."""
+
+
 class StepJob:
     """One call of a step function.
 
@@ -83,6 +87,8 @@ class StepJob:
             in a thread `done` gets a `TimeoutError` at the deadline, while the thread runs on until the
             function returns, whose result is dropped: a thread cannot be stopped.
         context_setup: the context to run in; a copy is used. Default: a copy of the one at `Stepper.submit`.
+        may_start: asked again before a job starts that had to wait for a free thread; while it says no, the job
+            waits on. Default: always.
     """
 
     __slots__ = (
@@ -97,6 +103,7 @@ class StepJob:
         "context_setup",
         "done",
         "fn",
+        "may_start",
         "timeout",
     )
 
@@ -108,12 +115,14 @@ class StepJob:
         done: Done,
         timeout: float | None = None,
         context_setup: Context | None = None,
+        may_start: Callable[[], bool] | None = None,
     ) -> None:
         self.fn = fn
         self.args = args
         self.done = done
         self.timeout = timeout
         self.context_setup = context_setup
+        self.may_start = may_start
         self.cancel_requested = False
         """True once `cancel` was called: tells its `CancelledError` from one the step raised by itself."""
         self._state = _NEW
@@ -223,6 +232,7 @@ class Stepper:
         self._threads: ThreadPoolExecutor | None = None
         self._threads_busy = 0
         self._thread_queue: deque[StepJob] = deque()
+        self._doubting = False
         self._returned: deque[tuple[StepJob, Any, BaseException | None]] = deque()
         self._collecting = False
 
@@ -448,10 +458,23 @@ class Stepper:
                 raise error
 
     def _next_thread(self) -> None:
-        while self._thread_queue and self._threads_busy < self._max_threads:
+        for _ in range(len(self._thread_queue)):
+            if self._threads_busy >= self._max_threads:
+                return
             job = self._thread_queue.popleft()
-            if job._state == _QUEUED:
+            if job._state != _QUEUED:
+                continue
+            if job.may_start is None or job.may_start():
                 self._start_thread(job)
+            else:
+                self._thread_queue.append(job)
+        if self._thread_queue and not self._doubting:
+            self._doubting = True
+            self._loop.call_later(_DOUBT, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._doubting = False
+        self._next_thread()
 
     # -- ends ------------------------------------------------------------------------------------------------
 

@@ -66,7 +66,12 @@ class StepCall:
         variables = services.context.copy()
         variables.run(current_step.set, self)
         self.job = job = StepJob(
-            self.plan.call, self.args, done=self.done, timeout=self.timeout, context_setup=variables
+            self.plan.call,
+            self.args,
+            done=self.done,
+            timeout=self.timeout,
+            context_setup=variables,
+            may_start=self.host.run.holds_lease,
         )
         services.stepper.submit(job)
 

@@ -104,3 +104,45 @@ async def test_a_zombie_whose_run_is_still_driven_elsewhere_cannot_end_it(url: s
             assert (running.status, running.owner) == ("running", runtime.owner)
             gate.set()
             assert (await finishing).output == "healthy"
+
+
+def stop_in_the_only_thread(ledger: str) -> None:
+    pid = os.getpid()
+    note(ledger, f"ran first {pid}")
+    if ran(ledger, "first") == 1:
+        os.kill(pid, signal.SIGSTOP)
+
+
+def after_it(ledger: str) -> None:
+    note(ledger, f"ran second {os.getpid()}")
+
+
+@workflow
+async def queueing(ctx: Context, ledger: str) -> None:
+    await asyncio.gather(
+        ctx.step("first", stop_in_the_only_thread, ledger), ctx.step("second", after_it, ledger)
+    )
+
+
+async def drive_with_one_thread(url: str, ledger: str) -> None:
+    async with Runtime(url, workflows=[queueing], lease=1, max_threads=1) as runtime:
+        await runtime.start(queueing, ledger, run_id="r")
+        while not runtime.stats()["lost"]:  # noqa: ASYNC110 - it is told to nobody
+            await asyncio.sleep(0.01)
+        note(ledger, "lost")
+        await asyncio.Event().wait()
+
+
+async def test_a_step_that_waited_for_a_thread_does_not_start_after_the_lease(url: str, ledger: str) -> None:
+    """Its function would run beside the one that the new owner has started meanwhile."""
+    with Child(drive_with_one_thread, url, ledger) as zombie:
+        wait_until(lambda: ran(ledger, "first") == 1)
+        async with Runtime(url, workflows=[queueing]) as runtime:
+            while (await runtime.get("r")).status != "completed":
+                await runtime.sweep()
+                await asyncio.sleep(0.1)
+            zombie.send(signal.SIGCONT)
+            await until_true(lambda: "lost" in notes(ledger))
+            await asyncio.sleep(0.3)
+            assert f"ran second {zombie.process.pid}" not in notes(ledger)
+            assert ran(ledger, "second") == 1

@@ -129,13 +129,19 @@ impl RunDriver {
     /// Lets a step start only while the lease lasts. The store fences late writes off; it cannot
     /// take back an effect.
     fn certain(&mut self, start: Turn) -> Turn {
-        if self.clock.is_some() || self.engine.holds(self.ticket, self.leased_until) {
+        if self.holds_lease() {
             return start;
         }
         // The next heartbeat says whether the run is still here, and comes soon: look again then.
         self.withheld = Some(start);
         self.engine.tick_at(self.ticket, self.wall() + DOUBT);
         Turn::Idle
+    }
+
+    /// Whether the lease lasts, as far as is known here. For a host that starts effects later than
+    /// it was told to: one that waits for a free thread must ask once more.
+    pub fn holds_lease(&self) -> bool {
+        self.clock.is_some() || self.engine.holds(self.ticket, self.leased_until)
     }
 
     /// The budget is used up, or the engine is about to close: start nothing fresh, let the run go.

@@ -55,8 +55,7 @@ async def work(folder: Path, name: str) -> None:
     """Drive whatever is due until SIGTERM."""
     warehouse = Warehouse(folder / "warehouse.db", name, pace=float(os.environ.get("DURAMEN_DEMO_PACE", "1")))
     use_warehouse(warehouse)
-    # A thread for each run: a step that waits for a thread counts as started, and would start late, beyond
-    # the lease, in a worker that is stopped meanwhile.
+    # Printing a label blocks: with a thread for each run none has to wait for another's.
     runtime = Runtime(
         store_url(folder),
         workflows=[fulfillment],
