@@ -87,8 +87,8 @@ class StepJob:
             in a thread `done` gets a `TimeoutError` at the deadline, while the thread runs on until the
             function returns, whose result is dropped: a thread cannot be stopped.
         context_setup: the context to run in; a copy is used. Default: a copy of the one at `Stepper.submit`.
-        may_start: asked again before a job starts that had to wait for a free thread; while it says no, the job
-            waits on. Default: always.
+        may_start: asked once more before a job starts that had to wait for a free thread; while it says no,
+            the job waits on. Default: always.
     """
 
     __slots__ = (

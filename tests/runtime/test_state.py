@@ -52,14 +52,9 @@ def test_the_driver_of_a_run_is_told_each_change(url: str) -> None:
             assert result.kind == "paused"
             patches = changes(list(result.events))
             assert patches[0][0]["path"] == "", "the first is the whole"
-            assert [
-                {"op": "replace", "path": "/done", "value": 2},
-                {"op": "add", "path": "/names/1", "value": "n1"},
-            ] == [
-                op
-                for op in sum(patches, [])
-                if op["path"] in ("/done", "/names/1") and op["value"] in (2, "n1")
-            ]
+            later = [op for patch in patches[1:] for op in patch]
+            assert {"op": "replace", "path": "/done", "value": 2} in later
+            assert {"op": "add", "path": "/names/1", "value": "n1"} in later
             view = await runtime.get("r")
             assert isinstance(view.state, Progress)
             assert rebuilt(patches) == {"done": 2, "names": ["n0", "n1"], "ok": True}
