@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ._durations import duration_ms, from_ms, instant_ms
+from ._history import make_history
 from ._payloads import load_reason
 from ._runtime_checks import (
     check_choice,
@@ -34,6 +35,8 @@ from .errors import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
     from datetime import datetime, timedelta
+
+    from ._history import History
 
 __all__ = ["Queries", "ended"]
 
@@ -234,6 +237,28 @@ class Queries(RuntimeCore):
         if not found:
             await self._detail(run_id)
         return found
+
+    async def export(self, run_id: str) -> History:
+        """Read a run's row and its whole journal as plain JSON, for instance for `duramen.testing.replay`.
+
+        Payloads are in it to the byte, as the serializer wrote them. Messages that the run has not taken yet
+        are not.
+
+        Raises:
+            UnknownRun: there is no such run, or it was deleted meanwhile.
+        """
+        detail = await self._detail(run_id)
+        # A journal only grows, so its first entries are those that the row counted, whatever came since.
+        wanted: int = detail["row"]["journal_len"]
+        port = self._ready
+        entries: _List[tuple[Any, ...]] = []
+        while len(entries) < wanted:
+            limit = min(_PAGE, wanted - len(entries))
+            found = await port.call(port.engine.load, run_id, len(entries), limit)
+            if not found:
+                raise UnknownRun(run_id)
+            entries += found
+        return make_history(detail, entries)
 
     async def _load(self, run_id: str, index: int, limit: int = _PAGE) -> _List[Event]:
         port = self._ready

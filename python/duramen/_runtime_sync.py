@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from ._history import History
     from ._views import (
         Event,
         Page,
@@ -304,6 +305,10 @@ class SyncRuntime:
     def get(self, run_id: str) -> RunView:
         """See `Runtime.get`."""
         return self.call(lambda: self._runtime.get(run_id))
+
+    def export(self, run_id: str) -> History:
+        """See `Runtime.export`."""
+        return self.call(lambda: self._runtime.export(run_id))
 
     def get_many(self, run_ids: Iterable[str]) -> _List[RunView | None]:
         """See `Runtime.get_many`."""

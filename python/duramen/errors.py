@@ -30,11 +30,13 @@ __all__ = [
     "Fatal",
     "ForkedProcess",
     "InvalidArgument",
+    "InvalidHistory",
     "InvalidId",
     "NotADurableContext",
     "NotDurableError",
     "PayloadTooLarge",
     "RecordedError",
+    "ReplayDiverged",
     "RunCancelled",
     "RunEvicted",
     "RunFailed",
@@ -236,6 +238,10 @@ class PayloadTooLarge(DuramenError, ValueError):
         )
 
 
+class InvalidHistory(_PathError, ValueError):
+    """It is no exported history, or one of a later form; `path` names the part that is to blame."""
+
+
 # -- steps ---------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +331,31 @@ class RunStuck(DuramenError):
             f"run {self.run_id!r} is stuck: {self.note} (nothing is lost: deploy code that fits the journal, "
             "then call retry)"
         )
+
+
+class ReplayDiverged(DuramenError):
+    """A workflow's code does not do what a history has recorded.
+
+    Deployed like this it would park such runs. Give it a new version and keep the old code in `previous=`.
+    """
+
+    def __init__(self, run_id: str, difference: str, index: int, journal: str = "", code: str = "") -> None:
+        super().__init__(run_id, difference, index, journal, code)
+        self.run_id = run_id
+        self.difference = difference
+        """What was expected (recorded), and what was found."""
+        self.index = index
+        """The place in the journal where they part."""
+        self.journal = journal
+        """The journal around that place, one entry a line."""
+        self.code = code
+        """The workflow, its version, and where it is defined."""
+
+    @override
+    def __str__(self) -> str:
+        code = f" under {self.code}" if self.code else ""
+        journal = f"\n{self.journal}" if self.journal else ""
+        return f"run {self.run_id!r} does not replay{code}: {self.difference} (entry {self.index}){journal}"
 
 
 class ApprovalConflict(DuramenError):

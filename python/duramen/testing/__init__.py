@@ -12,6 +12,7 @@ if "pytest" in sys.modules:
     sys.modules["pytest"].register_assert_rewrite(f"{__name__}.store_contract", f"{__name__}._contract")
 
 from ._native_store import NativeStore, open_store
+from ._replay import Replayed, replay
 from .store_contract import StoreContract
 
-__all__ = ["NativeStore", "StoreContract", "open_store"]
+__all__ = ["NativeStore", "Replayed", "StoreContract", "open_store", "replay"]
