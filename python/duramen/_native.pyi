@@ -21,6 +21,7 @@ __all__ = [
     "T_OFFER",
     "T_START",
     "T_TIMEOUT",
+    "Clock",
     "Engine",
     "Halted",
     "InvalidIdError",
@@ -109,6 +110,17 @@ class Store:
     def close(self) -> Any: ...
 
 @final
+class Clock:
+    """Virtual time for tests: it stands still until it is moved. Engines may share one.
+
+    `seed` makes the values that runs draw (`uuid`, `random`, jitter) the same in each repetition."""
+
+    def __new__(cls, now: int, seed: int) -> Clock: ...
+    def now(self) -> int: ...  # ms
+    def next(self) -> int | None: ...  # the next instant that an engine under it waits for, ms
+    def advance(self, to: int) -> None: ...  # ms; never back. What was waited for happens in the next drain
+
+@final
 class Run:
     """One run in the hands of this process. Use it on the loop's thread only."""
 
@@ -176,6 +188,7 @@ class Engine:
         wake: Callable[[], None] | None,
         options: dict[str, Any],  # sqlite: migrate: bool, synchronous: "full"|"normal", busy_timeout: int ms
         store: object | None = None,  # a Store written in Python
+        clock: Clock | None = None,  # virtual time: tasks of the engine run in `drain`, and no thread is made
     ) -> Engine: ...
     def applied_on_open(self) -> list[str]: ...
     def register(

@@ -12,7 +12,7 @@ use duramen_core::store::{
     Cursor, Filter, Intervention, MessageKind, NewMessage, NewRun, Start, Store, WorkflowKey,
 };
 use duramen_engine::{
-    CLAIM_BYTES, Config, Driven, Engine as Core, HostEvent, HostQueue, Reply, RunDriver,
+    CLAIM_BYTES, Config, Driven, Engine as Core, Env, HostEvent, HostQueue, Reply, RunDriver,
     SweepOptions, TokioEnv,
 };
 use duramen_store_sqlite::SqliteStore;
@@ -21,6 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use pythonize::depythonize;
 
+use crate::clock::{Clock, VirtualEnv};
 use crate::codes;
 use crate::pystore::PyStore;
 use crate::reply;
@@ -49,6 +50,8 @@ pub(crate) struct Engine {
     runs: Mutex<HashMap<u64, Py<Run>>>,
     sqlite: Option<Arc<SqliteStore>>,
     python_store: Option<Arc<PyStore>>,
+    /// Virtual time, in tests.
+    virtual_env: Option<Arc<VirtualEnv>>,
     applied: Vec<String>,
 }
 
@@ -195,8 +198,9 @@ fn seed() -> PyResult<Seed> {
     Ok(seed)
 }
 
-fn new_run(run: NewRunTuple) -> PyResult<NewRun> {
+fn new_run(run: NewRunTuple, virtual_env: Option<&VirtualEnv>) -> PyResult<NewRun> {
     let (run_id, workflow, version, input, at, tags, memo, timeout) = run;
+    let seed = virtual_env.map_or_else(seed, |env| Ok(env.timeline().run_seed(&run_id)))?;
     Ok(NewRun {
         run_id: run_id.into(),
         workflow,
@@ -206,7 +210,7 @@ fn new_run(run: NewRunTuple) -> PyResult<NewRun> {
         tags,
         memo: memo.map(Bytes::from),
         timeout,
-        seed: seed()?,
+        seed,
         now: None,
     })
 }
@@ -214,7 +218,7 @@ fn new_run(run: NewRunTuple) -> PyResult<NewRun> {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (scheme, location, *, owner, lease, hold, warm, wake_fd, wake, options, store = None))]
+    #[pyo3(signature = (scheme, location, *, owner, lease, hold, warm, wake_fd, wake, options, store = None, clock = None))]
     #[allow(clippy::too_many_arguments)] // keyword arguments of one constructor
     fn new(
         py: Python<'_>,
@@ -228,8 +232,8 @@ impl Engine {
         wake: Option<Py<PyAny>>,
         options: &Bound<'_, PyDict>,
         store: Option<&Bound<'_, PyAny>>,
+        clock: Option<&Bound<'_, Clock>>,
     ) -> PyResult<Self> {
-        let handle = world::handle()?;
         let waker = match (wake_fd, wake) {
             (Some(fd), _) => wake::by_descriptor(fd)?,
             (None, Some(callable)) => wake::by_callable(callable),
@@ -237,7 +241,17 @@ impl Engine {
                 return Err(PyValueError::new_err("wake_fd or wake must be given"));
             }
         };
-        let host = Arc::new(HostQueue::new(waker));
+        let timeline = clock.map(|clock| Arc::clone(&clock.get().0));
+        let host = Arc::new(match timeline.clone() {
+            None => HostQueue::new(waker),
+            Some(timeline) => HostQueue::with_clock(waker, move || timeline.now()),
+        });
+        let virtual_env =
+            timeline.map(|timeline| Arc::new(VirtualEnv::new(timeline, Arc::clone(&host))));
+        let env: Arc<dyn Env> = match &virtual_env {
+            None => Arc::new(TokioEnv::new(world::handle()?)),
+            Some(env) => Arc::clone(env) as Arc<dyn Env>,
+        };
         let (core_store, sqlite, python_store, applied, shared) = if store.is_some() {
             let adapter = Arc::new(PyStore::new(Arc::clone(&host)));
             (
@@ -268,12 +282,13 @@ impl Engine {
             warm,
             shared_store: shared,
         };
-        let core = Core::new(core_store, Arc::new(TokioEnv::new(handle)), host, config);
+        let core = Core::new(core_store, env, host, config);
         Ok(Self {
             core,
             runs: Mutex::default(),
             sqlite,
             python_store,
+            virtual_env,
             applied,
         })
     }
@@ -294,6 +309,9 @@ impl Engine {
 
     fn drain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);
+        if let Some(env) = &self.virtual_env {
+            env.run_ready();
+        }
         for event in self.core.host().drain() {
             if let Some(tuple) = self.translate(py, event)? {
                 list.append(tuple)?;
@@ -362,13 +380,17 @@ impl Engine {
         memo: Option<Vec<u8>>,
         timeout: Option<Millis>,
     ) -> PyResult<()> {
-        let run = new_run((run_id, workflow, version, input, None, tags, memo, timeout))?;
+        let run = (run_id, workflow, version, input, None, tags, memo, timeout);
+        let run = new_run(run, self.virtual_env.as_deref())?;
         self.core.start(token, run);
         Ok(())
     }
 
     fn create(&self, token: u64, runs: Vec<NewRunTuple>) -> PyResult<()> {
-        let runs = runs.into_iter().map(new_run).collect::<PyResult<_>>()?;
+        let runs = runs
+            .into_iter()
+            .map(|run| new_run(run, self.virtual_env.as_deref()))
+            .collect::<PyResult<_>>()?;
         self.core.create(token, runs);
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The extension module `duramen._native`: it converts values and wakes event loops, and decides nothing.
 
+mod clock;
 mod codes;
 mod engine;
 mod pystore;
@@ -16,6 +17,8 @@ use pyo3::prelude::pymodule;
 mod _native {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::clock::Clock;
     #[pymodule_export]
     use super::engine::{Engine, StoreFailed};
     #[pymodule_export]
