@@ -136,10 +136,10 @@ class Port:
             pass
         self.collect()
 
-    def collect(self) -> None:
-        """Take what the engine has and pass it on."""
+    def collect(self) -> int:
+        """Take what the engine has and pass it on; gives how much that was."""
         if self._closed:
-            return
+            return 0
         events = self.engine.drain()
         others: list[tuple[Any, ...]] = []
         replies: list[tuple[Any, ...]] = []
@@ -162,6 +162,7 @@ class Port:
                 future.set_result(value)
             else:
                 future.set_exception(native_error(error))
+        return len(events)
 
     # -- calling ---------------------------------------------------------------------------------------------
 

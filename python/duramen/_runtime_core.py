@@ -105,7 +105,7 @@ class RuntimeCore:
         try:
             self._registry.load()
             loop = asyncio.get_running_loop()
-            stepper = Stepper(loop, max_threads=self._max_threads)
+            stepper = self._new_stepper(loop)
             watchdog = Watchdog(loop, self._watchdog_limit)
             driver = Driver(loop, self._registry, self.serializer, stepper, watchdog)
             port = self._new_port(loop, driver)
@@ -125,21 +125,27 @@ class RuntimeCore:
             self._opening = False
         return self
 
+    def _new_stepper(self, loop: asyncio.AbstractEventLoop) -> Stepper:
+        return Stepper(loop, max_threads=self._max_threads)
+
     def _new_port(
         self, loop: asyncio.AbstractEventLoop, driver: Driver | None, *, migrate: bool | None = None
     ) -> Port:
-        settings: dict[str, Any] = {
+        settings = self._engine_settings(migrate=self._migrate if migrate is None else migrate)
+        return Port(loop, self._target, settings, driver.on_events if driver is not None else _ignore)
+
+    def _engine_settings(self, *, migrate: bool) -> dict[str, Any]:
+        return {
             "owner": new_owner(self._owner_label),
             "lease": self._lease_ms,
             "hold": min(_HOLD_MS, self._lease_ms // 4),
             "warm": self._warm,
             "options": {
-                "migrate": self._migrate if migrate is None else migrate,
+                "migrate": migrate,
                 "synchronous": self._synchronous,
                 "busy_timeout": self._busy_ms,
             },
         }
-        return Port(loop, self._target, settings, driver.on_events if driver is not None else _ignore)
 
     async def __aenter__(self) -> Self:
         return await self.open()
