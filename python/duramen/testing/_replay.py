@@ -346,7 +346,10 @@ class _OneRun:
 
     def __init__(self, history: History) -> None:
         run = history["run"]
-        self.journal = [{**entry, "payload": load_payload(entry["payload"])} for entry in history["journal"]]
+        self.journal: list[dict[str, Any]] = []
+        for entry in history["journal"]:
+            stored: dict[str, Any] = {**entry, "payload": load_payload(entry["payload"])}
+            self.journal.append(stored)
         # Nobody asked the handler when the run was terminated: the code has no part in that entry.
         if self.journal[-1]["kind"] == "run_terminated":
             self.journal.pop()
