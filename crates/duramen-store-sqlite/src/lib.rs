@@ -86,7 +86,9 @@ impl SqliteStore {
             probe: options.probe,
         };
         let threads = Arc::new(Threads::new(place, options.busy_timeout));
-        threads.start("duramen-sqlite-writer", move || writer.run(connection))?;
+        threads.start_last("duramen-sqlite-writer", move |others_ended| {
+            writer.run(connection, others_ended);
+        })?;
         Ok(Self {
             writes: queue,
             threads,

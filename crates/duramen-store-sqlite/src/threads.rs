@@ -1,6 +1,6 @@
 //! The threads of a store: how many there are, and when the last has ended.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use duramen_core::store::StoreError;
@@ -23,7 +23,10 @@ pub(crate) struct Threads {
 }
 
 #[derive(Debug, Default)]
-struct Life(Mutex<Count>);
+struct Life {
+    count: Mutex<Count>,
+    fewer: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Count {
@@ -34,7 +37,7 @@ struct Count {
 
 impl Life {
     fn lock(&self) -> MutexGuard<'_, Count> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -51,6 +54,7 @@ impl Drop for Alive {
             Vec::new()
         };
         drop(count);
+        self.0.fewer.notify_all();
         for reply in closing {
             reply.send(Ok(()));
         }
@@ -84,6 +88,26 @@ impl Threads {
             .map_err(|error| StoreError::Unavailable {
                 reason: format!("a thread could not be started: {error}"),
             })
+    }
+
+    /// Starts a thread that has a last word after all the others have ended.
+    pub(crate) fn start_last(
+        &self,
+        name: &str,
+        body: impl FnOnce(&dyn Fn()) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let life = Arc::clone(&self.life);
+        self.start(name, move || {
+            body(&|| {
+                let mut count = life.lock();
+                while count.alive > 1 {
+                    count = life
+                        .fewer
+                        .wait(count)
+                        .unwrap_or_else(PoisonError::into_inner);
+                }
+            });
+        })
     }
 
     /// Queues a query, and starts a reader if none is free and fewer than two are there.

@@ -36,13 +36,16 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Serves the queue until it is closed and empty, then closes the connection.
-    pub(crate) fn run(&self, connection: Connection) {
+    /// Serves the queue until it is closed and empty, then closes the connection, as the last one:
+    /// SQLite brings the log into the file when the last connection closes, and two that close at
+    /// the same moment may each take the other for the last.
+    pub(crate) fn run(&self, connection: Connection, others_ended: &dyn Fn()) {
         // A panic costs the group it happened in; its replies answer with an error as they drop.
         while catch_unwind(AssertUnwindSafe(|| self.serve(&connection))).is_err() {
             tracing::error!(file = %self.place.path().display(), "the SQLite writer panicked; it goes on");
             self.roll_back(&connection);
         }
+        others_ended();
         if let Err((_, error)) = connection.close() {
             tracing::warn!(file = %self.place.path().display(), %error, "closing failed");
         }

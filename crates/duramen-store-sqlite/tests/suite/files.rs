@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use duramen_core::store::{Store, StoreError};
+use duramen_core::store::{Filter, Store, StoreError};
 use duramen_store_sqlite::{SqliteOptions, SqliteStore};
 
 use crate::support::{Home, block_on, claim_all, create, new_run};
@@ -191,4 +191,27 @@ fn a_file_that_may_only_be_read_is_refused() {
         "{}",
         String::from_utf8_lossy(&output.stdout)
     );
+}
+
+#[test]
+fn once_closed_all_is_in_the_one_file() {
+    for _ in 0..100 {
+        let home = Home::new();
+        let store = open(&home.file()).unwrap();
+        create(&store, vec![new_run("a")]);
+        let reads = [
+            store.count(Filter::default()),
+            store.count(Filter::default()),
+        ];
+        let closed = store.close();
+        for read in reads {
+            assert_eq!(block_on(read).unwrap(), 1);
+        }
+        block_on(closed).unwrap();
+        let left: Vec<_> = std::fs::read_dir(home.directory())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, [home.file().file_name().unwrap()]);
+    }
 }
