@@ -121,6 +121,8 @@ class RunHost:
         self.outcome: tuple[int, Any] | None = None
         """How the handler ended (as `Run.finish` is told), with its value or error: durable only once the
         engine has said so."""
+        self.output: bytes | None = None
+        """The output of a handler that has returned, as it is recorded."""
         self._slots: dict[int, Any] = {}
         self._halted = False
         self._advancing = False
@@ -438,6 +440,8 @@ class RunHost:
             except Exception as error:  # noqa: BLE001 - also what a user's serializer raises
                 error.add_note(f"the result of run {run.run_id!r} cannot be recorded")
                 kind, value = FINISH_FAILED, error
+            else:
+                self.output = payload
         if kind == FINISH_FAILED:
             payload, op = dump_failure(self.serializer, value), failed_operation(value)
         elif kind == FINISH_CANCELLED:

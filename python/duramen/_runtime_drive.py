@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._bridge import EV_ADVANCE, EV_DRIVE, EV_EVICT, EV_LOST, EV_RESUME
 from ._durations import from_ms
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ._serial import Serializer
     from ._stepper import Stepper
 
-__all__ = ["Collector", "Driver"]
+__all__ = ["Collector", "Driver", "Left"]
 
 _log = logging.getLogger("duramen")
 
@@ -69,6 +69,19 @@ def state_patch(before: Any, state: Any) -> list[dict[str, Any]]:
     return list(make_patch(before, state))
 
 
+class Left(NamedTuple):
+    """How a run left this process's hands."""
+
+    how: str
+    """``completed``, ``failed``, ``cancelled``, ``stuck``, ``paused`` or ``lost``."""
+    output: bytes | None = None
+    """If it completed: its output as it is recorded, so that nobody has to read it back."""
+    output_type: Any = None
+
+
+_PAUSED, _LOST = Left("paused"), Left("lost")
+
+
 class Driver:
     """The hosts of one open runtime."""
 
@@ -93,7 +106,7 @@ class Driver:
         self._active: set[int] = set()
         self._touched: dict[RunHost, None] = {}
         self._round_due = False
-        self._waiters: dict[str, set[asyncio.Future[str]]] = {}
+        self._waiters: dict[str, set[asyncio.Future[Left]]] = {}
         self._collectors: dict[str, set[Collector]] = {}
         self._services = self._new_services(None, 1.0)
         self.budgets: dict[str, tuple[float, float]] = {}
@@ -131,7 +144,7 @@ class Driver:
         for host in list(self._hosts.values()):
             self._safely(host, "evict")
         for ticket in list(self._hosts):
-            self._forget(ticket, "lost")
+            self._forget(ticket, _LOST)
         self._watchdog.stop()
 
     def drives(self, run_id: str) -> bool:
@@ -170,9 +183,11 @@ class Driver:
             return
         self._safely(host, "ended", driven)
         if driven == "paused":
-            self._rest(ticket, driven)
+            self._rest(ticket, _PAUSED)
+        elif driven == "completed":
+            self._forget(ticket, Left(driven, host.output, host.definition.output_type))
         else:
-            self._forget(ticket, driven)
+            self._forget(ticket, Left(driven))
 
     def _lost(self, ticket: int, host: RunHost, error: tuple[str, str] | None) -> None:
         run = self._runs[ticket]
@@ -182,7 +197,7 @@ class Driver:
             f" ({error[1]})" if error else "",
         )
         self._safely(host, "evict")
-        self._forget(ticket, "lost")
+        self._forget(ticket, _LOST)
 
     def touch(self, host: RunHost) -> None:
         """Outcomes came in for a host: it is advanced in the loop's next turn, once."""
@@ -235,7 +250,7 @@ class Driver:
             if ticket is not None and method != "evict":
                 self._runs[ticket].abandon()
                 self._safely(host, "evict")
-                self._forget(ticket, "lost")
+                self._forget(ticket, _LOST)
 
     def _activate(self, ticket: int) -> None:
         if not self._active:
@@ -243,36 +258,36 @@ class Driver:
             self._watchdog.arm()
         self._active.add(ticket)
 
-    def _rest(self, ticket: int, driven: str) -> None:
+    def _rest(self, ticket: int, left: Left) -> None:
         self._active.discard(ticket)
         if not self._active:
             self.idle.set()
             self._watchdog.disarm()
-        self._tell(self._runs[ticket].run_id, driven)
+        self._tell(self._runs[ticket].run_id, left)
 
-    def _forget(self, ticket: int, driven: str | None) -> None:
+    def _forget(self, ticket: int, left: Left | None) -> None:
         host = self._hosts.pop(ticket, None)
         if host is None:
             return
         self._touched.pop(host, None)
         run = self._runs[ticket]
-        if driven is None:  # it paused before, and everybody was told
+        if left is None:  # it paused before, and everybody was told
             self._active.discard(ticket)
         else:
-            self._rest(ticket, driven)
+            self._rest(ticket, left)
         del self._runs[ticket]
         if self._tickets.get(run.run_id) == ticket:
             del self._tickets[run.run_id]
 
     # -- telling ---------------------------------------------------------------------------------------------
 
-    def watch(self, run_id: str) -> asyncio.Future[str]:
+    def watch(self, run_id: str) -> asyncio.Future[Left]:
         """A future of how the run next leaves this process's hands; give it back with `unwatch`."""
-        future: asyncio.Future[str] = self.loop.create_future()
+        future: asyncio.Future[Left] = self.loop.create_future()
         self._waiters.setdefault(run_id, set()).add(future)
         return future
 
-    def unwatch(self, run_id: str, future: asyncio.Future[str]) -> None:
+    def unwatch(self, run_id: str, future: asyncio.Future[Left]) -> None:
         """The future is not needed any more."""
         future.cancel()
         waiters = self._waiters.get(run_id)
@@ -281,10 +296,10 @@ class Driver:
             if not waiters:
                 del self._waiters[run_id]
 
-    def _tell(self, run_id: str, driven: str) -> None:
+    def _tell(self, run_id: str, left: Left) -> None:
         for future in self._waiters.pop(run_id, ()):
             if not future.done():
-                future.set_result(driven)
+                future.set_result(left)
         for collector in self._collectors.get(run_id, ()):
             collector.changed.set()
 
@@ -303,7 +318,7 @@ class Driver:
             assert ticket is not None  # noqa: S101 - for the type checker
             self._runs[ticket].abandon()
             self._safely(self._hosts[ticket], "evict")
-            self._forget(ticket, "lost")
+            self._forget(ticket, _LOST)
 
     def collect(self, run_id: str, collector: Collector) -> None:
         """Send live events of a run, or of all runs (""), to a collector until `uncollect`."""

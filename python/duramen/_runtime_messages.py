@@ -251,7 +251,7 @@ class Messages(Queries):
         driver = self._driver
         left = driver.watch(run_id)
         try:
-            return await left if await self._claim(run_id) or left.done() else None
+            return (await left).how if await self._claim(run_id) or left.done() else None
         finally:
             driver.unwatch(run_id, left)
 

@@ -122,7 +122,13 @@ class Queries(RuntimeCore):
                     pause = min(pause, end - loop.time())
                     if pause <= 0:
                         raise RunTimedOut(run_id, f"no result within {limit:g} s; the run itself goes on")
-                await asyncio.wait([left], timeout=pause)
+                if local and end is None:
+                    await left
+                else:
+                    await asyncio.wait([left], timeout=pause)
+                if left.done() and (payload := left.result().output) is not None:
+                    known = left.result().output_type if output_type is None else output_type
+                    return self.serializer.loads(payload, known)
             finally:
                 driver.unwatch(run_id, left)
             poll = min(poll * 1.5, _LAST_POLL)

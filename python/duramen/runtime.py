@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime, timedelta
 
+    from ._runtime_drive import Left
     from ._runtime_sync import SyncRuntime
     from ._workflow import WorkflowDef
 
@@ -375,12 +376,12 @@ class Runtime(Messages):
             collector.count > len(collector.events),
         )
 
-    async def _until_left(self, run_id: str, left: asyncio.Future[str], limit: float | None) -> str | None:
+    async def _until_left(self, run_id: str, left: asyncio.Future[Left], limit: float | None) -> str | None:
         done, _ = await asyncio.wait([left], timeout=limit)
         if not done:
             self._driver.yield_run(run_id)
             done, _ = await asyncio.wait([left], timeout=_YIELD_GRACE)
-        return left.result() if done else None
+        return left.result().how if done else None
 
     async def sweep(
         self,
