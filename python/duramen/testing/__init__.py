@@ -11,8 +11,23 @@ import sys
 if "pytest" in sys.modules:
     sys.modules["pytest"].register_assert_rewrite(f"{__name__}.store_contract", f"{__name__}._contract")
 
+from ._env import Environment
+from ._faults import Delay, FaultyStore, LoseAnswer, LoseRequest, Refuse, StoreCall
 from ._native_store import NativeStore, open_store
 from ._replay import Replayed, replay
 from .store_contract import StoreContract
 
-__all__ = ["NativeStore", "Replayed", "StoreContract", "open_store", "replay"]
+__all__ = [
+    "Delay",
+    "Environment",
+    "FaultyStore",
+    "LoseAnswer",
+    "LoseRequest",
+    "NativeStore",
+    "Refuse",
+    "Replayed",
+    "StoreCall",
+    "StoreContract",
+    "open_store",
+    "replay",
+]

@@ -74,10 +74,12 @@ class NativeStore:
 
     def __init__(self, native: _Native) -> None:
         self._native = native
+        self.in_thread = True
+        """False makes calls block the event loop: an `Environment` wants the same order each time."""
 
     async def _call(self, method: Callable[..., Any], *args: Any) -> Any:
         try:
-            return await asyncio.to_thread(method, *args)
+            return await asyncio.to_thread(method, *args) if self.in_thread else method(*args)
         except StoreFailed as error:
             raise _public(error) from None
 

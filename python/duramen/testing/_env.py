@@ -1,0 +1,432 @@
+"""An in-process runtime on a virtual clock: months pass in milliseconds, in the same way each time."""
+
+# The environment stands around a runtime and looks into what that is made of.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import os
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from typing_extensions import override
+
+from duramen import RunHandle, RunStatus, Runtime
+from duramen._bridge import Clock
+from duramen._durations import from_ms, instant_ms
+from duramen.errors import InvalidArgument, RunTimedOut
+
+from ._env_steps import EnvStepper, StepWatch
+from ._faults import FaultyStore
+from ._native_store import NativeStore, open_store
+from ._replay import replay
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Iterable
+    from types import TracebackType
+    from typing import Self
+
+    from duramen._stepper import Stepper
+    from duramen.store import Store
+
+__all__ = ["Environment", "World"]
+
+OutputT = TypeVar("OutputT")
+Driving = Literal["warm", "evicting", "one-by-one"]
+
+_START = datetime(2030, 1, 1, tzinfo=UTC)
+_QUIET = 3
+"""Turns of the event loop without anything happening that count as rest."""
+_LIMIT = 60.0
+"""Real seconds that may pass without the clock moving, before somebody is told that it goes on for ever."""
+_STALLED = 5.0
+"""Real seconds that a result is waited for while the clock stands still."""
+_LIVE: Any = ["queued", "running", "waiting"]
+_REPLAYED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.WAITING)
+_numbers = itertools.count(1)
+
+
+class World:
+    """What several environments of a test may share: a clock, a store, and what waits for instants."""
+
+    def __init__(self, store: str | Store | None, now: datetime, seed: int) -> None:
+        self.clock = Clock(instant_ms(now, "now"), seed % 2**64)
+        self.sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
+        if store is None:
+            store = f"memory://duramen-testing-{os.getpid()}-{next(_numbers)}"
+        if isinstance(store, str):
+            self.base: Any = open_store(store, migrate=True)
+            # Only the memory store answers at once, so that nothing of it is ever under way out of sight.
+            self.target: Any = store if store.startswith("memory://") else self.base
+        else:
+            self.target = self.base = store
+            while isinstance(self.base, FaultyStore):
+                self.base.sleep = self.sleep
+                self.base = self.base.inner
+        if isinstance(self.base, NativeStore):
+            self.base.in_thread = False
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until the clock has been moved on by so much."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        until = self.clock.now() + max(0, round(seconds * 1000))
+        heapq.heappush(self.sleepers, (until, next(_numbers), future))
+        await future
+
+    def wake_sleepers(self) -> bool:
+        """Wake those whose instant has come; True if there were any."""
+        woken = False
+        while self.sleepers and self.sleepers[0][0] <= self.clock.now():
+            future = heapq.heappop(self.sleepers)[2]
+            if not future.done():
+                future.set_result(None)
+                woken = True
+        return woken
+
+
+class _EnvRuntime(Runtime):
+    """The runtime of an environment."""
+
+    def __init__(self, env: Environment, target: Any, **options: Any) -> None:
+        super().__init__(target, migrate=True, **options)
+        self._env = env
+
+    @override
+    def _engine_settings(self, *, migrate: bool) -> dict[str, Any]:
+        settings = super()._engine_settings(migrate=migrate) | {"clock": self._env.world.clock}
+        if self._env.driving == "evicting":
+            settings |= {"hold": 0, "warm": 0}
+        return settings
+
+    @override
+    def _new_stepper(self, loop: AbstractEventLoop) -> Stepper:
+        return EnvStepper(loop, self._env.steps, max_threads=self._max_threads)
+
+    @override
+    async def _result(self, run_id: str, timeout: timedelta | float | None, output_type: Any) -> Any:
+        found = asyncio.ensure_future(super()._result(run_id, timeout, output_type))
+        clock, limit = self._env.world.clock, monotonic() + _STALLED
+        before = clock.now()
+        try:
+            while not (await asyncio.wait([found], timeout=0.5))[0]:
+                if clock.now() != before or self._env.steps.busy:
+                    before, limit = clock.now(), monotonic() + _STALLED
+                elif timeout is None and monotonic() > limit:
+                    raise RunTimedOut(
+                        run_id,
+                        "the clock of the environment stands still, so it waits for ever: move it with "
+                        "`await env.advance(…)`, or use `await env.result(run)`",
+                    )
+            return found.result()
+        finally:
+            found.cancel()
+
+
+class Environment:
+    """A `duramen.Runtime` for tests, on a clock that stands still until the test moves it.
+
+    Everything durable follows that clock: ``ctx.now()``, sleeps, time-outs, back-offs, deadlines, leases, the
+    timeouts of steps. Steps themselves are really run, and take no time by it. After the block each run is
+    replayed from its journal; a handler that looked at the wall clock, at random numbers or at the outside
+    world without recording it is found out there.
+
+    Args:
+        workflows: as for `Runtime`.
+        store: a URL or a store. Default: one in memory, for this environment alone.
+        now: the clock's first instant, aware. Default: the beginning of 2030, UTC.
+        seed: makes ``ctx.uuid()``, ``ctx.random()`` and jitter the same each time, for the same run id.
+        worker: take up whatever is due, as `Runtime.work` does. False for tests of their own sweeps.
+        replay: replay the runs at the end.
+        driving: ``"evicting"`` drops each run from memory wherever it waits, also between two steps;
+            ``"one-by-one"`` lets a step's outcome in only when all that followed the last is done.
+        patience: a step in flight is waited for during so many real seconds before the clock is moved.
+        options: other options of `Runtime`, such as `serializer`, `lease` (of 30 seconds), `owner`, `warm`.
+
+    >>> from duramen import Context, workflow
+    >>> @workflow
+    ... async def remind(ctx: Context, days: int) -> str:
+    ...     await ctx.sleep(timedelta(days=days))
+    ...     return f"{ctx.now():%d %B %Y}"
+    >>> async def main() -> None:
+    ...     async with Environment([remind]) as env:
+    ...         run = await env.runtime.start(remind, 90)
+    ...         await env.advance(days=89)
+    ...         print((await env.runtime.get(run.run_id)).status)
+    ...         await env.advance(days=1)
+    ...         print(await run.result())
+    >>> asyncio.run(main())
+    waiting
+    01 April 2030
+    """
+
+    def __init__(
+        self,
+        workflows: Iterable[Any] = (),
+        *,
+        store: str | Store | None = None,
+        now: datetime | None = None,
+        seed: int = 0,
+        worker: bool = True,
+        replay: bool = True,
+        driving: Driving = "warm",
+        patience: float = 1.0,
+        world: World | None = None,
+        **options: Any,
+    ) -> None:
+        if driving not in {"warm", "evicting", "one-by-one"}:
+            raise InvalidArgument(f"driving is {driving!r}: 'warm', 'evicting' or 'one-by-one'")
+        self.world = World(store, _START if now is None else now, seed) if world is None else world
+        self.driving = driving
+        self.steps = StepWatch(self.world.clock, patience, one_by_one=driving == "one-by-one")
+        self._worker = worker
+        self._replay = replay
+        target = self.world.target if world is None or store is None else store
+        if isinstance(target, FaultyStore):
+            target.sleep = self.world.sleep
+        options = {"shutdown_timeout": 0.1, "watchdog": 0} | options
+        self.runtime: Runtime = _EnvRuntime(self, target, workflows=workflows, **options)
+        """The runtime; the calls are those of any other."""
+        self._fresh: set[int] = set()
+
+    # -- opening ---------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        runtime = await self.runtime.open()
+        if self.driving == "evicting":
+            # A pass whose budget is over: each fresh step is the last of its tenure.
+            runtime._driver._services = runtime._driver._new_services(0.0, 1.0)
+        if self._worker:
+            runtime._engine.work(1000, 20, 1000)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.steps.closed:
+            return
+        try:
+            if kind is None:
+                await self.settle()
+                if self._replay:
+                    await self.check_replays()
+        finally:
+            await self.runtime.close()
+
+    def kill(self) -> None:
+        """Let the runtime be gone as after a crash: nothing it holds is written, and no lease is given back.
+
+        Steps in flight are cancelled: unlike those of a process that is killed, they can clean up.
+        """
+        runtime = self.runtime
+        port, driver = runtime._port, runtime._driver_
+        if port is None or driver is None:
+            return
+        self.steps.closed = True
+        runtime._port = runtime._driver_ = None
+        driver.detach()
+        driver.stepper.close()
+        port._release()
+
+    # -- time ------------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> datetime:
+        """The clock's time (UTC)."""
+        return from_ms(self.world.clock.now())
+
+    async def advance(
+        self,
+        duration: timedelta | None = None,
+        /,
+        *,
+        weeks: float = 0,
+        days: float = 0,
+        hours: float = 0,
+        minutes: float = 0,
+        seconds: float = 0,
+    ) -> None:
+        """Move the clock on, and let everything happen that becomes due, at its time and in order.
+
+        Returns when nothing more can happen at the new time.
+
+        Args:
+            duration: how far; the parts below are added to it.
+            weeks: of seven days.
+            days: of 24 hours.
+            hours: of 60 minutes.
+            minutes: of 60 seconds.
+            seconds: to the millisecond.
+
+        Raises:
+            InvalidArgument: it is negative; clocks do not go back.
+        """
+        span = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        span += duration or timedelta()
+        if span < timedelta():
+            raise InvalidArgument(f"the clock cannot be moved by {span}: it does not go back")
+        await self._advance_to(self.world.clock.now() + round(span.total_seconds() * 1000))
+
+    async def advance_to(self, instant: datetime) -> None:
+        """Move the clock on to an aware `datetime`, as `advance` does.
+
+        Raises:
+            InvalidArgument: it is naive, or has passed.
+        """
+        target = instant_ms(instant, "instant")
+        if target < self.world.clock.now():
+            raise InvalidArgument(f"it is {self.now} already: the clock does not go back to {instant}")
+        await self._advance_to(target)
+
+    async def _advance_to(self, target: int) -> None:
+        clock = self.world.clock
+        await self.settle()
+        while clock.now() < target:
+            at = await self._next_instant()
+            await self._move(target if at is None else min(at, target))
+
+    async def result(
+        self, run: RunHandle[OutputT] | str, *, within: timedelta = timedelta(days=3650)
+    ) -> OutputT:
+        """Move the clock from one instant to the next until a run has ended, and give its output.
+
+        Args:
+            run: its handle or its id.
+            within: how far the clock may be moved.
+
+        Raises:
+            RunTimedOut: it has not ended by then, or waits for something that no time brings.
+            RunFailed, RunCancelled, RunTerminated, RunStuck: as `Runtime.result`.
+        """
+        run_id = run if isinstance(run, str) else run.run_id
+        end = self.world.clock.now() + round(within.total_seconds() * 1000)
+        while True:
+            await self.settle()
+            view = await self.runtime.get(run_id)
+            if view.finished or view.status is RunStatus.STUCK:
+                return await self.runtime.result(run_id)
+            at = await self._next_instant()
+            if at is None or at > end:
+                waits = ", ".join(view.waits) or "nothing that is known"
+                when = "nothing else is ever due" if at is None else f"nothing is due before {from_ms(at)}"
+                raise RunTimedOut(run_id, f"it is {view.status} at {self.now}, waits for {waits}, and {when}")
+            await self._move(at)
+
+    async def _move(self, to: int) -> None:
+        world = self.world
+        # What is overdue all the same is only found by the looks that somebody takes from time to time.
+        world.clock.advance(max(to, world.clock.now() + 1))
+        moved = world.wake_sleepers()
+        moved |= self.steps.fire()
+        if self._collect() or moved:
+            await self.settle()
+
+    async def _next_instant(self) -> int | None:
+        """The next instant at which something may happen."""
+        world = self.world
+        instants = [self.steps.next_deadline, world.sleepers[0][0] if world.sleepers else None]
+        if self._active():
+            # Leases are renewed, messages asked for, failed commits tried again.
+            instants.append(world.clock.next())
+        else:
+            # With nothing in anybody's hands, whatever happens next is due by the store.
+            due = (await world.base.next_due(self._keys()))["ready_at"]
+            if due is not None and due <= world.clock.now():
+                due = world.clock.next() if self._worker else await self._due_later()
+            instants.append(due)
+        return min((at for at in instants if at is not None), default=None)
+
+    async def _due_later(self) -> int | None:
+        """When something is due next, leaving out what nobody takes up although it is due."""
+        now = self.world.clock.now()
+        page: Any = {"next": None}
+        found: list[int] = []
+        while True:
+            page = await self.world.base.list({"status": _LIVE}, 500, page["next"])
+            found += [row["ready_at"] for row in page["rows"] if (row["ready_at"] or 0) > now]
+            if page["next"] is None:
+                return min(found, default=None)
+
+    def _active(self) -> bool:
+        port = self.runtime._port
+        return port is not None and port.engine.active() > 0
+
+    def _keys(self) -> list[Any]:
+        keys = self.runtime._registry.keys()
+        return [{"name": name, "version": version} for name, version in keys]
+
+    # -- rest ------------------------------------------------------------------------------------------------
+
+    async def settle(self) -> None:
+        """Let everything happen that can happen at the present time.
+
+        Raises:
+            TimeoutError: it does not come to rest within a minute of real time.
+        """
+        quiet = 0
+        outcomes = -1
+        limit = monotonic() + _LIMIT
+        while quiet < _QUIET:
+            moved = self._collect()
+            await asyncio.sleep(0)
+            moved += self._collect()
+            if moved or self._due_here() or outcomes != self.steps.outcomes:
+                outcomes = self.steps.outcomes
+                quiet = 0
+                if monotonic() > limit:
+                    raise TimeoutError(
+                        f"the runs do not come to rest at {self.now}: something goes on without ever waiting"
+                    )
+            elif self.steps.busy or self._storing():
+                quiet = 0
+                await asyncio.sleep(0.0005)
+            elif self.steps.release():
+                quiet = 0
+            else:
+                quiet += 1
+
+    def _collect(self) -> int:
+        port = self.runtime._port
+        return 0 if port is None else port.collect()
+
+    def _due_here(self) -> bool:
+        driver = self.runtime._driver_
+        return driver is not None and driver._round_due
+
+    def _storing(self) -> bool:
+        """Whether calls of a store written in Python are under way, but for those that wait for the clock."""
+        port = self.runtime._port
+        server = None if port is None else port._store
+        return server is not None and len(server._tasks) > len(self.world.sleepers)
+
+    # -- replay ----------------------------------------------------------------------------------------------
+
+    async def check_replays(self) -> int:
+        """Replay every run that has ended or waits from its journal; the end of the block does it too.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            ReplayDiverged: a handler does something else when it is called again with the same journal, so it
+                depends on something that is not recorded: the wall clock, random numbers, I/O.
+        """
+        runtime = self.runtime
+        count = 0
+        cursor = None
+        while True:
+            page = await runtime.list(status=[status.value for status in _REPLAYED], cursor=cursor)
+            for view in page.items:
+                definition = runtime._registry.get(view.workflow, view.version)
+                if definition is None:
+                    continue
+                history = await runtime.export(view.run_id)
+                replay(definition, history, serializer=runtime.serializer)
+                count += 1
+            cursor = page.cursor
+            if cursor is None:
+                return count

@@ -1,0 +1,136 @@
+"""Steps under a virtual clock: who is in flight, whose time is over, whose outcome is still held back."""
+
+# A stepper, its jobs and what watches them are one thing.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from asyncio import AbstractEventLoop, CancelledError
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from duramen._stepper import StepJob, Stepper
+
+if TYPE_CHECKING:
+    from duramen._bridge import Clock
+
+__all__ = ["EnvStepper", "StepWatch"]
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """A step in flight."""
+
+    job: StepJob
+    call: Any
+    done: Callable[[Any, BaseException | None], object]
+    since: float
+    """On the clock of `time.monotonic`."""
+    deadline: int | None = None
+    """On the virtual clock."""
+    timed_out: bool = False
+
+
+class StepWatch:
+    """Watches the steps of one environment.
+
+    Args:
+        clock: the clock that the timeouts of steps go by.
+        patience: a step that takes longer than so many real seconds is not waited for.
+        one_by_one: outcomes are held back until `release`, which lets one through.
+    """
+
+    def __init__(self, clock: Clock, patience: float, *, one_by_one: bool) -> None:
+        self._clock = clock
+        self._patience = patience
+        self._one_by_one = one_by_one
+        self._open: set[_Open] = set()
+        self._held: deque[partial[object]] = deque()
+        self.outcomes = 0
+        """How many steps have ended so far."""
+        self.on_start: Callable[[str, str, int], object] | None = None
+        """Called with run id, operation id and attempt of each step that is about to begin."""
+        self.closed = False
+        """The process counts as dead: no step begins any more."""
+
+    def begin(self, job: StepJob) -> bool:
+        """Take over a job's timeout and outcome. False if it must not begin."""
+        if self.closed:
+            return False
+        call: Any = getattr(job.done, "__self__", None)
+        if self.on_start is not None:
+            self.on_start(call.run_id, call.op, call.attempt)
+        step = _Open(job, call, job.done, monotonic())
+        if job.timeout is not None:
+            step.deadline = self._clock.now() + max(1, round(job.timeout * 1000))
+            job.timeout = None
+        self._open.add(step)
+        job.done = partial(self._done, step)
+        return True
+
+    def _done(self, step: _Open, result: Any, error: BaseException | None) -> None:
+        self._open.discard(step)
+        self.outcomes += 1
+        if step.timed_out and isinstance(error, CancelledError):
+            step.call.started = float("-inf")  # as measured by the real clock it would not be late
+            error = TimeoutError()
+        if self._one_by_one:
+            self._held.append(partial(step.done, result, error))
+        else:
+            step.done(result, error)
+
+    def release(self) -> bool:
+        """Let the outcome through that has been held back for longest. False if there is none."""
+        if not self._held:
+            return False
+        self._held.popleft()()
+        return True
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step is worth waiting for."""
+        if not self._open:
+            return False
+        since = monotonic() - self._patience
+        return any(step.since > since for step in self._open)
+
+    @property
+    def next_deadline(self) -> int | None:
+        """When the next timeout of a step in flight ends."""
+        return min(
+            (step.deadline for step in self._open if step.deadline is not None and not step.timed_out),
+            default=None,
+        )
+
+    def fire(self) -> bool:
+        """Cancel the steps whose time is over. True if there were any."""
+        now = self._clock.now()
+        late = [
+            step
+            for step in self._open
+            if step.deadline is not None and step.deadline <= now and not step.timed_out
+        ]
+        for step in late:
+            step.timed_out = True
+            step.since = monotonic()  # it gets the time to clean up
+            step.job.cancel("the step's time is over")
+        return bool(late)
+
+
+class EnvStepper(Stepper):
+    """A stepper whose jobs are watched."""
+
+    def __init__(self, loop: AbstractEventLoop, watch: StepWatch, *, max_threads: int | None = None) -> None:
+        super().__init__(loop, max_threads=max_threads)
+        self._watch = watch
+
+    @override
+    def submit(self, job: StepJob) -> None:
+        if self._watch.begin(job):
+            super().submit(job)
