@@ -11,6 +11,7 @@ import sys
 if "pytest" in sys.modules:
     sys.modules["pytest"].register_assert_rewrite(f"{__name__}.store_contract", f"{__name__}._contract")
 
+from ._crashes import CrashFailed, CrashReport, crash_everywhere
 from ._env import Environment
 from ._faults import Delay, FaultyStore, LoseAnswer, LoseRequest, Refuse, StoreCall
 from ._native_store import NativeStore, open_store
@@ -18,6 +19,8 @@ from ._replay import Replayed, replay
 from .store_contract import StoreContract
 
 __all__ = [
+    "CrashFailed",
+    "CrashReport",
     "Delay",
     "Environment",
     "FaultyStore",
@@ -28,6 +31,7 @@ __all__ = [
     "Replayed",
     "StoreCall",
     "StoreContract",
+    "crash_everywhere",
     "open_store",
     "replay",
 ]

@@ -231,6 +231,8 @@ class Environment:
         driver.detach()
         driver.stepper.close()
         port._release()
+        for task in () if port._store is None else port._store._tasks:
+            task.cancel()
 
     # -- time ------------------------------------------------------------------------------------------------
 
@@ -308,7 +310,8 @@ class Environment:
             await self.settle()
             view = await self.runtime.get(run_id)
             if view.finished or view.status is RunStatus.STUCK:
-                return await self.runtime.result(run_id)
+                # Not `Runtime.result`: what drove it here may not have heard of its end.
+                return self.runtime._output(await self.runtime._detail(run_id), None)
             at = await self._next_instant()
             if at is None or at > end:
                 waits = ", ".join(view.waits) or "nothing that is known"

@@ -7,7 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from typing_extensions import override
+
 from duramen.errors import InvalidArgument, StoreUnavailable
+
+from ._wrapped_store import METHODS, WrappedStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -15,11 +19,6 @@ if TYPE_CHECKING:
     from duramen.store import Store
 
 __all__ = ["Delay", "Fault", "FaultPlan", "FaultyStore", "LoseAnswer", "LoseRequest", "Refuse", "StoreCall"]
-
-_METHODS = frozenset({
-    "migrate", "schema", "create", "claim", "commit", "heartbeat", "unread", "deliver", "intervene", "get",
-    "load", "list", "count", "next_due", "close",
-})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ FaultPlan: TypeAlias = Mapping[tuple[str, int], Fault | None] | Callable[[StoreC
 """Faults by method and number of the call, or a function that gives each call's fault, or None."""
 
 
-class FaultyStore:
+class FaultyStore(WrappedStore):
     """A `duramen.store.Store` that passes calls on to another one, except where its plan says otherwise.
 
     Args:
@@ -108,12 +107,12 @@ class FaultyStore:
     def __init__(self, inner: Store, plan: FaultPlan | None = None) -> None:
         if plan is not None and not callable(plan):
             for method, number in plan:
-                if method not in _METHODS or number < 1:
+                if method not in METHODS or number < 1:
                     raise InvalidArgument(
                         f"the plan has a fault for {method!r}, call {number}: name a method of "
                         "duramen.store.Store and a number from 1"
                     )
-        self.inner = inner
+        super().__init__(inner)
         self.plan = plan
         self.calls: dict[str, int] = {}
         """How often each method was called."""
@@ -122,16 +121,9 @@ class FaultyStore:
         self.sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
         """How delays pass; an `Environment` puts its own clock here."""
 
-    def __getattr__(self, method: str) -> Any:
-        if method not in _METHODS:
-            raise AttributeError(method)
-
-        async def call(*args: Any) -> Any:
-            return await self._call(method, args)
-
-        return call
-
-    async def _call(self, method: str, args: tuple[Any, ...]) -> Any:
+    @override
+    async def call(self, method: str, *args: Any) -> Any:
+        """Let a call meet with its fault, or pass it on."""
         number = self.calls[method] = self.calls.get(method, 0) + 1
         plan = self.plan
         if plan is None:
@@ -149,7 +141,7 @@ class FaultyStore:
             raise fault.error
         if isinstance(fault, LoseRequest):
             raise StoreUnavailable(f"the connection broke before {method}() took place (an injected fault)")
-        answer = await getattr(self.inner, method)(*args)
+        answer = await super().call(method, *args)
         if isinstance(fault, LoseAnswer):
             raise StoreUnavailable(f"the connection broke after {method}() took place (an injected fault)")
         return answer

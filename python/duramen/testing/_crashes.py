@@ -1,0 +1,248 @@
+"""Crashes at every change of the store: a scenario is played again and again, and ends the same each time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from duramen.errors import StoreUnavailable
+
+from ._crash_store import Change, CrashingStore
+from ._env import Environment, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._crash_store import Side
+
+__all__ = ["CrashFailed", "CrashReport", "Scenario", "crash_everywhere"]
+
+Scenario = Callable[[Environment], Awaitable[Any]]
+"""Plays what a test is about, against `env.runtime` and the clock, and returns what came of it."""
+
+Worker = Literal["another", "same"]
+
+_START = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class CrashFailed(AssertionError):
+    """After a crash, a scenario did not end as it does without one."""
+
+    def __init__(self, change: Change, side: str, worker: str, difference: str) -> None:
+        super().__init__(f"crash {side} {change}; resumed by {worker} worker: {difference}")
+        self.change = change
+        self.side = side
+        self.worker = worker
+        self.difference = difference
+
+
+@dataclass(frozen=True, slots=True)
+class CrashReport:
+    """What `crash_everywhere` did."""
+
+    changes: tuple[Change, ...]
+    """The changes of the store that the scenario makes, in their order; each is two crash points."""
+    crashes: int
+    """How many crashes there were: changes × sides × workers, and those of the attempts to recover."""
+    outcome: Any
+    """What the scenario returned, each time."""
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.changes)} changes, {self.crashes} crashes"]
+        return "\n".join(lines + [f"  {change}" for change in self.changes])
+
+
+@dataclass(slots=True)
+class _Ledger:
+    """Which steps have their outcome in the store, and which of these began all the same."""
+
+    recorded: set[tuple[str, str]]
+    again: list[str]
+
+    def record(self, run_id: str, op: str) -> None:
+        self.recorded.add((run_id, op))
+
+    def start(self, run_id: str, op: str, attempt: int) -> None:
+        if (run_id, op) in self.recorded:
+            self.again.append(f"step {op!r} of run {run_id!r} (attempt {attempt})")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How a scenario ended, as far as it has to be the same each time."""
+
+    outcome: Any
+    runs: dict[str, str]
+
+    def difference(self, other: _Ended) -> str | None:
+        if other.outcome != self.outcome:
+            return f"the outcome is {other.outcome!r}, without a crash {self.outcome!r}"
+        if other.runs != self.runs:
+            return f"the runs are {other.runs}, without a crash {self.runs}"
+        return None
+
+
+class _Play:
+    """A scenario with all that its repetitions have in common."""
+
+    def __init__(
+        self, scenario: Scenario, workflows: Iterable[Any], seed: int, options: dict[str, Any]
+    ) -> None:
+        self.scenario = scenario
+        self.workflows = tuple(workflows)
+        self.seed = seed
+        self.options = options
+        self.crashes = 0
+
+    def world(self) -> World:
+        return World(None, _START, self.seed)
+
+    def environment(self, world: World, store: CrashingStore, ledger: _Ledger) -> Environment:
+        env = Environment(self.workflows, store=store, world=world, **self.options)
+        env.steps.on_start = ledger.start
+        return env
+
+    async def reference(self) -> tuple[_Ended, tuple[Change, ...]]:
+        world, ledger = self.world(), _Ledger(set(), [])
+        store = CrashingStore(world.base, on_recorded=ledger.record)
+        async with self.environment(world, store, ledger) as env:
+            ended = await self._ended(env)
+        return ended, tuple(store.changes)
+
+    async def _ended(self, env: Environment) -> _Ended:
+        outcome = await self.scenario(env)
+        await env.settle()
+        runs: dict[str, str] = {}
+        cursor = None
+        while True:
+            page = await env.runtime.list(cursor=cursor)
+            runs |= {view.run_id: view.status.value for view in page.items}
+            cursor = page.cursor
+            if cursor is None:
+                return _Ended(outcome, runs)
+
+    async def attempt(self, at: int, side: Side, worker: Worker, expected: _Ended) -> bool:
+        """Crash at one change and go on. False if the scenario does not get that far."""
+        world, ledger = self.world(), _Ledger(set(), [])
+        store = CrashingStore(
+            world.base,
+            at=at,
+            side=side,
+            survive=worker == "same",
+            on_recorded=ledger.record,
+        )
+        try:
+            env = self.environment(world, store, ledger)
+            if worker == "same":
+                ended = await self._survived(env, store)
+            else:
+                store.on_crash = env.kill
+                ended = await self._until_crash(env, store)
+                if store.reached:
+                    after = CrashingStore(world.base, on_recorded=ledger.record)
+                    async with self.environment(world, after, ledger) as env:
+                        ended = await self._ended(env)
+        except Exception as error:
+            if store.reached:
+                change = store.changes[at - 1]
+                raise CrashFailed(change, side, worker, f"{type(error).__name__}: {error}") from error
+            raise
+        if not store.reached:
+            return False
+        self.crashes += 1
+        difference = None if ended is None else expected.difference(ended)
+        if ledger.again:
+            difference = f"began again although its outcome was recorded: {', '.join(ledger.again)}"
+        if difference is not None:
+            raise CrashFailed(store.changes[at - 1], side, worker, difference)
+        return True
+
+    async def _survived(self, env: Environment, store: CrashingStore) -> _Ended:
+        """The process goes on; whoever made the call that failed makes it again."""
+        async with env:
+            try:
+                return await self._ended(env)
+            except StoreUnavailable:
+                if not store.reached:
+                    raise
+                return await self._ended(env)
+
+    async def _until_crash(self, env: Environment, store: CrashingStore) -> _Ended | None:
+        async with env:
+            play = asyncio.ensure_future(self._ended(env))
+            crash = asyncio.ensure_future(store.crashed.wait())
+            try:
+                await asyncio.wait([play, crash], return_when=asyncio.FIRST_COMPLETED)
+                return None if store.crashed.is_set() else await play
+            finally:
+                crash.cancel()
+                play.cancel()
+                with contextlib.suppress(BaseException):
+                    await play
+
+
+async def crash_everywhere(
+    scenario: Scenario,
+    workflows: Iterable[Any],
+    *,
+    seed: int = 0,
+    workers: tuple[Worker, ...] = ("another", "same"),
+    **options: Any,
+) -> CrashReport:
+    """Play a scenario, and once more for each change that it makes of the store, with a crash there.
+
+    The crash comes before the change takes place, and in another repetition after it, with nobody knowing
+    that it did. ``"another"``: the process is gone, the scenario begins again from its start with another
+    worker on the same store, and the runs go on when their leases have ended. ``"same"``: the call fails, and
+    the process goes on. Each time the scenario must return the same and leave every run in the same status,
+    and no step may begin again once its outcome is in the store.
+
+    So a scenario can be repeated: it gives run ids and signal ids, as a caller does that tries again after a
+    failure, and returns nothing that depends on how long a recovery takes.
+
+    Args:
+        scenario: a coroutine function that takes an `Environment`.
+        workflows: as for `Environment`.
+        seed: as for `Environment`.
+        workers: who resumes.
+        options: other options of `Environment`.
+
+    Raises:
+        CrashFailed: the first repetition that ended otherwise.
+
+    >>> from datetime import timedelta
+    >>> from duramen import Context, step_context, workflow
+    >>> charged = []
+    >>> async def charge() -> str:
+    ...     charged.append(step_context().idempotency_key)
+    ...     return "paid"
+    >>> @workflow
+    ... async def order(ctx: Context) -> str:
+    ...     await ctx.sleep(timedelta(days=1))
+    ...     paid = await ctx.step("charge", charge)
+    ...     return f"{paid}, {await ctx.wait_for_event('shipped')}"
+    >>> async def scenario(env):
+    ...     run = await env.runtime.start(order, run_id="order:1")
+    ...     await env.advance(days=2)
+    ...     await env.runtime.signal("order:1", "shipped", "by train", signal_id="shipping")
+    ...     return await env.result(run)
+    >>> report = asyncio.run(crash_everywhere(scenario, [order]))
+    >>> print(report.outcome, len(report.changes) > 5, set(charged))
+    paid, by train True {'order:1/charge'}
+    """
+    play = _Play(scenario, workflows, seed, options)
+    expected, changes = await play.reference()
+    for worker in workers:
+        for side in ("before", "after"):
+            at = 1
+            while await play.attempt(at, side, worker, expected):
+                at += 1
+            if at <= len(changes):
+                raise CrashFailed(
+                    changes[at - 1], side, worker, "the scenario took another course: is it repeatable?"
+                )
+    return CrashReport(changes, play.crashes, expected.outcome)

@@ -1,0 +1,96 @@
+"""The base of stores that stand before another one: every call goes through one method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from duramen.store import (
+        Beat,
+        Claim,
+        Claimed,
+        CommitOutcome,
+        Created,
+        Cursor,
+        Delivered,
+        Entry,
+        Filter,
+        Heartbeat,
+        Intervened,
+        Intervention,
+        Message,
+        NewMessage,
+        NewRun,
+        NextDue,
+        Page,
+        RunCommit,
+        RunDetail,
+        Schema,
+        Store,
+        WorkflowKey,
+    )
+
+__all__ = ["METHODS", "WrappedStore"]
+
+
+class WrappedStore:
+    """A `duramen.store.Store` that asks another one; `call` is where a derived class comes between."""
+
+    def __init__(self, inner: Store) -> None:
+        self.inner: Any = inner
+
+    async def call(self, method: str, *args: Any) -> Any:
+        """Pass a call on."""
+        return await getattr(self.inner, method)(*args)
+
+    async def migrate(self) -> Schema:
+        """See `duramen.store.Store`, as for all methods."""
+        return await self.call("migrate")
+
+    async def schema(self) -> Schema:
+        return await self.call("schema")
+
+    async def create(self, batch: Sequence[NewRun], /) -> Sequence[Created]:
+        return await self.call("create", batch)
+
+    async def claim(self, claim: Claim, /) -> Claimed:
+        return await self.call("claim", claim)
+
+    async def commit(self, batch: Sequence[RunCommit], /) -> Sequence[CommitOutcome]:
+        return await self.call("commit", batch)
+
+    async def heartbeat(self, beat: Heartbeat, /) -> Beat:
+        return await self.call("heartbeat", beat)
+
+    async def unread(self, owner: str, /) -> Sequence[Message]:
+        return await self.call("unread", owner)
+
+    async def deliver(self, batch: Sequence[NewMessage], /) -> Sequence[Delivered]:
+        return await self.call("deliver", batch)
+
+    async def intervene(self, batch: Sequence[Intervention], /) -> Sequence[Intervened]:
+        return await self.call("intervene", batch)
+
+    async def get(self, run_ids: Sequence[str], /) -> Sequence[RunDetail | None]:
+        return await self.call("get", run_ids)
+
+    async def load(self, run_id: str, start: int, limit: int, /) -> Sequence[Entry]:
+        return await self.call("load", run_id, start, limit)
+
+    async def list(self, filter: Filter, limit: int, cursor: Cursor | None, /) -> Page:  # noqa: A002
+        return await self.call("list", filter, limit, cursor)
+
+    async def count(self, filter: Filter, /) -> int:  # noqa: A002
+        return await self.call("count", filter)
+
+    async def next_due(self, workflows: Sequence[WorkflowKey], /) -> NextDue:
+        return await self.call("next_due", workflows)
+
+    async def close(self) -> None:
+        await self.call("close")
+
+
+METHODS = frozenset(name for name in vars(WrappedStore) if not name.startswith("_")) - {"call"}
+"""The names of what a store does."""
