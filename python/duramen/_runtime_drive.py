@@ -19,6 +19,7 @@ from ._runtime_rows import read_payload
 from ._views import Event
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from ._bridge import Engine, Run
@@ -35,9 +36,10 @@ _log = logging.getLogger("duramen")
 class Collector:
     """Live events of some runs (or of all), the first `limit` of them."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, publish: Callable[[Event], object] | None = None) -> None:
         self.events: deque[Event] = deque()
         self.count = 0
+        self._publish = publish
         self._limit = limit
         self._states: dict[str, Any] = {}
         self.changed = asyncio.Event()
@@ -48,6 +50,11 @@ class Collector:
         if len(self.events) < self._limit:
             self.events.append(event)
         self.changed.set()
+        if self._publish is not None:
+            try:
+                self._publish(event)
+            except Exception:  # noqa: BLE001 - a run must not suffer from who listens to it
+                _log.exception("a live event of run %r could not be published", event.run_id)
 
     def add_state(self, run_id: str, at: datetime, state: Any) -> None:
         """Take a run's state: as a patch of the one before, the first one as a whole."""

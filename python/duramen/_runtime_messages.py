@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -15,9 +17,17 @@ from .errors import ApprovalConflict, EventRejected, InvalidArgument, Serializat
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ._runtime_drive import Left
+
 __all__ = ["Messages"]
 
 _log = logging.getLogger("duramen")
+
+_LOOK_AGAIN = 1.0
+"""Seconds after which is looked whether a run is still driven here."""
+
+_CLAIMS = 3
+"""How often a run is claimed again that never got as far as being driven."""
 
 
 class Messages(Queries):
@@ -251,9 +261,27 @@ class Messages(Queries):
         driver = self._driver
         left = driver.watch(run_id)
         try:
-            return (await left).how if await self._claim(run_id) or left.done() else None
+            return await self._until_left(run_id, left) if await self._claim(run_id) or left.done() else None
         finally:
             driver.unwatch(run_id, left)
+
+    async def _until_left(
+        self, run_id: str, left: asyncio.Future[Left], limit: float | None = None
+    ) -> str | None:
+        """Wait until a run leaves these hands; gives how, or None if it is in others or the time is over."""
+        end = None if limit is None else time.monotonic() + limit
+        failures = 0
+        while not left.done():
+            pause = _LOOK_AGAIN if end is None else min(_LOOK_AGAIN, end - time.monotonic())
+            await asyncio.wait([left], timeout=max(0.0, pause))
+            if left.done() or (end is not None and time.monotonic() >= end):
+                break
+            if not self._driver.drives(run_id):
+                # Its journal could not be read after it was claimed, or somebody else was faster.
+                failures += 1
+                if failures > _CLAIMS or not await self._claim(run_id):
+                    break
+        return left.result().how if left.done() else None
 
     async def _claim(self, run_id: str) -> bool:
         """See to it that a run which is due is driven here; False if it is not due, or driven elsewhere."""

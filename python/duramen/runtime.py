@@ -16,10 +16,9 @@ from ._views import Event, RunHandle, RunRequest, RunResult, SweepResult, SweptR
 from .errors import InvalidArgument, RunIdConflict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import datetime, timedelta
 
-    from ._runtime_drive import Left
     from ._runtime_sync import SyncRuntime
     from ._workflow import WorkflowDef
 
@@ -351,6 +350,9 @@ class Runtime(Messages):
             driven: str | None = None
             if here or await self._claim(wanted) or left.done():
                 driven = await self._until_left(wanted, left, limit)
+                if driven is None and limit is not None:
+                    driver.yield_run(wanted)
+                    driven = await self._until_left(wanted, left, _YIELD_GRACE)
         finally:
             driver.unwatch(wanted, left)
             driver.uncollect(wanted, collector)
@@ -376,13 +378,6 @@ class Runtime(Messages):
             collector.count > len(collector.events),
         )
 
-    async def _until_left(self, run_id: str, left: asyncio.Future[Left], limit: float | None) -> str | None:
-        done, _ = await asyncio.wait([left], timeout=limit)
-        if not done:
-            self._driver.yield_run(run_id)
-            done, _ = await asyncio.wait([left], timeout=_YIELD_GRACE)
-        return left.result().how if done else None
-
     async def sweep(
         self,
         *,
@@ -397,10 +392,12 @@ class Runtime(Messages):
         max_bytes: int | None = None,
         include_events: bool = False,
         max_events: int = 1000,
+        publish: Callable[[Event], object] | None = None,
     ) -> SweepResult:
         """Make one bounded pass: take what is due, drive it until it ends or pauses, say what was done.
 
-        Runs of crashed processes come first, then those with a timer or a message, then queued ones.
+        Runs of crashed processes come first, then those with a timer or a message, then queued ones. Owner
+        and lease are those of the runtime: one owner's leases are renewed together.
 
         Args:
             limit: how many runs at most, all kinds together.
@@ -414,6 +411,7 @@ class Runtime(Messages):
             max_bytes: stop taking runs when their journals are larger together than this.
             include_events: also return live events.
             max_events: how many of them at most.
+            publish: called with each live event at once, whatever `max_events` is. What it raises is logged.
         """
         port = self._ready
         least = duration_ms(min_remaining, "min_remaining")
@@ -432,7 +430,7 @@ class Runtime(Messages):
         }
         if limit is not None:
             options["limit"] = check_count("limit", limit)
-        collector = Collector(check_count("max_events", max_events, least=0))
+        collector = Collector(check_count("max_events", max_events, least=0), publish)
         driver = self._driver
         before = driver.sweep_budget
         if end is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from duramen import RunRequest, RunStatus, Runtime, SignalResult
+from duramen import Event, RunRequest, RunStatus, Runtime, SignalResult
 from duramen.errors import (
     ApprovalConflict,
     InvalidArgument,
@@ -443,3 +443,18 @@ async def test_schema(runtime: Runtime) -> None:
     schema = await runtime.schema()
     assert schema.current
     assert (await runtime.migrate()).applied == ()
+
+
+@scenario
+async def test_a_sweep_can_publish_live_events_as_they_happen(runtime: Runtime) -> None:
+    await runtime.enqueue(emitting, 3, run_id="e")
+    published: list[tuple[str, object]] = []
+
+    def publish(event: Event) -> None:
+        published.append((event.run_id, event.data))
+        if event.data == 1:
+            raise OSError("the socket is gone")
+
+    swept = await runtime.sweep(publish=publish, max_events=1)
+    assert published == [("e", 0), ("e", 1), ("e", 2)]
+    assert (swept.summary["completed"], swept.summary["event_count"]) == (1, 3)
