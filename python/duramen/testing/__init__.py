@@ -16,6 +16,7 @@ from ._env import Environment
 from ._faults import Delay, FaultyStore, LoseAnswer, LoseRequest, Refuse, StoreCall
 from ._native_store import NativeStore, open_store
 from ._replay import Replayed, replay
+from ._suspend import SuspendFailed, SuspendReport, suspend_matrix
 from .store_contract import StoreContract
 
 __all__ = [
@@ -31,7 +32,10 @@ __all__ = [
     "Replayed",
     "StoreCall",
     "StoreContract",
+    "SuspendFailed",
+    "SuspendReport",
     "crash_everywhere",
     "open_store",
     "replay",
+    "suspend_matrix",
 ]

@@ -406,6 +406,23 @@ class Environment:
         server = None if port is None else port._store
         return server is not None and len(server._tasks) > len(self.world.sleepers)
 
+    # -- looking in ------------------------------------------------------------------------------------------
+
+    async def journals(self) -> dict[str, list[tuple[str, str, str | None, bytes, int]]]:
+        """Read the journals of all runs: kind, operation id, facts, payload and time (in ms) of each entry."""
+        found: dict[str, list[tuple[str, str, str | None, bytes, int]]] = {}
+        cursor = None
+        while True:
+            page = await self.runtime.list(cursor=cursor)
+            for view in page.items:
+                found[view.run_id] = [
+                    (entry["kind"], entry["op"], entry["meta"], bytes(entry["payload"]), entry["at"])
+                    for entry in await self.world.base.load(view.run_id, 0, 2**31)
+                ]
+            cursor = page.cursor
+            if cursor is None:
+                return found
+
     # -- replay ----------------------------------------------------------------------------------------------
 
     async def check_replays(self) -> int:
