@@ -72,7 +72,8 @@ _Text: TypeAlias = Annotated[str, Field(pattern=r"(?s)\A.*\z")]
 _Id: TypeAlias = Annotated[str, Field(min_length=1, max_length=255, pattern=r"\A[^\x00]*\z")]
 # To the end of the year 9999, where `datetime` ends.
 _Instant: TypeAlias = Annotated[int, Field(ge=0, le=253_402_300_799_999)]
-_Count: TypeAlias = Annotated[int, Field(ge=0, le=2**63 - 1)]
+# The engine's integers have 64 bits, and it counts on.
+_Count: TypeAlias = Annotated[int, Field(ge=0, le=2**62)]
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 

@@ -355,7 +355,9 @@ class ReplayDiverged(DuramenError):
     def __str__(self) -> str:
         code = f" under {self.code}" if self.code else ""
         journal = f"\n{self.journal}" if self.journal else ""
-        return f"run {self.run_id!r} does not replay{code}: {self.difference} (entry {self.index}){journal}"
+        place = f"entry {self.index}"
+        where = "" if place in self.difference else f" ({place})"
+        return f"run {self.run_id!r} does not replay{code}: {self.difference}{where}{journal}"
 
 
 class ApprovalConflict(DuramenError):
