@@ -16,6 +16,8 @@
 mod cost;
 pub mod divergence;
 mod ending;
+#[cfg(test)]
+mod fuzz;
 pub mod history;
 pub mod ledger;
 mod live;

@@ -36,23 +36,23 @@ impl Chance {
 /// What may happen besides the handler's own doing.
 #[derive(Debug, Clone, Copy, Default)]
 #[allow(clippy::struct_excessive_bools)] // independent switches, chosen at random
-struct Weather {
-    crashes: bool,
-    yields: bool,
-    warm: bool,
-    hold: Millis,
-    alone: bool,
+pub(super) struct Weather {
+    pub(super) crashes: bool,
+    pub(super) yields: bool,
+    pub(super) warm: bool,
+    pub(super) hold: Millis,
+    pub(super) alone: bool,
     /// Someone cancels the run.
-    cancel: bool,
+    pub(super) cancel: bool,
     /// The run has a time-out.
-    deadline: Option<Millis>,
+    pub(super) deadline: Option<Millis>,
     /// The store refuses commits, or another driver takes the run away.
-    faults: bool,
+    pub(super) faults: bool,
     /// Failed, cancelled and stuck runs are tried again.
-    retries: bool,
+    pub(super) retries: bool,
 }
 
-fn sim(node: &Node, store: FakeStore, weather: Weather) -> Sim {
+pub(super) fn sim(node: &Node, store: FakeStore, weather: Weather) -> Sim {
     let node = node.clone();
     let mut sim = Sim::on(store, move |ctx| {
         let ctx = if weather.alone { ctx.alone() } else { ctx };
@@ -109,7 +109,7 @@ fn delivers(entry: &Entry) -> bool {
 }
 
 /// Drives a run to its end in an order that the seed chooses.
-fn explore(sim: &mut Sim, seed: u64, weather: Weather) -> Status {
+pub(super) fn explore(sim: &mut Sim, seed: u64, weather: Weather) -> Status {
     let mut chance = Chance(seed);
     let mut early = 4;
     let mut crashes = if weather.crashes { 8 } else { 0 };

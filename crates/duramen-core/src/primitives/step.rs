@@ -78,7 +78,7 @@ impl Machine {
                 return Some(Turn::Start {
                     slot,
                     op: op.id.clone(),
-                    attempt: *failed + 1,
+                    attempt: failed.saturating_add(1),
                 });
             }
         }
@@ -116,7 +116,7 @@ impl Machine {
         else {
             return None;
         };
-        let attempt = *failed + 1;
+        let attempt = failed.saturating_add(1);
         let id = op.id.clone();
         let weight = match checkpoint {
             Checkpoint::Durable => Weight::Hard,
@@ -187,11 +187,11 @@ impl Machine {
 mod tests {
     use super::StepOutcome;
     use crate::ids::Payload;
-    use crate::journal::Kind;
+    use crate::journal::{Kind, Meta};
     use crate::machine::op::Checkpoint;
     use crate::machine::testing::program::RETRY;
     use crate::machine::testing::{
-        Fault, Rest, Sim, T0, failed, job, join, race, succeeded, within,
+        Fault, Journal, Rest, Sim, T0, failed, job, join, race, succeeded, within,
     };
     use crate::retry::RetryPolicy;
     use crate::run::Status;
@@ -421,6 +421,22 @@ mod tests {
         let sent = &sim.sent().unwrap().entries;
         assert_eq!(sent[0].kind, Kind::StepAttemptFailed);
         assert_eq!(sent.len(), 1);
+    }
+
+    #[test]
+    fn a_damaged_count_of_attempts_neither_overflows_nor_starts_again_at_one() {
+        let meta = Meta {
+            attempt: Some(u32::MAX),
+            retry_at: Some(T0),
+            ..Meta::default()
+        };
+        let journal = Journal::new("", T0).with(Kind::StepAttemptFailed, "a", "boom", &meta);
+        let mut sim = Sim::replaying(journal, |ctx| async move {
+            ctx.step_with("a", THRICE, Checkpoint::Durable).await
+        })
+        .rule(|_, _| failed("boom"));
+        assert_eq!(sim.run(), Status::Failed);
+        assert_eq!(sim.starts, [format!("a/{}", u32::MAX)]);
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Ctx {
     }
 
     pub(crate) fn sleep(&self, span: Millis) -> OpFuture {
-        let deadline = self.with(|world| world.machine.now() + span);
+        let deadline = self.with(|world| world.machine.now().saturating_add(span));
         self.sleep_until(TimerStem::Sleep, deadline)
     }
 
@@ -142,7 +142,7 @@ impl Ctx {
 
     pub(crate) fn event(&self, name: &str, timeout: Option<Millis>) -> OpFuture {
         let asked = self.with(|world| {
-            let deadline = timeout.map(|span| world.machine.now() + span);
+            let deadline = timeout.map(|span| world.machine.now().saturating_add(span));
             world.machine.request_event(name, None, deadline)
         });
         match asked {
@@ -153,7 +153,7 @@ impl Ctx {
 
     pub(crate) fn approve(&self, id: Option<&str>, timeout: Option<Millis>) -> OpFuture {
         let asked = self.with(|world| {
-            let deadline = timeout.map(|span| world.machine.now() + span);
+            let deadline = timeout.map(|span| world.machine.now().saturating_add(span));
             let title = Payload::from_static(b"\"Ship it?\"");
             world.machine.request_approval(id, title, deadline)
         });
@@ -373,7 +373,7 @@ pub(crate) async fn race(mut jobs: Vec<Job>) -> (usize, Flow) {
 
 /// `asyncio.timeout(span)`.
 pub(crate) async fn within(ctx: &Ctx, span: Millis, inner: Job) -> Flow {
-    let deadline = ctx.now() + span;
+    let deadline = ctx.now().saturating_add(span);
     let timer = ctx.sleep_until(TimerStem::Timer, deadline);
     match race(vec![inner, job(timer)]).await {
         (0, flow) => flow,
