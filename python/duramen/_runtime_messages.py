@@ -33,6 +33,10 @@ _CLAIMS = 3
 class Messages(Queries):
     """See `Runtime`."""
 
+    def _fresh_id(self) -> str:
+        """An id for a message that was given none."""
+        return uuid4().hex
+
     async def signal(
         self,
         run_id: str,
@@ -62,7 +66,7 @@ class Messages(Queries):
         """
         check_id("run id", run_id)
         check_event_name(name)
-        message_id = uuid4().hex if signal_id is None else check_signal_id(signal_id)
+        message_id = self._fresh_id() if signal_id is None else check_signal_id(signal_id)
         data = await self._event_payload(run_id, name, payload)
         result, _ = (await self._deliver([(run_id, message_id, "event", name, data, None)]))[0]
         if drive and result in {SignalResult.DELIVERED, SignalResult.BUFFERED, SignalResult.DUPLICATE}:
@@ -78,7 +82,7 @@ class Messages(Queries):
         """
         messages: list[tuple[str, str, str, str, bytes, str | None]] = []
         for run_id, name, payload, *rest in signals:
-            message_id = check_signal_id(rest[0]) if rest else uuid4().hex
+            message_id = check_signal_id(rest[0]) if rest else self._fresh_id()
             check_id("run id", run_id)
             check_event_name(name)
             messages.append(
@@ -171,7 +175,7 @@ class Messages(Queries):
         """
         check_id("run id", run_id)
         data = self._reason(reason)
-        result, _ = (await self._deliver([(run_id, uuid4().hex, "cancel", "cancel", data, None)]))[0]
+        result, _ = (await self._deliver([(run_id, self._fresh_id(), "cancel", "cancel", data, None)]))[0]
         if drive and result not in {SignalResult.NOT_FOUND, SignalResult.FINISHED}:
             await self._drive_now(run_id)
         return result

@@ -224,9 +224,12 @@ class Runtime(Messages):
             handles += await self._create(rows[start : start + 500])
         return handles
 
+    def _fresh_run_id(self) -> str:
+        return new_run_id()
+
     def _new_row(self, request: RunRequest) -> Row:
         definition = self._registry.resolve(request.workflow)
-        run_id = new_run_id() if request.run_id is None else check_id("run id", request.run_id)
+        run_id = self._fresh_run_id() if request.run_id is None else check_id("run id", request.run_id)
         if not definition.has_input and request.input is not None:
             raise InvalidArgument(f"workflow {definition.name!r} takes no input, so none can be given")
         return (

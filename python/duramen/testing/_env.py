@@ -57,6 +57,7 @@ class World:
     def __init__(self, store: str | Store | None, now: datetime, seed: int) -> None:
         self.clock = Clock(instant_ms(now, "now"), seed % 2**64)
         self.sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
+        self.environments = 0
         if store is None:
             store = f"memory://duramen-testing-{os.getpid()}-{next(_numbers)}"
         if isinstance(store, str):
@@ -95,12 +96,26 @@ class _EnvRuntime(Runtime):
     def __init__(self, env: Environment, target: Any, **options: Any) -> None:
         super().__init__(target, migrate=True, **options)
         self._env = env
+        env.world.environments += 1
+        # The same in each repetition of a test, yet not the same for what is begun anew after a crash.
+        self._ids = (f"{env.world.environments}-{number}" for number in itertools.count(1))
+
+    @override
+    def _fresh_id(self) -> str:
+        return f"message-{next(self._ids)}"
+
+    @override
+    def _fresh_run_id(self) -> str:
+        return f"run-{next(self._ids)}"
 
     @override
     def _engine_settings(self, *, migrate: bool) -> dict[str, Any]:
-        settings = super()._engine_settings(migrate=migrate) | {"clock": self._env.world.clock}
-        if self._env.driving == "evicting":
-            settings |= {"hold": 0, "warm": 0}
+        env = self._env
+        settings = super()._engine_settings(migrate=migrate) | {"clock": env.world.clock}
+        if env.driving == "evicting":
+            settings["warm"] = 0
+        if not env.holds:
+            settings["hold"] = 0
         return settings
 
     @override
@@ -183,6 +198,8 @@ class Environment:
         self.world = World(store, _START if now is None else now, seed) if world is None else world
         self.driving = driving
         self.steps = StepWatch(self.world.clock, patience, one_by_one=driving == "one-by-one")
+        self.holds = True
+        """Whether a run is kept in hand over a wait of less than a second, as runtimes do."""
         self._worker = worker
         self._replay = replay
         target = self.world.target if world is None or store is None else store
@@ -191,7 +208,6 @@ class Environment:
         options = {"shutdown_timeout": 0.1, "watchdog": 0} | options
         self.runtime: Runtime = _EnvRuntime(self, target, workflows=workflows, **options)
         """The runtime; the calls are those of any other."""
-        self._fresh: set[int] = set()
 
     # -- opening ---------------------------------------------------------------------------------------------
 
@@ -214,8 +230,19 @@ class Environment:
                 await self.settle()
                 if self._replay:
                     await self.check_replays()
+            await self._let_go()
         finally:
             await self.runtime.close()
+
+    async def _let_go(self) -> None:
+        """Let go of the runs; a commit that has to be tried again takes its time by the clock."""
+        engine, clock = self.runtime._engine, self.world.clock
+        engine.stop_work()
+        engine.yield_all()
+        await self.settle()
+        end = clock.now() + self.runtime._lease_ms
+        while self._active() and not self.steps.in_flight and clock.now() < end:
+            await self._move(clock.next() or end)
 
     def kill(self) -> None:
         """Let the runtime be gone as after a crash: nothing it holds is written, and no lease is given back.
@@ -409,7 +436,7 @@ class Environment:
     # -- looking in ------------------------------------------------------------------------------------------
 
     async def journals(self) -> dict[str, list[tuple[str, str, str | None, bytes, int]]]:
-        """Read the journals of all runs: kind, operation id, facts, payload and time (in ms) of each entry."""
+        """Read the journals of all runs: kind, operation id, facts, payload and time (ms) of each entry."""
         found: dict[str, list[tuple[str, str, str | None, bytes, int]]] = {}
         cursor = None
         while True:

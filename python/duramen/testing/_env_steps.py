@@ -93,6 +93,11 @@ class StepWatch:
         return True
 
     @property
+    def in_flight(self) -> int:
+        """How many steps are in flight, those too that are not worth waiting for."""
+        return len(self._open)
+
+    @property
     def busy(self) -> bool:
         """Whether a step is worth waiting for."""
         if not self._open:

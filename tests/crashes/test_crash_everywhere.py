@@ -1,0 +1,28 @@
+"""A crash before and after every change of the store, resumed by the same and by another worker."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from duramen.testing import crash_everywhere
+from tests.crashes.scenarios import SCENARIOS
+
+Record = Callable[[str, object], None]
+
+LEAST = 3
+"""So many changes every scenario makes: its creation, a claim or a commit, its end."""
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_crash_at_any_change_alters_nothing(
+    name: str, record_property: Callable[[str, object], None]
+) -> None:
+    scenario = SCENARIOS[name]
+    report = asyncio.run(crash_everywhere(scenario.play, scenario.workflows))
+    assert len(report.changes) >= LEAST
+    # Before and after each change, resumed by two workers.
+    assert report.crashes >= 4 * len(report.changes)
+    record_property("crash points", 2 * len(report.changes))
+    record_property("crashes", report.crashes)
+    print(f"{name}: {2 * len(report.changes)} crash points, {report.crashes} crashes")
