@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from ._bridge import Engine
     from ._serial import Serializer
+    from .store import Store
 
 __all__ = ["RuntimeCore"]
 
@@ -43,7 +44,7 @@ class RuntimeCore:
 
     def __init__(
         self,
-        url: Any,
+        url: str | Store,
         *,
         workflows: Iterable[Any] = (),
         serializer: Serializer | None = None,

@@ -6,6 +6,7 @@ from typing import assert_type
 
 from typing_extensions import override
 
+from duramen import Runtime
 from duramen.store import CommitOutcome, Created, NewRun, RunCommit, RunDetail, Store
 from duramen.testing import NativeStore, StoreContract, open_store
 
@@ -47,3 +48,12 @@ async def use(store: Store) -> None:
 
 _whole: Store = open_store("memory://")
 _part: Store = Incomplete()  # pyright: ignore[reportAssignmentType]
+
+
+def take(store: Counted) -> Runtime:
+    return Runtime(store)
+
+
+Runtime(_whole)
+Runtime(Incomplete())  # pyright: ignore[reportArgumentType]
+Runtime(42)  # pyright: ignore[reportArgumentType]
