@@ -204,7 +204,11 @@ class Context(Generic[StateT]):
             ok, payload, at = found
             loop.now = at / 1000
             if ok:
-                return host.loads(payload, plan.result)
+                try:
+                    return host.loads(payload, plan.result)
+                except Exception as error:  # noqa: BLE001 - recorded under other code, with another type
+                    self._run.cannot_read(self._run.last_op(), str(error))
+                    await self._failed(error)
             raise step_failure(host.serializer, self._run.last_op(), payload)
         return await host.await_step(found, plan, args, rule, seconds, meta)
 

@@ -150,6 +150,11 @@ class RunHost:
             if definition.has_input:
                 context._input = value = self.loads(self.run.input, definition.input_type)
         except Exception as error:  # noqa: BLE001 - bad input, or a state type that cannot be made
+            if isinstance(error, DeserializationError) and self.run.journal_len() > 1:
+                # It has been read before, so it is the code that has changed.
+                self.run.cannot_read("", str(error))
+                self._give_up()
+                return
             if isinstance(error, DeserializationError):
                 error.add_note(f"the input of run {self.run.run_id!r} does not fit its workflow")
             self._close_with(FINISH_FAILED, error)
@@ -268,7 +273,7 @@ class RunHost:
                 if payload is None:
                     future.set_result(entry.value)
                 else:
-                    self._resolve(future, payload, entry.plan.result)
+                    self._resolve(future, payload, entry)
             elif outcome == O_FAILED and payload is not None:
                 future.set_exception(step_failure(self.serializer, entry.op, payload))
         elif cls is MessageWait:
@@ -280,18 +285,18 @@ class RunHost:
             else:
                 try:
                     value = self._message(payload, entry.type)
-                except DeserializationError as error:
-                    future.set_exception(error)
+                except Exception as error:  # noqa: BLE001 - as below
+                    self.run.cannot_read(entry.op, str(error))
                 else:
                     future.set_result((True, value))
         else:
             entry.set_result(None)
 
-    def _resolve(self, future: Future[Any], payload: bytes, type: Any) -> None:  # noqa: A002
+    def _resolve(self, future: Future[Any], payload: bytes, call: StepCall) -> None:
         try:
-            value = self.loads(payload, type)
+            value = self.loads(payload, call.plan.result)
         except Exception as error:  # noqa: BLE001 - recorded under other code, with another type
-            future.set_exception(error)
+            self.run.cannot_read(call.op, str(error))
         else:
             future.set_result(value)
 
@@ -344,7 +349,7 @@ class RunHost:
 
     async def await_message(self, slot: int, type: Any) -> tuple[bool, Any]:  # noqa: A002
         """Wait for an event or a decision: whether it came, and what."""
-        wait = MessageWait(Future(loop=self.loop), type)
+        wait = MessageWait(Future(loop=self.loop), self.run.last_op(), type)
         self._slots[slot] = wait
         try:
             return await wait.future

@@ -128,9 +128,10 @@ class StepCall:
 class MessageWait:
     """An event or a decision that a handler waits for."""
 
-    __slots__ = ("future", "type", "value")
+    __slots__ = ("future", "op", "type", "value")
 
-    def __init__(self, future: Future[Any], type: Any) -> None:  # noqa: A002
+    def __init__(self, future: Future[Any], op: str, type: Any) -> None:  # noqa: A002
         self.future = future
+        self.op = op
         self.type = type
         self.value: Any = None

@@ -261,6 +261,10 @@ impl Run {
         driver.machine.finish(ending, wall).map_err(halted)
     }
 
+    fn cannot_read(&self, op: &str, why: String) {
+        self.lock().machine.cannot_read(op, why);
+    }
+
     fn set_state(&self, state: &[u8]) {
         self.lock().machine.set_state(bytes_of(state));
     }

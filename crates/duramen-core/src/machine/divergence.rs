@@ -58,6 +58,8 @@ pub enum Handler {
     OtherWait { was: String, asked: String },
     /// It asked for a recorded value of another id.
     OtherValue { asked: String },
+    /// It was given what is recorded, and has another type for it.
+    CannotRead { why: String },
     /// It has ended.
     Ended { how: &'static str },
     /// It awaits something that no journal entry, step or timer can ever complete.
@@ -135,6 +137,9 @@ impl fmt::Display for Divergence {
             )?,
             Handler::OtherValue { asked } => {
                 write!(f, ", found a handler that asked for {asked:?}")?;
+            }
+            Handler::CannotRead { why } => {
+                write!(f, ", found code that cannot read what is recorded: {why}")?;
             }
             Handler::Ended { how } => write!(f, ", found a handler that {how}")?,
             Handler::Deadlocked => {}

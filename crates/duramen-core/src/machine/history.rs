@@ -21,6 +21,8 @@ pub struct Placed {
 #[derive(Debug, Default)]
 pub struct History {
     ahead: VecDeque<Placed>,
+    /// Place and kind of the entry that was taken last.
+    last: Option<(u64, Kind)>,
     memo: BTreeMap<OpId, Entry>,
 }
 
@@ -40,7 +42,11 @@ impl History {
             }
             ahead.push_back(Placed { index, entry });
         }
-        Ok(Self { ahead, memo })
+        Ok(Self {
+            ahead,
+            last: None,
+            memo,
+        })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -56,7 +62,14 @@ impl History {
     }
 
     pub fn pop(&mut self) -> Option<Placed> {
-        self.ahead.pop_front()
+        let placed = self.ahead.pop_front()?;
+        self.last = Some((placed.index, placed.entry.kind));
+        Some(placed)
+    }
+
+    /// Place and kind of the entry that was taken last.
+    pub const fn last(&self) -> Option<(u64, Kind)> {
+        self.last
     }
 
     /// Whether there are results that a reopening took back.

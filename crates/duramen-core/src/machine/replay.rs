@@ -181,6 +181,25 @@ impl Machine {
         }
     }
 
+    /// The handler cannot make use of the recorded payload that it was just given: its types have
+    /// changed under the run.
+    pub fn cannot_read(&mut self, op: &str, why: String) {
+        if self.check_driving().is_err() {
+            return;
+        }
+        let (index, recorded) = match self.history.last() {
+            Some((index, kind)) => (
+                index,
+                Recorded::Entry {
+                    kind,
+                    op: op.to_owned(),
+                },
+            ),
+            None => (self.replayed, Recorded::End),
+        };
+        self.diverge(index, recorded, Handler::CannotRead { why });
+    }
+
     fn unreadable(&mut self, placed: &Placed, error: BadEntry) {
         let open = self.open_operations();
         self.diverge(
