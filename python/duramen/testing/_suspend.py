@@ -76,11 +76,16 @@ async def suspend_matrix(
     for driving in _WAYS:
         env = Environment(workflows, seed=seed, driving=driving, **options)
         env.holds = False  # or a run that waits for less than a second would never be dropped
-        async with env:
-            outcome = await scenario(env)
-            await env.settle()
-            journals = await env.journals()
-            tenures[driving] = env.runtime.stats()["claimed"]
+        try:
+            async with env:
+                outcome = await scenario(env)
+                await env.settle()
+                journals = await env.journals()
+                tenures[driving] = env.runtime.stats()["claimed"]
+        except Exception as error:
+            if first is None:
+                raise
+            raise SuspendFailed(driving, f"{type(error).__name__}: {error}") from error
         if first is None:
             first = (outcome, journals)
             continue
