@@ -108,16 +108,22 @@ def load_recorded(serializer: Serializer, data: bytes) -> RecordedError:
     return load_error(decode(serializer, data))
 
 
-def step_failure(serializer: Serializer, op: str, data: bytes) -> StepFailed:
+def step_failure(serializer: Serializer, op: str, data: bytes) -> StepFailed | DeserializationError:
     """Make the exception that a handler gets for the recorded failure of a step.
 
-    What the step raised is its cause if that class is built in or registered.
+    What the step raised is its cause if that class is built in or registered. A payload that cannot be read
+    makes an exception that says so: whoever delivers it must not fail.
     """
-    data = decode(serializer, data)
-    recorded = load_error(data)
+    try:
+        data = decode(serializer, data)
+        recorded = load_error(data)
+    except DeserializationError as error:
+        error.add_note(f"the recorded failure of step {op!r} cannot be read")
+        return error
     extra: dict[str, Any] = from_json(data)
     cls = StepTimeout if extra.get("timed_out") else StepFailed
-    failure = cls(op, int(extra.get("attempts", 1)), recorded)
+    attempts = extra.get("attempts", 1)
+    failure = cls(op, attempts if isinstance(attempts, int) else 1, recorded)
     failure.__cause__ = rebuild_error(recorded)
     return failure
 

@@ -393,6 +393,30 @@ async def test_a_failure_that_was_caught_is_the_same_exception_again() -> None:
     assert seen[0] == seen[1]
 
 
+@pytest.mark.parametrize("payload", ["", "3", "{}", '{"type":"x","message":"m","attempts":"many"}'])
+async def test_a_recorded_failure_that_cannot_be_read_reaches_the_handler(payload: str) -> None:
+    """It used to be raised in whatever drove the run, which another process then took over, and so on."""
+    learnt: list[Any] = []
+
+    async def broken() -> None:
+        raise KeyError("card")
+
+    @workflow
+    async def together(ctx: Context) -> str:
+        learnt.append(
+            await asyncio.gather(ctx.step("a", work, "a"), ctx.step("b", broken), return_exceptions=True)
+        )
+        return "survived"
+
+    async with Runtime("memory://", workflows=[together]) as runtime:
+        await runtime.run(together, run_id="r")
+        history = copy.deepcopy(await runtime.export("r"))
+    (failed,) = (entry for entry in history["journal"] if entry["kind"] == "step_failed")
+    failed["payload"] = payload
+    assert replay(together, history).output == "survived"
+    assert isinstance(learnt[1][1], DuramenError)
+
+
 # -- what is no history --------------------------------------------------------------------------------------
 
 
