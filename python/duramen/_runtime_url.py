@@ -69,10 +69,14 @@ def parse_target(url: Any) -> Target:
 
 
 def _sqlite_path(url: str, rest: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # square brackets with no address in them
+        raise InvalidArgument(f"the sqlite URL cannot be read ({error}): use {_FORMS}") from None
     if not rest.startswith("/"):
+        name = parts.netloc.rpartition("@")[2]  # what stands before it may be a password
         raise InvalidArgument(
-            f"sqlite://{parts.netloc}… has two slashes: write sqlite:///{parts.netloc} for a relative path, "
+            f"sqlite://{name}… has two slashes: write sqlite:///{name} for a relative path, "
             "sqlite:////… for an absolute one"
         )
     if parts.query or parts.fragment:

@@ -62,10 +62,15 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
         yield "", value.value
 
 
+def _is_finite(number: float | Decimal) -> bool:
+    # `math.isfinite` makes a float of a Decimal first, which a signalling NaN refuses.
+    return number.is_finite() if isinstance(number, Decimal) else math.isfinite(number)
+
+
 def locate_non_finite(value: Any, path: str = "$", depth: int = 0) -> Found | None:
     """The first NaN or infinity in a value: in a float or a Decimal, also as a dictionary's key."""
     if isinstance(value, float | Decimal):
-        if not math.isfinite(value):
+        if not _is_finite(value):
             return path, f"{value} is not JSON: use None or a string instead"
         return None
     if isinstance(value, BaseModel):
@@ -78,7 +83,7 @@ def locate_non_finite(value: Any, path: str = "$", depth: int = 0) -> Found | No
         return None
     if isinstance(value, dict):
         for key in cast("dict[Any, Any]", value):
-            if isinstance(key, float | Decimal) and not math.isfinite(key):
+            if isinstance(key, float | Decimal) and not _is_finite(key):
                 return path, f"{key} cannot be a key: use a string instead"
     for end, item in _children(value):
         if isinstance(item, str | int | None):

@@ -67,7 +67,7 @@ def list_runs(
         "tag": tag,
         "waiting_for": waiting_for,
         "id_prefix": prefix,
-        "created_after": datetime.now(UTC) - timedelta(hours=since) if since is not None else None,
+        "created_after": _hours_ago(since),
     }
 
     async def work() -> int | Page[RunView]:
@@ -86,6 +86,15 @@ def list_runs(
         console.print(tables.runs_table(found, datetime.now(UTC)))
         if found.cursor:
             console.print(Text(f"more: --cursor {found.cursor}", style="bright_black"), soft_wrap=True)
+
+
+def _hours_ago(hours: float | None) -> datetime | None:
+    if hours is None:
+        return None
+    try:
+        return datetime.now(UTC) - timedelta(hours=hours)
+    except (OverflowError, ValueError):
+        raise InvalidArgument(f"--since {hours}: give a number of hours, such as 24") from None
 
 
 def summary(run: RunView) -> dict[str, Any]:
