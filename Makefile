@@ -5,7 +5,7 @@
 #   make demo ARGS="--help"        arguments for the program behind the verb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench wheel
+.PHONY: help demo test lint bench wheel fuzz
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -28,6 +28,7 @@ help: ## This list
 	@printf 'make demo    process 500 orders while workers are killed and stopped; shows that nothing was lost\n'
 	@printf 'make test    the Rust and the Python tests\n'
 	@printf 'make lint    formatting, clippy, ruff, pyright, the stubs and the rules of the architecture\n'
+	@printf 'make fuzz    the fuzz targets with fresh cases for MINUTES (10)\n'
 	@printf 'make bench   the workloads and the limits of this machine; BENCH_OUT=file keeps the figures\n'
 	@printf 'make wheel   the wheel in dist/, tried in a clean environment of each Python found\n'
 
@@ -52,6 +53,10 @@ lint: .venv/.extension .venv/.tools
 	check "stubtest" $(BIN)/python -m mypy.stubtest duramen._native; \
 	check "architecture" $(BIN)/python -m pytest --quiet tests/architecture; \
 	[ -z "$$failed" ] || { printf 'lint failed: %s\n' "$${failed#, }"; exit 1; }
+
+# The tests run the same targets, briefly and with the same cases each time.
+fuzz: .venv/.extension .venv/.tools
+	@$(BIN)/python tools/fuzz.py --minutes $(or $(MINUTES),10)
 
 bench: .venv/.extension
 	@$(BIN)/python benches/run.py $(ARGS)

@@ -156,7 +156,7 @@ def test_any_exception_is_recorded(cls: type[BaseException], args: list[Any], ca
     except BaseException as caught:  # noqa: BLE001 - SystemExit is one of them
         data = dump_error(caught)
         failure = dump_failure(serializer, caught, attempts=2)
-    assert load_error(data).type_name == f"builtins.{cls.__name__}"
+    assert load_error(data).type_name == f"builtins.{type(error).__name__}"
     again = step_failure(serializer, "a", failure)
     assert isinstance(again, StepFailed)
     assert again.attempts == 2
