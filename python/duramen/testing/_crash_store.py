@@ -37,7 +37,7 @@ class Change:
     """What was changed, for people."""
 
     def __str__(self) -> str:
-        return f"{self.method} {self.number}: {self.what}"
+        return f"change {self.number} ({self.method}: {self.what})"
 
 
 class CrashingStore(WrappedStore):

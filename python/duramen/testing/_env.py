@@ -160,6 +160,8 @@ class Environment:
         driving: ``"evicting"`` drops each run from memory wherever it waits, also between two steps;
             ``"one-by-one"`` lets a step's outcome in only when all that followed the last is done.
         patience: a step in flight is waited for during so many real seconds before the clock is moved.
+        world: that of another environment, to stand beside it or in its place as another process does, with
+            the same clock and the same store.
         options: other options of `Runtime`, such as `serializer`, `lease` (of 30 seconds), `owner`, `warm`.
 
     >>> from duramen import Context, workflow
@@ -396,7 +398,10 @@ class Environment:
 
         Raises:
             TimeoutError: it does not come to rest within a minute of real time.
+            RuntimeNotOpen: the environment was not entered.
         """
+        if not self.steps.closed:
+            self.runtime._ready  # noqa: B018 - raises if no calls are possible
         quiet = 0
         outcomes = -1
         limit = monotonic() + _LIMIT
