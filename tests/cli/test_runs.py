@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from duramen._history import read_history
+
 
 def test_list_as_a_table_and_as_json(duramen) -> None:
     table = duramen("runs", "list")
@@ -53,6 +55,18 @@ def test_timeline(duramen) -> None:
     assert "━" in duramen("runs", "timeline", "add:1").out
     kinds = [entry["kind"] for entry in duramen("runs", "timeline", "add:1", "--json").json]
     assert kinds == ["run_created", "step_completed", "run_finished"]
+
+
+def test_export(duramen, folder: Path) -> None:
+    history = duramen("runs", "export", "fail:1").json
+    assert (history["run"]["status"], history["journal"][-1]["kind"]) == ("failed", "run_failed")
+    assert read_history(history) == history
+    assert duramen("runs", "export", "fail:1", "-o", "history.json").out == ""
+    assert read_history(folder / "history.json") == history
+    refused = duramen("runs", "export", "fail:1", "-o", "nowhere/history.json")
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == "duramen: nowhere/history.json cannot be written: No such file or directory\n"
+    assert duramen("runs", "export", "nobody").code == 3
 
 
 def test_watch_says_by_its_code_how_the_run_ended(duramen) -> None:

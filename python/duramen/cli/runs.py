@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path  # noqa: TC003 - typer reads the hint
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -146,6 +148,30 @@ def picture(run: RunView, journal: list[Event], now: datetime, width: int) -> Re
         took = span((run.finished_at - run.started_at).total_seconds())
         head.append(f", took {took}", style="bright_black")
     return Group(head, timeline.draw(journal, now, width=width))
+
+
+@app.command("export")
+def export(
+    run: RunId,
+    store: Store,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write it to this file.", show_default=False)
+    ] = None,
+) -> None:
+    """Print a run with its whole journal as JSON, for `duramen.testing.replay`."""
+
+    async def work() -> Any:
+        async with open_store(store) as runtime:
+            return await runtime.export(run)
+
+    found = perform(work())
+    if output is None:
+        print_json(found)
+        return
+    try:
+        output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise InvalidArgument(f"{output} cannot be written: {error.strerror}") from None
 
 
 @app.command("watch")
