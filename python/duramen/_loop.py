@@ -540,7 +540,8 @@ class RunLoop(SurfaceLoop):
     def _raise_over(self, what: str) -> None:
         """Refuse what code asks for after the end. Returns only as `unwind` does."""
         if self.evicted:
-            close_passed_coroutines()
+            if self._unwound < _UNWINDINGS:
+                close_passed_coroutines()  # else they are awaited all the same
             self.unwind(f"the run was dropped from memory while its code asked for {what}")
             return
         raise NotDurableError(

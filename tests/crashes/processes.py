@@ -1,7 +1,6 @@
 """The same crashes with real processes, which end in the middle, on a real SQLite file."""
 
 import asyncio
-import logging
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +24,6 @@ async def _play(name: str, file: str, ledger: str, at: int, side: Any, life: int
 
     Each life begins a day after the last, which is later than any lease.
     """
-    logging.disable(logging.CRITICAL)
     scenario = SCENARIOS[name]
     inner = open_store(f"sqlite:///{file}", migrate=True)
     inner.in_thread = False
