@@ -26,3 +26,17 @@ def test_a_crash_at_any_change_alters_nothing(
     record_property("crash points", 2 * len(report.changes))
     record_property("crashes", report.crashes)
     print(f"{name}: {2 * len(report.changes)} crash points, {report.crashes} crashes")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["retries", "event_late", "race_with_timeout", "cancel_with_clean_up", "recorded_values"]
+)
+def test_a_second_crash_at_any_change_of_the_recovery_alters_nothing(name: str) -> None:
+    scenario = SCENARIOS[name]
+    report = asyncio.run(
+        crash_everywhere(scenario.play, scenario.workflows, workers=("another",), again=True)
+    )
+    pairs = report.crashes - 2 * len(report.changes)
+    assert pairs > 4 * len(report.changes)
+    print(f"{name}: {report.crashes} crashes")

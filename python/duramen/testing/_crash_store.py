@@ -70,8 +70,13 @@ class CrashingStore(WrappedStore):
         """Set at the crash: that call is never answered, and no later one is passed on."""
         self.on_crash: Callable[[], object] | None = None
         """Called at the crash."""
-        self._survive = survive
+        self.survive = survive
         self._on_recorded = on_recorded
+
+    @property
+    def change(self) -> Change:
+        """The change at which it crashed; the latest, if it did not."""
+        return self.changes[self._at - 1 if self.reached else -1]
 
     @override
     async def call(self, method: str, *args: Any) -> Any:
@@ -108,7 +113,7 @@ class CrashingStore(WrappedStore):
 
     async def _end(self, side: str, method: str) -> None:
         self.reached = True
-        if self._survive:
+        if self.survive:
             raise StoreUnavailable(f"the connection broke {side} {method}() took place (an injected fault)")
         self.crashed.set()
         if self.on_crash is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -47,7 +46,7 @@ class CrashReport:
     changes: tuple[Change, ...]
     """The changes of the store that the scenario makes, in their order; each is two crash points."""
     crashes: int
-    """How many crashes there were: changes × sides × workers, and those of the attempts to recover."""
+    """How many there were: one for each change, side and worker, and those of the recoveries (`again`)."""
     outcome: Any
     """What the scenario returned, each time."""
 
@@ -125,41 +124,44 @@ class _Play:
             if cursor is None:
                 return _Ended(outcome, runs)
 
-    async def attempt(self, at: int, side: Side, worker: Worker, expected: _Ended) -> bool:
-        """Crash at one change and go on. False if the scenario does not get that far."""
+    async def attempt(self, points: tuple[int, ...], side: Side, worker: Worker, expected: _Ended) -> bool:
+        """Crash at a change of each life in turn, and go on. False if the last crash does not come about."""
         world, ledger = self.world(), _Ledger(set(), [])
-        store = CrashingStore(
-            world.base,
-            at=at,
-            side=side,
-            survive=worker == "same",
-            on_recorded=ledger.record,
-        )
-        try:
-            env = self.environment(world, store, ledger)
-            if worker == "same":
-                ended = await self._survived(env, store)
-            else:
-                store.on_crash = env.kill
-                ended = await self._until_crash(env, store)
-                if store.reached:
-                    after = CrashingStore(world.base, on_recorded=ledger.record)
-                    async with self.environment(world, after, ledger) as env:
-                        ended = await self._ended(env)
-        except Exception as error:
+        ended: _Ended | None = None
+        crashed: CrashingStore | None = None
+        for at in (*points, 0):
+            store = CrashingStore(
+                world.base, at=at, side=side, survive=worker == "same", on_recorded=ledger.record
+            )
+            try:
+                ended = await self._live(self.environment(world, store, ledger), store)
+            except Exception as error:
+                crashed = store if store.reached else crashed
+                if crashed is None:
+                    raise
+                raise CrashFailed(crashed.change, side, worker, f"{type(error).__name__}: {error}") from error
             if store.reached:
-                change = store.changes[at - 1]
-                raise CrashFailed(change, side, worker, f"{type(error).__name__}: {error}") from error
-            raise
-        if not store.reached:
+                crashed = store
+                self.crashes += 1
+            elif at:
+                return False
+            if ended is not None:
+                break
+        if crashed is None:
             return False
-        self.crashes += 1
         difference = None if ended is None else expected.difference(ended)
         if ledger.again:
             difference = f"began again although its outcome was recorded: {', '.join(ledger.again)}"
         if difference is not None:
-            raise CrashFailed(store.changes[at - 1], side, worker, difference)
+            raise CrashFailed(crashed.change, side, worker, difference)
         return True
+
+    async def _live(self, env: Environment, store: CrashingStore) -> _Ended | None:
+        """Play the scenario in one process. None if it crashed."""
+        if store.survive:
+            return await self._survived(env, store)
+        store.on_crash = env.kill
+        return await self._until_crash(env, store)
 
     async def _survived(self, env: Environment, store: CrashingStore) -> _Ended:
         """The process goes on; whoever made the call that failed makes it again."""
@@ -181,8 +183,9 @@ class _Play:
             finally:
                 crash.cancel()
                 play.cancel()
-                with contextlib.suppress(BaseException):
-                    await play
+                await asyncio.wait([play])
+                if not play.cancelled():
+                    play.exception()  # it was raised here, or the crash caused it
 
 
 async def crash_everywhere(
@@ -191,6 +194,7 @@ async def crash_everywhere(
     *,
     seed: int = 0,
     workers: tuple[Worker, ...] = ("another", "same"),
+    again: bool = False,
     **options: Any,
 ) -> CrashReport:
     """Play a scenario, and once more for each change that it makes of the store, with a crash there.
@@ -209,6 +213,7 @@ async def crash_everywhere(
         workflows: as for `Environment`.
         seed: as for `Environment`.
         workers: who resumes.
+        again: also let the other worker crash, at each change of its recovery, and a third one resume.
         options: other options of `Environment`.
 
     Raises:
@@ -239,7 +244,12 @@ async def crash_everywhere(
     for worker in workers:
         for side in ("before", "after"):
             at = 1
-            while await play.attempt(at, side, worker, expected):
+            while await play.attempt((at,), side, worker, expected):
+                second = 1
+                while (
+                    again and worker == "another" and await play.attempt((at, second), side, worker, expected)
+                ):
+                    second += 1
                 at += 1
             if at <= len(changes):
                 raise CrashFailed(
