@@ -113,7 +113,7 @@ class _EnvRuntime(Runtime):
         env = self._env
         settings = super()._engine_settings(migrate=migrate) | {"clock": env.world.clock}
         if env.driving == "evicting":
-            settings["warm"] = 0
+            settings |= {"warm": 0, "hold": 0}
         if not env.holds:
             settings["hold"] = 0
         return settings
