@@ -4,6 +4,7 @@ from importlib.metadata import version as _version
 
 from . import errors
 from ._context import Approval, Context
+from ._history import History
 from ._serial import Codec, CodecSerializer, JsonSerializer, Serializer, register_exception
 from ._views import (
     Event,
@@ -44,6 +45,7 @@ __all__ = [
     "DuramenError",
     "Event",
     "Fatal",
+    "History",
     "JsonSerializer",
     "Page",
     "RecordedError",

@@ -5,9 +5,22 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any, assert_type
 
-from duramen import Approval, Context, Retry, StepDef, WorkflowDef, step, step_context, workflow
+from duramen import (
+    Approval,
+    Context,
+    History,
+    Retry,
+    Runtime,
+    StepDef,
+    WorkflowDef,
+    step,
+    step_context,
+    workflow,
+)
+from duramen.testing import Replayed, replay
 
 
 @dataclass
@@ -101,3 +114,13 @@ def definitions(ctx: Context) -> None:
     _ = assert_type(no_input(ctx), Coroutine[Any, Any, int])
     checked: StepDef[[str], int] = bare
     _ = assert_type(checked("a"), Coroutine[Any, Any, int])
+
+
+async def keep_a_history(runtime: Runtime) -> None:
+    history = await runtime.export("order:42")
+    assert_type(history, History)
+    assert_type(history["run"]["run_id"], str)
+    assert_type(history["journal"][0]["at"], int)
+    assert_type(replay(fulfillment, history), Replayed)
+    replay(fulfillment, Path("history.json"), compare_output=False)
+    replay(fulfillment, "{}")
