@@ -171,7 +171,9 @@ impl Worker {
                     self.rest(now, working);
                 }
                 if let Some(at) = ready_at {
-                    self.next_claim = self.next_claim.min(at);
+                    // As far away as it is for the store: by a clock that is a little ahead of the
+                    // store's, it may be over already, and would be asked for again and again.
+                    self.next_claim = self.next_claim.min(now + (at - store_now));
                 }
                 false
             }
