@@ -14,9 +14,10 @@ use crate::registry::Leaving;
 /// How long to wait for a heartbeat that is overdue before looking again.
 const DOUBT: Millis = 10;
 
-/// When the lease of a claimed run ends. Rows without one belong to a clock that stands still.
-fn lease_end(row: &RunRow) -> Millis {
-    row.ready_at.unwrap_or(Millis::MAX)
+/// The store's time when it leased the run.
+fn claimed_at(row: &RunRow, lease: Millis) -> Millis {
+    row.ready_at
+        .map_or(Millis::MIN, |end| end.saturating_sub(lease))
 }
 
 /// How driving a run ended here.
@@ -56,8 +57,8 @@ pub struct RunDriver {
     /// What the commit in flight makes of the run.
     ending: Option<Driven>,
     held_until: Option<Millis>,
-    /// Until when the claim leased the run; heartbeats may have renewed it since.
-    leased_until: Millis,
+    /// The store's time when it leased the run.
+    claimed_at: Millis,
     /// A step that must not start before it is certain that the run is still this engine's.
     withheld: Option<Turn>,
     /// It was told to go elsewhere, not only to let others have their turn.
@@ -73,7 +74,7 @@ impl RunDriver {
         run: ClaimedRun,
         clock: Option<Millis>,
     ) -> Self {
-        let leased_until = lease_end(&run.row);
+        let claimed_at = claimed_at(&run.row, engine.config.lease);
         let machine = Machine::new(run, engine.owner());
         Self {
             machine,
@@ -82,7 +83,7 @@ impl RunDriver {
             clock,
             ending: None,
             held_until: None,
-            leased_until,
+            claimed_at,
             withheld: None,
             told_to_leave: false,
             gone: false,
@@ -94,15 +95,18 @@ impl RunDriver {
         self.clock = clock;
         self.ending = None;
         self.held_until = None;
-        self.leased_until = lease_end(row);
+        self.claimed_at = claimed_at(row, self.engine.config.lease);
         self.withheld = None;
         self.told_to_leave = false;
         self.machine.resume(row, inbox);
     }
 
-    /// The instant that decisions use.
+    /// The instant that decisions use. What was due for the store when it leased the run is due here,
+    /// even if this host's clock is a little behind: the run would be let go and claimed again until
+    /// both agree.
     pub fn wall(&self) -> Millis {
-        self.clock.unwrap_or_else(|| self.engine.now())
+        self.clock
+            .unwrap_or_else(|| self.engine.now().max(self.claimed_at))
     }
 
     /// The next thing to do; when there is none, what must be durable goes on its way.
@@ -141,7 +145,7 @@ impl RunDriver {
     /// Whether the lease lasts, as far as is known here. For a host that starts effects later than
     /// it was told to: one that waits for a free thread must ask once more.
     pub fn holds_lease(&self) -> bool {
-        self.clock.is_some() || self.engine.holds(self.ticket, self.leased_until)
+        self.clock.is_some() || self.engine.holds(self.ticket)
     }
 
     /// The budget is used up, or the engine is about to close: start nothing fresh, let the run go.

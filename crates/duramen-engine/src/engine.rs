@@ -99,8 +99,6 @@ pub struct Engine {
     workflows: Mutex<Vec<WorkflowKey>>,
     working: Mutex<Option<Working>>,
     clock_offset: AtomicI64,
-    /// Until when the leases last that the latest heartbeat renewed, by the store's clock.
-    leased_until: AtomicI64,
     /// How often everybody was told to yield.
     yields: AtomicU64,
     /// Everybody was told to yield, and nobody has asked for anything to be driven since: paused
@@ -153,7 +151,6 @@ impl Engine {
             workflows: Mutex::default(),
             working: Mutex::default(),
             clock_offset: AtomicI64::new(0),
-            leased_until: AtomicI64::new(Millis::MIN),
             yields: AtomicU64::new(0),
             resting: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -208,7 +205,7 @@ impl Engine {
 
     /// Learns from an answer of the store what time it has there. The store looked at its clock at
     /// some moment between question and answer: only what no such moment explains is an offset,
-    /// or every slow answer would set this clock back.
+    /// or every slow answer would set this clock back, and forget what a quicker one has shown.
     pub(crate) fn learn_clock(&self, asked: Asked, store_now: Millis) {
         if self.env.explicit_now().is_some() {
             return;
@@ -217,25 +214,31 @@ impl Engine {
         if least > most {
             return; // this host's clock was set back meanwhile
         }
-        let offset = if least - CLOCK_TOLERANCE <= 0 && most + CLOCK_TOLERANCE >= 0 {
+        let known = self.clock_offset.load(Ordering::Relaxed);
+        let offset = if (least..=most).contains(&known) {
+            known
+        } else if least - CLOCK_TOLERANCE <= 0 && most + CLOCK_TOLERANCE >= 0 {
             0
         } else {
-            self.clock_offset.load(Ordering::Relaxed).clamp(least, most)
+            known.clamp(least, most)
         };
         self.clock_offset.store(offset, Ordering::Relaxed);
     }
 
-    /// A heartbeat has renewed the leases, and what it found to be lost is out of the registry.
-    pub(crate) fn renewed(&self, until: Millis) {
-        self.leased_until.fetch_max(until, Ordering::AcqRel);
+    /// Until when a lease lasts for certain, by this host's clock alone: the store gave it after it
+    /// was asked, however long its answer took and whatever time it has there.
+    pub(crate) fn leased_from(&self, asked: Asked) -> Millis {
+        asked.at.saturating_add(self.config.lease)
     }
 
     /// Whether a run is this engine's for certain: known here as such, and its lease has not ended
     /// since it was claimed or renewed. A process that was stopped for longer than that has work on
     /// its hands that others may have taken up, and does not know it yet.
-    pub(crate) fn holds(&self, ticket: crate::host::Ticket, claimed_until: Millis) -> bool {
-        let until = self.leased_until.load(Ordering::Acquire).max(claimed_until);
-        self.now() < until && self.registry().get_mut(ticket).is_some()
+    pub(crate) fn holds(&self, ticket: crate::host::Ticket) -> bool {
+        let now = self.env.now();
+        self.registry()
+            .get_mut(ticket)
+            .is_some_and(|active| now < active.leased_until)
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
@@ -400,6 +403,8 @@ impl Engine {
             let reply = result.and_then(|created| {
                 let created = created.into_iter().next().ok_or(StoreError::Closed)?;
                 let ticket = if created.created {
+                    // The lease is one of the store's clock, and it may be the first that is seen of it.
+                    engine.learn_clock(asked, created.row.created_at);
                     engine.drive_new(&created.row, input, asked)
                 } else {
                     None

@@ -69,7 +69,9 @@ async fn beat(engine: &Arc<Engine>, suspects: &mut BTreeMap<RunId, i64>) -> Resu
     let beat = engine.store.heartbeat(beat).await?;
     engine.learn_clock(asked, beat.now);
     let orphans = settle(engine, believed, &beat, suspects);
-    engine.renewed(beat.now + engine.config.lease);
+    engine
+        .registry()
+        .renewed(&beat.held, engine.leased_from(asked));
     if !orphans.is_empty() {
         free(engine, orphans).await;
     }

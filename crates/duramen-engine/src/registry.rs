@@ -21,6 +21,9 @@ use crate::sweep::Group;
 pub(crate) struct Active {
     pub(crate) run_id: RunId,
     pub(crate) epoch: i64,
+    /// Until when the claim leased it for certain, by this host's clock; heartbeats renew
+    /// it.
+    pub(crate) leased_until: Millis,
     /// The sweep that took it up.
     pub(crate) group: Option<Arc<Group>>,
     /// A commit that releases the run is under way: its outcome alone says what became of it.
@@ -106,6 +109,7 @@ impl Registry {
         &mut self,
         row: &RunRow,
         without_journal: bool,
+        leased_until: Millis,
         group: Option<&Arc<Group>>,
     ) -> Entered {
         let run_id = &row.run_id;
@@ -132,6 +136,7 @@ impl Registry {
             Active {
                 run_id: run_id.clone(),
                 epoch: row.epoch,
+                leased_until,
                 group: group.cloned(),
                 leaving: None,
                 woken: false,
@@ -352,6 +357,26 @@ impl Registry {
         let free = places.saturating_sub(self.active.len());
         self.room_at = (free < least).then(|| places.saturating_sub(least));
         free
+    }
+
+    /// A heartbeat has found these to be held. A run whose claim was answered only since is not
+    /// among them, whoever has it by now: the claim itself may be long over.
+    pub(crate) fn renewed(&mut self, held: &[(RunId, i64)], until: Millis) {
+        for (run_id, epoch) in held {
+            if let Some(active) = self.active_of(run_id)
+                && active.epoch == *epoch
+            {
+                active.leased_until = active.leased_until.max(until);
+            }
+        }
+    }
+
+    /// Whether a later claim of that run than this one is known here: its answer was overtaken.
+    pub(crate) fn is_overtaken(&self, row: &RunRow) -> bool {
+        self.by_run
+            .get(&row.run_id)
+            .and_then(|ticket| self.active.get(ticket))
+            .is_some_and(|active| active.epoch > row.epoch && active.seed == row.seed)
     }
 
     /// What is believed to be held, for comparison with the store.

@@ -121,11 +121,19 @@ impl Engine {
         clock: Option<Millis>,
         asked: Asked,
     ) -> Vec<(RunId, Ticket)> {
-        let entered: Vec<Entered> = {
+        let leased_until = self.leased_from(asked);
+        let (runs, entered): (Vec<ClaimedRun>, Vec<Entered>) = {
             let mut registry = self.registry();
-            runs.iter()
-                .map(|run| registry.enter(&run.row, run.journal.is_none(), group))
-                .collect()
+            runs.into_iter()
+                .filter(|run| !registry.is_overtaken(&run.row))
+                .collect::<Vec<_>>()
+                .into_iter()
+                .map(|run| {
+                    let without_journal = run.journal.is_none();
+                    let entered = registry.enter(&run.row, without_journal, leased_until, group);
+                    (run, entered)
+                })
+                .unzip()
         };
         if entered.iter().any(|entered| entered.first) {
             self.signals.unread.notify_one();
