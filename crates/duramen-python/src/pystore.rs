@@ -123,6 +123,32 @@ impl PyStore {
     }
 }
 
+impl PyStore {
+    /// A batch, which is answered element by element.
+    fn ask_each<A, T>(
+        &self,
+        method: &'static str,
+        arguments: A,
+        asked: usize,
+    ) -> StoreFuture<Vec<T>>
+    where
+        A: IntoArguments + Send + 'static,
+        T: DeserializeOwned + Send + 'static,
+    {
+        let answer = self.ask::<A, Vec<T>>(method, arguments);
+        Box::pin(async move {
+            let answers = answer.await?;
+            let found = answers.len();
+            if found != asked {
+                let reason =
+                    format!("the store's {method}() gave {found} answers to a batch of {asked}");
+                return Err(StoreError::Invalid { reason });
+            }
+            Ok(answers)
+        })
+    }
+}
+
 /// Arguments of a store method as a tuple of plain values.
 trait IntoArguments {
     fn into_arguments(self, py: Python<'_>) -> PyResult<Bound<'_, PyTuple>>;
@@ -163,7 +189,8 @@ impl Store for PyStore {
     }
 
     fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
-        self.ask("create", (batch,))
+        let asked = batch.len();
+        self.ask_each("create", (batch,), asked)
     }
 
     fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
@@ -183,15 +210,18 @@ impl Store for PyStore {
     }
 
     fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
-        self.ask("deliver", (batch,))
+        let asked = batch.len();
+        self.ask_each("deliver", (batch,), asked)
     }
 
     fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
-        self.ask("intervene", (batch,))
+        let asked = batch.len();
+        self.ask_each("intervene", (batch,), asked)
     }
 
     fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
-        self.ask("get", (run_ids,))
+        let asked = run_ids.len();
+        self.ask_each("get", (run_ids,), asked)
     }
 
     fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
