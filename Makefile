@@ -5,7 +5,7 @@
 #   make demo ARGS="--help"        arguments for the program behind the verb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench wheel fuzz
+.PHONY: help demo test lint bench sim wheel fuzz
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -30,6 +30,7 @@ help: ## This list
 	@printf 'make lint    formatting, clippy, ruff, pyright, the stubs and the rules of the architecture\n'
 	@printf 'make fuzz    the fuzz targets with fresh cases for MINUTES (10)\n'
 	@printf 'make bench   the workloads and the limits of this machine; BENCH_OUT=file keeps the figures\n'
+	@printf 'make sim     the simulator: SEEDS=100000 START=1 seeds, or one in full with SEED=123\n'
 	@printf 'make wheel   the wheel in dist/, tried in a clean environment of each Python found\n'
 
 demo: .venv/.extension
@@ -60,6 +61,9 @@ fuzz: .venv/.extension .venv/.tools
 
 bench: .venv/.extension
 	@$(BIN)/python benches/run.py $(ARGS)
+
+sim:
+	@cargo run --release -p duramen-sim $(LOCKED) $(QUIET) -- $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000) --start $(or $(START),1)) $(ARGS)
 
 wheel: .venv/.python
 	@rm -rf dist

@@ -12,6 +12,7 @@ from tests.architecture.tree import ROOT
 CORE = "duramen-core"
 ENGINE = "duramen-engine"
 PYTHON = "duramen-python"
+SIM = "duramen-sim"
 STORES = {"duramen-store-memory", "duramen-store-sqlite"}
 
 # What each crate of the workspace may name in [dependencies]. A new crate gets its line here.
@@ -20,6 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     ENGINE: {CORE},
     PYTHON: {CORE, ENGINE, *STORES},
     **{store: {CORE} for store in STORES},
+    # Nothing is built from it: it drives the others as they are.
+    SIM: {CORE, ENGINE, *STORES},
 }
 
 # The core does no I/O and reads no clock; what does may not even come in through something else.
@@ -124,8 +127,12 @@ def test_store_reaches_no_engine_and_no_python(store: str) -> None:
     assert not reached_from(store) & {ENGINE, PYTHON, "pyo3"}
 
 
-def test_only_the_bridge_names_stores() -> None:
-    assert {crate for crate in members() if graph()[crate] & STORES} <= {PYTHON}
+def test_only_the_bridge_and_the_simulator_name_stores() -> None:
+    assert {crate for crate in members() if graph()[crate] & STORES} <= {PYTHON, SIM}
+
+
+def test_nothing_is_built_from_the_simulator() -> None:
+    assert not {crate for crate in members() if SIM in graph()[crate]}
 
 
 def test_bridge_opens_no_database_itself() -> None:

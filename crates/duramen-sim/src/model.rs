@@ -1,0 +1,434 @@
+//! What a journal may say: an independent reading of it, entry by entry.
+//!
+//! It shares nothing with the replay machine but the handler itself: operations get their numbers
+//! by order of request, outcomes are handed over in the journal's order, and each entry must be
+//! one that could have been written at that point.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use duramen_core::derive::ValueKind;
+use duramen_core::ids::Millis;
+use duramen_core::inbox::Slot;
+use duramen_core::journal::{Entry, Kind, Meta};
+use duramen_core::primitives::timer::{RUN_TIMEOUT_OP, TimerStem};
+use duramen_core::run::{RunRow, Status};
+
+use crate::handler::{Ask, Fault, Flow, Handler, Port, Told};
+use crate::program::{Program, Step};
+
+/// What the world knows of a run, besides its journal.
+pub trait World {
+    /// Whether an attempt of that step has brought that result or failure.
+    fn came_out(&self, op: &str, attempt: u32, payload: &str) -> bool;
+    /// Whether a message with that id, for that wait (none: a cancellation), was sent.
+    fn was_sent(&self, message: &str, wait: Option<&str>, payload: &str) -> bool;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Open {
+    Step { failed: u32 },
+    Timer,
+    Wait { key: String },
+}
+
+#[derive(Debug)]
+struct Operation {
+    id: String,
+    what: Open,
+    deadline: Option<Millis>,
+}
+
+/// What the handler asks for, answered from the journal alone.
+#[derive(Debug, Default)]
+struct Reading {
+    now: Millis,
+    names: BTreeMap<String, u32>,
+    automatic: BTreeMap<&'static str, u32>,
+    open: BTreeMap<Slot, Operation>,
+    answers: BTreeMap<Slot, Told>,
+    slots: Slot,
+    /// Entries still to come, the next one first.
+    ahead: Vec<Entry>,
+    wrong: Option<String>,
+}
+
+impl Reading {
+    fn name(&mut self, id: &str) -> String {
+        let times = self.names.entry(id.to_owned()).or_insert(0);
+        *times += 1;
+        if *times == 1 {
+            id.to_owned()
+        } else {
+            format!("{id}#{times}")
+        }
+    }
+
+    fn numbered(&mut self, stem: &'static str) -> String {
+        let n = self.automatic.entry(stem).or_insert(0);
+        *n += 1;
+        let id = format!("{stem}-{n}");
+        self.name(&id)
+    }
+
+    fn open(&mut self, id: String, what: Open, span: Option<Millis>) -> Ask {
+        let slot = self.slots;
+        self.slots += 1;
+        let deadline = span.map(|span| self.now + span);
+        self.open.insert(slot, Operation { id, what, deadline });
+        Ask::Pending(slot)
+    }
+
+    fn slot_of(&self, id: &str) -> Option<Slot> {
+        let mut open = self.open.iter();
+        open.find(|(_, operation)| operation.id == id)
+            .map(|(slot, _)| *slot)
+    }
+}
+
+impl Port for Reading {
+    fn step(&mut self, step: &Step, _: bool) -> Ask {
+        let id = self.name(&step.id);
+        self.open(id, Open::Step { failed: 0 }, None)
+    }
+
+    fn timer(&mut self, stem: TimerStem, span: Millis) -> Ask {
+        let id = self.numbered(match stem {
+            TimerStem::Sleep => "sleep",
+            TimerStem::Timer => "timer",
+        });
+        self.open(id, Open::Timer, Some(span))
+    }
+
+    fn event(&mut self, name: &str, timeout: Option<Millis>) -> Ask {
+        let id = self.numbered("event");
+        let key = format!("event:{name}");
+        self.open(id, Open::Wait { key }, timeout)
+    }
+
+    fn approval(&mut self, timeout: Option<Millis>) -> Ask {
+        let id = self.numbered("approval");
+        let key = format!("approval:{id}");
+        self.open(id, Open::Wait { key }, timeout)
+    }
+
+    fn value(&mut self, kind: ValueKind) -> Ask {
+        let id = self.numbered(kind.name());
+        if self.ahead.is_empty() {
+            return Ask::Halted; // not recorded yet
+        }
+        let entry = self.ahead.remove(0);
+        if entry.kind != Kind::ValueRecorded || *entry.op != *id {
+            let (kind, op) = (entry.kind.name(), &entry.op);
+            self.wrong = Some(format!("{kind} {op:?} where {id} was asked for"));
+            return Ask::Halted;
+        }
+        Ask::Ready(Told::Value(text(&entry)))
+    }
+
+    fn take(&mut self, slot: Slot) -> Option<Told> {
+        self.answers.remove(&slot)
+    }
+
+    fn give_up(&mut self, slot: Slot) {
+        self.open.remove(&slot);
+    }
+}
+
+fn text(entry: &Entry) -> String {
+    String::from_utf8_lossy(&entry.payload).into_owned()
+}
+
+/// The output of a handler as its run records it.
+pub fn output(digest: u64) -> String {
+    format!("{digest:016x}")
+}
+
+/// Checks a run's whole journal against its program and its row. The error says what is illegal.
+pub fn check(
+    program: &Rc<Program>,
+    row: &RunRow,
+    journal: &[Entry],
+    world: &dyn World,
+) -> Result<(), String> {
+    let [first, rest @ ..] = journal else {
+        return Err("the journal is empty".into());
+    };
+    if first.kind != Kind::RunCreated {
+        return Err(format!("entry 0 is {}", first.kind.name()));
+    }
+    let reading = Rc::new(RefCell::new(Reading {
+        now: row.started_at.unwrap_or(row.created_at),
+        ahead: rest.to_vec(),
+        ..Reading::default()
+    }));
+    let mut reader = Reader {
+        handler: Handler::new(program, Rc::clone(&reading) as Rc<RefCell<dyn Port>>),
+        reading,
+        world,
+        ended: None,
+        cancelled: false,
+        timed_out: false,
+        read: BTreeSet::new(),
+        deadline: row.deadline,
+    };
+    reader.drain()?;
+    let mut index = 0;
+    while let Some(entry) = reader.next() {
+        index = rest.len() - reader.reading.borrow().ahead.len();
+        reader.entry(&entry).map_err(|error| {
+            format!(
+                "entry {index} ({} {:?}): {error}",
+                entry.kind.name(),
+                entry.op
+            )
+        })?;
+    }
+    reader
+        .status(row.status, journal)
+        .map_err(|error| format!("after entry {index}: {error}"))
+}
+
+struct Reader<'a> {
+    handler: Handler,
+    reading: Rc<RefCell<Reading>>,
+    world: &'a dyn World,
+    ended: Option<Flow>,
+    cancelled: bool,
+    timed_out: bool,
+    /// Ids of messages that were consumed.
+    read: BTreeSet<String>,
+    deadline: Option<Millis>,
+}
+
+impl Reader<'_> {
+    fn next(&mut self) -> Option<Entry> {
+        let mut reading = self.reading.borrow_mut();
+        (!reading.ahead.is_empty()).then(|| reading.ahead.remove(0))
+    }
+
+    fn drain(&mut self) -> Result<(), String> {
+        if self.ended.is_none() {
+            self.ended = self.handler.drain();
+        }
+        self.reading.borrow_mut().wrong.take().map_or(Ok(()), Err)
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<(), String> {
+        if self.ended.is_some() {
+            let end = matches!(
+                entry.kind,
+                Kind::RunFinished | Kind::RunFailed | Kind::RunCancelled | Kind::RunTerminated
+            );
+            return if end {
+                Ok(()) // what it says is compared with the row's status
+            } else {
+                Err("the handler has ended".into())
+            };
+        }
+        let meta = entry.meta().map_err(|error| error.to_string())?;
+        match entry.kind {
+            Kind::StepCompleted | Kind::StepFailed => self.step_ended(entry, &meta),
+            Kind::StepAttemptFailed => self.attempt_failed(entry, &meta),
+            Kind::TimerFired if &*entry.op == RUN_TIMEOUT_OP => {
+                let deadline = self.deadline.ok_or("the run has no deadline")?;
+                if entry.at < deadline || std::mem::replace(&mut self.timed_out, true) {
+                    return Err(format!("the run's deadline is {deadline}"));
+                }
+                self.cancel(entry)
+            }
+            Kind::TimerFired => self.fired(entry),
+            Kind::WaitOpened | Kind::ApprovalRequested => self.opened(entry, &meta),
+            Kind::EventReceived | Kind::ApprovalResolved => self.received(entry, &meta),
+            Kind::CancelRequested => {
+                let message = meta.message.ok_or("no message is named")?;
+                self.consume(&message, None, entry)?;
+                self.cancelled = true;
+                self.cancel(entry)
+            }
+            Kind::RunTerminated => Ok(()),
+            _ => Err("nobody asked for it".into()),
+        }
+    }
+
+    fn cancel(&mut self, entry: &Entry) -> Result<(), String> {
+        self.advance(entry)?;
+        self.handler.cancel();
+        self.drain()
+    }
+
+    /// The logical clock moves with what is delivered, and never back.
+    fn advance(&self, entry: &Entry) -> Result<(), String> {
+        let mut reading = self.reading.borrow_mut();
+        if entry.at < reading.now {
+            return Err(format!("its time {} is before {}", entry.at, reading.now));
+        }
+        reading.now = entry.at;
+        Ok(())
+    }
+
+    fn tell(&mut self, entry: &Entry, slot: Slot, told: Told) -> Result<(), String> {
+        self.advance(entry)?;
+        {
+            let mut reading = self.reading.borrow_mut();
+            reading.open.remove(&slot);
+            reading.answers.insert(slot, told);
+        }
+        self.drain()
+    }
+
+    fn find<T>(
+        &self,
+        entry: &Entry,
+        with: impl FnOnce(&mut Operation) -> Result<T, String>,
+    ) -> Result<(Slot, T), String> {
+        let mut reading = self.reading.borrow_mut();
+        let slot = reading.slot_of(&entry.op).ok_or("nobody waits for it")?;
+        let operation = reading.open.get_mut(&slot).ok_or("it is not open")?;
+        Ok((slot, with(operation)?))
+    }
+
+    fn step_ended(&mut self, entry: &Entry, meta: &Meta) -> Result<(), String> {
+        let attempt = meta.attempt.unwrap_or(1);
+        let (slot, ()) = self.find(entry, |operation| match operation.what {
+            Open::Step { failed } if failed + 1 == attempt => Ok(()),
+            ref other => Err(format!("attempt {attempt} of {other:?}")),
+        })?;
+        let payload = text(entry);
+        if !self.world.came_out(&entry.op, attempt, &payload) {
+            return Err(format!("no attempt {attempt} came out as {payload:?}"));
+        }
+        let told = if entry.kind == Kind::StepCompleted {
+            Told::Value(payload)
+        } else {
+            Told::Failed(payload)
+        };
+        self.tell(entry, slot, told)
+    }
+
+    fn attempt_failed(&mut self, entry: &Entry, meta: &Meta) -> Result<(), String> {
+        let attempt = meta.attempt.ok_or("no attempt is named")?;
+        let payload = text(entry);
+        if !self.world.came_out(&entry.op, attempt, &payload) {
+            return Err(format!("no attempt {attempt} came out as {payload:?}"));
+        }
+        if meta.retry_at.is_none_or(|at| at < entry.at) {
+            return Err("the next attempt is due before this one failed".into());
+        }
+        self.find(entry, |operation| match &mut operation.what {
+            Open::Step { failed } if *failed + 1 == attempt => {
+                *failed = attempt;
+                Ok(())
+            }
+            other => Err(format!("attempt {attempt} of {other:?}")),
+        })?;
+        Ok(())
+    }
+
+    fn fired(&mut self, entry: &Entry) -> Result<(), String> {
+        let (slot, told) = self.find(entry, |operation| {
+            let deadline = operation.deadline.ok_or("it has no deadline")?;
+            if entry.at < deadline {
+                return Err(format!("at {}, before its deadline {deadline}", entry.at));
+            }
+            match operation.what {
+                Open::Timer => Ok(Told::Fired),
+                Open::Wait { .. } => Ok(Told::TimedOut),
+                Open::Step { .. } => Err("a step has no timer".into()),
+            }
+        })?;
+        self.tell(entry, slot, told)
+    }
+
+    fn opened(&mut self, entry: &Entry, meta: &Meta) -> Result<(), String> {
+        self.find(entry, |operation| {
+            let key = match &operation.what {
+                Open::Timer => "timer",
+                Open::Wait { key } => key,
+                Open::Step { .. } => return Err("a step is no wait".into()),
+            };
+            if meta.wait.as_deref() != Some(key) || meta.deadline != operation.deadline {
+                let (wait, deadline) = (&meta.wait, meta.deadline);
+                return Err(format!(
+                    "{wait:?} until {deadline:?}; expected {key:?} until {:?}",
+                    operation.deadline
+                ));
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn received(&mut self, entry: &Entry, meta: &Meta) -> Result<(), String> {
+        let (slot, key) = self.find(entry, |operation| match &operation.what {
+            Open::Wait { key } => Ok(key.clone()),
+            other => Err(format!("{other:?} takes no message")),
+        })?;
+        let message = meta.message.as_deref().ok_or("no message is named")?;
+        self.consume(message, Some(&key), entry)?;
+        self.tell(entry, slot, Told::Value(text(entry)))
+    }
+
+    fn consume(&mut self, message: &str, wait: Option<&str>, entry: &Entry) -> Result<(), String> {
+        if !self.world.was_sent(message, wait, &text(entry)) {
+            return Err(format!("nobody sent message {message:?} for {wait:?}"));
+        }
+        if !self.read.insert(message.to_owned()) {
+            return Err(format!("message {message:?} was consumed before"));
+        }
+        Ok(())
+    }
+
+    /// Whether the run may stand where it does, after all its entries.
+    fn status(&self, status: Status, journal: &[Entry]) -> Result<(), String> {
+        let end = journal.last().map(|entry| (entry.kind, text(entry)));
+        if status == Status::Terminated {
+            return match end {
+                Some((Kind::RunTerminated, _)) => Ok(()),
+                _ => Err("terminated without an entry that says so".into()),
+            };
+        }
+        let expected = match &self.ended {
+            None => {
+                return match status {
+                    Status::Queued | Status::Running | Status::Waiting => Ok(()),
+                    _ => Err(format!("{} before its handler has ended", status.name())),
+                };
+            }
+            // The end may not have been recorded yet.
+            Some(_) if matches!(status, Status::Queued | Status::Running | Status::Waiting) => {
+                return Ok(());
+            }
+            Some(Ok(digest)) => (Kind::RunFinished, Status::Completed, Some(output(*digest))),
+            Some(Err(Fault::Cancelled)) if self.cancelled => {
+                (Kind::RunCancelled, Status::Cancelled, None)
+            }
+            Some(Err(fault)) => (Kind::RunFailed, Status::Failed, Some(failure(fault).0)),
+        };
+        let (kind, legal, payload) = expected;
+        let said = end.as_ref().is_some_and(|(found, told)| {
+            *found == kind && payload.as_ref().is_none_or(|payload| payload == told)
+        });
+        if status != legal || !said {
+            return Err(format!(
+                "{} with {end:?}; its journal makes it {} with {payload:?}",
+                status.name(),
+                legal.name()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A fault as its run records it, with the operation that failed if it was one.
+pub fn failure(fault: &Fault) -> (String, Option<String>) {
+    match fault {
+        Fault::Failed(text) => {
+            let op = text.split('/').next().map(str::to_owned);
+            (text.clone(), op)
+        }
+        Fault::TimedOut => ("timed out".into(), None),
+        Fault::Cancelled => ("cancelled".into(), None),
+    }
+}

@@ -1,0 +1,182 @@
+//! Faults that seeds have found, each as the smallest plan that shows it.
+
+use std::rc::Rc;
+
+use duramen_core::retry::{Backoff, RetryPolicy};
+use duramen_sim::net::{Method, StoreFault};
+use duramen_sim::plan::{Action, Mode, Plan, Plant, RunPlan, SlotPlan, StoreFaultPlan, Via, What};
+use duramen_sim::play;
+use duramen_sim::program::{Node, Program, Step};
+use duramen_sim::world::T0;
+
+fn step(id: &str, takes: i64) -> Rc<Node> {
+    Rc::new(Node::Step(Step {
+        id: id.into(),
+        fails: 0,
+        fatal: false,
+        policy: RetryPolicy {
+            attempts: 1,
+            backoff: Backoff::Constant,
+            base: 0,
+            cap: 0,
+            jitter: false,
+        },
+        lazy: false,
+        takes,
+    }))
+}
+
+fn worker() -> SlotPlan {
+    SlotPlan {
+        mode: Mode::Worker {
+            concurrency: 10,
+            poll_min: 1,
+            poll_max: 100,
+        },
+        lease: 1_000,
+        hold: 0,
+        warm: 0,
+        skew: 0,
+        latency: 0,
+        lag: 0,
+        faults: Vec::new(),
+    }
+}
+
+fn create(at: i64, driven: bool) -> Action {
+    Action {
+        at: T0 + at,
+        what: What::Create {
+            run: 0,
+            via: Via::Slot(0),
+            driven,
+        },
+    }
+}
+
+fn stop(at: i64, down: i64) -> Action {
+    Action {
+        at: T0 + at,
+        what: What::Stop { slot: 0, down },
+    }
+}
+
+/// Runs in one slot; the same under many seeds of the scheduler.
+fn check(slot: &SlotPlan, nodes: Vec<Rc<Node>>, actions: &[Action]) {
+    let program = Program::new(Rc::new(Node::Seq(nodes)));
+    let runs = actions.iter().filter_map(|action| match action.what {
+        What::Create { run, .. } => Some(run + 1),
+        _ => None,
+    });
+    let runs = runs.max().unwrap_or(0);
+    for seed in 0..60 {
+        let plan = Plan {
+            seed,
+            plant: Plant::None,
+            slots: vec![slot.clone()],
+            runs: vec![
+                RunPlan {
+                    program: program.clone(),
+                    timeout: None,
+                };
+                runs
+            ],
+            actions: actions.to_vec(),
+            outages: Vec::new(),
+            calm_at: T0 + 8_000,
+        };
+        let verdict = play(&plan, true);
+        if let Some(violation) = verdict.violation {
+            panic!("{plan}\n--\n{}\n{violation}", verdict.trace.join("\n"));
+        }
+    }
+}
+
+/// What was due by the host's clock was asked for without a pause until the store's clock had come
+/// as far.
+#[test]
+fn a_worker_whose_clock_is_a_little_ahead_does_not_spin() {
+    let slot = SlotPlan {
+        skew: 15,
+        ..worker()
+    };
+    let program = vec![step("a", 0), Rc::new(Node::Sleep(500))];
+    check(&slot, program, &[create(0, false)]);
+}
+
+/// A run that was due by the store's clock was claimed, found to be early and let go, again and again
+/// until the host's clock had come as far.
+#[test]
+fn a_run_that_is_due_for_the_store_is_not_let_go_by_a_clock_that_is_a_little_behind() {
+    let slot = SlotPlan {
+        mode: Mode::Worker {
+            concurrency: 1,
+            poll_min: 1,
+            poll_max: 500,
+        },
+        skew: -15,
+        ..worker()
+    };
+    let other = Action {
+        at: T0,
+        what: What::Create {
+            run: 1,
+            via: Via::Direct,
+            driven: true,
+        },
+    };
+    let program = vec![Rc::new(Node::Sleep(35))];
+    check(&slot, program, &[create(0, true), other]);
+}
+
+/// The clock of the store was not looked at when a run was started, so that a process that was
+/// stopped before its first heartbeat took its lease for valid.
+#[test]
+fn a_starter_whose_clock_is_far_off_starts_no_step_after_its_lease() {
+    let slot = SlotPlan {
+        mode: Mode::Starter,
+        lease: 3_000,
+        skew: -60_000,
+        ..worker()
+    };
+    let program = vec![step("a", 900), step("b", 0)];
+    check(&slot, program, &[create(0, true), stop(52, 4_000)]);
+}
+
+/// The answer to a claim came late, and the lease was counted from its arrival.
+#[test]
+fn a_process_that_was_stopped_while_it_claimed_starts_no_step_after_its_lease() {
+    for skew in [-400, 0, 400] {
+        let slot = SlotPlan {
+            lease: 600,
+            skew,
+            latency: 5,
+            ..worker()
+        };
+        for at in (960..985).step_by(3) {
+            check(
+                &slot,
+                vec![step("a", 0)],
+                &[create(962, false), stop(at, 700)],
+            );
+        }
+    }
+}
+
+/// The answer to a creation came when the same process had long claimed the run again: the former
+/// claim took the later one's place, and drove the run on its lease.
+#[test]
+fn an_answer_that_was_overtaken_by_a_later_claim_drives_nothing() {
+    let slot = SlotPlan {
+        faults: vec![StoreFaultPlan {
+            life: 0,
+            method: Method::Create,
+            number: 0,
+            fault: StoreFault::SlowBack(3_733),
+        }],
+        ..worker()
+    };
+    let both = vec![step("a", 0), step("b", 6_000)];
+    let program = vec![Rc::new(Node::Group(both))];
+    check(&slot, program, &[create(0, true), create(360, true)]);
+}

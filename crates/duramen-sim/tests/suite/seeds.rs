@@ -1,0 +1,78 @@
+//! Seeds break no rule, and a seed is all that a simulation depends on.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use duramen_sim::oracles::Counts;
+use duramen_sim::plan::{Plan, Plant};
+use duramen_sim::{play, tell};
+
+/// As many as fit into a quarter of a minute without optimisation; `make sim` plays more.
+const SEEDS: u64 = 3_000;
+
+#[test]
+fn thousands_of_seeds_break_no_rule() {
+    let next = AtomicU64::new(1);
+    let work = || {
+        let mut counts = Counts::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed > SEEDS {
+                return counts;
+            }
+            let plan = Plan::generate(seed, Plant::None);
+            let verdict = play(&plan, false);
+            if verdict.violation.is_some() {
+                let story = tell(&plan).expect("a seed that fails fails again");
+                panic!("seed {seed}:\n{story}\nagain, in full: make sim SEED={seed}");
+            }
+            counts.add(&verdict.counts);
+        }
+    };
+    let mut counts = Counts::default();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            counts.add(&thread.join().unwrap());
+        }
+    });
+    // The world was as bad as it is meant to be.
+    for (what, count, least) in [
+        ("crashes", counts.crashes, SEEDS),
+        ("zombies", counts.zombies, SEEDS / 2),
+        ("store faults", counts.faults, SEEDS),
+        ("fenced commits", counts.fenced, SEEDS / 30),
+        ("duplicates", counts.duplicates, SEEDS / 2),
+        ("sweeps", counts.sweeps, SEEDS),
+        ("steps", counts.steps, SEEDS * 4),
+        ("prefixes", counts.prefixes, SEEDS * 10),
+    ] {
+        assert!(count > least, "only {count} {what} in {SEEDS} seeds");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_to_the_byte() {
+    for seed in 1..60 {
+        let [first, second] = [(); 2].map(|()| {
+            let verdict = play(&Plan::generate(seed, Plant::None), true);
+            (verdict.trace.join("\n"), verdict.counts)
+        });
+        assert_eq!(first, second, "seed {seed}");
+        assert!(first.0.lines().count() > 5, "seed {seed} tells nothing");
+    }
+}
+
+#[test]
+fn another_seed_gives_another_trace() {
+    let [first, second] = [1, 2].map(|seed| play(&Plan::generate(seed, Plant::None), true).trace);
+    assert_ne!(first, second);
+}
+
+#[test]
+fn tracing_changes_nothing() {
+    for seed in 1..60 {
+        let plan = Plan::generate(seed, Plant::None);
+        let [quiet, traced] = [false, true].map(|traced| play(&plan, traced));
+        assert_eq!(quiet.counts, traced.counts, "seed {seed}");
+    }
+}
