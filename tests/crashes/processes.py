@@ -31,7 +31,7 @@ async def _play(name: str, file: str, ledger: str, at: int, side: Any, life: int
         inner,
         at=at,
         side=side,
-        on_recorded=lambda run_id, op: note(ledger, f"recorded {run_id}/{op}"),
+        on_recorded=lambda run_id, op, _: note(ledger, f"recorded {run_id}/{op}"),
     )
     store.on_crash = lambda: os._exit(DIED)
     async with Environment(scenario.workflows, store=store, now=START + timedelta(days=life), seed=0) as env:

@@ -81,6 +81,22 @@ async def gather(env: Environment) -> Any:
 
 
 @workflow
+async def mixed(ctx: Context) -> list[Any]:
+    shielded = asyncio.ensure_future(ctx.step("shielded", work_in_a_thread, "s"))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(ctx.wait_for_event("never")), 60)
+    parts = [work, work_in_a_thread]
+    calls = [ctx.step(f"part-{n}", parts[n % 2], str(n)) for n in range(6)]
+    found = [await each for each in asyncio.as_completed(calls)]
+    return [await shielded, *found]
+
+
+@scenario(mixed)
+async def threads_and_shield(env: Environment) -> Any:
+    return await env.result(await env.runtime.start(mixed, run_id="r"))
+
+
+@workflow
 async def nested(ctx: Context) -> list[str]:
     done: list[str] = []
 
@@ -213,6 +229,22 @@ async def event_late(env: Environment) -> Any:
 
 
 @workflow
+async def strict(ctx: Context) -> list[int]:
+    return [await ctx.wait_for_event("number", int) for _ in range(2)]
+
+
+@scenario(strict)
+async def refused_events(env: Environment) -> Any:
+    run = await env.runtime.start(strict, run_id="r")
+    for n, payload in enumerate(["one", 1, [], 2]):
+        # The workflow declares no types of events, so it is the run that refuses them, not the sender's call.
+        await env.runtime.signal("r", "number", payload, signal_id=f"n{n}")
+        await env.advance(minutes=10)
+    output = await env.result(run)
+    return output, len((await env.runtime.get("r")).refused)
+
+
+@workflow
 async def shipping(ctx: Context) -> list[Any]:
     first = await ctx.approve("Ship it?")
     try:
@@ -296,6 +328,61 @@ async def deadline_of_the_run(env: Environment) -> Any:
         await env.result(run)
     view = await env.runtime.get("r")
     return (view.status, type(view.error).__name__)
+
+
+@workflow
+async def hesitant(ctx: Context) -> str:
+    try:
+        await asyncio.gather(ctx.step("a", work, "a"), ctx.sleep(10**6), ctx.wait_for_event("never"))
+    except asyncio.CancelledError:
+        await asyncio.gather(ctx.step("undo-1", work, "1"), ctx.step("undo-2", work_in_a_thread, "2"))
+        await ctx.wait_for_event("really", timeout=60, default=None)
+    return await ctx.step("end", work, "it went on")
+
+
+@scenario(hesitant)
+async def swallowed_cancellation(env: Environment) -> Any:
+    run = await env.runtime.start(hesitant, run_id="r")
+    await env.advance(hours=1)
+    if not (await env.runtime.get("r")).finished:
+        await env.runtime.cancel("r")
+    return await env.result(run)
+
+
+@scenario(tidy)
+async def terminated(env: Environment) -> Any:
+    await env.runtime.start(tidy, run_id="r")
+    await env.advance(hours=1)
+    await env.runtime.terminate("r", "at once")
+    return (await env.runtime.get("r")).status
+
+
+repaired: set[int] = set()
+
+
+@workflow
+async def fixable(ctx: Context) -> list[str]:
+    async def broken() -> str:
+        if not repaired:
+            raise ValueError("broken")
+        return "b"
+
+    first = await ctx.step("a", work, "a")
+    await ctx.sleep(60)
+    return [first, await ctx.step("b", broken), await ctx.step("c", work, "c")]
+
+
+@scenario(fixable)
+async def retried_after_failure(env: Environment) -> Any:
+    if not await env.runtime.count():
+        repaired.clear()
+    run = await env.runtime.start(fixable, run_id="r")
+    with contextlib.suppress(RunFailed):
+        await env.result(run)
+    repaired.add(1)
+    if (await env.runtime.get("r")).status == "failed":
+        await env.runtime.retry("r")
+    return await env.result(run)
 
 
 # -- recorded values and state -------------------------------------------------------------------------------

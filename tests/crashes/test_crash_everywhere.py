@@ -29,9 +29,7 @@ def test_a_crash_at_any_change_alters_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["retries", "event_late", "race_with_timeout", "cancel_with_clean_up", "recorded_values"]
-)
+@pytest.mark.parametrize("name", ["retries", "race_with_timeout", "cancel_with_clean_up", "recorded_values"])
 def test_a_second_crash_at_any_change_of_the_recovery_alters_nothing(name: str) -> None:
     scenario = SCENARIOS[name]
     report = asyncio.run(
@@ -40,3 +38,10 @@ def test_a_second_crash_at_any_change_of_the_recovery_alters_nothing(name: str) 
     pairs = report.crashes - 2 * len(report.changes)
     assert pairs > 4 * len(report.changes)
     print(f"{name}: {report.crashes} crashes")
+
+
+@pytest.mark.parametrize("driving", ["evicting", "one-by-one"])
+@pytest.mark.parametrize("name", ["gather", "threads_and_shield", "lazy_steps", "swallowed_cancellation"])
+def test_it_makes_no_difference_how_the_runs_are_driven(name: str, driving: str) -> None:
+    scenario = SCENARIOS[name]
+    asyncio.run(crash_everywhere(scenario.play, scenario.workflows, driving=driving))

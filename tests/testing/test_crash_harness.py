@@ -1,6 +1,7 @@
 """The crash and suspend harnesses find what they are made for: each rule has a fault planted against it."""
 
 import asyncio
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -167,6 +168,49 @@ def test_an_error_of_the_scenario_itself_is_not_dressed_up() -> None:
         crash(scenario)
     with pytest.raises(KeyError, match="mine"):
         asyncio.run(suspend_matrix(scenario, [two]))
+
+
+def test_a_step_whose_failure_was_taken_back_may_begin_again() -> None:
+    repaired: list[bool] = []
+
+    async def broken() -> str:
+        if not repaired:
+            raise ValueError("broken")
+        return "repaired"
+
+    @workflow
+    async def fixable(ctx: Context) -> str:
+        return await ctx.step("broken", broken)
+
+    async def scenario(env: Environment) -> Any:
+        if not await env.runtime.count():
+            repaired.clear()
+        await env.runtime.start(fixable, run_id="r")
+        await env.settle()
+        repaired.append(True)
+        await env.advance(minutes=1)
+        if (await env.runtime.get("r")).status == "failed":
+            await env.runtime.retry("r")
+        return await env.result("r")
+
+    assert crash(scenario, [fixable]).outcome == "repaired"
+
+
+def test_steps_in_threads_do_not_make_the_repetitions_differ() -> None:
+    def in_a_thread(number: int) -> int:
+        time.sleep(0.004 if number % 2 else 0.0)
+        return number
+
+    @workflow
+    async def threads(ctx: Context) -> list[int]:
+        calls = [ctx.step(f"s{number}", in_a_thread, number) for number in range(4)]
+        return [await each for each in asyncio.as_completed(calls)]
+
+    async def scenario(env: Environment) -> Any:
+        return await env.result(await env.runtime.start(threads, run_id="r"))
+
+    assert crash(scenario, [threads]).outcome == [0, 1, 2, 3]
+    assert asyncio.run(suspend_matrix(scenario, [threads])).outcome == [0, 1, 2, 3]
 
 
 # -- the suspend matrix --------------------------------------------------------------------------------------

@@ -48,7 +48,8 @@ class CrashingStore(WrappedStore):
         at: which change; 0: none.
         side: before the change takes place, or after it, with nobody knowing that it did.
         survive: instead of a crash the call fails, and the process goes on.
-        on_recorded: called with run id and operation id of each step whose outcome is in the store now.
+        on_recorded: called with run id, operation id and kind of each outcome of a step that is stored now.
+        on_reopened: called with the id of each run that was reopened.
     """
 
     def __init__(
@@ -58,7 +59,8 @@ class CrashingStore(WrappedStore):
         at: int = 0,
         side: Side = "before",
         survive: bool = False,
-        on_recorded: Callable[[str, str], object] | None = None,
+        on_recorded: Callable[[str, str, str], object] | None = None,
+        on_reopened: Callable[[str], object] | None = None,
     ) -> None:
         super().__init__(inner)
         self.changes: list[Change] = []
@@ -72,6 +74,7 @@ class CrashingStore(WrappedStore):
         """Called at the crash."""
         self.survive = survive
         self._on_recorded = on_recorded
+        self._on_reopened = on_reopened
 
     @property
     def change(self) -> Change:
@@ -91,7 +94,9 @@ class CrashingStore(WrappedStore):
             await self._end("before", method)
         answer = await super().call(method, *args)
         if method == "commit":
-            self._note(args[0], answer)
+            self._note_commits(args[0], answer)
+        elif method == "intervene":
+            self._note_interventions(args[0], answer)
         if change.number == self._at and self._side == "after":
             await self._end("after", method)
         return answer
@@ -102,14 +107,21 @@ class CrashingStore(WrappedStore):
         now = due["now"] if claim["now"] is None else claim["now"]
         return due["ready_at"] is not None and due["ready_at"] <= now
 
-    def _note(self, batch: Any, answer: Any) -> None:
+    def _note_commits(self, batch: Any, answer: Any) -> None:
         if self._on_recorded is None:
             return
         for commit, outcome in zip(batch, answer, strict=True):
             if outcome["kind"] == "applied":
                 for entry in commit["entries"]:
                     if entry["kind"] in _ENDS:
-                        self._on_recorded(commit["run_id"], entry["op"])
+                        self._on_recorded(commit["run_id"], entry["op"], entry["kind"])
+
+    def _note_interventions(self, batch: Any, answer: Any) -> None:
+        if self._on_reopened is None:
+            return
+        for intervention, outcome in zip(batch, answer, strict=True):
+            if outcome == "done" and intervention["kind"] == "reopen":
+                self._on_reopened(intervention["run_id"])
 
     async def _end(self, side: str, method: str) -> None:
         self.reached = True

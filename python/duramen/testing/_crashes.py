@@ -59,11 +59,18 @@ class CrashReport:
 class _Ledger:
     """Which steps have their outcome in the store, and which of these began all the same."""
 
-    recorded: set[tuple[str, str]]
+    recorded: dict[tuple[str, str], str]
+    """By run and operation: the kind of the journal entry."""
     again: list[str]
 
-    def record(self, run_id: str, op: str) -> None:
-        self.recorded.add((run_id, op))
+    def record(self, run_id: str, op: str, kind: str) -> None:
+        self.recorded[run_id, op] = kind
+
+    def reopen(self, run_id: str) -> None:
+        """The failure that ended a run is taken back: its step may begin again."""
+        for key, kind in list(self.recorded.items()):
+            if key[0] == run_id and kind == "step_failed":
+                del self.recorded[key]
 
     def start(self, run_id: str, op: str, attempt: int) -> None:
         if (run_id, op) in self.recorded:
@@ -103,11 +110,12 @@ class _Play:
     def environment(self, world: World, store: CrashingStore, ledger: _Ledger) -> Environment:
         env = Environment(self.workflows, store=store, world=world, **self.options)
         env.steps.on_start = ledger.start
+        env.steps.ordered = True  # or steps in threads would let each repetition take a course of its own
         return env
 
     async def reference(self) -> tuple[_Ended, tuple[Change, ...]]:
-        world, ledger = self.world(), _Ledger(set(), [])
-        store = CrashingStore(world.base, on_recorded=ledger.record)
+        world, ledger = self.world(), _Ledger({}, [])
+        store = CrashingStore(world.base, on_recorded=ledger.record, on_reopened=ledger.reopen)
         async with self.environment(world, store, ledger) as env:
             ended = await self._ended(env)
         return ended, tuple(store.changes)
@@ -126,12 +134,17 @@ class _Play:
 
     async def attempt(self, points: tuple[int, ...], side: Side, worker: Worker, expected: _Ended) -> bool:
         """Crash at a change of each life in turn, and go on. False if the last crash does not come about."""
-        world, ledger = self.world(), _Ledger(set(), [])
+        world, ledger = self.world(), _Ledger({}, [])
         ended: _Ended | None = None
         crashed: CrashingStore | None = None
         for at in (*points, 0):
             store = CrashingStore(
-                world.base, at=at, side=side, survive=worker == "same", on_recorded=ledger.record
+                world.base,
+                at=at,
+                side=side,
+                survive=worker == "same",
+                on_recorded=ledger.record,
+                on_reopened=ledger.reopen,
             )
             try:
                 ended = await self._live(self.environment(world, store, ledger), store)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, CancelledError
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ __all__ = ["EnvStepper", "StepWatch"]
 class _Open:
     """A step in flight."""
 
+    number: int
     job: StepJob
     call: Any
     done: Callable[[Any, BaseException | None], object]
@@ -50,8 +50,13 @@ class StepWatch:
         self._clock = clock
         self._patience = patience
         self._one_by_one = one_by_one
+        self._begun = 0
         self._open: set[_Open] = set()
-        self._held: deque[partial[object]] = deque()
+        self._held: list[tuple[int, partial[object]]] = []
+        self.ordered = one_by_one
+        """Whether outcomes are held back until all steps have ended that are worth waiting for, and come in
+        the order in which the steps began. Else they come in the order in which the steps really ended, in
+        which threads and the outside world have a say."""
         self.outcomes = 0
         """How many steps have ended so far."""
         self.on_start: Callable[[str, str, int], object] | None = None
@@ -66,7 +71,8 @@ class StepWatch:
         call: Any = getattr(job.done, "__self__", None)
         if self.on_start is not None:
             self.on_start(call.run_id, call.op, call.attempt)
-        step = _Open(job, call, job.done, monotonic())
+        self._begun += 1
+        step = _Open(self._begun, job, call, job.done, monotonic())
         if job.timeout is not None:
             step.deadline = self._clock.now() + max(1, round(job.timeout * 1000))
             job.timeout = None
@@ -80,16 +86,20 @@ class StepWatch:
         if step.timed_out and isinstance(error, CancelledError):
             step.call.started = float("-inf")  # as measured by the real clock it would not be late
             error = TimeoutError()
-        if self._one_by_one:
-            self._held.append(partial(step.done, result, error))
+        if self.ordered:
+            self._held.append((step.number, partial(step.done, result, error)))
         else:
             step.done(result, error)
 
     def release(self) -> bool:
-        """Let the outcome through that has been held back for longest. False if there is none."""
+        """Let outcomes through that were held back: one, or all. False if there is none."""
         if not self._held:
             return False
-        self._held.popleft()()
+        self._held.sort(key=lambda held: held[0])
+        last = 1 if self._one_by_one else len(self._held)
+        now, self._held = self._held[:last], self._held[last:]
+        for _, tell in now:
+            tell()
         return True
 
     @property

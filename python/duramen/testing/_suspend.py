@@ -76,6 +76,7 @@ async def suspend_matrix(
     for driving in _WAYS:
         env = Environment(workflows, seed=seed, driving=driving, **options)
         env.holds = False  # or a run that waits for less than a second would never be dropped
+        env.steps.ordered = True  # or steps in threads would make journals of their own
         try:
             async with env:
                 outcome = await scenario(env)
