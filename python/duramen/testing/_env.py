@@ -191,7 +191,7 @@ class Environment:
         worker: bool = True,
         replay: bool = True,
         driving: Driving = "warm",
-        patience: float = 1.0,
+        patience: float = 5.0,
         world: World | None = None,
         **options: Any,
     ) -> None:
