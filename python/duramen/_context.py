@@ -179,17 +179,8 @@ class Context(Generic[StateT]):
         except AttributeError:
             plan = plan_of(fn)
         rule = retry or plan.retry or host.retry
-        if timeout is not None:
-            seconds = duration_ms(timeout, "timeout") / 1000
-            if not seconds:
-                raise InvalidArgument("timeout is 0: give more, or leave it out (None) for no limit")
-        else:
-            seconds = plan.timeout
-        lazy = False
-        if checkpoint != "durable":
-            if checkpoint != "lazy":
-                raise InvalidArgument(f"checkpoint is {checkpoint!r}: 'durable' or 'lazy'")
-            lazy = True
+        seconds = plan.timeout if timeout is None else _attempt_seconds(timeout)
+        lazy = checkpoint != "durable" and _is_lazy(checkpoint)
         try:
             # The last argument is `loop.idle`, written out: this line is passed by each replayed step.
             found = self._request_step(
@@ -204,11 +195,12 @@ class Context(Generic[StateT]):
             ok, payload, at = found
             loop.now = at / 1000
             if ok:
+                if plan.reads_for is not host.serializer:
+                    plan.bind(host.serializer)
                 try:
-                    return host.loads(payload, plan.result)
-                except Exception as error:  # noqa: BLE001 - recorded under other code, with another type
-                    self._run.cannot_read(self._run.last_op(), str(error))
-                    await self._failed(error)
+                    return plan.read(payload)
+                except Exception:  # noqa: BLE001 - recorded under other code, with another type
+                    return await self._read_with_care(plan, payload)
             raise step_failure(host.serializer, self._run.last_op(), payload)
         return await host.await_step(found, plan, args, rule, seconds, meta)
 
@@ -513,6 +505,13 @@ class Context(Generic[StateT]):
             "not to steps, threads or other event loops"
         )
 
+    async def _read_with_care(self, plan: StepPlan, payload: bytes) -> Any:
+        try:
+            return self._host.loads(payload, plan.result)
+        except Exception as error:  # noqa: BLE001 - whatever a user's serializer raises
+            self._run.cannot_read(self._run.last_op(), str(error))
+            await self._failed(error)
+
     async def _failed(self, error: BaseException) -> NoReturn:
         """End a call that the engine refused."""
         if isinstance(error, InvalidIdError):
@@ -522,3 +521,16 @@ class Context(Generic[StateT]):
         # dropped.
         await Future(loop=self._loop)
         raise RunEvicted(str(error) or "this run is no longer driven here") from None
+
+
+def _attempt_seconds(timeout: timedelta | float) -> float:
+    seconds = duration_ms(timeout, "timeout") / 1000
+    if not seconds:
+        raise InvalidArgument("timeout is 0: give more, or leave it out (None) for no limit")
+    return seconds
+
+
+def _is_lazy(checkpoint: str) -> bool:
+    if checkpoint != "lazy":
+        raise InvalidArgument(f"checkpoint is {checkpoint!r}: 'durable' or 'lazy'")
+    return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import pydantic
@@ -313,6 +314,14 @@ class JsonSerializer:
                 self.loads(data)  # refuses the constants outside of strings
         return value
 
+    def reader(self, type: Any = None) -> Callable[[bytes], Any]:  # noqa: A002
+        """What `loads` does with payloads of that type which came from `dumps`: less has to be looked at.
+
+        It raises whatever it likes for others: ask `loads` what is wrong with them.
+        """
+        adapter = _adapter(type)
+        return from_json if adapter is None else adapter.read
+
     def round_trip(self, value: Any, type: Any = None) -> tuple[bytes, Any]:  # noqa: A002
         """``data = dumps(value, type)`` and ``loads(data, type)`` in one go, cheaper than the two calls."""
         adapter = None if type is None or type is Any else _adapter(type)
@@ -486,3 +495,10 @@ def round_trip(serializer: Serializer, value: Any, type: Any = None) -> tuple[by
         return combined(value, type)
     data = serializer.dumps(value, type)
     return data, serializer.loads(data, type)
+
+
+def recorded_reader(serializer: Serializer, type: Any = None) -> Callable[[bytes], Any]:  # noqa: A002
+    """What reads payloads of that type which the serializer wrote. See `JsonSerializer.reader`."""
+    if serializer.__class__ is JsonSerializer:
+        return cast("JsonSerializer", serializer).reader(type)
+    return partial(serializer.loads, type=type)

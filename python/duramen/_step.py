@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 from . import _annotations
 from ._durations import duration_ms
 from ._retry import Retry
-from ._serial import check_type
+from ._serial import Serializer, check_type, recorded_reader
 from ._stepper import is_async_callable
 from .errors import NotADurableContext, WorkflowDefinitionError
 
@@ -102,7 +102,7 @@ def step_context() -> StepContext:
 class StepPlan:
     """What is known about a step's function before it runs: worked out once for each function."""
 
-    __slots__ = ("call", "fn", "result", "retry", "timeout")
+    __slots__ = ("call", "fn", "read", "reads_for", "result", "retry", "timeout")
 
     def __init__(
         self, fn: Any, call: Any, result: Any, retry: Retry | None = None, timeout: float | None = None
@@ -116,6 +116,15 @@ class StepPlan:
         self.retry = retry
         self.timeout = timeout
         """Seconds."""
+        self.reads_for: Serializer | None = None
+        """Whom `bind` was told of last."""
+        self.read: Callable[[bytes], Any]
+        """Reads a recorded result, after `bind`."""
+
+    def bind(self, serializer: Serializer) -> None:
+        """Work out how recorded results are read: not for each replayed step anew."""
+        self.read = recorded_reader(serializer, self.result)
+        self.reads_for = serializer
 
 
 class StepDef(Generic[P, R]):
@@ -155,9 +164,11 @@ class StepDef(Generic[P, R]):
         """The step's own rule; None takes the workflow's."""
         self.timeout = _seconds(timeout)
         """Seconds for each attempt, or None."""
-        self._plan: StepPlan | None = None
+        self.__dict__.pop(
+            "duramen_plan", None
+        )  # that of the function, if it was a step without the decorator
         try:
-            self._resolve(local_names)
+            self.__dict__["duramen_plan"] = self._resolve(local_names)
         except NameError:
             pass  # a name that is defined further down: resolved at first use
 
@@ -165,19 +176,15 @@ class StepDef(Generic[P, R]):
         where = f"result of step {self.name!r}"
         result = _annotations.result_type(self.fn, where, local_names)
         check_type(result, where)
-        self._plan = plan = StepPlan(self, self.fn, result, self.retry, self.timeout)
-        return plan
+        return StepPlan(self, self.fn, result, self.retry, self.timeout)
 
-    @property
+    @functools.cached_property
     def duramen_plan(self) -> StepPlan:
         """What the run's host needs to know; not for users."""
-        plan = self._plan
-        if plan is None:
-            try:
-                plan = self._resolve()
-            except NameError as error:
-                raise _annotations.unresolved(f"step {self.name!r}", error) from error
-        return plan
+        try:
+            return self._resolve()
+        except NameError as error:
+            raise _annotations.unresolved(f"step {self.name!r}", error) from error
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Run it: as a durable step in a handler, plainly elsewhere. Await what this returns."""

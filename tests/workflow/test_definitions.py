@@ -250,3 +250,14 @@ RETRIES: dict[str, dict[str, Any]] = {
 def test_bad_retries_are_refused(name: str) -> None:
     with pytest.raises(InvalidArgument):
         Retry(**RETRIES[name])
+
+
+def test_a_function_that_was_a_step_without_the_decorator_gets_a_plan_of_its_own_with_it() -> None:
+    async def charge() -> int:
+        return 1
+
+    plain = plan_of(charge)
+    declared = step(name="pay", timeout=3)(charge)
+    assert plan_of(declared) is not plain
+    assert (plan_of(declared).fn, plan_of(declared).timeout) == (declared, 3)
+    assert plan_of(charge).fn is charge
