@@ -231,6 +231,9 @@ class Engine:
     def take(
         self, token: int, run_id: str, now: int | None
     ) -> None: ...  # claims that run if it is due: ticket | None
+    def adopt(
+        self, token: int, run_id: str
+    ) -> None: ...  # the same, and goes on with it as with one that was started here
     def deliver(self, token: int, messages: list[tuple[str, str, str, str, bytes, str | None]]) -> None:
         """(run_id, message_id, kind "event"|"approval"|"cancel", name, payload, fingerprint)
         -> list[(result "delivered"|"buffered"|"duplicate"|"not_found"|"finished", fingerprint | None)]"""

@@ -221,7 +221,7 @@ class Messages(Queries):
                 f"run {run_id!r} is {status}: only failed, cancelled, terminated and stuck runs are retried"
             )
         if drive:
-            await self._take(run_id)
+            await self._adopt(run_id)
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
         """Remove a run and all that belongs to it.
@@ -259,6 +259,11 @@ class Messages(Queries):
         """Claim a run if it is due and its workflow is here; it is then driven in the background."""
         port = self._ready
         return await port.call(port.engine.take, run_id, None)
+
+    async def _adopt(self, run_id: str) -> int | None:
+        """The same, and the engine goes on with it as with a run that was started here."""
+        port = self._ready
+        return await port.call(port.engine.adopt, run_id)
 
     async def _drive_now(self, run_id: str) -> str | None:
         """Drive a run that is due, here, until it pauses or ends; gives how, or None if it was not due."""

@@ -142,7 +142,7 @@ class Runtime(Messages):
         row = self._new_row(request)
         if row[4] is not None and row[4] > port.engine.now():
             handle = (await self._create([row]))[0]
-            self._delay((row[4] - port.engine.now()) / 1000 + 0.001, self._take_soon, handle.run_id)
+            self._delay((row[4] - port.engine.now()) / 1000 + 0.001, self._adopt_soon, handle.run_id)
             return handle
         handle, _ = await self._start(row)
         return handle
@@ -259,8 +259,8 @@ class Runtime(Messages):
         """A handle of a run by its id; nothing is read."""
         return RunHandle(self, check_id("run id", run_id), "")
 
-    def _take_soon(self, run_id: str) -> None:
-        future = asyncio.ensure_future(self._take(run_id))
+    def _adopt_soon(self, run_id: str) -> None:
+        future = asyncio.ensure_future(self._adopt(run_id))
         self._background.add(future)
         future.add_done_callback(self._background.discard)
         future.add_done_callback(_log_failure)

@@ -76,12 +76,33 @@ impl Engine {
 
     /// Claims one run if it is due, and drives it.
     pub fn take(self: &Arc<Self>, token: Token, run_id: RunId, now: Option<Millis>) {
+        self.claim_and_drive(token, run_id, now, false);
+    }
+
+    /// The same, and goes on with the run whenever it is due, as with one that was started here.
+    pub fn adopt(self: &Arc<Self>, token: Token, run_id: RunId) {
+        self.claim_and_drive(token, run_id, None, true);
+    }
+
+    fn claim_and_drive(
+        self: &Arc<Self>,
+        token: Token,
+        run_id: RunId,
+        now: Option<Millis>,
+        own: bool,
+    ) {
         self.rest(false);
         let asked = self.asking();
         let mut claim = self.claim_one(run_id);
         claim.now = now.or(claim.now);
         let engine = Arc::clone(self);
         self.call(token, self.store.claim(claim), move |claimed| {
+            if own {
+                // Before the host has it: a pause must find that it is followed.
+                for run in &claimed.runs {
+                    engine.registry().own(&run.row.run_id);
+                }
+            }
             Reply::Taken(engine.take_up(claimed, asked, None, now))
         });
     }

@@ -400,6 +400,10 @@ impl Engine {
         self.core.take(token, run_id.into(), now);
     }
 
+    fn adopt(&self, token: u64, run_id: String) {
+        self.core.adopt(token, run_id.into());
+    }
+
     fn deliver(&self, token: u64, messages: Vec<MessageTuple>) -> PyResult<()> {
         let messages = messages
             .into_iter()
