@@ -11,11 +11,16 @@ use tokio::sync::Notify;
 use crate::env::Env;
 use crate::host::{HostEvent, HostQueue, Reply, Token};
 use crate::inline::on_completion;
+use crate::pending::Pending;
 use crate::pipeline::Pipeline;
 use crate::registry::Registry;
 
 /// Clocks of one machine may differ by rounding; beyond this the store's clock is followed.
 const CLOCK_TOLERANCE: Millis = 20;
+
+/// How long a closing engine waits for what it has asked the store before.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Journals of one claim may hold this many bytes together, unless the caller says otherwise.
 pub const CLAIM_BYTES: u64 = 64 << 20;
 
@@ -86,6 +91,7 @@ pub struct Engine {
     pub(crate) config: Config,
     pub(crate) counters: Counters,
     pub(crate) signals: Arc<Signals>,
+    pub(crate) pending: Arc<Pending>,
     /// Something may be due that the worker does not know of.
     look: AtomicBool,
     /// The earliest instant at which something that was paused here is due.
@@ -143,6 +149,7 @@ impl Engine {
             config,
             counters: Counters::default(),
             signals: Arc::default(),
+            pending: Arc::default(),
             look: AtomicBool::new(false),
             hint: AtomicI64::new(Millis::MAX),
             resting_until: AtomicI64::new(0),
@@ -369,9 +376,23 @@ impl Engine {
                 token,
                 reply: Ok(Reply::Done),
             });
+        } else if self.pending.is_empty() {
+            self.close_store(token);
         } else {
-            self.call(token, self.store.close(), |()| Reply::Done);
+            // What is let go now must still reach the store.
+            let engine = Arc::clone(self);
+            self.env.spawn(Box::pin(async move {
+                tokio::select! {
+                    () = engine.pending.over() => {}
+                    () = engine.env.sleep(PATIENCE) => {}
+                }
+                engine.close_store(token);
+            }));
         }
+    }
+
+    fn close_store(&self, token: Token) {
+        self.call(token, self.store.close(), |()| Reply::Done);
     }
 
     /// Sends a store's answer to the host as a reply.
@@ -399,6 +420,7 @@ impl Engine {
         };
         run.now = self.env.explicit_now();
         let (engine, input, asked) = (Arc::clone(self), run.input.clone(), self.asking());
+        let under_way = self.pending.begin();
         on_completion(self.store.create(vec![run]), move |result| {
             let reply = result.and_then(|created| {
                 let created = created.into_iter().next().ok_or(StoreError::Closed)?;
@@ -412,6 +434,7 @@ impl Engine {
                 Ok(Reply::Started { created, ticket })
             });
             engine.host.push(HostEvent::Reply { token, reply });
+            drop(under_way);
         });
     }
 

@@ -7,6 +7,7 @@ mod env;
 mod host;
 mod inline;
 mod keeper;
+mod pending;
 mod pipeline;
 mod registry;
 mod reopen;

@@ -129,6 +129,7 @@ impl Engine {
                 ..claim
             };
             let asked = self.asking();
+            let under_way = self.pending.begin();
             let claimed = match self.store.claim(claim).await {
                 Ok(claimed) => claimed,
                 Err(error) => {
@@ -141,6 +142,7 @@ impl Engine {
             let found = claimed.runs.len();
             left = left.saturating_sub(found);
             let taken = self.take_up(claimed, asked, Some(&group), options.now);
+            drop(under_way);
             report.more |= taken.len() < found;
         }
         self.wait_for(&group, options, &mut report).await;

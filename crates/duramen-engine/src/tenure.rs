@@ -96,6 +96,7 @@ impl Engine {
         let mut claim = self.claim_one(run_id);
         claim.now = now.or(claim.now);
         let engine = Arc::clone(self);
+        let under_way = self.pending.begin();
         self.call(token, self.store.claim(claim), move |claimed| {
             if own {
                 // Before the host has it: a pause must find that it is followed.
@@ -103,7 +104,9 @@ impl Engine {
                     engine.registry().own(&run.row.run_id);
                 }
             }
-            Reply::Taken(engine.take_up(claimed, asked, None, now))
+            let runs = engine.take_up(claimed, asked, None, now);
+            drop(under_way);
+            Reply::Taken(runs)
         });
     }
 
@@ -300,10 +303,12 @@ impl Engine {
             })
             .collect();
         if !commits.is_empty() {
-            on_completion(self.store.commit(commits), |result| {
+            let under_way = self.pending.begin();
+            on_completion(self.store.commit(commits), move |result| {
                 if let Err(error) = result {
                     tracing::debug!(%error, "runs could not be released; their leases will end");
                 }
+                drop(under_way);
             });
         }
     }

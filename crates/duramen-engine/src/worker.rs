@@ -111,11 +111,13 @@ impl Worker {
             }
             self.last_claim = now;
             let asked = engine.asking();
+            let under_way = engine.pending.begin();
             let request = engine.claim_request(Due::Any, free.min(CLAIM_MOST));
             match engine.store.claim(request).await {
                 Ok(claimed) => {
                     let (found, more) = (claimed.runs.len(), claimed.more);
                     engine.take_up(claimed, asked, None, None);
+                    drop(under_way);
                     if found > 0 {
                         self.idle = false;
                         self.poll = working.poll_min;
@@ -221,6 +223,7 @@ impl Worker {
     /// Claims them all at once, so that the store can make one transaction of it.
     async fn claim_followed(&mut self, engine: &Arc<Engine>, due: Vec<RunId>) {
         let asked = engine.asking();
+        let _under_way = engine.pending.begin();
         let claims: Vec<_> = due
             .into_iter()
             .filter(|run_id| !engine.registry().is_active(run_id))
