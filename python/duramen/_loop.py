@@ -21,6 +21,7 @@ Three things of asyncio would spoil that and are dealt with here:
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from _thread import get_ident
 from asyncio import tasks as _asyncio_tasks
@@ -70,6 +71,8 @@ _ENSURE_FUTURE = getattr(_asyncio_tasks, "_ensure_future", asyncio.ensure_future
 # tasks of all runs (anyio has one) can still tell them apart.
 _salts = count(1)
 
+_log = logging.getLogger("duramen.loop")
+
 _NEVER_SECONDS = 100 * 365.25 * 86400
 """A timer further away than this never fires: `sleep(math.inf)` and its kind are ways to say "for ever"."""
 
@@ -87,10 +90,10 @@ class RunLoop(SurfaceLoop):
     Args:
         timers: who keeps the timers; usually the driver.
         now: seconds since the epoch, UTC, at the start.
-        strict: if true, a callback that arrives while the loop is not being drained, and not through
-        `deliver`, is
-            refused: it comes from a step that wakes the handler past the journal (for instance by setting an
-            `asyncio.Event` that the handler passed to it). `create_task` before the first drain is exempt.
+        strict: if true, a callback that arrives while the loop is not being drained, and not through `deliver`,
+            is refused: it comes from a step that wakes the handler past the journal (for instance by setting
+            an `asyncio.Event` that the handler passed to it). `create_task` before the first drain is exempt.
+        run_id: whose it is, for what is logged.
 
     The driver sets `now`, hands over one outcome with `deliver` (or resolves a future and calls `drain`), and
     repeats. Futures that never leave the driver's hands are cheapest made as ``asyncio.Future(loop=loop)``.
@@ -121,8 +124,11 @@ class RunLoop(SurfaceLoop):
     evicted = False
     """True once `abandon` was called: no durable call may go through any more."""
 
-    def __init__(self, timers: TimerHost, *, now: float = 0.0, strict: bool = False) -> None:
+    def __init__(
+        self, timers: TimerHost, *, now: float = 0.0, strict: bool = False, run_id: str = ""
+    ) -> None:
         self.errors = []
+        self.run_id = run_id
         self.now = now
         """Time of the last delivered entry, set by the driver: seconds since the epoch (UTC)."""
         self.strict = strict
@@ -313,6 +319,13 @@ class RunLoop(SurfaceLoop):
             _asyncio_tasks._enter_task(self, task)
             try:
                 ended = context.run(close_coroutine, coroutine)
+                if not ended:
+                    _log.warning(
+                        "the handler of run %r swallows RunEvicted in a loop and cannot be dropped from "
+                        "memory; let BaseException pass, or `except Exception`: %r",
+                        self.run_id,
+                        coroutine,
+                    )
             finally:
                 _asyncio_tasks._leave_task(self, task)
         task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]

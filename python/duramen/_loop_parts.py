@@ -203,7 +203,6 @@ def close_coroutine(coroutine: Any) -> bool:
             return True
         if hasattr(awaited, "_asyncio_future_blocking"):
             awaited._asyncio_future_blocking = False  # as a task does, or the future cannot be awaited again
-    _log.warning("a handler swallows RunEvicted in a loop and cannot be dropped from memory: %r", coroutine)
     make_immortal(coroutine)
     return False
 

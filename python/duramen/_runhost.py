@@ -114,7 +114,7 @@ class RunHost:
         self.serializer: Serializer = services.serializer
         self.loads = services.serializer.loads
         self.retry: Retry | None = definition.retry
-        self.loop = RunLoop(self, now=run.started_at / 1000, strict=True)
+        self.loop = RunLoop(self, now=run.started_at / 1000, strict=True, run_id=self.run_id)
         self.main: Task[Any] | None = None
         self.closed = False
         """Nothing of the handler runs any more."""

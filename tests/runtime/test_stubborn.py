@@ -34,7 +34,7 @@ async def stubborn(ctx: Context) -> None:
 
 async def main():
     async with Runtime("memory://", workflows=[stubborn]) as runtime:
-        run = await runtime.start(stubborn)
+        run = await runtime.start(stubborn, run_id="r")
         while (await runtime.get(run.run_id)).status in ("queued",):
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
@@ -54,5 +54,5 @@ def test_a_process_ends_whatever_its_handlers_swallow(wait: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "closed"
-    assert done.stderr.count("swallows RunEvicted") == 1
+    assert done.stderr.count("run 'r' swallows RunEvicted") == 1
     assert "Traceback" not in done.stderr
