@@ -90,9 +90,10 @@ class RunLoop(SurfaceLoop):
     Args:
         timers: who keeps the timers; usually the driver.
         now: seconds since the epoch, UTC, at the start.
-        strict: if true, a callback that arrives while the loop is not being drained, and not through `deliver`,
-            is refused: it comes from a step that wakes the handler past the journal (for instance by setting
-            an `asyncio.Event` that the handler passed to it). `create_task` before the first drain is exempt.
+        strict: if true, a callback that arrives while the loop is not being drained, and not through
+            `deliver`, is refused: it comes from a step that wakes the handler past the journal (for instance
+            by setting an `asyncio.Event` that the handler passed to it). `create_task` before the first drain
+            is exempt.
         run_id: whose it is, for what is logged.
 
     The driver sets `now`, hands over one outcome with `deliver` (or resolves a future and calls `drain`), and
