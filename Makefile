@@ -30,7 +30,7 @@ help: ## This list
 	@printf 'make lint    formatting, clippy, ruff, pyright, the stubs and the rules of the architecture\n'
 	@printf 'make fuzz    the fuzz targets with fresh cases for MINUTES (10)\n'
 	@printf 'make bench   the workloads and the limits of this machine; BENCH_OUT=file keeps the figures\n'
-	@printf 'make sim     the simulator: SEEDS=100000 START=1 seeds, or one in full with SEED=123\n'
+	@printf 'make sim     the simulator: SEEDS=100000 START=1, one in full with SEED=123; DISK=1: over SQLite\n'
 	@printf 'make wheel   the wheel in dist/, tried in a clean environment of each Python found\n'
 
 demo: .venv/.extension
@@ -63,7 +63,7 @@ bench: .venv/.extension
 	@$(BIN)/python benches/run.py $(ARGS)
 
 sim:
-	@cargo run --release -p duramen-sim $(LOCKED) $(QUIET) -- $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000) --start $(or $(START),1)) $(ARGS)
+	@cargo run --release -p duramen-sim $(LOCKED) $(QUIET) -- $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),10000) --start $(or $(START),1)) $(if $(DISK),--disk $(DISK)) $(ARGS)
 
 wheel: .venv/.python
 	@rm -rf dist

@@ -20,7 +20,8 @@ use crate::world::{World, lock};
 
 /// See the module's head.
 pub struct Judge {
-    inner: Arc<dyn Store>,
+    /// Another one after a power cut.
+    inner: Mutex<Arc<dyn Store>>,
     world: Arc<World>,
     facts: Mutex<Facts>,
     plant: Plant,
@@ -39,7 +40,7 @@ fn answer<T: Send + 'static>(answer: Result<T, StoreError>) -> StoreFuture<T> {
 impl Judge {
     pub fn new(inner: Arc<dyn Store>, world: Arc<World>, plant: Plant) -> Arc<Self> {
         Arc::new(Self {
-            inner,
+            inner: Mutex::new(inner),
             world,
             facts: Mutex::default(),
             plant,
@@ -50,20 +51,68 @@ impl Judge {
         lock(&self.facts)
     }
 
-    pub fn row(&self, run_id: &RunId) -> Option<RunRow> {
-        let details = settled(self.inner.get(vec![run_id.clone()])).ok()?;
-        Some(details.into_iter().next().flatten()?.row)
+    fn inner(&self) -> Arc<dyn Store> {
+        Arc::clone(&lock(&self.inner))
     }
 
-    pub fn journal(&self, run_id: &RunId) -> Vec<Entry> {
-        settled(self.inner.load(run_id.clone(), 0, u32::MAX)).unwrap_or_default()
+    /// From here on this is the store: the same file, opened again.
+    pub fn reopened(&self, store: Arc<dyn Store>) {
+        *lock(&self.inner) = store;
+    }
+
+    pub fn row(&self, run_id: &RunId) -> Option<RunRow> {
+        self.read_row(run_id).ok().flatten()
+    }
+
+    fn read_row(&self, run_id: &RunId) -> Result<Option<RunRow>, StoreError> {
+        let details = settled(self.inner().get(vec![run_id.clone()]))?;
+        Ok(details
+            .into_iter()
+            .next()
+            .flatten()
+            .map(|detail| detail.row))
+    }
+
+    pub fn journal(&self, run_id: &RunId) -> Result<Vec<Entry>, StoreError> {
+        settled(self.inner().load(run_id.clone(), 0, u32::MAX))
+    }
+
+    /// Compares a run with what is known of it, where calls may have taken place that the store said
+    /// had failed.
+    pub fn reconcile(&self, run_id: &RunId) {
+        let (Ok(row), Ok(journal)) = (self.read_row(run_id), self.journal(run_id)) else {
+            return;
+        };
+        let mut facts = self.facts();
+        if let (Some(row), Some(first)) = (&row, journal.first())
+            && facts.run(run_id).history.is_empty()
+        {
+            facts.created(row, first.payload.clone(), first.clone());
+        }
+        let settled = facts.run(run_id).take_place(&journal);
+        facts.judge(oracles::REPLAY, settled);
+        let run = facts.run(run_id);
+        if run.history.is_empty() {
+            return; // nobody was told that it exists
+        }
+        let one = oracles::no_journal_has_two_histories(run, run_id, 0, &journal);
+        let lost = oracles::nothing_acknowledged_is_lost(run, run_id, row.as_ref());
+        facts.judge(oracles::NOTHING_LOST, lost);
+        facts.judge(oracles::ONE_HISTORY, one);
     }
 
     fn commit_one(&self, commit: &RunCommit) -> Result<CommitOutcome, StoreError> {
-        let before = self.row(&commit.run_id);
+        let before = self.read_row(&commit.run_id)?;
         let sent = self.tampered(commit.clone(), before.as_ref());
-        let outcome = match sent {
-            Some(sent) => settled(self.inner.commit(vec![sent]))?.into_iter().next(),
+        let outcome = match sent.map(|sent| settled(self.inner().commit(vec![sent]))) {
+            Some(Ok(outcomes)) => outcomes.into_iter().next(),
+            Some(Err(error)) => {
+                self.world
+                    .note(|| format!("a commit of {} fails: {error}", commit.run_id));
+                self.facts().run(&commit.run_id).unsure(commit);
+                self.reconcile(&commit.run_id);
+                return Err(error);
+            }
             None => Some(CommitOutcome::Applied { due: false }),
         };
         let outcome = outcome.ok_or(StoreError::Closed)?;
@@ -125,7 +174,9 @@ impl Judge {
     /// Reads a journal from an index on, as anyone may, and compares it with what is known.
     fn reread(&self, run_id: &RunId, from: usize) {
         let index = u64::try_from(from).unwrap_or(u64::MAX);
-        let read = settled(self.inner.load(run_id.clone(), index, u32::MAX)).unwrap_or_default();
+        let Ok(read) = settled(self.inner().load(run_id.clone(), index, u32::MAX)) else {
+            return; // the disk fails; the journal is read again when it does not
+        };
         let mut facts = self.facts();
         let run = facts.run(run_id);
         let found = oracles::no_journal_has_two_histories(run, run_id, from, &read);
@@ -160,11 +211,11 @@ impl Judge {
 
 impl Store for Judge {
     fn migrate(&self) -> StoreFuture<Schema> {
-        self.inner.migrate()
+        answer(settled(self.inner().migrate()))
     }
 
     fn schema(&self) -> StoreFuture<Schema> {
-        self.inner.schema()
+        answer(settled(self.inner().schema()))
     }
 
     fn create(&self, mut batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
@@ -173,7 +224,7 @@ impl Store for Judge {
             run.now = Some(now);
         }
         let inputs: Vec<_> = batch.iter().map(|run| run.input.clone()).collect();
-        let created = match settled(self.inner.create(batch)) {
+        let created = match settled(self.inner().create(batch)) {
             Ok(created) => created,
             Err(error) => return answer(Err(error)),
         };
@@ -197,7 +248,7 @@ impl Store for Judge {
         if self.plant == Plant::GreedyClaim {
             claim.limit = claim.limit.saturating_mul(2);
         }
-        let claimed = match settled(self.inner.claim(claim)) {
+        let claimed = match settled(self.inner().claim(claim)) {
             Ok(claimed) => claimed,
             Err(error) => return answer(Err(error)),
         };
@@ -231,7 +282,7 @@ impl Store for Judge {
     fn heartbeat(&self, mut beat: Heartbeat) -> StoreFuture<Beat> {
         beat.now = Some(self.world.now());
         let lease = beat.lease;
-        let beat = settled(self.inner.heartbeat(beat));
+        let beat = settled(self.inner().heartbeat(beat));
         if let Ok(beat) = &beat {
             let mut facts = self.facts();
             for (run_id, epoch) in &beat.held {
@@ -242,7 +293,7 @@ impl Store for Judge {
     }
 
     fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
-        self.inner.unread(owner)
+        answer(settled(self.inner().unread(owner)))
     }
 
     fn deliver(&self, mut batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
@@ -252,7 +303,7 @@ impl Store for Judge {
             message.now = Some(now);
             facts.sending(message);
         }
-        let delivered = settled(self.inner.deliver(batch.clone()));
+        let delivered = settled(self.inner().deliver(batch.clone()));
         for (message, delivered) in batch.iter().zip(delivered.iter().flatten()) {
             let (result, owner) = (delivered.result, &delivered.owner);
             facts.delivered(message, result);
@@ -266,31 +317,31 @@ impl Store for Judge {
     }
 
     fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
-        self.inner.intervene(batch)
+        answer(settled(self.inner().intervene(batch)))
     }
 
     fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
-        self.inner.get(run_ids)
+        answer(settled(self.inner().get(run_ids)))
     }
 
     fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
-        self.inner.load(run_id, from, limit)
+        answer(settled(self.inner().load(run_id, from, limit)))
     }
 
     fn list(&self, filter: Filter, limit: u32, cursor: Option<Cursor>) -> StoreFuture<Page> {
-        self.inner.list(filter, limit, cursor)
+        answer(settled(self.inner().list(filter, limit, cursor)))
     }
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
-        self.inner.count(filter)
+        answer(settled(self.inner().count(filter)))
     }
 
     fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
         let now = self.world.now();
-        answer(settled(self.inner.next_due(workflows)).map(|next| NextDue { now, ..next }))
+        answer(settled(self.inner().next_due(workflows)).map(|next| NextDue { now, ..next }))
     }
 
     fn close(&self) -> StoreFuture<()> {
-        self.inner.close()
+        answer(settled(self.inner().close()))
     }
 }

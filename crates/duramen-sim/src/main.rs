@@ -4,6 +4,7 @@
 //! duramen-sim --seeds 100000 --start 1     so many, from that one on
 //! duramen-sim --seed 123                   one, with all that happens in it
 //! duramen-sim --plant fencing-off          with a fault built in, until it is caught
+//! duramen-sim --disk 1 --seeds 1000        over SQLite on a disk that fails
 //! ```
 
 use std::io::Write;
@@ -20,8 +21,20 @@ struct Options {
     start: u64,
     seeds: u64,
     plant: Plant,
+    /// Over a file on a disk that fails, instead of memory.
+    disk: bool,
     /// One seed, in full.
     traced: bool,
+}
+
+impl Options {
+    fn plan(&self, seed: u64) -> Plan {
+        if self.disk || self.plant.is_of_the_disk() {
+            Plan::generate_on_disk(seed, self.plant)
+        } else {
+            Plan::generate(seed, self.plant)
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -33,13 +46,13 @@ fn main() -> ExitCode {
         }
     };
     if options.traced {
-        trace(&Plan::generate(options.start, options.plant));
+        trace(&options.plan(options.start));
     }
     let (failed, counts, played, took) = play_all(&options);
     let rate = u128::from(played) * 1_000 / took.as_millis().max(1);
     println!(
         "{played} seeds in {:.1} s ({rate}/s): {} runs, {} commits ({} fenced off), {} steps, \
-         {} messages ({} duplicates), {} sweeps, {} crashes, {} zombies, {} store faults, \
+         {} messages ({} duplicates), {} sweeps, {} crashes, {} zombies, {} store faults, {} power cuts, \
          {} journal prefixes replayed",
         took.as_secs_f64(),
         counts.runs,
@@ -52,6 +65,7 @@ fn main() -> ExitCode {
         counts.crashes,
         counts.zombies,
         counts.faults,
+        counts.power_cuts,
         counts.prefixes,
     );
     let Some(seed) = failed else {
@@ -59,10 +73,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     println!("\nseed {seed} breaks a rule; the smallest story found:\n");
-    if let Some(story) = tell(&Plan::generate(seed, options.plant)) {
+    if let Some(story) = tell(&options.plan(seed)) {
         println!("{story}");
     }
-    println!("\nagain, in full: make sim SEED={seed}");
+    let disk = if options.disk { " DISK=1" } else { "" };
+    println!("\nagain, in full: make sim SEED={seed}{disk}");
     ExitCode::FAILURE
 }
 
@@ -80,6 +95,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
         start: 1,
         seeds: 10_000,
         plant: Plant::None,
+        disk: false,
         traced: false,
     };
     while let Some(name) = args.next() {
@@ -99,6 +115,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
                 options.seeds = 1;
                 options.traced = true;
             }
+            "--disk" => options.disk = number()? > 0,
             "--plant" => {
                 options.plant = Plant::from_name(&value).ok_or_else(|| {
                     let names = Plant::ALL.map(Plant::name).join(", ");
@@ -107,7 +124,7 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
             }
             _ => {
                 return Err(format!(
-                    "{name} is not known; there are --seeds, --start, --seed and --plant"
+                    "{name} is not known; there are --seeds, --start, --seed, --disk and --plant"
                 ));
             }
         }
@@ -131,7 +148,7 @@ fn play_all(options: &Options) -> (Option<u64>, Counts, u64, Duration) {
             if number >= options.seeds || seed > failed.load(Ordering::Relaxed) {
                 break;
             }
-            let verdict = play(&Plan::generate(seed, options.plant), false);
+            let verdict = play(&options.plan(seed), false);
             counts.add(&verdict.counts);
             played.fetch_add(1, Ordering::Relaxed);
             if verdict.violation.is_some() {

@@ -62,6 +62,8 @@ pub struct RunFacts {
     /// Attempts that came out, with what.
     outcomes: BTreeSet<(String, u32, String)>,
     sent: BTreeMap<String, Sent>,
+    /// Commits that the store said had failed, and that may have taken place all the same.
+    unsure: Vec<RunCommit>,
     /// The status that somebody was shown as the final one.
     shown: Option<Status>,
 }
@@ -106,6 +108,7 @@ pub struct Counts {
     pub crashes: u64,
     pub zombies: u64,
     pub faults: u64,
+    pub power_cuts: u64,
     pub sweeps: u64,
     pub prefixes: u64,
 }
@@ -121,6 +124,7 @@ impl Counts {
         self.crashes += other.crashes;
         self.zombies += other.zombies;
         self.faults += other.faults;
+        self.power_cuts += other.power_cuts;
         self.sweeps += other.sweeps;
         self.prefixes += other.prefixes;
     }
@@ -189,6 +193,7 @@ impl Facts {
     pub fn committed(&mut self, commit: &RunCommit) {
         let run = self.run(&commit.run_id);
         run.append(&commit.entries);
+        run.unsure.clear();
         if let Some(tenure) = run.tenures.get_mut(&commit.epoch) {
             tenure.durable = commit.expected_len + commit.entries.len() as u64;
         }
@@ -246,6 +251,32 @@ impl RunFacts {
             }
             self.history.push(entry.clone());
         }
+    }
+
+    pub fn unsure(&mut self, commit: &RunCommit) {
+        self.unsure.push(commit.clone());
+    }
+
+    /// A journal that is longer than was known: one of the commits that failed did take place.
+    pub fn take_place(&mut self, journal: &[Entry]) -> Result<(), String> {
+        let known = self.history.len();
+        let Some(tail) = journal.get(known..).filter(|tail| !tail.is_empty()) else {
+            return Ok(());
+        };
+        let found = self
+            .unsure
+            .iter()
+            .find(|commit| commit.expected_len == known as u64 && commit.entries == tail)
+            .cloned();
+        let Some(commit) = found else {
+            return Ok(()); // the comparison of histories says what is wrong
+        };
+        self.append(&commit.entries);
+        self.unsure.clear();
+        if let Some(tenure) = self.tenures.get_mut(&commit.epoch) {
+            tenure.durable = self.history.len() as u64;
+        }
+        self.settle(commit.epoch)
     }
 
     /// What was learnt in this epoch with entries that are durable now stands for ever. Entries that
@@ -453,6 +484,13 @@ pub fn nothing_acknowledged_is_lost(
     if run.shown.is_some_and(|shown| shown != row.status) {
         let shown = run.shown.map_or("", Status::name);
         return Err(format!("{run_id} was {shown} and is {}", row.status.name()));
+    }
+    let claimed = run.tenures.keys().next_back().copied().unwrap_or(0);
+    if claimed > row.epoch {
+        let epoch = row.epoch;
+        return Err(format!(
+            "{run_id} was claimed in epoch {claimed} and is in epoch {epoch}"
+        ));
     }
     let kept = run.sent.values().filter(|sent| sent.kept).count() as u64;
     if kept > row.inbox_len {

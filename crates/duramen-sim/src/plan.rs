@@ -5,6 +5,7 @@ use std::fmt;
 use duramen_core::ids::Millis;
 use duramen_core::store::MessageKind;
 
+use crate::disk::DiskFault;
 use crate::net::{Method, StoreFault};
 use crate::program::{EVENTS, Program};
 use crate::rng::Rng;
@@ -29,10 +30,14 @@ pub enum Plant {
     GreedyClaim,
     /// Steps start without a look at the lease.
     LeaseIgnored,
+    /// The disk says that it has synced, and has not.
+    LyingDisk,
+    /// The file is opened with the weaker durability, which a power cut shows.
+    WeakSync,
 }
 
 impl Plant {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::FencingOff,
         Self::BarrierOff,
         Self::ArrivalOrder,
@@ -40,7 +45,14 @@ impl Plant {
         Self::SleptOver,
         Self::GreedyClaim,
         Self::LeaseIgnored,
+        Self::LyingDisk,
+        Self::WeakSync,
     ];
+
+    /// Whether it shows only over SQLite.
+    pub const fn is_of_the_disk(self) -> bool {
+        matches!(self, Self::LyingDisk | Self::WeakSync)
+    }
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -52,6 +64,8 @@ impl Plant {
             Self::SleptOver => "slept-over",
             Self::GreedyClaim => "greedy-claim",
             Self::LeaseIgnored => "lease-ignored",
+            Self::LyingDisk => "lying-disk",
+            Self::WeakSync => "weak-sync",
         }
     }
 
@@ -195,6 +209,18 @@ pub struct Plan {
     pub actions: Vec<Action>,
     pub outages: Vec<(Millis, Millis)>,
     pub calm_at: Millis,
+    /// What befalls the disk, for a simulation over SQLite; none is one in memory.
+    pub disk: Option<Vec<DiskFaultPlan>>,
+}
+
+/// A fault of one write or sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskFaultPlan {
+    /// How often the power was cut before.
+    pub boot: u32,
+    /// The number of the write or sync since then (from 0).
+    pub operation: u64,
+    pub fault: DiskFault,
 }
 
 impl Plan {
@@ -231,6 +257,31 @@ impl Plan {
             actions,
             outages,
             calm_at: T0 + span,
+            disk: None,
+        }
+    }
+
+    /// The same on a file of the real SQLite store, on a disk that fails.
+    pub fn generate_on_disk(seed: u64, plant: Plant) -> Self {
+        let mut rng = Rng::new(seed ^ 0xd15c);
+        let mut faults = Vec::new();
+        for number in 0..rng.span(1, 7) {
+            let fault = match rng.below(6) {
+                0 => DiskFault::ShortWrite,
+                1 => DiskFault::Full,
+                2 => DiskFault::SyncFails,
+                _ => DiskFault::PowerCut,
+            };
+            // Opening a new file takes some thirty, a commit about three.
+            faults.push(DiskFaultPlan {
+                boot: u32::try_from(rng.below(u64::from(number > 1) * 3 + 1)).unwrap_or(0),
+                operation: rng.below(rng_most(number)),
+                fault,
+            });
+        }
+        Self {
+            disk: Some(faults),
+            ..Self::generate(seed, plant)
         }
     }
 
@@ -257,6 +308,13 @@ impl Plan {
                 plan.slots[slot].faults.remove(at);
                 out.push(plan);
             }
+        }
+        for at in 0..self.disk.as_ref().map_or(0, Vec::len) {
+            let mut plan = self.clone();
+            if let Some(faults) = &mut plan.disk {
+                faults.remove(at);
+            }
+            out.push(plan);
         }
         if !self.outages.is_empty() {
             out.push(Self {
@@ -417,6 +475,15 @@ fn slot(rng: &mut Rng) -> SlotPlan {
     }
 }
 
+/// Among how many first operations a fault may strike: the first is likely to be met.
+const fn rng_most(number: i64) -> u64 {
+    match number {
+        0 => 90,
+        1 => 250,
+        _ => 60,
+    }
+}
+
 /// Among how many first calls of a method a fault may strike.
 const fn rng_bound(method: Method) -> u64 {
     match method {
@@ -551,6 +618,10 @@ impl fmt::Display for Plan {
         }
         for (from, to) in &self.outages {
             writeln!(f, "{:>7} the store is gone until {}", from - T0, to - T0)?;
+        }
+        for plan in self.disk.iter().flatten() {
+            let (boot, operation, fault) = (plan.boot, plan.operation, plan.fault);
+            writeln!(f, "disk, boot {boot}: operation {operation}: {fault:?}")?;
         }
         for action in &self.actions {
             writeln!(f, "{:>7} {:?}", action.at - T0, action.what)?;

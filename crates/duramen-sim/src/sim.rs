@@ -2,6 +2,7 @@
 
 mod clients;
 mod ends;
+mod machine;
 mod processes;
 
 use std::collections::BTreeMap;
@@ -10,9 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use duramen_core::ids::Millis;
-use duramen_core::store::Store;
 use duramen_engine::{Reply, SweepReport, Token};
-use duramen_store_memory::MemoryStore;
 
 use crate::host::{Host, Programs};
 use crate::judge::Judge;
@@ -57,19 +56,32 @@ struct Sim {
     /// Actions that were answered, and how often each was tried.
     answered: Vec<bool>,
     tries: Vec<usize>,
+    /// For a simulation over SQLite.
+    machine: Option<machine::Machine>,
     calm: bool,
     done: bool,
     finales: u32,
     crashes: u64,
     zombies: u64,
     faults: u64,
+    power_cuts: u64,
 }
 
 /// Plays a plan to its end, or until a rule is broken.
 pub fn play(plan: &Plan, traced: bool) -> Verdict {
     let mut rng = Rng::new(plan.seed ^ 0x5eed);
     let world = World::new(rng.fork(), traced);
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let (store, machine) = match machine::Machine::boot(plan, rng.fork()) {
+        Ok(booted) => booted,
+        Err(what) => {
+            let rule = oracles::NOTHING_LOST;
+            return Verdict {
+                violation: Some(Violation { rule, what }),
+                counts: Counts::default(),
+                trace: Vec::new(),
+            };
+        }
+    };
     let judge = Judge::new(store, Arc::clone(&world), plan.plant);
     let by_run: Vec<Rc<Program>> = plan
         .runs
@@ -103,12 +115,14 @@ pub fn play(plan: &Plan, traced: bool) -> Verdict {
         hosts: BTreeMap::new(),
         asked: BTreeMap::new(),
         sweeps: BTreeMap::new(),
+        machine,
         calm: false,
         done: false,
         finales: 0,
         crashes: 0,
         zombies: 0,
         faults: 0,
+        power_cuts: 0,
     };
     sim.run();
     sim.verdict()
@@ -141,6 +155,7 @@ impl Sim {
                 self.happen(event);
             }
             self.bury_the_dead();
+            self.survive_power_cuts();
         }
         if !self.done && !self.is_broken() {
             self.give_up();
@@ -262,11 +277,17 @@ impl Sim {
             self.crash(process);
         }
         self.world.end();
+        if let Some(machine) = self.machine.take() {
+            let (met, cuts) = machine.end();
+            self.faults += met;
+            self.power_cuts = cuts;
+        }
         let facts = self.judge.facts();
         let mut counts = facts.counts;
         counts.crashes = crashes;
         counts.zombies = self.zombies;
         counts.faults = self.faults;
+        counts.power_cuts = self.power_cuts;
         Verdict {
             violation: facts.violation.clone(),
             counts,

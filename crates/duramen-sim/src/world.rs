@@ -231,6 +231,29 @@ impl World {
         drop(timeline);
     }
 
+    /// Requests of dead processes that have not reached the store never do.
+    pub fn forget_requests(&self) {
+        let mut state = self.state();
+        let dead: Vec<(Millis, u64)> = state
+            .timeline
+            .iter()
+            .filter(|(_, event)| match event {
+                Event::Arrive(call) => state
+                    .processes
+                    .get(call.process())
+                    .is_none_or(|process| process.life == Life::Dead),
+                _ => false,
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        let events: Vec<Event> = dead
+            .iter()
+            .filter_map(|key| state.timeline.remove(key))
+            .collect();
+        drop(state);
+        drop(events);
+    }
+
     pub fn wake_host(&self, process: ProcessId) {
         if let Some(process) = self.state().processes.get_mut(process) {
             process.awake = true;

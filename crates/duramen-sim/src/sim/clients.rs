@@ -51,18 +51,17 @@ impl Sim {
                 }
             }
             Via::Slot(_) | Via::Direct => {
-                self.answered[number] = true;
-                match what {
+                let answered = match what {
                     What::Create { run, .. } => {
                         let run = self.new_run(*run);
-                        // The judge sees the answer.
-                        let _ = settled(self.judge.create(vec![run]));
+                        settled(self.judge.create(vec![run])).is_ok()
                     }
-                    other => {
-                        if let Some(message) = message(other) {
-                            let _ = settled(self.judge.deliver(vec![message]));
-                        }
-                    }
+                    other => message(other)
+                        .is_none_or(|message| settled(self.judge.deliver(vec![message])).is_ok()),
+                };
+                self.answered[number] = answered;
+                if !answered {
+                    self.world.at(self.world.now() + PATIENCE, again);
                 }
             }
         }

@@ -20,6 +20,9 @@ impl Sim {
     pub(super) fn becalm(&mut self) {
         self.calm = true;
         self.world.note(|| "calm".to_owned());
+        if let Some(machine) = &self.machine {
+            machine.calm();
+        }
         for host in self.hosts.values_mut() {
             host.net.calm();
             host.lag = 0;
@@ -143,7 +146,7 @@ impl Sim {
     pub(super) fn check_ends(&self) {
         for (number, run_id) in self.run_ids().iter().enumerate() {
             let row = self.judge.row(run_id);
-            let journal = self.judge.journal(run_id);
+            let journal = self.judge.journal(run_id).unwrap_or_default();
             let mut facts = self.judge.facts();
             let run = facts.run(run_id);
             let lost = oracles::nothing_acknowledged_is_lost(run, run_id, row.as_ref());

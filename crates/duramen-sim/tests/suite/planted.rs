@@ -6,7 +6,7 @@ use duramen_sim::plan::{Plan, Plant};
 use duramen_sim::{play, tell};
 
 /// The fault, within how many seeds it is caught, and the rules that it may break first.
-const TABLE: [(Plant, u64, &[&str]); 7] = [
+const TABLE: [(Plant, u64, &[&str]); 9] = [
     (Plant::FencingOff, 200, &[oracles::FENCING]),
     (Plant::BarrierOff, 50, &[oracles::BARRIER]),
     (
@@ -26,11 +26,29 @@ const TABLE: [(Plant, u64, &[&str]); 7] = [
         200,
         &[oracles::LEASE, oracles::EFFECTS_ONCE],
     ),
+    (
+        Plant::LyingDisk,
+        100,
+        &[oracles::NOTHING_LOST, oracles::ONE_HISTORY],
+    ),
+    (
+        Plant::WeakSync,
+        100,
+        &[oracles::NOTHING_LOST, oracles::ONE_HISTORY],
+    ),
 ];
+
+fn plan(seed: u64, plant: Plant) -> Plan {
+    if plant.is_of_the_disk() {
+        Plan::generate_on_disk(seed, plant)
+    } else {
+        Plan::generate(seed, plant)
+    }
+}
 
 fn first_caught(plant: Plant, within: u64) -> Option<(u64, &'static str)> {
     (1..=within).find_map(|seed| {
-        let violation = play(&Plan::generate(seed, plant), false).violation?;
+        let violation = play(&plan(seed, plant), false).violation?;
         Some((seed, violation.rule))
     })
 }

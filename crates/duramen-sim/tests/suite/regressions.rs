@@ -84,6 +84,7 @@ fn check(slot: &SlotPlan, nodes: Vec<Rc<Node>>, actions: &[Action]) {
             actions: actions.to_vec(),
             outages: Vec::new(),
             calm_at: T0 + 8_000,
+            disk: None,
         };
         let verdict = play(&plan, true);
         if let Some(violation) = verdict.violation {

@@ -7,7 +7,7 @@ use duramen_sim::plan::{Plan, Plant};
 use duramen_sim::{play, tell};
 
 /// As many as fit into a quarter of a minute without optimisation; `make sim` plays more.
-const SEEDS: u64 = 3_000;
+const SEEDS: u64 = 2_000;
 
 #[test]
 fn thousands_of_seeds_break_no_rule() {
