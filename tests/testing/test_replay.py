@@ -345,6 +345,24 @@ def test_a_replay_is_silent(history: dict[str, Any], caplog: pytest.LogCaptureFi
     assert caplog.records == []
 
 
+def test_what_was_said_of_a_handler_is_not_said_again(caplog: pytest.LogCaptureFixture) -> None:
+    @workflow
+    async def leaves_a_task(ctx: Context) -> None:
+        asyncio.ensure_future(ctx.sleep(3600))  # noqa: RUF006 - as careless code has it
+        await asyncio.sleep(0)
+
+    async def make() -> Any:
+        async with Runtime("memory://", workflows=[leaves_a_task]) as runtime:
+            await runtime.run(leaves_a_task, run_id="r")
+            return await runtime.export("r")
+
+    history = asyncio.run(make())
+    assert "still running" in caplog.text
+    caplog.clear()
+    assert replay(leaves_a_task, history).kind == "completed"
+    assert caplog.records == []
+
+
 class Strict(BaseModel):
     number: int
 

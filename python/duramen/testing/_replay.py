@@ -10,6 +10,7 @@ the history ends the replay ends, so no step is ever started, and no timer waite
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
@@ -47,6 +48,10 @@ _KINDS: dict[int, Literal["completed", "failed", "cancelled"]] = {
     FINISH_FAILED: "failed",
     FINISH_CANCELLED: "cancelled",
 }
+
+# What a host has to say of its handler was said when the run was driven.
+_SILENT = logging.getLogger("duramen.replay")
+_SILENT.disabled = True
 
 _ANSWER_TIMEOUT = 30.0
 """Seconds that the engine may take for an answer. It has nothing to wait for, so this is a defect's bound."""
@@ -218,6 +223,7 @@ class _Replay:
             serializer=self._serializer,
             touched=self._touch,
             context=Context(),
+            log=_SILENT,
         )
         host = RunHost(cast("Run", guarded), self._definition, services)
         host.start()
