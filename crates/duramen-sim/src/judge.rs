@@ -107,8 +107,12 @@ impl Judge {
         let outcome = match sent.map(|sent| settled(self.inner().commit(vec![sent]))) {
             Some(Ok(outcomes)) => outcomes.into_iter().next(),
             Some(Err(error)) => {
-                self.world
-                    .note(|| format!("a commit of {} fails: {error}", commit.run_id));
+                self.world.note(|| {
+                    // Its kind alone: the text names the file, which is another one each time.
+                    let error = format!("{error:?}");
+                    let kind = error.split(' ').next().unwrap_or_default();
+                    format!("a commit of {} fails: {kind}", commit.run_id)
+                });
                 self.facts().run(&commit.run_id).unsure(commit);
                 self.reconcile(&commit.run_id);
                 return Err(error);

@@ -77,7 +77,11 @@ fn main() -> ExitCode {
         println!("{story}");
     }
     let disk = if options.disk { " DISK=1" } else { "" };
-    println!("\nagain, in full: make sim SEED={seed}{disk}");
+    let plant = match options.plant {
+        Plant::None => String::new(),
+        plant => format!(" ARGS=\"--plant {}\"", plant.name()),
+    };
+    println!("\nagain, in full: make sim SEED={seed}{disk}{plant}");
     ExitCode::FAILURE
 }
 
