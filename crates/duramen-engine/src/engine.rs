@@ -383,6 +383,7 @@ impl Engine {
             let engine = Arc::clone(self);
             self.env.spawn(Box::pin(async move {
                 tokio::select! {
+                    biased; // the order is not left to chance: a simulation must be able to repeat it
                     () = engine.pending.over() => {}
                     () = engine.env.sleep(PATIENCE) => {}
                 }

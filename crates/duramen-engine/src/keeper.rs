@@ -31,6 +31,7 @@ pub(crate) async fn keep(weak: Weak<Engine>, signals: Arc<Signals>) {
         let sleep = engine.env.sleep(span((engine.config.lease / share).max(1)));
         drop(engine);
         tokio::select! {
+            biased; // the order is not left to chance: a simulation must be able to repeat it
             () = sleep => {}
             () = signals.beats.notified() => continue,
         }

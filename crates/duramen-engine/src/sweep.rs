@@ -211,6 +211,7 @@ impl Engine {
                 left - options.min_remaining
             };
             tokio::select! {
+                biased; // the order is not left to chance: a simulation must be able to repeat it
                 () = group.changed.notified() => {}
                 () = self.env.sleep(span(pause.clamp(1, 60_000))) => {}
             }

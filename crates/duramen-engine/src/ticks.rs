@@ -23,6 +23,7 @@ pub(crate) async fn tick(engine: Weak<Engine>, signals: Arc<Signals>) {
         let sleep = engine.env.sleep(span(pause));
         drop(engine);
         tokio::select! {
+            biased; // the order is not left to chance: a simulation must be able to repeat it
             () = sleep => {}
             () = signals.ticks.notified() => {}
         }

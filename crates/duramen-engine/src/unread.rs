@@ -35,6 +35,7 @@ pub(crate) async fn poll(weak: Weak<Engine>, signals: Arc<Signals>) {
             continue;
         };
         tokio::select! {
+            biased; // the order is not left to chance: a simulation must be able to repeat it
             () = sleep => {
                 pause = (pause * 5 / 4).min(LATEST);
                 if let Some(engine) = weak.upgrade() {

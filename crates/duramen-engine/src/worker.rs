@@ -55,6 +55,7 @@ pub(crate) async fn work(weak: Weak<Engine>, signals: Arc<Signals>) {
         let sleep = engine.env.sleep(span(until.saturating_sub(now)));
         drop(engine);
         tokio::select! {
+            biased; // the order is not left to chance: a simulation must be able to repeat it
             () = sleep => {}
             () = signals.work.notified() => {}
         }
