@@ -78,7 +78,7 @@ fn tracing_changes_nothing() {
 }
 
 /// Without `biased`, tokio lets a generator of its own choose among branches that are ready at once:
-/// about one seed in ten thousand was played differently each time.
+/// a few of twenty thousand seeds were played differently each time.
 #[test]
 fn the_engine_leaves_no_order_to_chance() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../duramen-engine/src");
