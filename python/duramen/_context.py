@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ._retry import Retry
     from ._runhost import RunHost
     from ._step import StepPlan
+    from .errors import StepFailed
 
 __all__ = ["Approval", "Context"]
 
@@ -201,7 +202,7 @@ class Context(Generic[StateT]):
                     return plan.read(payload)
                 except Exception:  # noqa: BLE001 - recorded under other code, with another type
                     return await self._read_with_care(plan, payload)
-            raise step_failure(host.serializer, self._run.last_op(), payload)
+            raise await self._recorded_failure(payload)
         return await host.await_step(found, plan, args, rule, seconds, meta)
 
     def call_step(
@@ -504,6 +505,14 @@ class Context(Generic[StateT]):
             f"{call} was called {where}: durable calls belong to the handler and the tasks that it makes, "
             "not to steps, threads or other event loops"
         )
+
+    async def _recorded_failure(self, payload: bytes) -> StepFailed:
+        op = self._run.last_op()
+        try:
+            return step_failure(self._host.serializer, op, payload)
+        except Exception as error:  # noqa: BLE001 - whatever a user's codec raises
+            self._run.cannot_read(op, str(error))
+            await self._failed(error)
 
     async def _read_with_care(self, plan: StepPlan, payload: bytes) -> Any:
         try:

@@ -108,18 +108,16 @@ def load_recorded(serializer: Serializer, data: bytes) -> RecordedError:
     return load_error(decode(serializer, data))
 
 
-def step_failure(serializer: Serializer, op: str, data: bytes) -> StepFailed | DeserializationError:
+def step_failure(serializer: Serializer, op: str, data: bytes) -> StepFailed:
     """Make the exception that a handler gets for the recorded failure of a step.
 
-    What the step raised is its cause if that class is built in or registered. A payload that cannot be read
-    makes an exception that says so: whoever delivers it must not fail.
+    What the step raised is its cause if that class is built in or registered.
+
+    Raises:
+        DeserializationError: it is no recorded failure, or a codec's key is missing here.
     """
-    try:
-        data = decode(serializer, data)
-        recorded = load_error(data)
-    except DeserializationError as error:
-        error.add_note(f"the recorded failure of step {op!r} cannot be read")
-        return error
+    data = decode(serializer, data)
+    recorded = load_error(data)
     extra: dict[str, Any] = from_json(data)
     cls = StepTimeout if extra.get("timed_out") else StepFailed
     attempts = extra.get("attempts", 1)

@@ -17,6 +17,7 @@ _NEVER = (Fatal, SerializationError, PayloadTooLarge)
 """What another attempt would only run into again, or what says so itself."""
 
 _MAX_ATTEMPTS = 1_000_000
+_CAP = 60_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class Retry:
     >>> Retry(attempts=0)
     Traceback (most recent call last):
     duramen.errors.InvalidArgument: attempts is 0: give how often to try at all, from 1 (no retry) up
+    >>> Retry(base=timedelta(hours=2)).wire
+    (3, 2, 7200000, 7200000, True)
+    >>> Retry(base=60, cap=10)
+    Traceback (most recent call last):
+    duramen.errors.InvalidArgument: cap (10 s) is shorter than base (60 s)
     """
 
     attempts: int = 3
@@ -42,8 +48,8 @@ class Retry:
     """How the wait grows: base·2ⁿ, base·n, or always base."""
     base: float | timedelta = 0.5
     """The first wait, in seconds."""
-    cap: float | timedelta = 60.0
-    """The longest wait, in seconds."""
+    cap: float | timedelta | None = None
+    """The longest wait, in seconds. Default: a minute, or `base` if that is longer."""
     jitter: bool = True
     """Whether each wait is shortened by a random part, so that steps that failed together come apart."""
     non_retryable: tuple[type[Exception], ...] = ()
@@ -63,7 +69,12 @@ class Retry:
         code = BACKOFF_CODES.get(self.backoff)
         if code is None:
             raise InvalidArgument(f"backoff is {self.backoff!r}: one of {', '.join(sorted(BACKOFF_CODES))}")
-        base, cap = duration_ms(self.base, "base"), duration_ms(self.cap, "cap")
+        base = duration_ms(self.base, "base")
+        cap = max(_CAP, base) if self.cap is None else duration_ms(self.cap, "cap")
+        if cap < base:
+            raise InvalidArgument(
+                f"cap ({cap / 1000:g} s) is shorter than base ({base / 1000:g} s)"
+            )
         for cls in self.non_retryable:
             if not (isinstance(cls, type) and issubclass(cls, Exception)):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise InvalidArgument(f"non_retryable holds {cls!r}, which is not an exception class")

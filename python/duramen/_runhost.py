@@ -275,7 +275,7 @@ class RunHost:
                 else:
                     self._resolve(future, payload, entry)
             elif outcome == O_FAILED and payload is not None:
-                future.set_exception(step_failure(self.serializer, entry.op, payload))
+                self._fail(future, payload, entry.op)
         elif cls is MessageWait:
             future = entry.future
             if outcome != O_RECEIVED:
@@ -299,6 +299,14 @@ class RunHost:
             self.run.cannot_read(call.op, str(error))
         else:
             future.set_result(value)
+
+    def _fail(self, future: Future[Any], payload: bytes, op: str) -> None:
+        try:
+            failure = step_failure(self.serializer, op, payload)
+        except Exception as error:  # noqa: BLE001 - as above; also what a user's codec raises
+            self.run.cannot_read(op, str(error))
+        else:
+            future.set_exception(failure)
 
     def _message(self, payload: bytes, type: Any) -> Any:  # noqa: A002
         return load_decision(self.serializer, payload) if type is Decision else self.loads(payload, type)
