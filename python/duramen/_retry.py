@@ -72,9 +72,7 @@ class Retry:
         base = duration_ms(self.base, "base")
         cap = max(_CAP, base) if self.cap is None else duration_ms(self.cap, "cap")
         if cap < base:
-            raise InvalidArgument(
-                f"cap ({cap / 1000:g} s) is shorter than base ({base / 1000:g} s)"
-            )
+            raise InvalidArgument(f"cap ({cap / 1000:g} s) is shorter than base ({base / 1000:g} s)")
         for cls in self.non_retryable:
             if not (isinstance(cls, type) and issubclass(cls, Exception)):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise InvalidArgument(f"non_retryable holds {cls!r}, which is not an exception class")
