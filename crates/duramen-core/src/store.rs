@@ -9,6 +9,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -19,6 +20,18 @@ use crate::run::{RunRow, Seed, Status};
 
 /// What store methods return: owned, sendable, already under way.
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
+
+/// What another process may have changed. A store that cannot tell calls with both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// A run may have become due.
+    Due,
+    /// A message may have come for a run that is being driven.
+    Unread,
+}
+
+/// How a store passes hints on. Cheap, does not block, and may be called from any thread.
+pub type Wake = Arc<dyn Fn(Hint) + Send + Sync>;
 
 /// A place that keeps runs. See the module's head for the rules that all methods share.
 pub trait Store: Send + Sync + 'static {
@@ -66,6 +79,12 @@ pub trait Store: Send + Sync + 'static {
     /// When the next claim could find something: the least `ready_at` of live runs of these
     /// workflows (leases included), and the store's time.
     fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue>;
+
+    /// Calls `wake` from now on when other processes may have made something due, until the store is
+    /// closed. Hints may be lost, late, coalesced and wrong: whoever gets them polls as well. After a
+    /// time without them (a connection was lost) a store gives one, for what it may have missed.
+    /// A store without any ignores this.
+    fn watch(&self, _wake: Wake) {}
 
     /// Ends background work and releases files. Later calls answer [`StoreError::Closed`].
     fn close(&self) -> StoreFuture<()>;

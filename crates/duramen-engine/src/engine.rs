@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use duramen_core::ids::{Millis, RunId};
-use duramen_core::store::{Delivery, NewMessage, NewRun, Start, Store, StoreError, WorkflowKey};
+use duramen_core::store::{
+    Delivery, Hint, NewMessage, NewRun, Start, Store, StoreError, WorkflowKey,
+};
 use tokio::sync::Notify;
 
 use crate::env::Env;
@@ -94,6 +96,10 @@ pub struct Engine {
     pub(crate) pending: Arc<Pending>,
     /// Something may be due that the worker does not know of.
     look: AtomicBool,
+    /// The store gives hints, and has given one since the worker looked.
+    watching: AtomicBool,
+    hinted: AtomicBool,
+    hinted_unread: AtomicBool,
     /// The earliest instant at which something that was paused here is due.
     hint: AtomicI64,
     /// Until when the worker sleeps.
@@ -151,6 +157,9 @@ impl Engine {
             signals: Arc::default(),
             pending: Arc::default(),
             look: AtomicBool::new(false),
+            watching: AtomicBool::new(false),
+            hinted: AtomicBool::new(false),
+            hinted_unread: AtomicBool::new(false),
             hint: AtomicI64::new(Millis::MAX),
             resting_until: AtomicI64::new(0),
             fetching: AtomicU8::new(0),
@@ -284,7 +293,16 @@ impl Engine {
     }
 
     /// Claims due runs of registered workflows from now on, in the background.
-    pub fn work(&self, concurrency: usize, poll_min: Millis, poll_max: Millis) {
+    pub fn work(self: &Arc<Self>, concurrency: usize, poll_min: Millis, poll_max: Millis) {
+        // Who never works needs no hints, and a store may need a connection for them.
+        if !self.watching.swap(true, Ordering::AcqRel) {
+            let weak = Arc::downgrade(self);
+            self.store.watch(Arc::new(move |hint| {
+                if let Some(engine) = weak.upgrade() {
+                    engine.hinted(hint);
+                }
+            }));
+        }
         let poll_min = poll_min.max(1);
         self.set_working(Some(Working {
             concurrency: concurrency.max(1),
@@ -314,6 +332,27 @@ impl Engine {
     pub fn nudge(&self) {
         self.look.store(true, Ordering::Release);
         self.signals.work.notify_one();
+    }
+
+    /// The store says that another process may have changed something. A hint is not a nudge: there
+    /// may be thousands a second, and they are answered only so often.
+    fn hinted(&self, hint: Hint) {
+        let (flag, signal) = match hint {
+            Hint::Due => (&self.hinted, &self.signals.work),
+            Hint::Unread => (&self.hinted_unread, &self.signals.unread),
+        };
+        if !flag.swap(true, Ordering::AcqRel) {
+            signal.notify_one();
+        }
+    }
+
+    /// Whether the store has given that hint since the last call.
+    pub(crate) fn take_hinted(&self, hint: Hint) -> bool {
+        let flag = match hint {
+            Hint::Due => &self.hinted,
+            Hint::Unread => &self.hinted_unread,
+        };
+        flag.swap(false, Ordering::AcqRel)
     }
 
     /// Whether someone asked for a look since the last call.

@@ -1,12 +1,12 @@
 //! Messages for runs that are driven here: asked for at once when one is sent through this engine,
-//! and from time to time for those that other engines send.
+//! and from time to time, or when the store gives a hint, for those that other engines send.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use duramen_core::ids::Millis;
-use duramen_core::store::Message;
+use duramen_core::store::{Hint, Message};
 
 use crate::engine::{Engine, Signals};
 use crate::env::span;
@@ -16,6 +16,8 @@ use crate::inline::on_completion;
 /// How often messages are looked for, at first and when none have come for a while.
 const SOONEST: Millis = 100;
 const LATEST: Millis = 500;
+/// The shortest pause, however many hints come.
+const HINTED: Millis = 20;
 
 /// Nobody is asking.
 const IDLE: u8 = 0;
@@ -26,22 +28,35 @@ const AGAIN: u8 = 2;
 /// Looks as long as runs are active.
 pub(crate) async fn poll(weak: Weak<Engine>, signals: Arc<Signals>) {
     let mut pause = SOONEST;
+    let mut last = Millis::MIN;
+    let mut next = Millis::MAX;
     while let Some(engine) = weak.upgrade().filter(|engine| !engine.is_closing()) {
-        let sleep = (engine.active() > 0).then(|| engine.env.sleep(span(pause)));
+        let hinted = engine.take_hinted(Hint::Unread);
+        let sleep = (engine.active() > 0).then(|| {
+            let now = engine.env.now();
+            // Never further away than the pause: the clock may have been set back.
+            next = next.min(now.saturating_add(pause));
+            if hinted {
+                next = next.min(last.saturating_add(HINTED));
+            }
+            if now >= next {
+                engine.fetch_unread();
+                last = now;
+                pause = (pause * 5 / 4).min(LATEST);
+                next = now.saturating_add(pause);
+            }
+            engine.env.sleep(span(next.saturating_sub(now)))
+        });
         drop(engine);
         let Some(sleep) = sleep else {
+            // A run that is claimed comes with its messages.
             signals.unread.notified().await;
-            pause = SOONEST;
+            (pause, next) = (SOONEST, Millis::MAX);
             continue;
         };
         tokio::select! {
             biased; // the order is not left to chance: a simulation must be able to repeat it
-            () = sleep => {
-                pause = (pause * 5 / 4).min(LATEST);
-                if let Some(engine) = weak.upgrade() {
-                    engine.fetch_unread();
-                }
-            }
+            () = sleep => {}
             () = signals.unread.notified() => pause = SOONEST,
         }
     }

@@ -1,13 +1,14 @@
 //! The worker: claims due runs while it is told to, and wakes the runs that were started here.
 //!
 //! Budget of an idle worker: one look at the earliest due time per `poll_max`. Of a busy one: a
-//! claim when a quarter of its places is free, or when `poll_min` has passed since the last.
+//! claim when a quarter of its places is free, or when `poll_min` has passed since the last. Hints of
+//! the store make a claim earlier, and nothing else: whatever they miss is found by the next poll.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use duramen_core::ids::{Millis, RunId};
-use duramen_core::store::{Due, StoreError};
+use duramen_core::store::{Due, Hint, StoreError};
 
 use crate::engine::{Engine, Signals, Working};
 use crate::env::span;
@@ -77,6 +78,12 @@ impl Worker {
         let claim = match engine.working() {
             Some(working) => {
                 self.next_claim = self.next_claim.min(hint);
+                if engine.take_hinted(Hint::Due) {
+                    // Hints of a busy fleet come in thousands: no more than one claim a `poll_min`.
+                    let soonest = self.last_claim.saturating_add(working.poll_min);
+                    self.next_claim = self.next_claim.min(soonest);
+                    self.idle = false;
+                }
                 self.claims(engine, working).await
             }
             None => Millis::MAX,

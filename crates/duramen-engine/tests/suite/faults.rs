@@ -9,9 +9,9 @@ use std::time::Duration;
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::{Entry, Kind};
 use duramen_core::store::{
-    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Filter, Heartbeat, Intervened,
-    Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit, RunDetail, Schema, Store,
-    StoreError, StoreFuture, WorkflowKey,
+    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Filter, Heartbeat, Hint,
+    Intervened, Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit, RunDetail,
+    Schema, Store, StoreError, StoreFuture, Wake, WorkflowKey,
 };
 use duramen_engine::Env;
 
@@ -90,6 +90,8 @@ pub struct Faults {
     /// Names of all calls with the time of each.
     pub calls: Mutex<Vec<(&'static str, Millis)>>,
     pub dead: AtomicBool,
+    /// Whoever wants hints; tests give them.
+    pub watchers: Mutex<Vec<Wake>>,
 }
 
 impl Faults {
@@ -101,7 +103,14 @@ impl Faults {
             rule: Mutex::new(Box::new(|_| Fault::None)),
             calls: Mutex::default(),
             dead: AtomicBool::new(false),
+            watchers: Mutex::default(),
         })
+    }
+
+    pub fn hint(&self, hint: Hint) {
+        for wake in &*self.watchers.lock().unwrap() {
+            wake(hint);
+        }
     }
 
     pub fn set(&self, rule: impl Fn(&Call) -> Fault + Send + 'static) {
@@ -252,6 +261,10 @@ impl Store for Faults {
 
     fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
         self.call("next_due", |store| store.next_due(workflows))
+    }
+
+    fn watch(&self, wake: Wake) {
+        self.watchers.lock().unwrap().push(wake);
     }
 
     fn close(&self) -> StoreFuture<()> {

@@ -15,6 +15,7 @@ mod toy;
 mod commits;
 mod crashes;
 mod failures;
+mod hints;
 mod leases;
 mod messages;
 mod queue;
