@@ -37,10 +37,9 @@ demo: .venv/.extension
 	@$(BIN)/duramen demo $(ARGS)
 
 test: .venv/.extension .venv/.tools
-	$(SAY) "cargo test"
-	@cargo test --workspace $(LOCKED) $(QUIET)
-	$(SAY) "pytest"
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python tools/with_postgres.py \
+		printf '== cargo test\n' --and cargo test --workspace $(LOCKED) $(QUIET) --and \
+		printf '== pytest\n' --and $(BIN)/python -m pytest $(ARGS)
 
 # All of them run, so that one log shows everything there is to repair.
 lint: .venv/.extension .venv/.tools
