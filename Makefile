@@ -36,7 +36,7 @@ help: ## This list
 demo: .venv/.extension
 	@$(BIN)/duramen demo $(ARGS)
 
-test: .venv/.extension .venv/.tools
+test: .venv/.extension .venv/.tools .venv/.pgbouncer
 	@$(BIN)/python tools/with_postgres.py \
 		printf '== cargo test\n' --and cargo test --workspace $(LOCKED) $(QUIET) --and \
 		printf '== pytest\n' --and $(BIN)/python -m pytest $(ARGS)
@@ -83,6 +83,11 @@ wheel: .venv/.python
 .venv/.extension: .venv/.python $(RUST)
 	$(SAY) "Building the extension module (a few minutes the first time)"
 	@PIP_QUIET=1 $(BIN)/maturin develop --release --group build $(LOCKED) $(QUIET)
+	@touch $@
+
+# For the tests through a pooler; where it cannot be had they are skipped and say why.
+.venv/.pgbouncer: .venv/.python tools/pgbouncer.sh
+	@sh tools/pgbouncer.sh .venv/pgbouncer
 	@touch $@
 
 .venv/.tools: .venv/.python
