@@ -189,12 +189,14 @@ class RunRow(TypedDict):
     """The highest `seq` that a driver has taken note of."""
     deadline: int | None
     waits: list[str]
-    """Keys of what a waiting run waits for; empty in all other statuses."""
+    """Keys of what a waiting run waits for. A running one keeps those of its last pause; others have none."""
     tags: list[str]
     seed: Sequence[int]
     """16 bytes as integers, to be kept."""
     note: str | None
-    """Why a stuck run is stuck; None in all other statuses."""
+    """Why a stuck run is stuck. Of a running run whose lease had ended when it was claimed, set by that
+    claim: ``LENGTH@EPOCH``, its journal's length and the epoch before the claim; left as it is when it began
+    with that length already. None otherwise."""
 
 
 class Queued(TypedDict):
@@ -255,6 +257,11 @@ class Claim(TypedDict):
     """Only this run."""
     warm: list[tuple[str, int]]
     """Runs whose journal of that length the claimer still has: they come without it."""
+    turn: int
+    """Due runs stand in lines: for each of `workflows`, in their order and each once, those that are running
+    (their lease has ended), waiting and queued, as far as `due` asks for them. The line with this number,
+    modulo their count, comes first, the others behind it in order. The first run of each line is taken
+    before the second of any; within a line the earliest due comes first, ties by run id."""
     max_bytes: int | None
     """Stop before the payloads of the journals brought exceed this (at least one run comes)."""
 
@@ -286,7 +293,7 @@ class ClaimedRun(TypedDict):
 
 
 class Claimed(TypedDict):
-    """Claimed runs, earliest due first."""
+    """Claimed runs, in the order in which they were taken: see `Claim.turn`."""
 
     now: int
     """The instant that the decision used."""

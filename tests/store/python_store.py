@@ -33,7 +33,12 @@ MESSAGE = "run_id, seq, message_id, kind, name, payload, at"
 T = TypeVar("T")
 FINAL = ("completed", "failed", "cancelled", "terminated")
 LIVE = ("queued", "running", "waiting")
-KINDS = {"recovery": ("running",), "wake": ("waiting",), "queued": ("queued",), "any": LIVE}
+KINDS = {
+    "recovery": ("running",),
+    "wake": ("waiting",),
+    "queued": ("queued",),
+    "any": ("running", "waiting", "queued"),
+}
 
 TESTS: dict[str, Callable[[s.RunRow, Any], bool]] = {
     "workflow": lambda row, name: row["workflow"] == name,
@@ -180,11 +185,7 @@ class PythonStore:
     def claim(self, claim: s.Claim, /) -> s.Claimed:
         now, used, warm = instant(claim["now"]), 0, set(map(tuple, claim["warm"]))
         claimed: s.Claimed = {"now": now, "runs": [], "more": False}
-        for row in self._rows("ready_at <= ? ORDER BY ready_at, run_id", now):
-            key = {"name": row["workflow"], "version": row["version"]}
-            asked_for = row["status"] in KINDS[claim["due"]] and claim["run_id"] in {None, row["run_id"]}
-            if key not in claim["workflows"] or not asked_for:
-                continue
+        for row in self._in_turn(claim, now):
             if len(claimed["runs"]) >= claim["limit"]:
                 claimed["more"] = True
                 break
@@ -195,7 +196,9 @@ class PythonStore:
             if too_much and claimed["runs"] and not is_warm:
                 claimed["more"] = True
                 break
-            was = row["status"]
+            was, here = row["status"], f"{row['journal_len']}@"
+            if was == "running" and not (row["note"] or "").startswith(here):
+                row["note"] = f"{here}{row['epoch']}"
             row.update(status="running", owner=claim["owner"], epoch=row["epoch"] + 1, updated_at=now)
             row["ready_at"] = now + claim["lease"]
             if row["started_at"] is None:
@@ -204,6 +207,19 @@ class PythonStore:
             inbox = self._unread(row["run_id"])
             claimed["runs"].append({"row": row, "was": was, "journal": journal, "inbox": inbox})
         return claimed
+
+    def _in_turn(self, claim: s.Claim, now: int) -> list[s.RunRow]:
+        """Due runs in the order in which they are to be taken."""
+        keys = list(dict.fromkeys((key["name"], key["version"]) for key in claim["workflows"]))
+        lines = [(*key, status) for key in keys for status in KINDS[claim["due"]]]
+        length = dict.fromkeys(lines, 0)
+        due = list[tuple[int, int, s.RunRow]]()
+        for row in self._rows("ready_at <= ? ORDER BY ready_at, run_id", now):
+            line = (row["workflow"], row["version"], row["status"])
+            if line in length and claim["run_id"] in {None, row["run_id"]}:
+                length[line] += 1
+                due.append((length[line], (lines.index(line) - claim["turn"]) % len(lines), row))
+        return [row for _, _, row in sorted(due, key=lambda one: one[:2])]
 
     @transaction
     def commit(self, batch: Sequence[s.RunCommit], /) -> Sequence[s.CommitOutcome]:

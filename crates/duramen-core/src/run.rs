@@ -103,11 +103,13 @@ pub struct RunRow {
     pub inbox_seen: u64,
     /// When the whole run times out.
     pub deadline: Option<Millis>,
-    /// Keys of the open waits: `timer`, `event:NAME`, `approval:ID`, `retry:STEP`.
+    /// Keys of the open waits: `timer`, `event:NAME`, `approval:ID`, `retry:STEP`. A running run
+    /// keeps those of its last pause.
     pub waits: Vec<String>,
     pub tags: Vec<String>,
     pub seed: Seed,
-    /// Why a stuck run is stuck, for people.
+    /// Why a stuck run is stuck, for people. Of a running run that was taken over from a driver whose
+    /// lease had ended: [`RunRow::standing`].
     pub note: Option<String>,
 }
 

@@ -156,6 +156,18 @@ pub enum Due {
     Any,
 }
 
+impl Due {
+    /// The statuses of the runs that it means.
+    pub const fn statuses(self) -> &'static [Status] {
+        match self {
+            Self::Recovery => &[Status::Running],
+            Self::Wake => &[Status::Waiting],
+            Self::Queued => &[Status::Queued],
+            Self::Any => &[Status::Running, Status::Waiting, Status::Queued],
+        }
+    }
+}
+
 /// A request for runs to drive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
@@ -171,11 +183,14 @@ pub struct Claim {
     pub run_id: Option<RunId>,
     /// Runs whose journal of that length the claimer still has: they come without it.
     pub warm: Vec<(RunId, u64)>,
+    /// The line that comes first, see [`crate::lines`].
+    #[serde(default)]
+    pub turn: u64,
     /// Stop adding runs when their journals exceed this many payload bytes (at least one run comes).
     pub max_bytes: Option<u64>,
 }
 
-/// Claimed runs, earliest due first.
+/// Claimed runs, in turn from each line ([`crate::lines`]), the earliest due of a line first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claimed {
     /// The instant that the decision used.

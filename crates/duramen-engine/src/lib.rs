@@ -11,6 +11,7 @@ mod pending;
 mod pipeline;
 mod registry;
 mod reopen;
+mod suspects;
 mod sweep;
 mod tenure;
 mod ticks;

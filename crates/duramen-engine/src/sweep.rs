@@ -71,6 +71,13 @@ impl Group {
         state.pending.insert(ticket, (class, run_id));
     }
 
+    /// It was claimed, and something else was decided than to drive it.
+    pub(crate) fn settled(&self, run_id: RunId, driven: Driven) {
+        let mut state = self.state();
+        let class = state.class;
+        state.done[class].push((run_id, driven.name()));
+    }
+
     pub(crate) fn ended(&self, ticket: Ticket, driven: Driven, due: bool) {
         let mut state = self.state();
         state.due |= due;
@@ -125,6 +132,8 @@ impl Engine {
             let mut claim = self.claim_request(CLASSES[class], limit);
             claim = Claim {
                 now: options.now.or(claim.now),
+                // Sweeps come from processes that remember no turn: chance decides.
+                turn: u64::try_from(self.now()).unwrap_or(0),
                 max_bytes: options.max_bytes.or(claim.max_bytes),
                 ..claim
             };

@@ -70,6 +70,7 @@ impl Engine {
             workflows: self.workflows(),
             run_id: None,
             warm: Vec::new(),
+            turn: 0,
             max_bytes: Some(CLAIM_BYTES),
         }
     }
@@ -129,7 +130,8 @@ impl Engine {
             self.let_go(claimed.runs.into_iter().map(|run| run.row));
             return Vec::new();
         }
-        self.hand_out(claimed.runs, group, clock, asked)
+        let runs = self.sift(claimed.runs, group, clock);
+        self.hand_out(runs, group, clock, asked)
     }
 
     /// Whether what was asked for is not wanted any more: everybody was told to yield meanwhile, or

@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use duramen_core::ids::{Millis, RunId};
-use duramen_core::store::{Due, Hint, StoreError};
+use duramen_core::lines::{Line, turn_after};
+use duramen_core::store::{Claim, ClaimedRun, Due, Hint, StoreError, WorkflowKey};
 
 use crate::engine::{Engine, Signals, Working};
 use crate::env::span;
@@ -38,6 +39,8 @@ struct Worker {
     next_follow: Millis,
     follow_poll: Millis,
     follow_from: Option<RunId>,
+    /// The line that the next claim begins with.
+    turn: u64,
 }
 
 /// Runs until the engine is closed or dropped.
@@ -120,9 +123,16 @@ impl Worker {
             self.last_claim = now;
             let asked = engine.asking();
             let under_way = engine.pending.begin();
-            let request = engine.claim_request(Due::Any, free.min(CLAIM_MOST));
+            let request = Claim {
+                turn: self.turn,
+                ..engine.claim_request(Due::Any, free.min(CLAIM_MOST))
+            };
+            let workflows = request.workflows.clone();
             match engine.store.claim(request).await {
                 Ok(claimed) => {
+                    if let Some(run) = claimed.runs.last() {
+                        self.served(&workflows, run);
+                    }
                     let (found, more) = (claimed.runs.len(), claimed.more);
                     engine.take_up(claimed, asked, None, None);
                     drop(under_way);
@@ -141,6 +151,17 @@ impl Worker {
             if engine.working().is_none() || engine.is_closing() {
                 return Millis::MAX;
             }
+        }
+    }
+
+    /// The next claim begins with the line behind the one that was served last.
+    fn served(&mut self, workflows: &[WorkflowKey], run: &ClaimedRun) {
+        let of =
+            |key: &&WorkflowKey| key.name == run.row.workflow && key.version == run.row.version;
+        if let Some(workflow) = workflows.iter().find(of) {
+            let status = run.was;
+            let line = Line { status, workflow };
+            self.turn = turn_after(Due::Any, workflows, line).unwrap_or(0);
         }
     }
 

@@ -1,9 +1,10 @@
 //! Leases: who drives a run, and until when.
 
 use duramen_core::ids::{Millis, RunId};
+use duramen_core::lines::{self, Line};
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
-    Beat, Claim, Claimed, ClaimedRun, Due, Heartbeat, Message, NextDue, WorkflowKey,
+    Beat, Claim, Claimed, ClaimedRun, Heartbeat, Message, NextDue, WorkflowKey,
 };
 
 use crate::state::{Fate, Run, State, instant};
@@ -11,16 +12,25 @@ use crate::state::{Fate, Run, State, instant};
 impl State {
     pub(crate) fn claim(&mut self, claim: &Claim) -> Claimed {
         let now = instant(claim.now);
-        // The earliest due first; runs due at the same instant by their ids.
-        let mut due: Vec<(Millis, RunId)> = self
-            .runs
-            .values()
-            .filter_map(|run| {
-                let at = run.row.ready_at.filter(|ready_at| *ready_at <= now)?;
-                is_asked_for(claim, &run.row).then(|| (at, run.row.run_id.clone()))
+        // Within a line the earliest due first; runs due at the same instant by their ids.
+        let due = lines::in_turn(claim.due, &claim.workflows, claim.turn)
+            .into_iter()
+            .map(|line| {
+                let mut due: Vec<(Millis, RunId)> = self
+                    .runs
+                    .values()
+                    .filter(|run| stands_in(line, &run.row))
+                    .filter(|run| claim.run_id.as_ref().is_none_or(|id| *id == run.row.run_id))
+                    .filter_map(|run| {
+                        let at = run.row.ready_at.filter(|ready_at| *ready_at <= now)?;
+                        Some((at, run.row.run_id.clone()))
+                    })
+                    .collect();
+                due.sort();
+                due
             })
             .collect();
-        due.sort();
+        let due = lines::interleave(due);
 
         let mut runs = Vec::new();
         let mut more = false;
@@ -90,6 +100,7 @@ impl State {
 impl Run {
     fn lease(&mut self, claim: &Claim, now: Millis, warm: bool) -> ClaimedRun {
         let was = self.row.status;
+        self.row.note = self.row.standing();
         self.row.status = Status::Running;
         self.row.owner = Some(claim.owner.clone());
         self.row.epoch += 1;
@@ -119,16 +130,8 @@ impl Run {
     }
 }
 
-fn is_asked_for(claim: &Claim, row: &RunRow) -> bool {
-    let status = match row.status {
-        Status::Queued => matches!(claim.due, Due::Queued | Due::Any),
-        Status::Running => matches!(claim.due, Due::Recovery | Due::Any),
-        Status::Waiting => matches!(claim.due, Due::Wake | Due::Any),
-        _ => false,
-    };
-    status
-        && is_one_of(&claim.workflows, row)
-        && claim.run_id.as_ref().is_none_or(|id| *id == row.run_id)
+fn stands_in(line: Line<'_>, row: &RunRow) -> bool {
+    row.status == line.status && is_one_of(std::slice::from_ref(line.workflow), row)
 }
 
 fn is_one_of(workflows: &[WorkflowKey], row: &RunRow) -> bool {

@@ -136,6 +136,7 @@ fn claim(due: Due, now: i64, limit: u32) -> Claim {
         }],
         run_id: None,
         warm: Vec::new(),
+        turn: 0,
         max_bytes: None,
     }
 }

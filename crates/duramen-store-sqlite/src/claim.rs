@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
+use duramen_core::lines;
 use duramen_core::run::Status;
-use duramen_core::store::{Beat, Claim, Claimed, ClaimedRun, Due, Heartbeat, Message};
+use duramen_core::store::{Beat, Claim, Claimed, ClaimedRun, Heartbeat, Message};
 use rusqlite::{Statement, params};
 
 use crate::clock::instant;
@@ -14,9 +15,6 @@ use crate::inbox::messages;
 use crate::row::{self, run_row};
 use crate::session::Session;
 use crate::sql;
-
-/// A due run that a claim may take.
-type Candidate = (Millis, RunId);
 
 impl Session<'_> {
     pub(crate) fn claim(&mut self, claim: &Claim) -> Result<Claimed, Fault> {
@@ -32,7 +30,7 @@ impl Session<'_> {
         };
         let mut runs = Vec::with_capacity(due.len().min(claim.limit as usize));
         let mut more = false;
-        for (_, run_id) in due {
+        for run_id in due {
             if runs.len() >= claim.limit as usize {
                 more = true;
                 break;
@@ -54,41 +52,22 @@ impl Session<'_> {
         Ok(Claimed { now, runs, more })
     }
 
-    /// The earliest due runs, one more than asked for, so that the claim knows whether any are left.
-    fn due(&mut self, claim: &Claim, now: Millis) -> Result<Vec<Candidate>, Fault> {
-        let most = claim.limit as usize + 1;
-        let mut due: Vec<Candidate> = Vec::new();
-        let mut latest = now;
-        for status in statuses(claim.due) {
-            for key in &claim.workflows {
-                let args = params![
-                    status.code(),
-                    key.name,
-                    key.version,
-                    latest,
-                    i64::from(claim.limit) + 1
-                ];
-                let mut rows = self.due.query(args)?;
-                let before = due.len();
-                while let Some(found) = rows.next()? {
-                    due.push((
-                        row::integer(found, 0, "ready_at")?,
-                        row::text(found, 1, "run_id")?.into(),
-                    ));
-                }
-                if due.len() == before {
-                    continue;
-                }
-                due.sort_unstable();
-                // A workflow that stands twice in the list finds its runs twice.
-                due.dedup();
-                due.truncate(most);
-                if let (Some((last, _)), true) = (due.last(), due.len() == most) {
-                    latest = *last;
-                }
+    /// Due runs in the order in which they are to be taken; of each line one more than asked for, so
+    /// that the claim knows whether any are left.
+    fn due(&mut self, claim: &Claim, now: Millis) -> Result<Vec<RunId>, Fault> {
+        let mut lines = Vec::new();
+        for line in lines::in_turn(claim.due, &claim.workflows, claim.turn) {
+            let key = line.workflow;
+            let most = i64::from(claim.limit) + 1;
+            let args = params![line.status.code(), key.name, key.version, now, most];
+            let mut rows = self.due.query(args)?;
+            let mut due = Vec::new();
+            while let Some(found) = rows.next()? {
+                due.push(row::text(found, 1, "run_id")?.into());
             }
+            lines.push(due);
         }
-        Ok(due)
+        Ok(lines::interleave(lines))
     }
 
     fn due_alone(
@@ -96,12 +75,12 @@ impl Session<'_> {
         claim: &Claim,
         run_id: &RunId,
         now: Millis,
-    ) -> Result<Vec<Candidate>, Fault> {
+    ) -> Result<Vec<RunId>, Fault> {
         let mut rows = self.run.query([&**run_id])?;
         let Some(found) = rows.next()?.map(run_row).transpose()? else {
             return Ok(Vec::new());
         };
-        let fits = statuses(claim.due).contains(&found.status)
+        let fits = claim.due.statuses().contains(&found.status)
             && claim
                 .workflows
                 .iter()
@@ -109,7 +88,7 @@ impl Session<'_> {
         Ok(found
             .ready_at
             .filter(|ready_at| fits && *ready_at <= now)
-            .map(|ready_at| (ready_at, found.run_id))
+            .map(|_| found.run_id)
             .into_iter()
             .collect())
     }
@@ -158,7 +137,9 @@ impl Session<'_> {
     fn take(&mut self, run: &mut ClaimedRun, claim: &Claim, now: Millis) -> Result<(), Fault> {
         let row = &mut run.row;
         let until = now.saturating_add(claim.lease);
-        let args = params![&*row.run_id, claim.owner, now, until, run.was.code()];
+        let note = row.standing();
+        let was = run.was.code();
+        let args = params![&*row.run_id, claim.owner, now, until, was, note];
         if self.take.execute(args)? == 0 {
             // The row was read in this transaction, which nobody else can write in.
             return Err(Fault::Damaged(format!(
@@ -166,6 +147,7 @@ impl Session<'_> {
                 row.run_id
             )));
         }
+        row.note = note;
         row.status = Status::Running;
         row.owner = Some(claim.owner.clone());
         row.epoch += 1;
@@ -233,13 +215,4 @@ fn journal(
         entries.push(row::entry(found)?);
     }
     Ok(Some((entries, used)))
-}
-
-fn statuses(due: Due) -> &'static [Status] {
-    match due {
-        Due::Recovery => &[Status::Running],
-        Due::Wake => &[Status::Waiting],
-        Due::Queued => &[Status::Queued],
-        Due::Any => &[Status::Running, Status::Waiting, Status::Queued],
-    }
 }

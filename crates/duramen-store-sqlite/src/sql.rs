@@ -97,7 +97,7 @@ pub(crate) mod lease {
          ORDER BY ready_at, run_id LIMIT ?5";
 
     pub(crate) const TAKE: &str = "UPDATE runs SET status = 1, owner = ?2, epoch = epoch + 1, \
-         started_at = coalesce(started_at, ?3), updated_at = ?3, ready_at = ?4 \
+         started_at = coalesce(started_at, ?3), updated_at = ?3, ready_at = ?4, note = ?6 \
          WHERE run_id = ?1 AND status = ?5 AND ready_at <= ?3";
 
     /// A run whose journal this build cannot read is set aside, so that it does not block the others.

@@ -122,6 +122,11 @@ impl Faults {
         calls.iter().filter(|(name, _)| *name == method).count()
     }
 
+    /// Its process is gone: no answer, and nothing more happens.
+    pub fn die(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
+
     pub fn total(&self) -> usize {
         self.calls.lock().unwrap().len()
     }

@@ -22,6 +22,7 @@ pub fn steal(lab: &Lab, run_id: &str, lease: Millis) {
         workflows: vec![key("w")],
         run_id: Some(run_id.into()),
         warm: Vec::new(),
+        turn: 0,
         max_bytes: None,
     };
     assert_eq!(now(lab.store.claim(claim)).runs.len(), 1);

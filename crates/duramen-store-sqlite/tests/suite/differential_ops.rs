@@ -143,9 +143,9 @@ fn claim() -> impl Strategy<Value = Claim> {
         1 => vec(workflow(), 0..3),
     ];
     let warm = vec((run_id(), 1_u64..5), 0..3);
-    let rare = (of(run_id()), of(0_u64..20));
+    let rare = (of(run_id()), of(0_u64..20), 0_u64..40);
     (owner(), 0_i64..80, due, 0_u32..4, workflows, warm, rare).prop_map(
-        |(owner, lease, due, limit, workflows, warm, (run_id, max_bytes))| Claim {
+        |(owner, lease, due, limit, workflows, warm, (run_id, max_bytes, turn))| Claim {
             owner,
             lease,
             now: None,
@@ -154,6 +154,7 @@ fn claim() -> impl Strategy<Value = Claim> {
             workflows,
             run_id,
             warm,
+            turn,
             max_bytes,
         },
     )

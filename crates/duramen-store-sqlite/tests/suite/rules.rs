@@ -176,7 +176,7 @@ fn a_claim_brings_no_more_bytes_than_asked_for_but_always_a_run() {
 }
 
 #[test]
-fn runs_due_at_the_same_instant_are_claimed_by_their_ids_whatever_their_status_and_workflow() {
+fn lines_are_served_in_turn_and_runs_of_a_line_due_at_the_same_instant_by_their_ids() {
     on_both(|store| {
         let at = |name: &str, workflow: &str, start: Start| NewRun {
             workflow: workflow.to_owned(),
@@ -199,18 +199,23 @@ fn runs_due_at_the_same_instant_are_claimed_by_their_ids_whatever_their_status_a
                 at("a", "x", queued()),
             ],
         );
-        let mut take = claim("bob", 1);
+        let mut take = claim("bob", 5);
         take.workflows.push(crate::support::workflow("x"));
-        let mut names = || {
+        let mut names = |limit: u32, turn: u64| {
+            (take.limit, take.turn) = (limit, turn);
+            // What was taken is lost at once, so that it can be taken again.
+            take.lease = 0;
             let claimed = block_on(store.claim(take.clone())).unwrap();
-            take.lease += 60_000;
             let names = claimed.runs.iter().map(|run| run.row.run_id.to_string());
             (names.collect::<String>(), claimed.more)
         };
-        for name in ["a", "b", "c", "d"] {
-            assert_eq!(names(), (name.to_owned(), true));
-        }
-        assert_eq!(names(), ("e".to_owned(), false));
+        // The lines: lost, woken and queued runs of w, then those of x.
+        assert_eq!(names(0, 0), (String::new(), true));
+        assert_eq!(names(1, 2), ("b".to_owned(), true));
+        assert_eq!(names(1, 3), ("a".to_owned(), true));
+        // Now lost themselves, and due later than d and e. Lost runs of x come first.
+        let (all, more) = names(5, 3);
+        assert_eq!((all.as_str(), more), ("acdeb", false));
     });
 }
 

@@ -135,6 +135,7 @@ pub(crate) fn claim(owner: &str, limit: u32) -> Claim {
         workflows: vec![workflow("w")],
         run_id: None,
         warm: Vec::new(),
+        turn: 0,
         max_bytes: None,
     }
 }

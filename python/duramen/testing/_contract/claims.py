@@ -134,13 +134,58 @@ class ClaimRules(Rules):
 
     @rule
     async def test_the_earliest_due_come_first_and_the_rest_is_announced(self, store: Store) -> None:
-        await store.create([new_run(f"q{n}", at=T0 + 10 * n) for n in (4, 2)])
-        await pause(store, "w3", "timer", ready_at=T0 + 30)
-        await store.create([new_run("r1", owner="ann", lease=10)])
+        await store.create([new_run(f"q{n}", at=T0 + 10 * n) for n in (4, 1, 3, 2)])
         first = await store.claim(claim(now=T0 + 100, limit=3))
-        assert (ids(first), first["more"]) == (["r1", "q2", "w3"], True)
+        assert (ids(first), first["more"]) == (["q1", "q2", "q3"], True)
         second = await store.claim(claim(now=T0 + 100, limit=3))
         assert (ids(second), second["more"]) == (["q4"], False)
+
+    @rule
+    async def test_lines_are_served_in_turn_whatever_stands_in_them(self, store: Store) -> None:
+        # A flood of one workflow, all of it due before anything else is.
+        await store.create([new_run(f"flood{n:03}", workflow="x", at=T0 + n) for n in range(100)])
+        await store.create([new_run(f"q{n}", at=T0 + 500 + n) for n in range(3)])
+        await pause(store, "woken", "timer", ready_at=T0 + 900)
+        await store.create([new_run("lost", owner="ann", lease=950)])
+        both = [key("x"), key()]
+        claimed = await store.claim(claim(now=T0 + 1_000, limit=6, workflows=both))
+        # Lost, woken and queued runs of the first workflow, then those of the second; and once more.
+        assert ids(claimed) == ["flood000", "lost", "woken", "q0", "flood001", "q1"]
+        assert claimed["more"]
+
+    @rule
+    async def test_a_claim_begins_with_the_line_whose_turn_it_is(self, store: Store) -> None:
+        await store.create([new_run(f"x{n}", workflow="x", at=T0 + n) for n in range(3)])
+        await store.create([new_run(f"w{n}", at=T0 + 500 + n) for n in range(3)])
+        await pause(store, "woken", "timer", ready_at=T0 + 900)
+        both, taken = [key("x"), key(), key("x")], list[str]()
+        # The lines 0 to 2 are those of x (lost, woken, queued), 3 to 5 those of w; then it begins anew.
+        for turn in (2, 3, 4, 5, 6 * 10**12 + 2, 0):
+            taken += ids(await store.claim(claim(now=T0 + 1_000, limit=1, workflows=both, turn=turn)))
+        assert taken == ["x0", "woken", "w0", "w1", "x1", "x2"]
+        queued = claim(now=T0 + 1_000, due="queued", limit=1, workflows=both, turn=1)
+        assert ids(await store.claim(queued)) == ["w2"]
+
+    @rule
+    async def test_a_claim_notes_how_many_drivers_were_lost_without_progress(self, store: Store) -> None:
+        await store.create([new_run("a", owner="ann", lease=10)])
+        notes = list[str | None]()
+        for n in range(1, 4):
+            (run,) = (await store.claim(claim("bob", now=T0 + 10 * n, lease=10)))["runs"]
+            notes.append(run["row"]["note"])
+            assert run["row"]["note"] == (await row(store))["note"]
+        # The journal's length and the epoch of the first driver that was lost there.
+        assert notes == ["1@1", "1@1", "1@1"]
+        more = commit(owner="bob", epoch=4, entries=[entry("s1")], next={"kind": "running"}, at=T0 + 35)
+        assert await commit_one(store, more) == APPLIED
+        (run,) = (await store.claim(claim("bob", now=T0 + 50)))["runs"]
+        assert (run["row"]["note"], run["row"]["epoch"]) == ("2@4", 5)
+        rest = commit(owner="bob", epoch=5, length=2, next=waiting("timer", ready_at=T0 + 60), at=T0 + 55)
+        assert await commit_one(store, rest) == APPLIED
+        (run,) = (await store.claim(claim("bob", now=T0 + 60)))["runs"]
+        assert (run["was"], run["row"]["note"]) == ("waiting", None)
+        # What a paused run waited for is kept until it pauses again.
+        assert list(run["row"]["waits"]) == ["timer"]
 
     @rule
     async def test_a_limit_that_just_suffices_announces_nothing(self, store: Store) -> None:

@@ -149,6 +149,7 @@ def claim(
     workflows: Sequence[WorkflowKey] | None = None,
     run_id: str | None = None,
     warm: Sequence[tuple[str, int]] = (),
+    turn: int = 0,
     max_bytes: int | None = None,
     lease: int = LEASE,
 ) -> Claim:
@@ -162,6 +163,7 @@ def claim(
         "workflows": [key()] if workflows is None else list(workflows),
         "run_id": run_id,
         "warm": list(warm),
+        "turn": turn,
         "max_bytes": max_bytes,
     }
 
