@@ -6,7 +6,7 @@
 --     psql … --set=schema=app --set=runs=app_runs -f 0001_initial.sql        other names
 --
 -- The names are psql's variables, with these defaults; the library puts in the same names in the same places and
--- passes over the lines that begin with a backslash.
+-- passes over the lines with psql's own commands.
 \if :{?schema} \else \set schema duramen \endif
 \if :{?migrations} \else \set migrations duramen_schema_migrations \endif
 \if :{?runs} \else \set runs runs \endif
@@ -26,7 +26,8 @@
 -- Times are milliseconds since 1970-01-01 UTC by the database's clock. Texts compare by their bytes (COLLATE "C"), so that
 -- orders and prefixes are the same on every server and in every store.
 
-CREATE SCHEMA IF NOT EXISTS :"schema";
+-- Not IF NOT EXISTS: that asks for the right to create schemas even where this one is there.
+SELECT format('CREATE SCHEMA %I', :'schema') WHERE NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = :'schema') \gexec
 
 -- `compatible_from`: the oldest migration whose library can still work on the schema after this one.
 CREATE TABLE IF NOT EXISTS :"schema".:"migrations" (
