@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O or reads a clock; time and randomness are arguments.
 
+pub mod check;
 pub mod derive;
 pub mod ids;
 pub mod inbox;

@@ -124,6 +124,47 @@ pub struct NewRun {
     pub now: Option<Millis>,
 }
 
+impl NewRun {
+    /// The row of the run when it is created at `now`: nobody has driven it yet.
+    pub fn first_row(&self, now: Millis) -> RunRow {
+        let (status, owner, epoch, started_at, ready_at, origin) = match &self.start {
+            Start::Queued { at } => {
+                let at = at.unwrap_or(now);
+                (Status::Queued, None, 0, None, at, at)
+            }
+            Start::Leased { owner, lease } => (
+                Status::Running,
+                Some(owner.clone()),
+                1,
+                Some(now),
+                now.saturating_add(*lease),
+                now,
+            ),
+        };
+        RunRow {
+            run_id: self.run_id.clone(),
+            workflow: self.workflow.clone(),
+            version: self.version.clone(),
+            status,
+            created_at: now,
+            started_at,
+            updated_at: now,
+            finished_at: None,
+            ready_at: Some(ready_at),
+            owner,
+            epoch,
+            journal_len: 1,
+            inbox_len: 0,
+            inbox_seen: 0,
+            deadline: self.timeout.map(|timeout| origin.saturating_add(timeout)),
+            waits: Vec::new(),
+            tags: self.tags.clone(),
+            seed: self.seed,
+            note: None,
+        }
+    }
+}
+
 /// How a new run begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

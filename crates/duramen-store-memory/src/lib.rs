@@ -4,7 +4,6 @@
 //! method runs to its end before it returns. The other stores are compared with it, answer by
 //! answer, so a rule that is unclear in the contract is decided here (see `state.rs`).
 
-mod check;
 mod claim;
 mod query;
 mod state;
@@ -12,6 +11,7 @@ mod state;
 use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use duramen_core::check;
 use duramen_core::ids::RunId;
 use duramen_core::journal::Entry;
 use duramen_core::store::{

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use duramen_core::check;
 use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::journal::{Entry, Kind};
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
     CommitOutcome, Created, Delivered, Delivery, Intervened, Intervention, Message, NewMessage,
-    NewRun, Next, RunCommit, Start,
+    NewRun, Next, RunCommit,
 };
-
-use crate::check;
 
 /// All runs by id.
 #[derive(Debug, Default)]
@@ -65,41 +64,7 @@ impl State {
             };
         }
         let now = instant(new.now);
-        let (status, owner, epoch, started_at, ready_at, origin) = match new.start {
-            Start::Queued { at } => {
-                let at = at.unwrap_or(now);
-                (Status::Queued, None, 0, None, at, at)
-            }
-            Start::Leased { owner, lease } => (
-                Status::Running,
-                Some(owner),
-                1,
-                Some(now),
-                now.saturating_add(lease),
-                now,
-            ),
-        };
-        let row = RunRow {
-            run_id: new.run_id.clone(),
-            workflow: new.workflow,
-            version: new.version,
-            status,
-            created_at: now,
-            started_at,
-            updated_at: now,
-            finished_at: None,
-            ready_at: Some(ready_at),
-            owner,
-            epoch,
-            journal_len: 1,
-            inbox_len: 0,
-            inbox_seen: 0,
-            deadline: new.timeout.map(|timeout| origin.saturating_add(timeout)),
-            waits: Vec::new(),
-            tags: new.tags,
-            seed: new.seed,
-            note: None,
-        };
+        let row = new.first_row(now);
         let run = Run {
             row: row.clone(),
             journal: vec![Entry::new(Kind::RunCreated, "".into(), new.input, now)],

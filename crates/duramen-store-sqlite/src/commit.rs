@@ -1,11 +1,11 @@
 //! Run commits: one fenced update, then what belongs to it. No read before the write.
 
+use duramen_core::check;
 use duramen_core::ids::Millis;
 use duramen_core::run::Status;
 use duramen_core::store::{CommitOutcome, Next, RunCommit};
 use rusqlite::{OptionalExtension, params};
 
-use crate::check;
 use crate::error::Fault;
 use crate::row::{join, signed};
 use crate::session::Session;

@@ -1,9 +1,7 @@
 //! Creations: a row, journal entry 0, and a memo if there is one.
 
-use duramen_core::ids::Millis;
 use duramen_core::journal::{ENCODING, Kind};
-use duramen_core::run::{RunRow, Status};
-use duramen_core::store::{Created, NewRun, Start};
+use duramen_core::store::{Created, NewRun};
 use rusqlite::params;
 
 use crate::clock::instant;
@@ -17,7 +15,7 @@ impl Session<'_> {
     }
 
     fn create_one(&mut self, new: &NewRun) -> Result<Created, Fault> {
-        let row = first_row(new);
+        let row = new.first_row(instant(new.now));
         let inserted = self.insert_run.execute(params![
             &*row.run_id,
             row.status.code(),
@@ -56,46 +54,5 @@ impl Session<'_> {
             self.insert_memo.execute(params![&*new.run_id, &**memo])?;
         }
         Ok(Created { created: true, row })
-    }
-}
-
-/// The row of a run that nobody has driven yet.
-fn first_row(new: &NewRun) -> RunRow {
-    let now = instant(new.now);
-    let (status, owner, epoch, started_at, ready_at, origin): (_, _, _, _, Millis, Millis) =
-        match &new.start {
-            Start::Queued { at } => {
-                let at = at.unwrap_or(now);
-                (Status::Queued, None, 0, None, at, at)
-            }
-            Start::Leased { owner, lease } => (
-                Status::Running,
-                Some(owner.clone()),
-                1,
-                Some(now),
-                now.saturating_add(*lease),
-                now,
-            ),
-        };
-    RunRow {
-        run_id: new.run_id.clone(),
-        workflow: new.workflow.clone(),
-        version: new.version.clone(),
-        status,
-        created_at: now,
-        started_at,
-        updated_at: now,
-        finished_at: None,
-        ready_at: Some(ready_at),
-        owner,
-        epoch,
-        journal_len: 1,
-        inbox_len: 0,
-        inbox_seen: 0,
-        deadline: new.timeout.map(|timeout| origin.saturating_add(timeout)),
-        waits: Vec::new(),
-        tags: new.tags.clone(),
-        seed: new.seed,
-        note: None,
     }
 }

@@ -8,7 +8,6 @@
 // "SQLite" is a name here, not a piece of code.
 #![allow(clippy::doc_markdown)]
 
-mod check;
 mod claim;
 mod clock;
 mod commit;
@@ -38,6 +37,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use duramen_core::check;
 use duramen_core::ids::RunId;
 use duramen_core::journal::Entry;
 use duramen_core::store::{

@@ -1,13 +1,14 @@
-//! What a store refuses before it touches anything.
+//! What every store refuses before it touches anything.
 //!
 //! The layers above check ids first and say more about them; this is the last line, so that no
-//! value is kept that another store could not keep (control characters separate lists in SQL).
+//! value is kept that could not be found again (a U+001F inside an item would split it in two), or that
+//! another store could not keep.
 
-use duramen_core::ids::check_id;
-use duramen_core::run::Status;
-use duramen_core::store::{NewMessage, NewRun, Next, RunCommit, StoreError};
+use crate::ids::check_id;
+use crate::store::{NewMessage, NewRun, Next, RunCommit, StoreError};
 
-pub(crate) fn new_run(new: &NewRun) -> Result<(), StoreError> {
+/// Refuses a run whose ids no store could keep.
+pub fn new_run(new: &NewRun) -> Result<(), StoreError> {
     let tags = new.tags.iter().map(|tag| ("tag", tag.as_str()));
     [
         ("run id", &*new.run_id),
@@ -22,7 +23,8 @@ pub(crate) fn new_run(new: &NewRun) -> Result<(), StoreError> {
     })
 }
 
-pub(crate) fn new_message(new: &NewMessage) -> Result<(), StoreError> {
+/// Refuses a message whose id or name no store could keep.
+pub fn new_message(new: &NewMessage) -> Result<(), StoreError> {
     let bad = |what: &str| StoreError::Invalid {
         reason: format!("the {what} is empty or has a control character; choose another"),
     };
@@ -36,20 +38,16 @@ pub(crate) fn new_message(new: &NewMessage) -> Result<(), StoreError> {
 }
 
 /// The reason for which a commit can never be kept, if there is one.
-pub(crate) fn commit(commit: &RunCommit) -> Option<String> {
+pub fn commit(commit: &RunCommit) -> Option<String> {
     match &commit.next {
         Next::Waiting { waits, .. } => waits
             .iter()
             .find(|wait| wait.is_empty() || wait.chars().any(char::is_control))
             .map(|wait| format!("the wait key {wait:?} is empty or has a control character")),
-        Next::Finished { status } if !status.is_final() => Some(not_final(*status)),
+        Next::Finished { status } if !status.is_final() => Some(format!(
+            "a run cannot finish as {:?}, which is not final",
+            status.name()
+        )),
         Next::Finished { .. } | Next::Running | Next::Stuck { .. } => None,
     }
-}
-
-fn not_final(status: Status) -> String {
-    format!(
-        "a run cannot finish as {:?}, which is not final",
-        status.name()
-    )
 }
