@@ -178,8 +178,8 @@ class Run:
 class Engine:
     def __new__(
         cls,
-        scheme: str,  # "memory" | "sqlite" | "python"
-        location: str,  # memory: a name to share, or ""; sqlite: a path
+        scheme: str,  # "memory" | "sqlite" | "postgres" | "python"
+        location: str,  # memory: a name to share, or ""; sqlite: a path; postgres: a URL
         *,
         owner: str,
         lease: int,

@@ -14,7 +14,7 @@ from ._runtime_calls import Port
 from ._runtime_checks import check_choice, check_count, new_owner
 from ._runtime_drive import Driver
 from ._runtime_registry import Registry
-from ._runtime_url import parse_target
+from ._runtime_url import Target, parse_target
 from ._runtime_watchdog import Watchdog
 from ._serial import JsonSerializer
 from ._stepper import Stepper
@@ -22,7 +22,7 @@ from ._views import SchemaView
 from .errors import ForkedProcess, InvalidArgument, RuntimeClosed, RuntimeNotOpen, StoreNewer, StoreUnmigrated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import timedelta
     from types import TracebackType
     from typing import Self
@@ -55,6 +55,10 @@ class RuntimeCore:
         migrate: bool | None = None,
         synchronous: str = "full",
         busy_timeout: timedelta | float = 5,
+        schema: str | None = None,
+        tables: Mapping[str, str] | None = None,
+        pool_size: int | None = None,
+        statement_cache: str | None = None,
         shutdown_timeout: timedelta | float = 5,
         watchdog: timedelta | float = 1,
     ) -> None:
@@ -73,6 +77,9 @@ class RuntimeCore:
         self._migrate = self._target.migrates_itself if migrate is None else bool(migrate)
         self._synchronous = check_choice("synchronous", synchronous, ("full", "normal"))
         self._busy_ms = duration_ms(busy_timeout, "busy_timeout")
+        self._postgres = _postgres_options(
+            self._target, schema=schema, tables=tables, pool_size=pool_size, statement_cache=statement_cache
+        )
         self._shutdown = duration_ms(shutdown_timeout, "shutdown_timeout") / 1000
         self._watchdog_limit = duration_ms(watchdog, "watchdog") / 1000
         self._port: Port | None = None
@@ -111,7 +118,7 @@ class RuntimeCore:
             driver = Driver(loop, self._registry, self.serializer, stepper, watchdog)
             port = self._new_port(loop, driver)
             try:
-                await _prepare(port, migrate=self._migrate, target=str(self._target))
+                await _prepare(port, migrate=self._migrate, target=self._target)
                 driver.attach(port.engine)
                 port.engine.register(self._registry.keys())
             except BaseException:
@@ -145,6 +152,7 @@ class RuntimeCore:
                 "migrate": migrate,
                 "synchronous": self._synchronous,
                 "busy_timeout": self._busy_ms,
+                **self._postgres,
             },
         }
 
@@ -289,6 +297,25 @@ class RuntimeCore:
             await port.close(self._shutdown)
 
 
+def _postgres_options(target: Target, **given: Any) -> dict[str, Any]:
+    """What the URL says, and over it what the caller says."""
+    options = {name: value for name, value in given.items() if value is not None}
+    if options and target.scheme != "postgres":
+        raise InvalidArgument(f"{next(iter(options))}= is for Postgres; the store is {target}")
+    options = {**target.options, **options}
+    if "pool_size" in options:
+        check_count("pool_size", options["pool_size"], most=64)
+    for name, choices in (
+        ("statement_cache", ("named", "off")),
+        ("isolation", ("read_committed", "repeatable_read", "serializable")),
+    ):
+        if name in options:
+            check_choice(name, options[name], choices)
+    if "tables" in options:
+        options["tables"] = {str(table): str(name) for table, name in options["tables"].items()}
+    return options
+
+
 _VERSIONS = re.compile(r"at version (\d+), .*?(\d+)")
 
 _open_runtimes: weakref.WeakSet[RuntimeCore] = weakref.WeakSet()
@@ -303,14 +330,16 @@ def schema_view(found: dict[str, Any]) -> SchemaView:
     return SchemaView(found["found"], found["needed"], tuple(found["applied"]))
 
 
-async def _prepare(port: Port, *, migrate: bool, target: str) -> None:
+async def _prepare(port: Port, *, migrate: bool, target: Target) -> None:
+    written_in_python = target.scheme == "python"
     schema = schema_view(await port.call(port.engine.migrate if migrate else port.engine.schema))
     if schema.found < schema.needed:
         raise StoreUnmigrated(
             f"the schema of {target} is at version {schema.found} and this version of duramen needs "
             f"{schema.needed}: run `duramen migrate {target}`, or open the runtime with migrate=True"
         )
-    if schema.found > schema.needed:
+    # Our own stores have looked when they were opened, and know which newer schemas they can work with.
+    if schema.found > schema.needed and written_in_python:
         raise StoreNewer(
             f"the schema of {target} is at version {schema.found}, newer than {schema.needed}, "
             "the newest that this version of duramen knows: upgrade duramen here"

@@ -37,8 +37,9 @@ class Runtime(Messages):
     """A store and the workflows that this process knows. It belongs to the event loop on which it is opened.
 
     Args:
-        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``memory://``, ``memory://name`` (shared
-            by all runtimes of the process), or a store object written in Python.
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://user:password@host/database``
+            (with libpq's parameters), ``memory://``, ``memory://name`` (shared by all runtimes of the process),
+            or a store object written in Python.
         workflows: definitions (made by `@workflow`), or ``"package.module:attribute"`` for those to
             import when the runtime opens. An import that fails is logged, and only that workflow is missing.
         serializer: turns values into payloads; default `JsonSerializer`.
@@ -47,10 +48,17 @@ class Runtime(Messages):
         owner: a label in front of this runtime's unique owner name; default host and process id.
         warm: how many paused runs stay in memory, to go on without a replay.
         max_threads: the most steps that run in threads at once.
-        migrate: bring the schema up to date when opening. Default: yes for SQLite and memory.
+        migrate: bring the schema up to date when opening. Default: yes for SQLite and memory, no for Postgres.
         synchronous: ``full`` (a power cut loses nothing), or ``normal`` (SQLite: it may lose the
             last commits).
         busy_timeout: how long to wait for another process's lock on an SQLite file.
+        schema: Postgres: the schema of the tables; default ``duramen``. This and the next three may stand
+            in the URL as well (``?schema=jobs&pool_size=2``).
+        tables: Postgres: other names for tables, such as ``{"runs": "app_runs"}``.
+        pool_size: Postgres: the most connections for reading and writing; default 4, more are not used. One
+            more listens for wake-up hints.
+        statement_cache: Postgres: ``named`` (prepared once for each connection), or ``off`` behind a pooler
+            that gives each transaction another connection.
         shutdown_timeout: how long `close` waits for steps in flight.
         watchdog: warn when something holds the event loop up for longer than this; 0: never.
 

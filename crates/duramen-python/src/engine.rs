@@ -15,7 +15,6 @@ use duramen_engine::{
     CLAIM_BYTES, Config, Driven, Engine as Core, Env, HostEvent, HostQueue, Reply, RunDriver,
     SweepOptions, TokioEnv,
 };
-use duramen_store_sqlite::SqliteStore;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -27,6 +26,7 @@ use crate::pystore::PyStore;
 use crate::reply;
 use crate::run::Run;
 use crate::stores;
+use crate::stores::Counts;
 use crate::{wake, world};
 
 /// `(run_id, workflow, version, input, start at, tags, memo, timeout)`
@@ -48,7 +48,7 @@ type MessageTuple = (String, String, String, String, Vec<u8>, Option<String>);
 pub(crate) struct Engine {
     core: Arc<Core>,
     runs: Mutex<HashMap<u64, Py<Run>>>,
-    sqlite: Option<Arc<SqliteStore>>,
+    counts: Counts,
     python_store: Option<Arc<PyStore>>,
     /// Virtual time, in tests.
     virtual_env: Option<Arc<VirtualEnv>>,
@@ -252,11 +252,11 @@ impl Engine {
             None => Arc::new(TokioEnv::new(world::handle()?)),
             Some(env) => Arc::clone(env) as Arc<dyn Env>,
         };
-        let (core_store, sqlite, python_store, applied, shared) = if store.is_some() {
+        let (core_store, counts, python_store, applied, shared) = if store.is_some() {
             let adapter = Arc::new(PyStore::new(Arc::clone(&host)));
             (
                 Arc::clone(&adapter) as Arc<dyn Store>,
-                None,
+                Counts::None,
                 Some(adapter),
                 Vec::new(),
                 false,
@@ -265,7 +265,7 @@ impl Engine {
             match stores::open(py, scheme, location, options)? {
                 Ok(opened) => (
                     opened.store,
-                    opened.sqlite,
+                    opened.counts,
                     None,
                     opened.applied,
                     opened.shared,
@@ -286,7 +286,7 @@ impl Engine {
         Ok(Self {
             core,
             runs: Mutex::default(),
-            sqlite,
+            counts,
             python_store,
             virtual_env,
             applied,
@@ -353,9 +353,7 @@ impl Engine {
             ("batches", self.core.pipeline().batches()),
             ("refused", self.core.pipeline().refused()),
         ]);
-        if let Some(sqlite) = &self.sqlite {
-            stats.insert("transactions", sqlite.stats().transactions);
-        }
+        stats.extend(self.counts.read());
         stats
     }
 

@@ -6,18 +6,50 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use duramen_core::store::{Store, StoreError};
 use duramen_store_memory::MemoryStore;
+use duramen_store_postgres::{
+    Isolation, Names, PostgresOptions, PostgresStore, Statements, Verify,
+};
 use duramen_store_sqlite::{SqliteOptions, SqliteStore, Synchronous};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::world;
+
 /// A store, and its counters where it has any.
 pub(crate) struct Opened {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) sqlite: Option<Arc<SqliteStore>>,
+    pub(crate) counts: Counts,
     /// Names of the migrations that opening applied.
     pub(crate) applied: Vec<String>,
     /// Others in this process may use it too: closing a runtime must not close it.
     pub(crate) shared: bool,
+}
+
+/// Where a store's own counters are.
+#[derive(Debug)]
+pub(crate) enum Counts {
+    None,
+    Sqlite(Arc<SqliteStore>),
+    Postgres(Arc<PostgresStore>),
+}
+
+impl Counts {
+    /// Names and values of the counters.
+    pub(crate) fn read(&self) -> Vec<(&'static str, u64)> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Sqlite(store) => vec![("transactions", store.stats().transactions)],
+            Self::Postgres(store) => {
+                let stats = store.stats();
+                vec![
+                    ("statements", stats.statements),
+                    ("round_trips", stats.round_trips),
+                    ("repeated", stats.repeated),
+                    ("connects", stats.connects),
+                ]
+            }
+        }
+    }
 }
 
 type Named = Mutex<BTreeMap<String, Weak<MemoryStore>>>;
@@ -33,7 +65,7 @@ pub(crate) fn open(
     match scheme {
         "memory" => Ok(Ok(Opened {
             store: memory(location),
-            sqlite: None,
+            counts: Counts::None,
             applied: Vec::new(),
             shared: !location.is_empty(),
         })),
@@ -60,7 +92,25 @@ pub(crate) fn open(
                 let store = Arc::new(store);
                 Opened {
                     store: Arc::clone(&store) as Arc<dyn Store>,
-                    sqlite: Some(store),
+                    counts: Counts::Sqlite(store),
+                    applied,
+                    shared: false,
+                }
+            }))
+        }
+        "postgres" => {
+            let settings = match postgres_options(options)? {
+                Ok(settings) => settings,
+                Err(error) => return Ok(Err(error)),
+            };
+            let handle = world::handle()?;
+            let opened = py.detach(|| handle.block_on(PostgresStore::connect(location, settings)));
+            Ok(opened.map(|store| {
+                let applied = store.applied_on_open().to_vec();
+                let store = Arc::new(store);
+                Opened {
+                    store: Arc::clone(&store) as Arc<dyn Store>,
+                    counts: Counts::Postgres(store),
                     applied,
                     shared: false,
                 }
@@ -70,6 +120,58 @@ pub(crate) fn open(
             reason: format!("there is no store of the scheme {other:?}"),
         })),
     }
+}
+
+/// The options of a Postgres store; the inner error is about its names.
+fn postgres_options(options: &Bound<'_, PyDict>) -> PyResult<Result<PostgresOptions, StoreError>> {
+    let mut settings = PostgresOptions::default();
+    if let Some(migrate) = options.get_item("migrate")? {
+        settings.migrate = migrate.extract()?;
+    }
+    if let Some(size) = options.get_item("pool_size")? {
+        settings.pool_size = size.extract()?;
+    }
+    if let Some(cache) = options.get_item("statement_cache")? {
+        settings.statements = match cache.extract::<&str>()? {
+            "off" => Statements::Unnamed,
+            _ => Statements::Named,
+        };
+    }
+    if let Some(isolation) = options.get_item("isolation")? {
+        settings.isolation = match isolation.extract::<&str>()? {
+            "serializable" => Isolation::Serializable,
+            "repeatable_read" => Isolation::RepeatableRead,
+            _ => Isolation::ReadCommitted,
+        };
+    }
+    if let Some(timeout) = options.get_item("store_timeout")? {
+        settings.timeout = std::time::Duration::from_millis(timeout.extract()?);
+    }
+    if let Some(notify) = options.get_item("notify")? {
+        settings.notify = notify.extract()?;
+    }
+    if let Some(verify) = options.get_item("tls")? {
+        settings.tls.verify = match verify.extract::<&str>()? {
+            "host" => Verify::Host,
+            _ => Verify::Authority,
+        };
+    }
+    if let Some(path) = options.get_item("sslrootcert")? {
+        settings.tls.root_cert = Some(path.extract()?);
+        // As with libpq, a list of authorities is there to be used.
+        if settings.tls.verify == Verify::Nothing {
+            settings.tls.verify = Verify::Authority;
+        }
+    }
+    let schema: Option<String> = match options.get_item("schema")? {
+        Some(schema) => Some(schema.extract()?),
+        None => None,
+    };
+    let tables: BTreeMap<String, String> = match options.get_item("tables")? {
+        Some(tables) => tables.extract()?,
+        None => BTreeMap::new(),
+    };
+    Ok(Names::new(schema.as_deref(), tables).map(|names| PostgresOptions { names, ..settings }))
 }
 
 /// A store of its own, or one that all runtimes of the process share under a name.

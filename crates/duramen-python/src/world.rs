@@ -26,7 +26,7 @@ pub(crate) fn handle() -> PyResult<Handle> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("duramen-engine")
-        .enable_time()
+        .enable_all()
         .build()?;
     let handle = runtime.handle().clone();
     *world = Some(World { process, runtime });

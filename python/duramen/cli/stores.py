@@ -29,8 +29,7 @@ def migrate(
     """Bring a store's schema up to date, or make an empty store. Safe to repeat."""
 
     async def work() -> SchemaView:
-        async with Runtime(url) as runtime:
-            return await runtime.migrate()
+        return await Runtime(url).migrate()
 
     schema = perform(work())
     if as_json:

@@ -46,7 +46,8 @@ def open_store(url: str, **options: Any) -> NativeStore:
         url: as for `duramen.Runtime`.
         options: for sqlite: ``migrate`` (bool), ``synchronous`` (``"full"`` or ``"normal"``),
         ``busy_timeout``
-            (milliseconds) and ``max_pages`` (the file grows to no more pages of 4 KiB).
+            (milliseconds) and ``max_pages`` (the file grows to no more pages of 4 KiB). For postgresql:
+            ``migrate``, and what `duramen.Runtime` takes.
 
     Raises:
         InvalidArgument: it is no URL of a store.
@@ -59,7 +60,7 @@ def open_store(url: str, **options: Any) -> NativeStore:
     """
     target = parse_target(url)
     try:
-        return NativeStore(_Native(target.scheme, target.location, options))
+        return NativeStore(_Native(target.scheme, target.location, {**target.options, **options}))
     except StoreFailed as error:
         raise _public(error) from None
 

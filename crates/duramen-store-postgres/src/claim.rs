@@ -1,0 +1,331 @@
+//! Leases: who drives a run, and until when.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use duramen_core::ids::{Millis, RunId};
+use duramen_core::journal::Entry;
+use duramen_core::run::{RunRow, Status};
+use duramen_core::store::{
+    Beat, Claim, Claimed, ClaimedRun, Due, Heartbeat, Message, NextDue, WorkflowKey,
+};
+use tokio_postgres::Row;
+
+use crate::error::Fault;
+use crate::link::{Link, Params};
+use crate::row::{
+    clean, column, count, damaged, entry, entry_from, message, message_kind, payload, seed, signed,
+    split, status,
+};
+use crate::sql::Book;
+
+/// How often a heartbeat comes back for runs that were locked when it came by.
+const RETURNS: u32 = 3;
+const RETURN_PAUSE: Duration = Duration::from_millis(20);
+
+/// One statement for rows, journals and unread messages.
+pub(crate) async fn claim(link: &Link, book: &Book, claim: &Claim) -> Result<Claimed, Fault> {
+    let (status, names, versions) = keys(statuses(claim.due), &claim.workflows);
+    let limit = i64::from(claim.limit);
+    let warm_ids: Vec<_> = claim.warm.iter().map(|(run_id, _)| clean(run_id)).collect();
+    let warm_lens: Vec<i64> = claim.warm.iter().map(|(_, len)| signed(*len)).collect();
+    let max_bytes = claim.max_bytes.map(signed);
+    let owner = clean(&claim.owner);
+    let run_id = claim.run_id.as_deref().map(clean).unwrap_or_default();
+    let (sql, most): (_, usize) = if claim.run_id.is_some() {
+        (&book.claim_alone, 11)
+    } else {
+        (&book.claim, 10)
+    };
+    let all: &Params<'_> = &[
+        &claim.now,
+        &status,
+        &names,
+        &versions,
+        &limit,
+        &warm_ids,
+        &warm_lens,
+        &max_bytes,
+        &owner,
+        &claim.lease,
+        &run_id,
+    ];
+    let rows = link.run(sql, &all[..most]).await?;
+    let mut answer = Answer::default();
+    for row in &rows {
+        answer.add(row)?;
+    }
+    answer.finish(link, book).await
+}
+
+/// What the rows of the answer come to.
+#[derive(Default)]
+struct Answer {
+    now: Millis,
+    more: bool,
+    runs: BTreeMap<i64, Taken>,
+    journals: BTreeMap<i64, Vec<(i64, Result<Entry, Fault>)>>,
+    inboxes: BTreeMap<i64, Vec<Message>>,
+}
+
+struct Taken {
+    row: RunRow,
+    was: Status,
+    warm: bool,
+    /// Journal and inbox are as new as the row.
+    current: bool,
+}
+
+impl Answer {
+    fn add(&mut self, row: &Row) -> Result<(), Fault> {
+        let n: i64 = column(row, 1, "n")?;
+        let a: i64 = column(row, 2, "a")?;
+        match column::<i16>(row, 0, "part")? {
+            0 => {
+                self.now = a;
+                self.more = column::<i64>(row, 3, "b")? != 0;
+            }
+            1 => {
+                self.runs.insert(n, taken(row, a != 0)?);
+            }
+            2 => {
+                let found = entry(
+                    column(row, 4, "encoding")?,
+                    column(row, 5, "kind")?,
+                    column(row, 6, "op")?,
+                    column(row, 3, "at")?,
+                    column(row, 7, "meta")?,
+                    column(row, 8, "payload")?,
+                );
+                self.journals.entry(n).or_default().push((a, found));
+            }
+            _ => {
+                let message = Message {
+                    run_id: self
+                        .runs
+                        .get(&n)
+                        .map_or_else(|| "".into(), |taken| taken.row.run_id.clone()),
+                    seq: count(a, "seq")?,
+                    message_id: column(row, 6, "message_id")?,
+                    kind: message_kind(column(row, 4, "kind")?)?,
+                    name: column(row, 7, "name")?,
+                    payload: payload(column(row, 8, "payload")?),
+                    at: column(row, 3, "at")?,
+                };
+                self.inboxes.entry(n).or_default().push(message);
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self, link: &Link, book: &Book) -> Result<Claimed, Fault> {
+        let mut runs = Vec::with_capacity(self.runs.len());
+        for (n, taken) in std::mem::take(&mut self.runs) {
+            let run_id = RunId::clone(&taken.row.run_id);
+            let epoch = taken.row.epoch;
+            let found = if taken.current {
+                self.gathered(n, &taken)
+            } else {
+                read_again(link, book, &taken).await
+            };
+            match found {
+                Ok((journal, inbox)) => runs.push(ClaimedRun {
+                    row: taken.row,
+                    was: taken.was,
+                    journal,
+                    inbox,
+                }),
+                Err(Fault::Damaged(what)) => {
+                    park(link, book, &run_id, epoch, self.now, &what).await?
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(Claimed {
+            now: self.now,
+            runs,
+            more: self.more,
+        })
+    }
+
+    fn gathered(&mut self, n: i64, taken: &Taken) -> Result<Loaded, Fault> {
+        let mut inbox = self.inboxes.remove(&n).unwrap_or_default();
+        inbox.sort_by_key(|message| message.seq);
+        if taken.warm {
+            return Ok((None, inbox));
+        }
+        let mut numbered = self.journals.remove(&n).unwrap_or_default();
+        // They come in the order of the primary key; nothing says that they must.
+        if !numbered.is_sorted_by_key(|(idx, _)| *idx) {
+            numbered.sort_by_key(|(idx, _)| *idx);
+        }
+        let journal: Vec<Entry> = numbered
+            .into_iter()
+            .map(|(_, entry)| entry)
+            .collect::<Result<_, _>>()?;
+        whole(&taken.row, &journal)?;
+        Ok((Some(journal), inbox))
+    }
+}
+
+type Loaded = (Option<Vec<Entry>>, Vec<Message>);
+
+/// A journal shorter than its row says has been tampered with.
+fn whole(row: &RunRow, journal: &[Entry]) -> Result<(), Fault> {
+    if journal.len() as u64 == row.journal_len {
+        return Ok(());
+    }
+    Err(Fault::Damaged(format!(
+        "the journal of {:?} has {} entries where its row says {}",
+        row.run_id,
+        journal.len(),
+        row.journal_len
+    )))
+}
+
+/// Journal and inbox from a new snapshot. Nobody else writes them: the run is leased to the caller.
+async fn read_again(link: &Link, book: &Book, taken: &Taken) -> Result<Loaded, Fault> {
+    let run_id = &*taken.row.run_id;
+    let inbox = link
+        .read(&book.unread, &[&run_id])
+        .await?
+        .iter()
+        .map(message)
+        .collect::<Result<_, _>>()?;
+    if taken.warm {
+        return Ok((None, inbox));
+    }
+    let journal: Vec<Entry> = link
+        .read(&book.load, &[&run_id, &0_i64, &i64::MAX])
+        .await?
+        .iter()
+        .map(|row| entry_from(row, 0))
+        .collect::<Result<_, _>>()?;
+    whole(&taken.row, &journal)?;
+    Ok((Some(journal), inbox))
+}
+
+/// Sets a run aside that this build cannot read, so that it does not block the others.
+async fn park(
+    link: &Link,
+    book: &Book,
+    run_id: &str,
+    epoch: i64,
+    now: Millis,
+    what: &str,
+) -> Result<(), Fault> {
+    let note =
+        format!("this build cannot read the run: {what}. Upgrade duramen if a newer one wrote it");
+    link.run(&book.park, &[&run_id, &epoch, &note, &now])
+        .await?;
+    Ok(())
+}
+
+fn taken(row: &Row, current: bool) -> Result<Taken, Fault> {
+    let numbers: Vec<Option<i64>> = column(row, 9, "numbers")?;
+    let texts: Vec<Option<&str>> = column(row, 10, "texts")?;
+    let number = |place: usize| numbers.get(place).copied().flatten();
+    let needed = |place: usize, what| number(place).ok_or_else(|| damaged(what));
+    let text = |place: usize| texts.get(place).copied().flatten();
+    let named = |place: usize, what| text(place).map(str::to_owned).ok_or_else(|| damaged(what));
+    Ok(Taken {
+        was: status(column(row, 4, "was")?)?,
+        warm: column::<i64>(row, 3, "warm")? != 0,
+        current,
+        row: RunRow {
+            status: status(column(row, 5, "status")?)?,
+            run_id: column::<&str>(row, 6, "run_id")?.into(),
+            note: column(row, 7, "note")?,
+            seed: seed(column(row, 8, "seed")?)?,
+            epoch: needed(0, "epoch")?,
+            journal_len: count(needed(1, "journal_len")?, "journal_len")?,
+            inbox_len: count(needed(2, "inbox_len")?, "inbox_len")?,
+            inbox_seen: count(needed(3, "inbox_seen")?, "inbox_seen")?,
+            ready_at: number(4),
+            updated_at: needed(5, "updated_at")?,
+            started_at: number(6),
+            finished_at: number(7),
+            created_at: needed(8, "created_at")?,
+            deadline: number(9),
+            owner: text(0).map(str::to_owned),
+            workflow: named(1, "workflow")?,
+            version: named(2, "version")?,
+            waits: split(text(3)),
+            tags: split(text(4)),
+        },
+    })
+}
+
+fn statuses(due: Due) -> &'static [Status] {
+    match due {
+        Due::Recovery => &[Status::Running],
+        Due::Wake => &[Status::Waiting],
+        Due::Queued => &[Status::Queued],
+        Due::Any => &[Status::Running, Status::Waiting, Status::Queued],
+    }
+}
+
+type Keys<'k> = (Vec<i16>, Vec<&'k str>, Vec<&'k str>);
+
+/// Every status with every workflow.
+fn keys<'k>(statuses: &[Status], workflows: &'k [WorkflowKey]) -> Keys<'k> {
+    let mut keys = Keys::default();
+    for status in statuses {
+        for key in workflows {
+            // Such a name was never let in.
+            if key.name.contains('\0') || key.version.contains('\0') {
+                continue;
+            }
+            keys.0.push(i16::try_from(status.code()).unwrap_or(-1));
+            keys.1.push(&key.name);
+            keys.2.push(&key.version);
+        }
+    }
+    keys
+}
+
+/// Renews the leases of an owner.
+pub(crate) async fn heartbeat(link: &Link, book: &Book, beat: &Heartbeat) -> Result<Beat, Fault> {
+    let owner = clean(&beat.owner);
+    let mut returns = 0;
+    loop {
+        let rows = link
+            .run(&book.renew, &[&owner, &beat.now, &beat.lease])
+            .await?;
+        let mut answer = Beat {
+            now: 0,
+            held: Vec::with_capacity(rows.len()),
+        };
+        let mut passed_over = false;
+        for row in &rows {
+            answer.now = column(row, 0, "now")?;
+            let Some(run_id) = column::<Option<&str>>(row, 1, "run_id")? else {
+                continue;
+            };
+            answer.held.push((run_id.into(), column(row, 2, "epoch")?));
+            passed_over |= !column::<bool>(row, 3, "renewed")?;
+        }
+        if passed_over && returns < RETURNS {
+            returns += 1;
+            tokio::time::sleep(RETURN_PAUSE).await;
+            continue;
+        }
+        answer.held.sort_unstable();
+        return Ok(answer);
+    }
+}
+
+/// When the next claim could find something.
+pub(crate) async fn next_due(
+    link: &Link,
+    book: &Book,
+    workflows: &[WorkflowKey],
+) -> Result<NextDue, Fault> {
+    let (status, names, versions) = keys(statuses(Due::Any), workflows);
+    let rows = link.read(&book.next, &[&status, &names, &versions]).await?;
+    let row = rows.first().ok_or_else(|| damaged("now"))?;
+    Ok(NextDue {
+        now: column(row, 0, "now")?,
+        ready_at: column(row, 1, "ready_at")?,
+    })
+}

@@ -1,0 +1,271 @@
+//! Run commits: one fenced statement for a batch. No read before the write.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use duramen_core::check;
+use duramen_core::store::{CommitOutcome, Next, RunCommit};
+
+use crate::error::Fault;
+use crate::link::{Link, Params};
+use crate::row::{clean, column, join, signed};
+use crate::sql::Book;
+
+/// The most commits in one statement.
+const MOST: usize = 256;
+/// A statement is closed when it has this many payload bytes.
+const HEAVY: usize = 8 << 20;
+
+/// Applies commits; answers in their order.
+pub(crate) async fn commit(
+    link: &Link,
+    book: &Book,
+    batch: &[RunCommit],
+) -> Result<Vec<CommitOutcome>, Fault> {
+    let mut outcomes: Vec<Option<CommitOutcome>> = batch
+        .iter()
+        .map(|commit| check::commit(commit).map(|reason| CommitOutcome::Rejected { reason }))
+        .collect();
+    let mut rest: Vec<usize> = (0..batch.len())
+        .filter(|place| outcomes[*place].is_none())
+        .collect();
+    // In the order of the run ids (two commits of one run stay in theirs), so that batches of
+    // different processes lock their rows in one order.
+    rest.sort_by(|a, b| batch[*a].run_id.cmp(&batch[*b].run_id).then(a.cmp(b)));
+    while !rest.is_empty() {
+        let chunk = next_chunk(batch, &mut rest);
+        let found = match send(link, book, batch, &chunk).await {
+            Err(fault) if fault.is_of_the_request() => {
+                one_by_one(link, book, batch, &chunk).await?
+            }
+            other => other?,
+        };
+        for (place, outcome) in chunk.into_iter().zip(found) {
+            outcomes[place] = Some(outcome);
+        }
+    }
+    Ok(outcomes
+        .into_iter()
+        .map(|outcome| outcome.unwrap_or(CommitOutcome::Fenced))
+        .collect())
+}
+
+/// Takes the places of the next statement from `rest`: no run twice, not too many, not too heavy.
+fn next_chunk(batch: &[RunCommit], rest: &mut Vec<usize>) -> Vec<usize> {
+    let mut chunk = Vec::new();
+    let mut later = Vec::new();
+    let mut runs = BTreeSet::new();
+    let mut bytes = 0;
+    for place in rest.drain(..) {
+        let commit = &batch[place];
+        let full = chunk.len() == MOST || bytes > HEAVY;
+        if full || !runs.insert(&commit.run_id) {
+            later.push(place);
+            continue;
+        }
+        bytes += payload_bytes(commit);
+        chunk.push(place);
+    }
+    *rest = later;
+    chunk
+}
+
+fn payload_bytes(commit: &RunCommit) -> usize {
+    commit.entries.iter().map(|entry| entry.payload.len()).sum()
+}
+
+/// After a statement that the server refused because of one of its values: each by itself.
+async fn one_by_one(
+    link: &Link,
+    book: &Book,
+    batch: &[RunCommit],
+    chunk: &[usize],
+) -> Result<Vec<CommitOutcome>, Fault> {
+    let mut outcomes = Vec::with_capacity(chunk.len());
+    for place in chunk {
+        match send(link, book, batch, std::slice::from_ref(place)).await {
+            Ok(mut found) => outcomes.push(found.pop().unwrap_or(CommitOutcome::Fenced)),
+            Err(fault) if fault.is_of_the_request() => {
+                let reason = match &fault {
+                    Fault::Sql(error) => error
+                        .as_db_error()
+                        .map_or_else(|| error.to_string(), |said| said.message().to_owned()),
+                    other => format!("{other:?}"),
+                };
+                outcomes.push(CommitOutcome::Rejected { reason });
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(outcomes)
+}
+
+#[derive(Default)]
+struct Rows<'c> {
+    run_id: Vec<&'c str>,
+    owner: Vec<Cow<'c, str>>,
+    epoch: Vec<i64>,
+    len: Vec<i64>,
+    grown: Vec<i64>,
+    bytes: Vec<i64>,
+    seen: Vec<i64>,
+    at: Vec<i64>,
+    status: Vec<i16>,
+    ready_at: Vec<Option<i64>>,
+    waits: Vec<Option<String>>,
+    note: Vec<Option<Cow<'c, str>>>,
+}
+
+#[derive(Default)]
+struct Entries<'c> {
+    n: Vec<i64>,
+    idx: Vec<i64>,
+    at: Vec<i64>,
+    encoding: Vec<i16>,
+    kind: Vec<i16>,
+    run_id: Vec<&'c str>,
+    op: Vec<&'c str>,
+    meta: Vec<Option<Cow<'c, str>>>,
+    payload: Vec<&'c [u8]>,
+}
+
+#[derive(Default)]
+struct Reads<'c> {
+    n: Vec<i64>,
+    run_id: Vec<&'c str>,
+    seq: Vec<i64>,
+    note: Vec<Option<Cow<'c, str>>>,
+}
+
+#[derive(Default)]
+struct States<'c> {
+    n: Vec<i64>,
+    run_id: Vec<&'c str>,
+    state: Vec<&'c [u8]>,
+}
+
+/// The arrays of one statement.
+#[derive(Default)]
+struct Columns<'c> {
+    rows: Rows<'c>,
+    entries: Entries<'c>,
+    reads: Reads<'c>,
+    states: States<'c>,
+}
+
+impl<'c> Columns<'c> {
+    /// Adds the commit that is number `n` (1 for the first) of the statement.
+    fn add(&mut self, n: i64, commit: &'c RunCommit) {
+        let rows = &mut self.rows;
+        rows.run_id.push(&commit.run_id);
+        rows.owner.push(clean(&commit.owner));
+        rows.epoch.push(commit.epoch);
+        rows.len.push(signed(commit.expected_len));
+        rows.grown.push(signed(commit.entries.len() as u64));
+        rows.bytes.push(signed(payload_bytes(commit) as u64));
+        rows.seen.push(signed(commit.inbox_seen));
+        rows.at.push(commit.at);
+        let (status, ready_at, waits, note) = match &commit.next {
+            Next::Running => (1, None, None, None),
+            Next::Waiting { ready_at, waits } => (2, *ready_at, join(waits), None),
+            // `check::commit` has let final ones through only, which are 3 to 6.
+            Next::Finished { status } => {
+                (i16::try_from(status.code()).unwrap_or(0), None, None, None)
+            }
+            Next::Stuck { note } => (7, None, None, Some(clean(note))),
+        };
+        rows.status.push(status);
+        rows.ready_at.push(ready_at);
+        rows.waits.push(waits);
+        rows.note.push(note);
+        for (entry, idx) in commit.entries.iter().zip(signed(commit.expected_len)..) {
+            let entries = &mut self.entries;
+            entries.n.push(n);
+            entries.idx.push(idx);
+            entries.at.push(entry.at);
+            entries.encoding.push(i16::from(entry.encoding));
+            entries.kind.push(i16::from(entry.kind.code()));
+            entries.run_id.push(&commit.run_id);
+            entries.op.push(&entry.op);
+            entries.meta.push(entry.meta.as_deref().map(clean));
+            entries.payload.push(&entry.payload);
+        }
+        for read in &commit.read {
+            self.reads.n.push(n);
+            self.reads.run_id.push(&commit.run_id);
+            self.reads.seq.push(signed(read.seq));
+            self.reads.note.push(read.refused.as_deref().map(clean));
+        }
+        if let Some(state) = &commit.state {
+            self.states.n.push(n);
+            self.states.run_id.push(&commit.run_id);
+            self.states.state.push(state);
+        }
+    }
+}
+
+async fn send(
+    link: &Link,
+    book: &Book,
+    batch: &[RunCommit],
+    chunk: &[usize],
+) -> Result<Vec<CommitOutcome>, Fault> {
+    let mut columns = Columns::default();
+    for (place, n) in chunk.iter().zip(1_i64..) {
+        columns.add(n, &batch[*place]);
+    }
+    let Columns {
+        rows: r,
+        entries: e,
+        reads: m,
+        states: s,
+    } = &columns;
+    let all: &Params<'_> = &[
+        &r.run_id,
+        &r.owner,
+        &r.epoch,
+        &r.len,
+        &r.grown,
+        &r.bytes,
+        &r.seen,
+        &r.at,
+        &r.status,
+        &r.ready_at,
+        &r.waits,
+        &r.note,
+        &e.n,
+        &e.idx,
+        &e.at,
+        &e.encoding,
+        &e.kind,
+        &e.run_id,
+        &e.op,
+        &e.meta,
+        &e.payload,
+        &m.n,
+        &m.run_id,
+        &m.seq,
+        &m.note,
+        &s.n,
+        &s.run_id,
+        &s.state,
+    ];
+    let plain = m.n.is_empty() && s.n.is_empty();
+    let found = if plain {
+        link.run(&book.commit, &all[..book.commit.types.len()])
+            .await?
+    } else {
+        link.run(&book.commit_and_read, all).await?
+    };
+    let mut outcomes = vec![CommitOutcome::Fenced; chunk.len()];
+    for row in &found {
+        let n: i64 = column(row, 0, "n")?;
+        let place = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
+        if let Some(outcome) = place.and_then(|place| outcomes.get_mut(place)) {
+            *outcome = CommitOutcome::Applied {
+                due: column(row, 1, "due")?,
+            };
+        }
+    }
+    Ok(outcomes)
+}

@@ -1,0 +1,400 @@
+//! A store in Postgres (13 or newer), shared by any number of processes on any number of hosts.
+//!
+//! Connections: commits have one, so that a run's commits reach the server in their order; creations
+//! and messages have one, where requests of many callers gather and go together; leases have one, so that
+//! no heartbeat waits behind a long batch; questions have one. With a smaller pool they share. Requests
+//! are pipelined; each is one statement and one transaction, save interventions and migrations.
+//!
+//! Time is the server's, unless a test gives an instant. A wait for a lost connection is bounded, and
+//! what was under way when it was lost is answered with [`StoreError::Unavailable`]: whether it took place
+//! is not known then, and the fence of the next commit finds out.
+
+mod claim;
+mod commit;
+mod create;
+mod error;
+mod inbox;
+mod intervene;
+mod lane;
+mod link;
+mod migrate;
+mod options;
+mod query;
+mod row;
+mod sql;
+mod tls;
+
+use std::future::ready;
+use std::str::FromStr;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use duramen_core::check;
+use duramen_core::ids::RunId;
+use duramen_core::journal::Entry;
+use duramen_core::store::{
+    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Filter, Heartbeat, Intervened,
+    Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit, RunDetail, Schema, Store,
+    StoreError, StoreFuture, WorkflowKey,
+};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, TargetSessionAttrs};
+
+pub use crate::options::{Isolation, Names, PostgresOptions, Statements, TABLES, Tls, Verify};
+
+use crate::error::Fault;
+use crate::lane::Lane;
+use crate::link::{Counters, Link, Target};
+use crate::sql::Book;
+
+/// Half-open connections are noticed by the kernel after about this long, whoever waits.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// What was sent to the server since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    pub statements: u64,
+    pub round_trips: u64,
+    /// Statements that the server asked to be repeated (40001, 40P01).
+    pub repeated: u64,
+    pub connects: u64,
+}
+
+/// A Postgres store; see the module's head.
+pub struct PostgresStore {
+    inner: Arc<Inner>,
+    creations: Lane<NewRun, Created>,
+    messages: Lane<NewMessage, Delivered>,
+    handle: Handle,
+    applied: Vec<String>,
+    background: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("place", &self.inner.target.place)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What requests need, whoever has outlived whom.
+struct Inner {
+    target: Arc<Target>,
+    names: Names,
+    book: Book,
+    links: Vec<Link>,
+    closed: std::sync::atomic::AtomicBool,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy)]
+enum Use {
+    Commit,
+    Write,
+    Lease,
+    Read,
+}
+
+impl Inner {
+    fn link(&self, purpose: Use) -> &Link {
+        &self.links[purpose as usize % self.links.len()]
+    }
+
+    fn error(&self, fault: Fault) -> StoreError {
+        if self.closed.load(Relaxed) {
+            return StoreError::Closed;
+        }
+        self.target.error(fault)
+    }
+}
+
+impl PostgresStore {
+    /// Connects, and checks or migrates the schema.
+    ///
+    /// `url` is a libpq URL or keyword string. The future must be polled on a tokio runtime with I/O, and
+    /// the store goes on using that runtime.
+    ///
+    /// # Errors
+    ///
+    /// The URL cannot be read, the server cannot be reached, or its schema does not fit this build.
+    pub async fn connect(url: &str, options: PostgresOptions) -> Result<Self, StoreError> {
+        let mut config = Config::from_str(url).map_err(|error| StoreError::Invalid {
+            // The parser's words name the part that is wrong, never its value.
+            reason: format!("the URL of the Postgres store cannot be read: {error}"),
+        })?;
+        complete(&mut config);
+        let place = place(&config);
+        let target = Arc::new(Target {
+            tls: tls::connector(&options.tls)?,
+            statements: options.statements,
+            isolation: options.isolation,
+            timeout: options.timeout,
+            place,
+            counters: Counters::default(),
+            config,
+        });
+        let links = (0..options.pool_size.clamp(1, 4))
+            .map(|_| Link::new(Arc::clone(&target)))
+            .collect();
+        let inner = Arc::new(Inner {
+            book: Book::new(&options.names),
+            names: options.names,
+            links,
+            target,
+            closed: false.into(),
+        });
+        let applied = inner.open(options.migrate).await?;
+        let handle = Handle::current();
+        let (creator, deliverer) = (Arc::clone(&inner), Arc::clone(&inner));
+        Ok(Self {
+            creations: Lane::start(&handle, move |batch: Arc<Vec<NewRun>>| {
+                let inner = Arc::clone(&creator);
+                async move {
+                    create::create(inner.link(Use::Write), &inner.book, &batch)
+                        .await
+                        .map_err(|fault| inner.error(fault))
+                }
+            }),
+            messages: Lane::start(&handle, move |batch: Arc<Vec<NewMessage>>| {
+                let inner = Arc::clone(&deliverer);
+                async move {
+                    inbox::deliver(inner.link(Use::Write), &inner.book, &batch)
+                        .await
+                        .map_err(|fault| inner.error(fault))
+                }
+            }),
+            inner,
+            handle,
+            applied,
+            background: Mutex::default(),
+        })
+    }
+
+    /// What was sent to the server so far.
+    pub fn stats(&self) -> Stats {
+        let counters = &self.inner.target.counters;
+        Stats {
+            statements: counters.statements.load(Relaxed),
+            round_trips: counters.round_trips.load(Relaxed),
+            repeated: counters.repeated.load(Relaxed),
+            connects: counters.connects.load(Relaxed),
+        }
+    }
+
+    /// Names of the migrations that opening the store applied.
+    pub fn applied_on_open(&self) -> &[String] {
+        &self.applied
+    }
+
+    fn ask<T: Send + 'static, F>(&self, work: impl FnOnce(Arc<Inner>) -> F) -> StoreFuture<T>
+    where
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        if self.inner.closed.load(Relaxed) {
+            return refused(StoreError::Closed);
+        }
+        let inner = Arc::clone(&self.inner);
+        let work = work(Arc::clone(&inner));
+        let task = self
+            .handle
+            .spawn(async move { work.await.map_err(|fault| inner.error(fault)) });
+        Box::pin(async move { task.await.unwrap_or(Err(StoreError::Closed)) })
+    }
+}
+
+impl Inner {
+    async fn open(&self, migrate: bool) -> Result<Vec<String>, StoreError> {
+        let link = self.link(Use::Lease);
+        link.open().await.map_err(|fault| self.error(fault))?;
+        let look = async || migrate::found(link, &self.book).await;
+        let mut found = look().await.map_err(|fault| self.error(fault))?;
+        let mut applied = Vec::new();
+        if migrate
+            && found
+                .check()
+                .is_err_and(|error| matches!(error, StoreError::Unmigrated { .. }))
+        {
+            applied = migrate::migrate(link, &self.book, &self.names)
+                .await
+                .map_err(|fault| self.error(fault))?
+                .applied;
+            found = look().await.map_err(|fault| self.error(fault))?;
+        }
+        found.check()?;
+        Ok(applied)
+    }
+}
+
+/// What the URL leaves open.
+fn complete(config: &mut Config) {
+    if config.get_application_name().is_none() {
+        config.application_name("duramen");
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(Duration::from_secs(5));
+    }
+    config.keepalives_idle(KEEPALIVE);
+    config.keepalives_interval(KEEPALIVE / 3);
+    config.keepalives_retries(3);
+    // Of several servers the one that takes writes.
+    if config.get_hosts().len() > 1 && config.get_target_session_attrs() == TargetSessionAttrs::Any
+    {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+}
+
+/// Hosts, ports and database for messages: no user's secret in it.
+fn place(config: &Config) -> String {
+    let ports = config.get_ports();
+    let hosts: Vec<String> = config
+        .get_hosts()
+        .iter()
+        .enumerate()
+        .map(|(number, host)| {
+            let name = match host {
+                Host::Tcp(name) => name.clone(),
+                Host::Unix(path) => path.display().to_string(),
+            };
+            let port = ports.get(number).or(ports.first()).copied().unwrap_or(5432);
+            format!("{name}:{port}")
+        })
+        .collect();
+    let database = config.get_dbname().or(config.get_user()).unwrap_or("?");
+    format!("postgresql://{}/{database}", hosts.join(","))
+}
+
+fn refused<T: Send + 'static>(error: StoreError) -> StoreFuture<T> {
+    Box::pin(ready(Err(error)))
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        self.creations.close();
+        self.messages.close();
+        for task in self.background() {
+            task.abort();
+        }
+    }
+}
+
+impl PostgresStore {
+    fn background(&self) -> Vec<JoinHandle<()>> {
+        std::mem::take(
+            &mut *self
+                .background
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+}
+
+impl Store for PostgresStore {
+    fn migrate(&self) -> StoreFuture<Schema> {
+        self.ask(async |inner| {
+            migrate::migrate(inner.link(Use::Lease), &inner.book, &inner.names).await
+        })
+    }
+
+    fn schema(&self) -> StoreFuture<Schema> {
+        self.ask(async |inner| {
+            Ok(migrate::found(inner.link(Use::Read), &inner.book)
+                .await?
+                .schema())
+        })
+    }
+
+    fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
+        if let Err(error) = batch.iter().try_for_each(check::new_run) {
+            return refused(error);
+        }
+        let answer = self.creations.send(batch);
+        Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Closed)) })
+    }
+
+    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        self.ask(async move |inner| claim::claim(inner.link(Use::Lease), &inner.book, &claim).await)
+    }
+
+    fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
+        self.ask(async move |inner| {
+            commit::commit(inner.link(Use::Commit), &inner.book, &batch).await
+        })
+    }
+
+    fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
+        self.ask(async move |inner| {
+            claim::heartbeat(inner.link(Use::Lease), &inner.book, &beat).await
+        })
+    }
+
+    fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
+        self.ask(async move |inner| inbox::unread(inner.link(Use::Read), &inner.book, &owner).await)
+    }
+
+    fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
+        if let Err(error) = batch.iter().try_for_each(check::new_message) {
+            return refused(error);
+        }
+        let answer = self.messages.send(batch);
+        Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Closed)) })
+    }
+
+    fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
+        self.ask(async move |inner| {
+            intervene::intervene(inner.link(Use::Lease), &inner.book, &batch).await
+        })
+    }
+
+    fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
+        self.ask(async move |inner| query::get(inner.link(Use::Read), &inner.book, &run_ids).await)
+    }
+
+    fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
+        self.ask(async move |inner| {
+            query::load(inner.link(Use::Read), &inner.book, &run_id, from, limit).await
+        })
+    }
+
+    fn list(&self, filter: Filter, limit: u32, cursor: Option<Cursor>) -> StoreFuture<Page> {
+        self.ask(async move |inner| {
+            let link = inner.link(Use::Read);
+            query::list(link, &inner.names, &filter, limit, cursor.as_ref()).await
+        })
+    }
+
+    fn count(&self, filter: Filter) -> StoreFuture<u64> {
+        self.ask(async move |inner| {
+            query::count(inner.link(Use::Read), &inner.names, &filter).await
+        })
+    }
+
+    fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
+        self.ask(async move |inner| {
+            claim::next_due(inner.link(Use::Read), &inner.book, &workflows).await
+        })
+    }
+
+    fn close(&self) -> StoreFuture<()> {
+        self.creations.close();
+        self.messages.close();
+        let tasks = self.background();
+        let inner = Arc::clone(&self.inner);
+        inner.closed.store(true, Relaxed);
+        let closing = self.handle.spawn(async move {
+            for task in tasks {
+                task.abort();
+            }
+            for link in &inner.links {
+                link.close().await;
+            }
+        });
+        Box::pin(async move {
+            let _ = closing.await;
+            Ok(())
+        })
+    }
+}

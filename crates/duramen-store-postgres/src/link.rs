@@ -1,0 +1,418 @@
+//! One connection that comes back: requests share it, pipelined, in the order in which they are made.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use duramen_core::store::StoreError;
+use futures_util::future::join3;
+use tokio::sync::{Mutex as AsyncMutex, OwnedRwLockWriteGuard, RwLock};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{AsyncMessage, Client, Config, Row, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::error::{Fault, store_error};
+use crate::migrate;
+use crate::options::{Isolation, Statements};
+use crate::sql::{SETTINGS, Sql};
+
+/// After a lost connection requests wait this long for a new one before they fail.
+const PATIENCE: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_millis(1_000);
+
+pub(crate) type Params<'p> = [&'p (dyn ToSql + Sync)];
+
+/// Where the server is and how it is talked to.
+pub(crate) struct Target {
+    pub(crate) config: Config,
+    pub(crate) tls: MakeRustlsConnect,
+    pub(crate) statements: Statements,
+    pub(crate) isolation: Isolation,
+    pub(crate) timeout: Duration,
+    /// Host, port and database for messages; no password.
+    pub(crate) place: String,
+    pub(crate) counters: Counters,
+}
+
+/// What was sent to the server since the store was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Statements of the store (not those that set a session up).
+    pub(crate) statements: AtomicU64,
+    /// Times that something was sent and its answer waited for.
+    pub(crate) round_trips: AtomicU64,
+    pub(crate) repeated: AtomicU64,
+    pub(crate) connects: AtomicU64,
+}
+
+impl Target {
+    pub(crate) fn error(&self, fault: Fault) -> StoreError {
+        store_error(&self.place, fault, migrate::needed())
+    }
+}
+
+type Wake = Arc<dyn Fn() + Send + Sync>;
+
+struct Session {
+    client: Client,
+    /// Statements of this session by their texts' addresses, which live as long as the store.
+    prepared: Mutex<BTreeMap<usize, Statement>>,
+    driver: AbortHandle,
+    /// Single statements share the session; a transaction of several has it to itself.
+    gate: Arc<RwLock<()>>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Otherwise a connection whose peer is gone for good would be waited for for ever.
+        self.driver.abort();
+    }
+}
+
+pub(crate) struct Link {
+    target: Arc<Target>,
+    session: AsyncMutex<Option<Arc<Session>>>,
+}
+
+impl Link {
+    pub(crate) fn new(target: Arc<Target>) -> Self {
+        Self {
+            target,
+            session: AsyncMutex::new(None),
+        }
+    }
+
+    /// Connects now and says why if that cannot be done; no patience.
+    pub(crate) async fn open(&self) -> Result<(), Fault> {
+        let mut slot = self.session.lock().await;
+        *slot = Some(Arc::new(connect(&self.target, None).await?));
+        Ok(())
+    }
+
+    pub(crate) async fn close(&self) {
+        *self.session.lock().await = None;
+    }
+
+    /// The session; a lost one is replaced, with a growing pause between attempts.
+    async fn session(&self) -> Result<Arc<Session>, Fault> {
+        let mut slot = self.session.lock().await;
+        if let Some(session) = slot.as_ref().filter(|one| !one.client.is_closed()) {
+            return Ok(Arc::clone(session));
+        }
+        *slot = None;
+        let end = Instant::now() + PATIENCE;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match connect(&self.target, None).await {
+                Ok(session) => {
+                    let session = Arc::new(session);
+                    *slot = Some(Arc::clone(&session));
+                    return Ok(session);
+                }
+                Err(fault) if Instant::now() + pause >= end => return Err(fault),
+                Err(_) => sleep(pause).await,
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn forget(&self, lost: &Arc<Session>) {
+        let mut slot = self.session.lock().await;
+        if slot.as_ref().is_some_and(|one| Arc::ptr_eq(one, lost)) {
+            *slot = None;
+        }
+    }
+
+    /// Runs one statement as a transaction of its own. What the server asks to be tried again is tried
+    /// again, once.
+    pub(crate) async fn run(&self, sql: &Sql, params: &Params<'_>) -> Result<Vec<Row>, Fault> {
+        match self.run_once(sql, params).await {
+            Err(fault) if fault.asks_for_repetition() => {
+                self.target.counters.repeated.fetch_add(1, Relaxed);
+                self.run_once(sql, params).await
+            }
+            other => other,
+        }
+    }
+
+    /// The same for what changes nothing: a lost connection is no reason to fail.
+    pub(crate) async fn read(&self, sql: &Sql, params: &Params<'_>) -> Result<Vec<Row>, Fault> {
+        match self.run(sql, params).await {
+            Err(fault) if fault.ends_session() => self.run(sql, params).await,
+            other => other,
+        }
+    }
+
+    async fn run_once(&self, sql: &Sql, params: &Params<'_>) -> Result<Vec<Row>, Fault> {
+        let session = self.session().await?;
+        let work = async {
+            match self.target.statements {
+                Statements::Named => {
+                    let _shared = session.gate.read().await;
+                    session.named(&self.target.counters, sql, params).await
+                }
+                Statements::Unnamed => {
+                    let _alone = session.gate.write().await;
+                    session.whole(&self.target, sql, params).await
+                }
+            }
+        };
+        self.in_time(&session, work).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        session: &Arc<Session>,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let limit = self.target.timeout;
+        let result = timeout(limit, work)
+            .await
+            .unwrap_or(Err(Fault::Stalled(limit)));
+        if result.as_ref().is_err_and(Fault::ends_session) {
+            self.forget(session).await;
+        }
+        result
+    }
+
+    /// Begins a transaction of several statements, which has the session to itself.
+    pub(crate) async fn begin(&self) -> Result<Transaction, Fault> {
+        let session = self.session().await?;
+        let alone = Arc::clone(&session.gate).write_owned().await;
+        let transaction = Transaction {
+            session,
+            target: Arc::clone(&self.target),
+            ended: false,
+            _alone: alone,
+        };
+        transaction.batch(&begin(&self.target)).await?;
+        Ok(transaction)
+    }
+
+    /// Sends a hint on a channel. Nothing depends on its arrival.
+    pub(crate) async fn notify(&self, channel: &str) -> Result<(), Fault> {
+        let session = self.session().await?;
+        let work = async {
+            let _shared = session.gate.read().await;
+            session
+                .client
+                .batch_execute(&format!("NOTIFY {channel}"))
+                .await?;
+            Ok(())
+        };
+        self.in_time(&session, work).await
+    }
+}
+
+/// A transaction under way. If it is dropped before its end, its session ends with it.
+pub(crate) struct Transaction {
+    session: Arc<Session>,
+    target: Arc<Target>,
+    ended: bool,
+    _alone: OwnedRwLockWriteGuard<()>,
+}
+
+impl Transaction {
+    pub(crate) async fn run(&self, sql: &Sql, params: &Params<'_>) -> Result<Vec<Row>, Fault> {
+        self.target.counters.statements.fetch_add(1, Relaxed);
+        self.target.counters.round_trips.fetch_add(1, Relaxed);
+        let typed = typed(sql, params);
+        self.in_time(self.session.client.query_typed(&sql.text, &typed))
+            .await
+    }
+
+    pub(crate) async fn batch(&self, text: &str) -> Result<(), Fault> {
+        self.in_time(self.session.client.batch_execute(text)).await
+    }
+
+    /// Commits what went well, and takes back what did not.
+    pub(crate) async fn end<T>(mut self, result: Result<T, Fault>) -> Result<T, Fault> {
+        let command = if result.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        let ended = self.batch(command).await;
+        self.ended = ended.is_ok();
+        let value = result?;
+        ended?;
+        Ok(value)
+    }
+
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Fault> {
+        let limit = self.target.timeout;
+        match timeout(limit, work).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(Fault::Stalled(limit)),
+        }
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if !self.ended {
+            // The server takes back what was not committed; the link makes a new session.
+            self.session.driver.abort();
+        }
+    }
+}
+
+impl Session {
+    async fn named(
+        &self,
+        counters: &Counters,
+        sql: &Sql,
+        params: &Params<'_>,
+    ) -> Result<Vec<Row>, Fault> {
+        counters.statements.fetch_add(1, Relaxed);
+        if !sql.prepare {
+            counters.round_trips.fetch_add(1, Relaxed);
+            return Ok(self
+                .client
+                .query_typed(&sql.text, &typed(sql, params))
+                .await?);
+        }
+        let key = std::ptr::from_ref(sql).addr();
+        let known = self.lock().get(&key).cloned();
+        let statement = if let Some(statement) = known {
+            statement
+        } else {
+            counters.round_trips.fetch_add(1, Relaxed);
+            let fresh = self.client.prepare_typed(&sql.text, &sql.types).await?;
+            self.lock().insert(key, fresh.clone());
+            fresh
+        };
+        counters.round_trips.fetch_add(1, Relaxed);
+        Ok(self.client.query(&statement, params).await?)
+    }
+
+    /// The statement between the settings it needs and its commit, in one round trip.
+    async fn whole(
+        &self,
+        target: &Target,
+        sql: &Sql,
+        params: &Params<'_>,
+    ) -> Result<Vec<Row>, Fault> {
+        target.counters.statements.fetch_add(1, Relaxed);
+        target.counters.round_trips.fetch_add(1, Relaxed);
+        let begin = begin(target);
+        let typed = typed(sql, params);
+        let (began, rows, committed) = join3(
+            self.client.batch_execute(&begin),
+            self.client.query_typed(&sql.text, &typed),
+            self.client.batch_execute("COMMIT"),
+        )
+        .await;
+        began?;
+        let rows = rows?;
+        committed?;
+        Ok(rows)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Statement>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn typed<'p>(sql: &Sql, params: &Params<'p>) -> Vec<(&'p (dyn ToSql + Sync), Type)> {
+    params
+        .iter()
+        .copied()
+        .zip(sql.types.iter().cloned())
+        .collect()
+}
+
+/// Begins a transaction that needs nothing of its session.
+fn begin(target: &Target) -> String {
+    let mut text = format!("BEGIN ISOLATION LEVEL {}", target.isolation.sql());
+    if target.statements == Statements::Unnamed {
+        for (name, value) in SETTINGS {
+            text.push_str("; SET LOCAL ");
+            text.push_str(name);
+            text.push_str(" = ");
+            text.push_str(value);
+        }
+    }
+    text
+}
+
+/// Makes a session and tells it what [`SETTINGS`] says; listens on a channel if one is given.
+async fn connect(target: &Target, listen: Option<(&str, Wake)>) -> Result<Session, Fault> {
+    target.counters.connects.fetch_add(1, Relaxed);
+    let work = async {
+        let (client, mut connection) = target.config.connect(target.tls.clone()).await?;
+        let (channel, wake) = listen.unzip();
+        let driver = tokio::spawn(async move {
+            loop {
+                match poll_fn(|context| connection.poll_message(context)).await {
+                    Some(Ok(AsyncMessage::Notification(_))) => {
+                        if let Some(wake) = &wake {
+                            wake();
+                        }
+                    }
+                    Some(Ok(AsyncMessage::Notice(notice))) => {
+                        tracing::debug!(message = notice.message(), "the server says");
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, "a connection to the server has ended");
+                        break;
+                    }
+                    None => break,
+                }
+            }
+        })
+        .abort_handle();
+        let session = Session {
+            client,
+            prepared: Mutex::default(),
+            driver,
+            gate: Arc::default(),
+        };
+        if target.statements == Statements::Named {
+            let mut text = format!(
+                "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {}",
+                target.isolation.sql()
+            );
+            for (name, value) in SETTINGS {
+                text.push_str("; SET ");
+                text.push_str(name);
+                text.push_str(" = ");
+                text.push_str(value);
+            }
+            session.client.batch_execute(&text).await?;
+        }
+        if let Some(channel) = channel {
+            session
+                .client
+                .batch_execute(&format!("LISTEN {channel}"))
+                .await?;
+        }
+        Ok(session)
+    };
+    timeout(target.timeout, work)
+        .await
+        .unwrap_or(Err(Fault::Stalled(target.timeout)))
+}
+
+/// Listens on a channel until the task is aborted, and calls `wake` for each hint, and after each
+/// time that hints may have been missed.
+pub(crate) async fn listen(target: Arc<Target>, channel: String, wake: Wake) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if let Ok(session) = connect(&target, Some((&channel, Arc::clone(&wake)))).await {
+            pause = FIRST_PAUSE;
+            wake();
+            while !session.client.is_closed() {
+                // A closed connection shows within a second; hints do not wait for this.
+                sleep(Duration::from_secs(1)).await;
+            }
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
