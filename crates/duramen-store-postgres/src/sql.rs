@@ -370,7 +370,7 @@ pub(crate) mod lease {
          AND r.ready_at <= c.now ORDER BY r.ready_at, r.run_id LIMIT $5 + 1 FOR UPDATE SKIP LOCKED) d)"
     );
 
-    /// The same for one run.
+    /// The same for one run, whose lock is waited for: a claim of this run and no other is meant.
     pub(crate) const DUE_ALONE: &str = concat!(
         "WITH c AS MATERIALIZED (SELECT coalesce($1::bigint, ",
         clock!(),
@@ -379,7 +379,7 @@ pub(crate) mod lease {
          FROM {runs} r, c WHERE r.run_id = $11 AND r.ready_at <= c.now AND EXISTS (\
          SELECT FROM unnest($2::smallint[], $3::text[], $4::text[]) AS k(status, workflow, version) \
          WHERE k.status = r.status AND k.workflow = r.workflow AND k.version = r.version) \
-         LIMIT $5 + 1 FOR UPDATE OF r SKIP LOCKED)"
+         LIMIT $5 + 1 FOR UPDATE OF r)"
     );
 
     /// The earliest, as many as the budgets allow, are taken, and come with journal and inbox.
@@ -404,15 +404,15 @@ pub(crate) mod lease {
          SELECT 0::smallint AS part, 0::bigint AS n, c.now AS a, \
          (EXISTS (SELECT FROM pick WHERE NOT fits))::int::bigint AS b, NULL::smallint AS c, NULL::smallint AS d, \
          NULL::text AS x, NULL::text AS y, NULL::bytea AS z, NULL::bigint[] AS numbers, NULL::text[] AS texts FROM c \
-         UNION ALL SELECT 1, t.n, (SELECT v.journal_len = t.journal_len AND v.inbox_len = t.inbox_len \
+         UNION ALL SELECT 1::smallint, t.n, (SELECT v.journal_len = t.journal_len AND v.inbox_len = t.inbox_len \
          FROM {runs} v WHERE v.run_id = t.run_id)::int, t.warm::int, t.was, t.status, t.run_id, t.note, t.seed, \
          ARRAY[t.epoch, t.journal_len, t.inbox_len, t.inbox_seen, t.ready_at, t.updated_at, t.started_at, \
          t.finished_at, t.created_at, t.deadline], \
          ARRAY[t.owner, t.workflow, t.version, array_to_string(t.waits, E'\\x1f'), \
          array_to_string(t.tags, E'\\x1f')] FROM took t \
-         UNION ALL SELECT 2, t.n, j.idx, j.at, j.encoding, j.kind, j.op, j.meta, j.payload, NULL, NULL \
+         UNION ALL SELECT 2::smallint, t.n, j.idx, j.at, j.encoding, j.kind, j.op, j.meta, j.payload, NULL, NULL \
          FROM took t JOIN {journal} j ON j.run_id = t.run_id WHERE NOT t.warm \
-         UNION ALL SELECT 3, t.n, i.seq, i.at, i.kind, NULL, i.message_id, i.name, i.payload, NULL, NULL \
+         UNION ALL SELECT 3::smallint, t.n, i.seq, i.at, i.kind, NULL, i.message_id, i.name, i.payload, NULL, NULL \
          FROM took t JOIN {inbox} i ON i.run_id = t.run_id AND i.state = 0 WHERE t.inbox_len > 0"
     );
     pub(crate) const TYPES: &[Type] = &[
