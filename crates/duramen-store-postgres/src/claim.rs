@@ -64,9 +64,12 @@ struct Answer {
     now: Millis,
     more: bool,
     runs: BTreeMap<i64, Taken>,
-    journals: BTreeMap<i64, Vec<(i64, Result<Entry, Fault>)>>,
+    journals: BTreeMap<i64, Vec<Numbered>>,
     inboxes: BTreeMap<i64, Vec<Message>>,
 }
+
+/// An entry with its index.
+type Numbered = (i64, Result<Entry, Fault>);
 
 struct Taken {
     row: RunRow,
@@ -136,7 +139,7 @@ impl Answer {
                     inbox,
                 }),
                 Err(Fault::Damaged(what)) => {
-                    park(link, book, &run_id, epoch, self.now, &what).await?
+                    park(link, book, &run_id, epoch, self.now, &what).await?;
                 }
                 Err(fault) => return Err(fault),
             }

@@ -204,6 +204,10 @@ impl<'c> Columns<'c> {
     }
 }
 
+#[allow(
+    clippy::many_single_char_names,
+    reason = "the letters are those of the statement"
+)]
 async fn send(
     link: &Link,
     book: &Book,

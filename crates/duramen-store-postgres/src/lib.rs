@@ -13,6 +13,7 @@ mod claim;
 mod commit;
 mod create;
 mod error;
+mod hints;
 mod inbox;
 mod intervene;
 mod lane;
@@ -34,9 +35,9 @@ use duramen_core::check;
 use duramen_core::ids::RunId;
 use duramen_core::journal::Entry;
 use duramen_core::store::{
-    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Filter, Heartbeat, Intervened,
-    Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit, RunDetail, Schema, Store,
-    StoreError, StoreFuture, WorkflowKey,
+    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Delivery, Filter, Heartbeat,
+    Hint, Intervened, Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit,
+    RunDetail, Schema, Store, StoreError, StoreFuture, Wake, WorkflowKey,
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -46,6 +47,7 @@ use tokio_postgres::config::{Host, TargetSessionAttrs};
 pub use crate::options::{Isolation, Names, PostgresOptions, Statements, TABLES, Tls, Verify};
 
 use crate::error::Fault;
+use crate::hints::Hints;
 use crate::lane::Lane;
 use crate::link::{Counters, Link, Target};
 use crate::sql::Book;
@@ -87,6 +89,8 @@ struct Inner {
     names: Names,
     book: Book,
     links: Vec<Link>,
+    /// None if hints are not wanted or cannot cross a pooler.
+    hints: Option<Arc<Hints>>,
     closed: std::sync::atomic::AtomicBool,
 }
 
@@ -140,7 +144,9 @@ impl PostgresStore {
         let links = (0..options.pool_size.clamp(1, 4))
             .map(|_| Link::new(Arc::clone(&target)))
             .collect();
+        let hinting = options.notify && options.statements == Statements::Named;
         let inner = Arc::new(Inner {
+            hints: hinting.then(|| Arc::new(Hints::new(Arc::clone(&target), &options.names))),
             book: Book::new(&options.names),
             names: options.names,
             links,
@@ -149,22 +155,45 @@ impl PostgresStore {
         });
         let applied = inner.open(options.migrate).await?;
         let handle = Handle::current();
-        let (creator, deliverer) = (Arc::clone(&inner), Arc::clone(&inner));
+        let (for_runs, for_messages) = (Arc::clone(&inner), Arc::clone(&inner));
         Ok(Self {
             creations: Lane::start(&handle, move |batch: Arc<Vec<NewRun>>| {
-                let inner = Arc::clone(&creator);
+                let inner = Arc::clone(&for_runs);
                 async move {
-                    create::create(inner.link(Use::Write), &inner.book, &batch)
+                    let created = create::create(inner.link(Use::Write), &inner.book, &batch)
                         .await
-                        .map_err(|fault| inner.error(fault))
+                        .map_err(|fault| inner.error(fault))?;
+                    // A run that its creator drives is nobody else's business.
+                    if created
+                        .iter()
+                        .any(|one| one.created && one.row.owner.is_none())
+                    {
+                        inner.hint(Hint::Due);
+                    }
+                    Ok(created)
                 }
             }),
             messages: Lane::start(&handle, move |batch: Arc<Vec<NewMessage>>| {
-                let inner = Arc::clone(&deliverer);
+                let inner = Arc::clone(&for_messages);
                 async move {
-                    inbox::deliver(inner.link(Use::Write), &inner.book, &batch)
+                    let delivered = inbox::deliver(inner.link(Use::Write), &inner.book, &batch)
                         .await
-                        .map_err(|fault| inner.error(fault))
+                        .map_err(|fault| inner.error(fault))?;
+                    if delivered
+                        .iter()
+                        .any(|one| one.result == Delivery::Delivered)
+                    {
+                        inner.hint(Hint::Due);
+                    }
+                    // For a driver elsewhere to look at.
+                    let taken = [Delivery::Delivered, Delivery::Buffered];
+                    if delivered
+                        .iter()
+                        .any(|one| one.owner.is_some() && taken.contains(&one.result))
+                    {
+                        inner.hint(Hint::Unread);
+                    }
+                    Ok(delivered)
                 }
             }),
             inner,
@@ -207,6 +236,12 @@ impl PostgresStore {
 }
 
 impl Inner {
+    fn hint(&self, hint: Hint) {
+        if let Some(hints) = &self.hints {
+            hints.send(hint);
+        }
+    }
+
     async fn open(&self, migrate: bool) -> Result<Vec<String>, StoreError> {
         let link = self.link(Use::Lease);
         link.open().await.map_err(|fault| self.error(fault))?;
@@ -345,7 +380,9 @@ impl Store for PostgresStore {
 
     fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
         self.ask(async move |inner| {
-            intervene::intervene(inner.link(Use::Lease), &inner.book, &batch).await
+            let answers = intervene::intervene(inner.link(Use::Lease), &inner.book, &batch).await;
+            inner.hint(Hint::Due);
+            answers
         })
     }
 
@@ -378,6 +415,17 @@ impl Store for PostgresStore {
         })
     }
 
+    fn watch(&self, wake: Wake) {
+        let Some(hints) = &self.inner.hints else {
+            return;
+        };
+        let listening = Arc::clone(hints).listen(Arc::clone(&self.inner.target), wake);
+        self.background
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(self.handle.spawn(listening));
+    }
+
     fn close(&self) -> StoreFuture<()> {
         self.creations.close();
         self.messages.close();
@@ -390,6 +438,9 @@ impl Store for PostgresStore {
             }
             for link in &inner.links {
                 link.close().await;
+            }
+            if let Some(hints) = &inner.hints {
+                hints.close().await;
             }
         });
         Box::pin(async move {

@@ -23,7 +23,7 @@ use crate::sql::{SETTINGS, Sql};
 /// After a lost connection requests wait this long for a new one before they fail.
 const PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
-const LONGEST_PAUSE: Duration = Duration::from_millis(1_000);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) type Params<'p> = [&'p (dyn ToSql + Sync)];
 
@@ -56,9 +56,10 @@ impl Target {
     }
 }
 
-type Wake = Arc<dyn Fn() + Send + Sync>;
+/// Takes the payload of a notification.
+pub(crate) type Hear = Box<dyn Fn(&str) + Send + Sync>;
 
-struct Session {
+pub(crate) struct Session {
     client: Client,
     /// Statements of this session by their texts' addresses, which live as long as the store.
     prepared: Mutex<BTreeMap<usize, Statement>>,
@@ -101,7 +102,7 @@ impl Link {
     /// The session; a lost one is replaced, with a growing pause between attempts.
     async fn session(&self) -> Result<Arc<Session>, Fault> {
         let mut slot = self.session.lock().await;
-        if let Some(session) = slot.as_ref().filter(|one| !one.client.is_closed()) {
+        if let Some(session) = slot.as_ref().filter(|one| !one.is_closed()) {
             return Ok(Arc::clone(session));
         }
         *slot = None;
@@ -180,6 +181,16 @@ impl Link {
         result
     }
 
+    /// Runs a command without parameters or rows.
+    pub(crate) async fn command(&self, text: &str) -> Result<(), Fault> {
+        let session = self.session().await?;
+        let work = async {
+            let _shared = session.gate.read().await;
+            session.batch(text).await
+        };
+        self.in_time(&session, work).await
+    }
+
     /// Begins a transaction of several statements, which has the session to itself.
     pub(crate) async fn begin(&self) -> Result<Transaction, Fault> {
         let session = self.session().await?;
@@ -192,20 +203,6 @@ impl Link {
         };
         transaction.batch(&begin(&self.target)).await?;
         Ok(transaction)
-    }
-
-    /// Sends a hint on a channel. Nothing depends on its arrival.
-    pub(crate) async fn notify(&self, channel: &str) -> Result<(), Fault> {
-        let session = self.session().await?;
-        let work = async {
-            let _shared = session.gate.read().await;
-            session
-                .client
-                .batch_execute(&format!("NOTIFY {channel}"))
-                .await?;
-            Ok(())
-        };
-        self.in_time(&session, work).await
     }
 }
 
@@ -262,6 +259,14 @@ impl Drop for Transaction {
 }
 
 impl Session {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    pub(crate) async fn batch(&self, text: &str) -> Result<(), Fault> {
+        Ok(self.client.batch_execute(text).await?)
+    }
+
     async fn named(
         &self,
         counters: &Counters,
@@ -299,10 +304,10 @@ impl Session {
     ) -> Result<Vec<Row>, Fault> {
         target.counters.statements.fetch_add(1, Relaxed);
         target.counters.round_trips.fetch_add(1, Relaxed);
-        let begin = begin(target);
+        let opening = begin(target);
         let typed = typed(sql, params);
         let (began, rows, committed) = join3(
-            self.client.batch_execute(&begin),
+            self.client.batch_execute(&opening),
             self.client.query_typed(&sql.text, &typed),
             self.client.batch_execute("COMMIT"),
         )
@@ -340,18 +345,17 @@ fn begin(target: &Target) -> String {
     text
 }
 
-/// Makes a session and tells it what [`SETTINGS`] says; listens on a channel if one is given.
-async fn connect(target: &Target, listen: Option<(&str, Wake)>) -> Result<Session, Fault> {
+/// Makes a session and tells it what [`SETTINGS`] says; what it is notified of goes to `hear`.
+pub(crate) async fn connect(target: &Target, hear: Option<Hear>) -> Result<Session, Fault> {
     target.counters.connects.fetch_add(1, Relaxed);
     let work = async {
         let (client, mut connection) = target.config.connect(target.tls.clone()).await?;
-        let (channel, wake) = listen.unzip();
         let driver = tokio::spawn(async move {
             loop {
                 match poll_fn(|context| connection.poll_message(context)).await {
-                    Some(Ok(AsyncMessage::Notification(_))) => {
-                        if let Some(wake) = &wake {
-                            wake();
+                    Some(Ok(AsyncMessage::Notification(hint))) => {
+                        if let Some(hear) = &hear {
+                            hear(hint.payload());
                         }
                     }
                     Some(Ok(AsyncMessage::Notice(notice))) => {
@@ -374,23 +378,7 @@ async fn connect(target: &Target, listen: Option<(&str, Wake)>) -> Result<Sessio
             gate: Arc::default(),
         };
         if target.statements == Statements::Named {
-            let mut text = format!(
-                "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {}",
-                target.isolation.sql()
-            );
-            for (name, value) in SETTINGS {
-                text.push_str("; SET ");
-                text.push_str(name);
-                text.push_str(" = ");
-                text.push_str(value);
-            }
-            session.client.batch_execute(&text).await?;
-        }
-        if let Some(channel) = channel {
-            session
-                .client
-                .batch_execute(&format!("LISTEN {channel}"))
-                .await?;
+            session.batch(&set_up(target)).await?;
         }
         Ok(session)
     };
@@ -399,20 +387,16 @@ async fn connect(target: &Target, listen: Option<(&str, Wake)>) -> Result<Sessio
         .unwrap_or(Err(Fault::Stalled(target.timeout)))
 }
 
-/// Listens on a channel until the task is aborted, and calls `wake` for each hint, and after each
-/// time that hints may have been missed.
-pub(crate) async fn listen(target: Arc<Target>, channel: String, wake: Wake) {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        if let Ok(session) = connect(&target, Some((&channel, Arc::clone(&wake)))).await {
-            pause = FIRST_PAUSE;
-            wake();
-            while !session.client.is_closed() {
-                // A closed connection shows within a second; hints do not wait for this.
-                sleep(Duration::from_secs(1)).await;
-            }
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(10));
+fn set_up(target: &Target) -> String {
+    let mut text = format!(
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {}",
+        target.isolation.sql()
+    );
+    for (name, value) in SETTINGS {
+        text.push_str("; SET ");
+        text.push_str(name);
+        text.push_str(" = ");
+        text.push_str(value);
     }
+    text
 }

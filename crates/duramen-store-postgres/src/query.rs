@@ -188,8 +188,8 @@ impl Terms {
 
     /// Ids from the prefix on to the least text that is greater than all with it (byte by byte, as
     /// the column's collation compares).
-    fn prefix(&mut self, prefix: &Cow<'_, str>) {
-        let from = self.value(Type::TEXT, prefix.clone().into_owned());
+    fn prefix(&mut self, prefix: &str) {
+        let from = self.value(Type::TEXT, prefix.to_owned());
         self.text.push(format!("r.run_id >= {from}"));
         if let Some(end) = after_prefix(prefix) {
             let until = self.value(Type::TEXT, end);
