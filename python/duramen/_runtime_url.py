@@ -11,9 +11,19 @@ from .errors import InvalidArgument
 
 __all__ = ["Target", "parse_target"]
 
-_FORMS = "memory://, memory://name, sqlite:///relative.db, sqlite:////absolute.db, postgresql://user@host/database"
+_FORMS = (
+    "memory://, memory://name, sqlite:///relative.db, sqlite:////absolute.db, postgresql://user@host/database"
+)
 
-_POSTGRES_OPTIONS = ("schema", "pool_size", "statement_cache", "isolation", "store_timeout", "notify", "sslrootcert")
+_POSTGRES_OPTIONS = (
+    "schema",
+    "pool_size",
+    "statement_cache",
+    "isolation",
+    "store_timeout",
+    "notify",
+    "sslrootcert",
+)
 """Parameters of a Postgres URL that are this library's own; all others are libpq's."""
 
 _VERIFYING = {"verify-ca": "authority", "verify-full": "host"}
@@ -119,7 +129,8 @@ def _postgres(rest: str) -> Target:
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:  # its words may quote a password
         raise InvalidArgument(
-            "the postgresql URL cannot be read: percent-encode special characters in user, password and options"
+            "the postgresql URL cannot be read: percent-encode special characters in its user, password "
+            "and options"
         ) from None
     if parts.fragment:
         raise InvalidArgument("the postgresql URL has a '#': write %23 for one in the password")

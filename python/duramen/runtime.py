@@ -37,9 +37,9 @@ class Runtime(Messages):
     """A store and the workflows that this process knows. It belongs to the event loop on which it is opened.
 
     Args:
-        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://user:password@host/database``
-            (with libpq's parameters), ``memory://``, ``memory://name`` (shared by all runtimes of the process),
-            or a store object written in Python.
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://user:password@host/db``
+            (with libpq's parameters), ``memory://``, ``memory://name`` (shared by all runtimes of the
+            process), or a store object written in Python.
         workflows: definitions (made by `@workflow`), or ``"package.module:attribute"`` for those to
             import when the runtime opens. An import that fails is logged, and only that workflow is missing.
         serializer: turns values into payloads; default `JsonSerializer`.
@@ -48,7 +48,8 @@ class Runtime(Messages):
         owner: a label in front of this runtime's unique owner name; default host and process id.
         warm: how many paused runs stay in memory, to go on without a replay.
         max_threads: the most steps that run in threads at once.
-        migrate: bring the schema up to date when opening. Default: yes for SQLite and memory, no for Postgres.
+        migrate: bring the schema up to date when opening. Default: yes for SQLite and memory, no for
+            Postgres.
         synchronous: ``full`` (a power cut loses nothing), or ``normal`` (SQLite: it may lose the
             last commits).
         busy_timeout: how long to wait for another process's lock on an SQLite file.

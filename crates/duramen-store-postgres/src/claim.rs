@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
+use duramen_core::lines::{self, Line};
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
     Beat, Claim, Claimed, ClaimedRun, Due, Heartbeat, Message, NextDue, WorkflowKey,
@@ -25,7 +26,7 @@ const RETURN_PAUSE: Duration = Duration::from_millis(20);
 
 /// One statement for rows, journals and unread messages.
 pub(crate) async fn claim(link: &Link, book: &Book, claim: &Claim) -> Result<Claimed, Fault> {
-    let (status, names, versions) = keys(statuses(claim.due), &claim.workflows);
+    let (status, names, versions) = keys(lines::in_turn(claim.due, &claim.workflows, claim.turn));
     let limit = i64::from(claim.limit);
     let warm_ids: Vec<_> = claim.warm.iter().map(|(run_id, _)| clean(run_id)).collect();
     let warm_lens: Vec<i64> = claim.warm.iter().map(|(_, len)| signed(*len)).collect();
@@ -259,30 +260,19 @@ fn taken(row: &Row, current: bool) -> Result<Taken, Fault> {
     })
 }
 
-fn statuses(due: Due) -> &'static [Status] {
-    match due {
-        Due::Recovery => &[Status::Running],
-        Due::Wake => &[Status::Waiting],
-        Due::Queued => &[Status::Queued],
-        Due::Any => &[Status::Running, Status::Waiting, Status::Queued],
-    }
-}
-
 type Keys<'k> = (Vec<i16>, Vec<&'k str>, Vec<&'k str>);
 
-/// Every status with every workflow.
-fn keys<'k>(statuses: &[Status], workflows: &'k [WorkflowKey]) -> Keys<'k> {
+/// Lines as arrays, in their order.
+fn keys(lines: Vec<Line<'_>>) -> Keys<'_> {
     let mut keys = Keys::default();
-    for status in statuses {
-        for key in workflows {
-            // Such a name was never let in.
-            if key.name.contains('\0') || key.version.contains('\0') {
-                continue;
-            }
-            keys.0.push(i16::try_from(status.code()).unwrap_or(-1));
-            keys.1.push(&key.name);
-            keys.2.push(&key.version);
+    for line in lines {
+        // Such a name was never let in.
+        if line.workflow.name.contains('\0') || line.workflow.version.contains('\0') {
+            continue;
         }
+        keys.0.push(i16::try_from(line.status.code()).unwrap_or(-1));
+        keys.1.push(&line.workflow.name);
+        keys.2.push(&line.workflow.version);
     }
     keys
 }
@@ -324,7 +314,7 @@ pub(crate) async fn next_due(
     book: &Book,
     workflows: &[WorkflowKey],
 ) -> Result<NextDue, Fault> {
-    let (status, names, versions) = keys(statuses(Due::Any), workflows);
+    let (status, names, versions) = keys(lines::in_turn(Due::Any, workflows, 0));
     let rows = link.read(&book.next, &[&status, &names, &versions]).await?;
     let row = rows.first().ok_or_else(|| damaged("now"))?;
     Ok(NextDue {

@@ -143,7 +143,7 @@ pub(crate) fn store_error(place: &str, fault: Fault, needed: u32) -> StoreError 
             reason: reason("; check the URL's user and password"),
         },
         "40001" | "40P01" => StoreError::Unavailable {
-            reason: reason("; others changed the same runs twice in a row: try again"),
+            reason: reason("; others kept changing the same runs: try again"),
         },
         code if ["08", "53", "57", "55"].contains(&&code[..2]) => {
             StoreError::Unavailable { reason: reason("") }

@@ -6,7 +6,7 @@ use duramen_core::run::Status;
 use duramen_core::store::{Intervened, Intervention};
 
 use crate::error::Fault;
-use crate::link::{Link, Transaction};
+use crate::link::{Link, REPEATS, Transaction};
 use crate::row::{clean, column, count, signed, status};
 use crate::sql::Book;
 
@@ -17,10 +17,17 @@ pub(crate) async fn intervene(
 ) -> Result<Vec<Intervened>, Fault> {
     let mut answers = Vec::with_capacity(batch.len());
     for one in batch {
-        answers.push(match step_in(link, book, one).await {
-            Err(fault) if fault.asks_for_repetition() => step_in(link, book, one).await?,
-            other => other?,
-        });
+        let mut repeats = 0;
+        let answer = loop {
+            match step_in(link, book, one).await {
+                Err(fault) if fault.asks_for_repetition() && repeats < REPEATS => {
+                    repeats += 1;
+                    link.before_repeating(repeats).await;
+                }
+                other => break other?,
+            }
+        };
+        answers.push(answer);
     }
     Ok(answers)
 }

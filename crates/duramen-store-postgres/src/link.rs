@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,6 +25,10 @@ use crate::sql::{SETTINGS, Sql};
 const PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often a statement is tried again that the server refused with 40001 or 40P01: under READ COMMITTED
+/// that hardly happens; SERIALIZABLE refuses more the more there is going on.
+pub(crate) const REPEATS: u32 = 6;
 
 pub(crate) type Params<'p> = [&'p (dyn ToSql + Sync)];
 
@@ -130,15 +135,26 @@ impl Link {
     }
 
     /// Runs one statement as a transaction of its own. What the server asks to be tried again is tried
-    /// again, once.
+    /// again, a bounded number of times.
     pub(crate) async fn run(&self, sql: &Sql, params: &Params<'_>) -> Result<Vec<Row>, Fault> {
-        match self.run_once(sql, params).await {
-            Err(fault) if fault.asks_for_repetition() => {
-                self.target.counters.repeated.fetch_add(1, Relaxed);
-                self.run_once(sql, params).await
+        let mut repeats = 0;
+        loop {
+            match self.run_once(sql, params).await {
+                Err(fault) if fault.asks_for_repetition() && repeats < REPEATS => {
+                    repeats += 1;
+                    self.before_repeating(repeats).await;
+                }
+                other => return other,
             }
-            other => other,
         }
+    }
+
+    /// A random pause, longer each time: those who were in each other's way come back apart.
+    pub(crate) async fn before_repeating(&self, repeats: u32) {
+        self.target.counters.repeated.fetch_add(1, Relaxed);
+        let most = 1_000_u64 << repeats.min(5);
+        let chance = RandomState::new().build_hasher().finish();
+        sleep(Duration::from_micros(chance % most)).await;
     }
 
     /// The same for what changes nothing: a lost connection is no reason to fail.

@@ -358,13 +358,13 @@ pub(crate) mod commit {
 pub(crate) mod lease {
     use super::Type;
 
-    /// One descent of `runs_due` for each status and workflow; what others hold is passed over.
+    /// One descent of `runs_due` for each line; what others hold is passed over.
     pub(crate) const DUE: &str = concat!(
         "WITH c AS MATERIALIZED (SELECT coalesce($1::bigint, ",
         clock!(),
         ") AS now), \
-         due AS MATERIALIZED (SELECT d.* FROM c, unnest($2::smallint[], $3::text[], $4::text[]) \
-         AS k(status, workflow, version) CROSS JOIN LATERAL (\
+         due AS MATERIALIZED (SELECT d.*, k.place FROM c, unnest($2::smallint[], $3::text[], $4::text[]) \
+         WITH ORDINALITY AS k(status, workflow, version, place) CROSS JOIN LATERAL (\
          SELECT r.run_id, r.status, r.ready_at, r.journal_len, r.journal_bytes FROM {runs} r \
          WHERE r.status = k.status AND r.workflow = k.workflow AND r.version = k.version \
          AND r.ready_at <= c.now ORDER BY r.ready_at, r.run_id LIMIT $5 + 1 FOR UPDATE SKIP LOCKED) d)"
@@ -375,30 +375,33 @@ pub(crate) mod lease {
         "WITH c AS MATERIALIZED (SELECT coalesce($1::bigint, ",
         clock!(),
         ") AS now), \
-         due AS MATERIALIZED (SELECT r.run_id, r.status, r.ready_at, r.journal_len, r.journal_bytes \
+         due AS MATERIALIZED (SELECT r.run_id, r.status, r.ready_at, r.journal_len, r.journal_bytes, 1 AS place \
          FROM {runs} r, c WHERE r.run_id = $11 AND r.ready_at <= c.now AND EXISTS (\
          SELECT FROM unnest($2::smallint[], $3::text[], $4::text[]) AS k(status, workflow, version) \
          WHERE k.status = r.status AND k.workflow = r.workflow AND k.version = r.version) \
          LIMIT $5 + 1 FOR UPDATE OF r)"
     );
 
-    /// The earliest, as many as the budgets allow, are taken, and come with journal and inbox.
+    /// In turn from each line (`duramen_core::lines`), as many as the budgets allow, are taken, and come
+    /// with journal and inbox. The note is what `RunRow::standing` says.
     ///
     /// `current` is false when the row had changed between the snapshot and the lock: then journal and
     /// inbox, read from the snapshot, may lack what came with that change, and are read again.
     pub(crate) const TAKE: &str = concat!(
-        ", ranked AS MATERIALIZED (SELECT o.*, row_number() OVER w AS n, \
-         sum(CASE WHEN o.warm THEN 0 ELSE o.journal_bytes END) OVER w AS bytes FROM (\
-         SELECT DISTINCT ON (ready_at, run_id) due.*, \
-         ((run_id, journal_len) IN (SELECT * FROM unnest($6::text[], $7::bigint[]))) IS TRUE AS warm \
-         FROM due ORDER BY ready_at, run_id) o WINDOW w AS (ORDER BY o.ready_at, o.run_id)), \
+        ", lined AS (SELECT due.*, row_number() OVER (PARTITION BY place ORDER BY ready_at, run_id) AS rank, \
+         ((run_id, journal_len) IN (SELECT * FROM unnest($6::text[], $7::bigint[]))) IS TRUE AS warm FROM due), \
+         ranked AS MATERIALIZED (SELECT o.*, row_number() OVER w AS n, \
+         sum(CASE WHEN o.warm THEN 0 ELSE o.journal_bytes END) OVER w AS bytes FROM lined o \
+         WINDOW w AS (ORDER BY o.rank, o.place)), \
          pick AS MATERIALIZED (SELECT ranked.*, n <= $5 AND \
          bool_and(n = 1 OR warm OR $8::bigint IS NULL OR bytes <= $8) OVER (ORDER BY n) AS fits FROM ranked), \
          took AS (UPDATE {runs} r SET status = 1, owner = $9, epoch = r.epoch + 1, \
          started_at = coalesce(r.started_at, c.now), updated_at = c.now, \
          ready_at = ",
         later!("c.now", "$10::bigint"),
-        " \
+        ", \
+         note = CASE WHEN p.status <> 1 THEN NULL WHEN starts_with(r.note, r.journal_len || '@') THEN r.note \
+         ELSE r.journal_len || '@' || r.epoch END \
          FROM pick p, c WHERE p.fits AND r.run_id = p.run_id AND r.status = p.status AND r.ready_at <= c.now \
          RETURNING p.n, p.warm, p.status AS was, r.*) \
          SELECT 0::smallint AS part, 0::bigint AS n, c.now AS a, \
