@@ -86,6 +86,7 @@ class RuntimeCore:
         self._driver_: Driver | None = None
         self._was_open = False
         self._opening = False
+        self._in_haste = False
         self._pid = os.getpid()
         self._delayed: set[asyncio.TimerHandle] = set()
         self._background: set[asyncio.Future[Any]] = set()
@@ -126,7 +127,7 @@ class RuntimeCore:
                 await port.close(self._shutdown)
                 raise
             self._port, self._driver_ = port, driver
-            self._was_open = True
+            self._was_open, self._in_haste = True, False
             self._pid = os.getpid()
             _open_runtimes.add(self)
         finally:
@@ -182,7 +183,8 @@ class RuntimeCore:
         for future in list(self._background):
             future.cancel()
         try:
-            await _let_go(port, driver, self._shutdown)
+            # Whoever was told to hurry, or has drained before, does not wait a second time.
+            await _let_go(port, driver, 0 if self._in_haste else self._shutdown)
         finally:
             driver.detach()
             try:
@@ -243,7 +245,7 @@ class RuntimeCore:
         return dict(self._registry.broken)
 
     def stats(self) -> dict[str, int]:
-        """Counters of the engine since it was opened: commits, transactions, claims and so on."""
+        """Counters since it was opened: commits, claims, runs ended and so on; `active`: now."""
         return self._engine.stats()
 
     def _delay(self, seconds: float, callback: Any, *args: Any) -> None:
@@ -353,7 +355,8 @@ async def _let_go(port: Port, driver: Driver, timeout: float) -> None:
     engine.yield_all()
     engine.flush()
     try:
-        await asyncio.wait_for(driver.idle.wait(), timeout)
+        async with asyncio.timeout(timeout):
+            await driver.idle.wait()
     except TimeoutError:
         _log.warning(
             "%d runs had steps in flight for more than %g s; they go on elsewhere when their lease has ended",

@@ -473,7 +473,8 @@ class Runtime(Messages):
             concurrency: how many runs are driven at once, at most.
             poll_min: pause between two looks into the store while there is work.
             poll_max: the longest pause; changes made in this process are seen at once.
-            drain: how long to wait for steps in flight at the end.
+            drain: how long to wait for steps in flight at the end. Runs whose steps take longer go on
+                elsewhere when their lease has ended.
             handle_signals: end on SIGTERM and SIGINT (in the main thread only). False leaves them to the
                 program.
         """
@@ -492,6 +493,7 @@ class Runtime(Messages):
                 _log.info("%s: letting go of %d runs", caught.name, port.engine.active())
             finally:
                 await self._drain(patience, caught.second)
+                self._in_haste = caught.first.is_set()
 
     async def _drain(self, patience: float, hurry: asyncio.Event) -> None:
         port, driver = self._port, self._driver_

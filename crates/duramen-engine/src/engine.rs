@@ -53,6 +53,8 @@ pub(crate) struct Working {
 pub struct Counters {
     pub claims: AtomicU64,
     pub claimed: AtomicU64,
+    /// Driven to their ends here, or parked.
+    pub ended: AtomicU64,
     pub lost: AtomicU64,
     pub heartbeats: AtomicU64,
     /// Runs that were leased to this engine although nobody drove them here, and were let go.

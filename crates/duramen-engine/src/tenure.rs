@@ -403,9 +403,11 @@ impl Engine {
     }
 
     fn note_end(&self, active: &Active, ticket: Ticket, driven: Driven, due: bool) {
-        if driven == Driven::Lost {
-            self.counters.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        match driven {
+            Driven::Lost => self.counters.lost.fetch_add(1, Ordering::Relaxed),
+            Driven::Paused => 0,
+            _ => self.counters.ended.fetch_add(1, Ordering::Relaxed),
+        };
         if let Some(group) = &active.group {
             group.ended(ticket, driven, due);
         }

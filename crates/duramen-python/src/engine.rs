@@ -347,6 +347,8 @@ impl Engine {
         let mut stats = HashMap::from([
             ("claims", counters.claims.load(Ordering::Relaxed)),
             ("claimed", counters.claimed.load(Ordering::Relaxed)),
+            ("active", self.core.active() as u64),
+            ("ended", counters.ended.load(Ordering::Relaxed)),
             ("lost", counters.lost.load(Ordering::Relaxed)),
             ("heartbeats", counters.heartbeats.load(Ordering::Relaxed)),
             ("commits", self.core.pipeline().commits()),

@@ -17,7 +17,7 @@ __all__ = ["app", "run"]
 
 EPILOG = (
     "Exit codes: 0 done; 1 the run failed or is not in the state asked for; 2 wrong usage; 3 not found; "
-    "4 the store cannot be used; 130 interrupted."
+    "4 the store cannot be used; 5 the application cannot be imported; 130 interrupted."
 )
 
 app = typer.Typer(

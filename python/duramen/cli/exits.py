@@ -21,6 +21,8 @@ class Exit(IntEnum):
     """There is no such run, workflow, module or object in it."""
     STORE = 4
     """The store cannot be reached, read, written to, or its schema does not fit."""
+    APPLICATION = 5
+    """The application's module cannot be imported."""
     INTERRUPTED = 130
     """Ctrl-C, as shells count it."""
 

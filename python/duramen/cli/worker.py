@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import logging
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from duramen import Runtime, SweepResult
-from duramen.errors import InvalidArgument
-
 from .exits import Exit
+from .fleet import MOST_PROCESSES, FactLog, Settings, log_event, print_event, supervise
+from .member import drive, set_up_logging
 from .options import AsJson, perform
-from .output import complain, print_json, stdout
+from .output import print_json, stdout
+from .target import find_runtime
 
-__all__ = ["find_runtime", "sweep", "worker"]
+if TYPE_CHECKING:
+    from duramen import SweepResult
+
+__all__ = ["sweep", "worker"]
 
 Target = Annotated[
     str,
@@ -30,51 +29,33 @@ Target = Annotated[
 ]
 
 
-def find_runtime(target: str) -> Runtime:
-    """Import the runtime that ``module:name`` names; the current folder is on the path, as for `python -m`.
-
-    Raises:
-        InvalidArgument: it is not of this form, or what it names is no `Runtime`.
-        typer.Exit: there is no such module or name.
-    """
-    module_name, _, path = target.partition(":")
-    if not module_name or not path:
-        raise InvalidArgument(f"{target!r} is not MODULE:RUNTIME, for instance app.main:runtime")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        # Another module that this one imports is a defect of the application: let it show where.
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        complain(f"there is no module {error.name!r} here or in the environment of {sys.executable}")
-        raise typer.Exit(Exit.NOT_FOUND) from None
-    for name in path.split("."):
-        if not hasattr(found, name):
-            complain(f"module {module_name!r} has no {path!r}")
-            raise typer.Exit(Exit.NOT_FOUND)
-        found = getattr(found, name)
-    if inspect.isfunction(found) and not inspect.signature(found).parameters:
-        found = found()  # a factory
-    if not isinstance(found, Runtime):
-        raise InvalidArgument(f"{target!r} is a {type(found).__name__}, not a Runtime")
-    return found
-
-
 def worker(
     target: Target,
-    concurrency: Annotated[int, typer.Option(help="How many runs to drive at a time.", min=1)] = 100,
+    concurrency: Annotated[
+        int, typer.Option(help="How many runs to drive at a time, in each process.", min=1)
+    ] = 100,
+    processes: Annotated[
+        int, typer.Option(help="How many processes to start and to keep running.", min=1, max=MOST_PROCESSES)
+    ] = 1,
+    drain_timeout: Annotated[
+        float, typer.Option(help="Seconds that steps in flight have at the end.", min=0)
+    ] = 25.0,
+    as_json: AsJson = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
-    """Drive due runs until SIGTERM or Ctrl-C; steps in flight are finished and recorded first."""
-    _logging(verbose=verbose)
+    """Drive due runs until SIGTERM or Ctrl-C; steps in flight are finished and recorded first.
+
+    A second signal does not wait for them. With --processes, a supervisor starts that many workers, replaces
+    those that die and passes signals on. Exit code 1: some had to be killed at the end.
+    """
+    set_up_logging(verbose=verbose)
+    if processes > 1:
+        member = Settings(target, concurrency, drain_timeout, verbose=verbose)
+        tell = print_event if as_json else log_event
+        raise typer.Exit(perform(supervise(member, processes, tell=tell, apart=as_json)))
     runtime = find_runtime(target)
-
-    async def work() -> None:
-        async with runtime:
-            await runtime.work(concurrency=concurrency)
-
-    perform(work())
+    tell = print_event if as_json else FactLog()
+    perform(drive(runtime, concurrency=concurrency, drain=drain_timeout, tell=tell))
 
 
 def sweep(
@@ -97,7 +78,7 @@ def sweep(
 
     Exit code 1 if a run of this pass failed or got stuck.
     """
-    _logging(verbose=False)
+    set_up_logging(verbose=False)
     runtime = find_runtime(target)
     options: dict[str, Any] = {} if limit is None else {"limit": limit}
     if max_duration is not None:
@@ -125,11 +106,3 @@ def sweep(
         stdout().print(line)
     if any(run.kind in {"failed", "stuck"} for run in result.driven):
         raise typer.Exit(Exit.FAILED)
-
-
-def _logging(*, verbose: bool) -> None:
-    # Only if the application has not set up its own before: basicConfig does nothing then.
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        level=logging.DEBUG if verbose else logging.INFO,
-    )

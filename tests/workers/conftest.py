@@ -1,0 +1,197 @@
+"""Fleets as users start them, `duramen worker --processes`: an application with a ledger of its effects."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from duramen import RunRequest, Runtime
+
+ROOT = Path(__file__).parents[2]
+
+
+class Fleet:
+    """A supervisor with its workers, and what it has said."""
+
+    def __init__(self, folder: Path, app: str, options: Iterable[str], environment: dict[str, str]) -> None:
+        command = [sys.executable, "-c", "from duramen.cli import main; main()", "worker", app, "--json"]
+        self.stderr = folder / f"stderr-{time.monotonic_ns()}"
+        with self.stderr.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [*command, *options],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env={**os.environ, **environment},
+                cwd=ROOT,
+            )
+        self.events: list[dict[str, Any]] = []
+        self._more = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._more:
+                self.events.append(json.loads(line))
+                self._more.notify_all()
+
+    def of(self, kind: str, **facts: Any) -> list[dict[str, Any]]:
+        """Events of a kind, with these facts."""
+        with self._more:
+            return [
+                event
+                for event in self.events
+                if event["event"] == kind and all(event.get(key) == fact for key, fact in facts.items())
+            ]
+
+    def await_(self, kind: str, count: int = 1, **facts: Any) -> dict[str, Any]:
+        """Wait until so many events of a kind have come; gives the last."""
+        with self._more:
+            came = self._more.wait_for(lambda: len(self.of(kind, **facts)) >= count, 30)
+            assert came, f"no {count} {kind} {facts} among {self.events}; {self.errors}"
+            return self.of(kind, **facts)[count - 1]
+
+    def ready(self, count: int) -> "Fleet":
+        """Wait until so many workers are ready."""
+        self.await_("ready", count)
+        return self
+
+    @property
+    def pids(self) -> list[int]:
+        """The process of each worker that is ready or was."""
+        return [event["pid"] for event in self.of("ready")]
+
+    @property
+    def errors(self) -> str:
+        """What was written to stderr."""
+        return self.stderr.read_text("utf-8", "replace")
+
+    def end(self, number: signal.Signals = signal.SIGTERM, limit: float = 30) -> int:
+        """Ask it to end; gives the exit code."""
+        self.process.send_signal(number)
+        return self.wait(limit)
+
+    def wait(self, limit: float = 30) -> int:
+        """Wait for its end; gives the exit code."""
+        code = self.process.wait(limit)
+        self._reader.join(10)
+        return code
+
+    def clear(self) -> None:
+        """Leave nothing behind, whatever became of the test."""
+        for pid in {event["pid"] for event in self.of("started")}:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, and it is no zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def eventually(what: Callable[[], bool], limit: float = 30) -> None:
+    """Wait until it is so."""
+    deadline = time.monotonic() + limit
+    while not what():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+class Shop:
+    """A store, a ledger of what steps did, and the fleets that were started on them."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.url = url
+        self.fleets: list[Fleet] = []
+        self._ledger = folder / "ledger"
+        self._ledger.touch()
+        asyncio.run(self._migrate())
+
+    async def _migrate(self) -> None:
+        await Runtime(self.url).migrate()
+
+    def fleet(self, *options: str, app: str = "tests.workers.app:make", **environment: str) -> Fleet:
+        """Start a fleet."""
+        environment = {"APP_URL": self.url, "APP_LEDGER": str(self._ledger), **environment}
+        fleet = Fleet(self.folder, app, options, environment)
+        self.fleets.append(fleet)
+        return fleet
+
+    def enqueue(self, workflow: Any, count: int, given: Any = None, prefix: str = "") -> list[str]:
+        """Create runs; their ids."""
+        ids = [f"{prefix or workflow.name}:{n}" for n in range(count)]
+
+        async def enqueue() -> None:
+            async with Runtime(self.url, workflows=[workflow]) as runtime:
+                await runtime.enqueue_many([RunRequest(workflow, given, run_id=run_id) for run_id in ids])
+
+        asyncio.run(enqueue())
+        return ids
+
+    def runs(self) -> dict[str, str]:
+        """Every run with its status."""
+
+        async def look() -> dict[str, str]:
+            async with Runtime(self.url) as runtime:
+                return {run.run_id: str(run.status) for run in await runtime.list(limit=1000)}
+
+        return asyncio.run(look())
+
+    def all_are(self, ids: Iterable[str], status: str) -> bool:
+        """Whether all of them have that status."""
+        runs = self.runs()
+        return all(runs[run_id] == status for run_id in ids)
+
+    @property
+    def lines(self) -> list[str]:
+        """What steps did, in order."""
+        return self._ledger.read_text("utf-8").split("\n")[:-1]
+
+    @property
+    def ledger(self) -> Counter[str]:
+        """What steps did, each line as often as it was written."""
+        return Counter(self.lines)
+
+    def ran_again_after_its_record(self) -> list[str]:
+        """Steps of `quick` that began although a later one of their run had: what was recorded then."""
+        furthest: dict[str, str] = {}
+        again = list[str]()
+        for line in self.lines:
+            kind, _, rest = line.partition(" ")
+            run_id, _, name = rest.rpartition("/")
+            if kind == "begins":
+                if name < furthest.get(run_id, ""):
+                    again.append(rest)
+                furthest[run_id] = max(name, furthest.get(run_id, ""))
+        return again
+
+
+@pytest.fixture
+def shop(tmp_path: Path, sqlite_url: str) -> Iterator[Shop]:
+    shop = Shop(tmp_path, sqlite_url)
+    try:
+        yield shop
+    finally:
+        for fleet in shop.fleets:
+            fleet.clear()
