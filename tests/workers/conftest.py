@@ -149,6 +149,15 @@ class Shop:
         asyncio.run(enqueue())
         return ids
 
+    def signal(self, run_ids: Iterable[str], name: str) -> None:
+        """Send each of them an event."""
+
+        async def send() -> None:
+            async with Runtime(self.url) as runtime:
+                await asyncio.gather(*(runtime.signal(run_id, name, None) for run_id in run_ids))
+
+        asyncio.run(send())
+
     def runs(self) -> dict[str, str]:
         """Every run with its status."""
 
@@ -187,11 +196,27 @@ class Shop:
         return again
 
 
-@pytest.fixture
-def shop(tmp_path: Path, sqlite_url: str) -> Iterator[Shop]:
-    shop = Shop(tmp_path, sqlite_url)
+def open_shop(folder: Path, url: str) -> Iterator[Shop]:
+    shop = Shop(folder, url)
     try:
         yield shop
     finally:
         for fleet in shop.fleets:
             fleet.clear()
+
+
+# What a test shows does not depend on the store as a rule: most run on one, so that all take half the time.
+@pytest.fixture
+def shop(tmp_path: Path, sqlite_url: str) -> Iterator[Shop]:
+    yield from open_shop(tmp_path, sqlite_url)
+
+
+@pytest.fixture
+def postgres_shop(tmp_path: Path, postgres_url: str) -> Iterator[Shop]:
+    """For tests that stop a process at any moment: on SQLite it may hold the lock of the file then."""
+    yield from open_shop(tmp_path, postgres_url)
+
+
+@pytest.fixture
+def any_shop(tmp_path: Path, url: str) -> Iterator[Shop]:
+    yield from open_shop(tmp_path, url)

@@ -9,7 +9,7 @@ import pytest
 from tests.workers.app import quick
 from tests.workers.conftest import Shop, eventually
 
-SECONDS = 6
+SECONDS = 5
 
 
 def cpu_seconds(pid: int) -> float:
@@ -19,10 +19,10 @@ def cpu_seconds(pid: int) -> float:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processor time is read from /proc")
-def test_idle_workers_and_their_supervisor_use_less_than_one_percent_of_a_core(shop: Shop) -> None:
-    ids = shop.enqueue(quick, 5, 0)
-    fleet = shop.fleet("--processes", "2").ready(2)
-    eventually(lambda: shop.all_are(ids, "completed"))
+def test_idle_workers_and_their_supervisor_use_less_than_one_percent_of_a_core(postgres_shop: Shop) -> None:
+    ids = postgres_shop.enqueue(quick, 5, 0)
+    fleet = postgres_shop.fleet("--processes", "2").ready(2)
+    eventually(lambda: postgres_shop.all_are(ids, "completed"))
     time.sleep(1.5)  # their last polls are not yet far apart
     pids = [fleet.process.pid, *fleet.pids]
     before = [cpu_seconds(pid) for pid in pids]

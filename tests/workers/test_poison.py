@@ -9,7 +9,7 @@ import pytest
 
 from duramen import Runtime
 from duramen.errors import RunStuck
-from tests.workers.app import hungry, poison, quick
+from tests.workers.app import poison
 
 processes = multiprocessing.get_context("spawn")
 MOST = 8
@@ -17,7 +17,7 @@ LEASE = timedelta(seconds=30)
 
 
 async def _sweep(url: str, now: datetime) -> None:
-    async with Runtime(url, workflows=[poison, hungry, quick], lease=LEASE) as runtime:
+    async with Runtime(url, workflows=[poison], lease=LEASE) as runtime:
         await runtime.sweep(now=now)
 
 
@@ -26,18 +26,16 @@ def sweep(url: str, now: datetime) -> None:
     asyncio.run(_sweep(url, now))
 
 
-@pytest.mark.parametrize("workflow", [poison, hungry])
 def test_a_run_that_kills_every_process_is_parked_with_the_reason_and_can_be_retried(
-    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workflow: object
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = sqlite_url
-    ledger = tmp_path / "ledger"
+    url, ledger = postgres_url, tmp_path / "ledger"
     monkeypatch.setenv("APP_LEDGER", str(ledger))
 
     async def prepare() -> None:
         await Runtime(url).migrate()
-        async with Runtime(url, workflows=[workflow]) as runtime:
-            await runtime.enqueue(workflow, run_id="killer")
+        async with Runtime(url, workflows=[poison]) as runtime:
+            await runtime.enqueue(poison, run_id="killer")
 
     async def status() -> str:
         async with Runtime(url) as runtime:
