@@ -58,7 +58,7 @@ lint: .venv/.extension .venv/.tools
 fuzz: .venv/.extension .venv/.tools
 	@$(BIN)/python tools/fuzz.py --minutes $(or $(MINUTES),10)
 
-bench: .venv/.extension
+bench: .venv/.extension .venv/.tools
 	@$(BIN)/python benches/run.py $(ARGS)
 
 sim:

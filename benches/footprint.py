@@ -96,6 +96,9 @@ async def idle(bench: Bench) -> None:
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         after = runtime.stats()
         bench.emit("idle_cpu_percent", 100 * cpu / wall, round(wall), "of one core, all threads, nothing due")
+        if "statements" in after:
+            asked = (after["statements"] - stats["statements"]) / wall
+            bench.emit("idle_statements_per_s", asked, round(wall), "sent to the server while nothing is due")
         claims = (after["claims"] - stats["claims"]) / wall
         bench.emit("idle_claims_per_s", claims, round(wall), "looks into the store while nothing is due")
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import hashlib
 import json
 import logging
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -19,6 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+
+POSTGRES = "DURAMEN_BENCH_POSTGRES_URL"
+"""Where run.py says which server is measured."""
+
+PGBENCH = "DURAMEN_BENCH_PGBENCH"
+"""The load generator of that server."""
 
 PEER = "ours"
 BARE = "baseline"
@@ -78,19 +86,50 @@ class Bench:
     def path(self, name: str = "bench.db") -> Path:
         return self.folder / name
 
+    def schema(self, name: str = "bench.db") -> str:
+        """The Postgres schema for a store of that name."""
+        return "b_" + hashlib.sha256(str(self.path(name)).encode()).hexdigest()[:16]
+
     def url(self, name: str = "bench.db") -> str:
         """A store of that name; the same name is the same store."""
+        if self.store == "postgres":
+            return f"{os.environ[POSTGRES]}?schema={self.schema(name)}"
         return f"memory://{name}" if self.store == "memory" else f"sqlite:///{self.path(name)}"
 
     def runtime(self, *workflows: Any, name: str = "bench.db", **options: Any) -> Any:
         from duramen import Runtime
 
-        return Runtime(self.url(name), workflows=workflows, **options)
+        return Runtime(self.url(name), workflows=workflows, migrate=True, **options)
+
+    def wal(self) -> int:
+        """Bytes of the write-ahead log so far; 0 where there is none to ask for."""
+        if self.store != "postgres":
+            return 0
+        import psycopg
+
+        with psycopg.connect(os.environ[POSTGRES], autocommit=True) as connection:
+            found = connection.execute(
+                "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')"
+            ).fetchone()
+        return int(found[0]) if found else 0
+
+    def emit_costs(
+        self, tag: str, before: dict[str, int], after: dict[str, int], wal: int, count: int
+    ) -> None:
+        """What each of `count` runs cost the store, by its own counters."""
+        for name in ("commits", "batches", "statements", "round_trips"):
+            if name in after:
+                metric = {"statements": "sql_statements"}.get(name, name)
+                self.emit(f"{metric}_per_run_{tag}", (after[name] - before[name]) / count, count)
+        if self.store == "postgres":
+            self.emit(
+                f"wal_bytes_per_run_{tag}", (self.wal() - wal) / count, count, "all that the server wrote"
+            )
 
 
 def parse(workload: str, arguments: list[str] | None = None) -> Bench:
     parser = argparse.ArgumentParser(description=f"Workload {workload}; usually started by run.py.")
-    parser.add_argument("--store", choices=("sqlite", "memory"), default="sqlite")
+    parser.add_argument("--store", choices=("sqlite", "postgres", "memory"), default="sqlite")
     parser.add_argument("--folder", type=Path, required=True, help="an empty folder for the store's files")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("extra", nargs="*", help="for a workload's own further processes")

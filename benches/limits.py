@@ -8,11 +8,13 @@ mean something.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from harness import BARE, emit, median, parse, percentile
+from harness import BARE, PGBENCH, POSTGRES, emit, median, parse, percentile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,10 +70,62 @@ def commits(folder: Path, rows: int, seconds: float) -> None:
     emit("sqlite", "B4", f"commit_ms_full_r{rows}", 1e3 * median(times), count, note + ", median", BARE)
 
 
+def pgbench(script: str, clients: int, seconds: float, folder: Path) -> tuple[float, float, int]:
+    """Transactions a second, milliseconds each, and how many they were, by Postgres's own load generator."""
+    path = folder / "script.sql"
+    path.write_text(script)
+    count = max(50, int(seconds * 4_000 / (1 if clients == 1 else clients / 4)))
+    done = subprocess.run(
+        [os.environ[PGBENCH], "-n", "-M", "prepared", "-c", str(clients), "-j", str(min(clients, 2)),
+         "-t", str(count), "-f", str(path), os.environ[POSTGRES]],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    tps = re.search(r"tps = ([0-9.]+)", done.stdout)
+    latency = re.search(r"latency average = ([0-9.]+) ms", done.stdout)
+    assert tps, done.stdout
+    assert latency, done.stdout
+    return float(tps[1]), float(latency[1]), count * clients
+
+
+def postgres(folder: Path, seconds: float) -> None:
+    """The same of a server: commits of one row by 1, 16 and 64 clients, of 100 rows, and bare round trips."""
+    import psycopg
+
+    with psycopg.connect(os.environ[POSTGRES], autocommit=True) as db:
+        db.execute("DROP TABLE IF EXISTS evt")
+        db.execute(
+            "CREATE TABLE evt(id bigserial PRIMARY KEY, run int NOT NULL, seq int NOT NULL,"
+            " kind text NOT NULL, at timestamptz NOT NULL DEFAULT now(), payload text NOT NULL)"
+        )
+    insert = "INSERT INTO evt(run, seq, kind, payload)"
+    one = f"{insert} VALUES (1, 1, 'step', '{PAYLOAD}');\n"
+    many = f"{insert} SELECT 1, n, 'step', '{PAYLOAD}' FROM generate_series(1, 100) n;\n"
+    for clients in (1, 16, 64):
+        tps, ms, count = pgbench(one, clients, seconds, folder)
+        note = "pgbench, one row of 200 bytes a commit, prepared, TCP"
+        emit("postgres", "B1", f"insert1_tx_per_s_c{clients}", tps, count, note, BARE)
+        emit("postgres", "B1", f"insert1_ms_c{clients}", ms, count, note, BARE)
+    tps, _, count = pgbench(many, 1, seconds / 8, folder)
+    emit(
+        "postgres",
+        "B2",
+        "insert100_rows_per_s_c1",
+        100 * tps,
+        100 * count,
+        "pgbench, 100 rows a commit",
+        BARE,
+    )
+    _, ms, count = pgbench("SELECT 1;\n", 1, seconds, folder)
+    emit("postgres", "B3", "select1_us_c1", 1000 * ms, count, "pgbench, a round trip", BARE)
+
+
 def main() -> None:
     bench = parse("limits")
     seconds = 0.1 if bench.quick else 0.4
     fdatasync(bench.folder, seconds)
+    if bench.store == "postgres":
+        postgres(bench.folder, seconds)
+        return
     commits(bench.folder, 1, seconds)
     commits(bench.folder, 100, seconds)
 

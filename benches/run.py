@@ -1,6 +1,7 @@
 """The workloads W1 to W8 and what the machine allows, in one run; ends with a table of ratios.
 
-    make bench                              everything once, about a minute
+    make bench                              everything once on SQLite and on Postgres, a few minutes
+    make bench ARGS="--store postgres"
     make bench ARGS="--workloads W1,W2 --rounds 5"
     BENCH_OUT=figures.jsonl make bench      also appends each figure to that file as a JSON line
 
@@ -18,13 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import PGBENCH, POSTGRES
 from targets import table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 HERE = Path(__file__).parent
 WORKLOADS = {
@@ -36,6 +39,7 @@ WORKLOADS = {
     "W6": ("w6.py", "200 parallel steps"),
     "W7": ("w7.py", "claims among many sleepers"),
     "W8": ("w8.py", "starts without waiting"),
+    "fleet": ("fleet.py", "one-step and ten-step runs by worker processes"),
     "footprint": ("footprint.py", "memory, idle worker, import"),
 }
 SECONDS = 120
@@ -59,6 +63,24 @@ def main() -> int:
     if unknown:
         print(f"unknown workloads: {', '.join(unknown)}; there are {', '.join(WORKLOADS)}", file=sys.stderr)
         return 2
+    stores = [store.strip() for store in given.store.split(",") if store.strip()]
+    if set(stores) - {"sqlite", "postgres", "memory"}:
+        print(f"--store {given.store}: there are sqlite, postgres and memory", file=sys.stderr)
+        return 2
+    failed: list[str] = []
+    for store in stores:
+        given.store = store
+        with postgres_server() if store == "postgres" else nullcontext():
+            failed += figures_of(chosen, given)
+    if given.quick:
+        print("\n--quick is for checking that everything runs: its figures mean nothing.")
+    if failed:
+        print(f"\nfailed: {'; '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def figures_of(chosen: list[str], given: argparse.Namespace) -> list[str]:
+    """Measure one store and print its table; what went wrong."""
     lines: list[dict[str, Any]] = []
     failed: list[str] = []
     try:
@@ -72,11 +94,30 @@ def main() -> int:
         print("interrupted; what was measured so far:", file=sys.stderr)
         failed.append("interrupted")
     print(table(lines, given.store), flush=True)
-    if given.quick:
-        print("\n--quick is for checking that everything runs: its figures mean nothing.")
-    if failed:
-        print(f"\nfailed: {'; '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+    return failed
+
+
+@contextmanager
+def postgres_server() -> Generator[None]:
+    """A server with the settings that it comes with, on this machine's disk, for as long as it is measured.
+
+    `DURAMEN_BENCH_POSTGRES_URL` and `DURAMEN_BENCH_PGBENCH` name another one, and the load generator.
+    """
+    if os.environ.get(POSTGRES) and os.environ.get(PGBENCH):
+        yield
+        return
+    sys.path.insert(0, str(HERE.parent))
+    from tests.postgres.server import server
+
+    with server() as pg:
+        pg.conf(shared_buffers="128MB", max_wal_size="1GB", autovacuum_naptime="60s")
+        pg.restart()
+        os.environ[POSTGRES] = pg.new_database("bench")
+        os.environ[PGBENCH] = str(pg.bin / "pgbench")
+        try:
+            yield
+        finally:
+            del os.environ[POSTGRES], os.environ[PGBENCH]
 
 
 def arguments() -> argparse.Namespace:
@@ -85,7 +126,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--workloads", default=",".join(WORKLOADS), help="which, with commas between")
     parser.add_argument("--rounds", type=int, default=1, help="how often all of them")
-    parser.add_argument("--store", choices=("sqlite", "memory"), default="sqlite")
+    parser.add_argument("--store", default="sqlite,postgres", help="which of sqlite, postgres, memory")
     parser.add_argument("--quick", action="store_true", help="little of everything, to see that it runs")
     parser.add_argument(
         "--folder", type=Path, default=None, help="where the stores are made: on the disk to measure"

@@ -30,7 +30,6 @@ class Target:
     limit: Key | None = None
     times: float = 1
     """How many of the limit the workload needs: two commits, say."""
-    sqlite_only: bool = False
 
     def aim(self, limit: float | None) -> float | None:
         """The figure to reach, given the bare limit beside it; None if that was not measured."""
@@ -39,7 +38,7 @@ class Target:
         return None if limit is None else self.bound * self.times * limit
 
 
-TARGETS = [
+SQLITE = [
     Target("W1 one step, c=1: p50 ms", "W1", "latency_p50_ms_c1", 1.6, True, COMMIT, 2),
     Target("W1 one step, c=64: runs/s", "W1", "runs_per_s_c64", 10_000, False),
     Target("W2 ten steps, c=1: ms a step", "W2", "ms_per_step_c1", 1.3, True, COMMIT),
@@ -61,15 +60,57 @@ TARGETS = [
     Target("import on top of pydantic: ms", "footprint", "import_ms", 150, True),
 ]
 
+PG_COMMIT = ("postgres", "insert1_ms_c1")
+PG_COMMITS = ("postgres", "insert1_tx_per_s_c1")
+
+POSTGRES = [
+    Target("W1 one step, c=1: p50 ms", "W1", "latency_p50_ms_c1", 2, True, PG_COMMIT, 2),
+    Target("W1 one step, c=64: runs/s", "W1", "runs_per_s_c64", 6_000, False),
+    Target("W1 statements a run, c=1", "W1", "sql_statements_per_run_c1", 3, True),
+    Target("W1 statements a run, c=64", "W1", "sql_statements_per_run_c64", 0.3, True),
+    Target("W1 WAL bytes a run", "W1", "wal_bytes_per_run_c64", 1_800, True),
+    Target("W2 WAL bytes a run", "W2", "wal_bytes_per_run_c64", 4_500, True),
+    Target("W2 ten steps, c=1: ms a step", "W2", "ms_per_step_c1", 1.6, True, PG_COMMIT),
+    Target("W2 ten steps, c=64: steps/s", "W2", "steps_per_s_c64", 25_000, False),
+    Target("W3 2,000 timers, 1 process: wakes/s", "W3", "wakes_per_s_1proc", 8_000, False),
+    Target("W3 2,000 timers, 2 processes: wakes/s", "W3", "wakes_per_s_2proc", 8_000, False),
+    Target("W4 2,000 events: events/s", "W4", "events_per_s", 6_000, False),
+    Target("W5 replay of 1,000 steps: steps/s", "W5", "replay_steps_per_s_1000", 800_000, False),
+    Target("W5 replay of 5,000 steps: steps/s", "W5", "replay_steps_per_s_5000", 800_000, False),
+    Target("W5 replay of 100,000 steps: steps/s", "W5", "replay_steps_per_s_100000", 800_000, False),
+    Target("W6 200 parallel steps: ms", "W6", "fanout200_ms", 8, True),
+    Target("W7 50,000 asleep: claim 25 due, ms", "W7", "claim25_ms", 1.5, True),
+    Target("W7 1,000,000 asleep: claim 25 due, ms", "W7", "claim25_ms_1m", 1.5, True),
+    Target("W8 starts, one at a time: starts/s", "W8", "starts_per_s_c1", 0.7, False, PG_COMMITS),
+    Target("W8 starts, 64 at a time: starts/s", "W8", "starts_per_s_c64", 15_000, False),
+    Target("W8 starts in bulk: starts/s", "W8", "starts_per_s_bulk", 50_000, False),
+    Target("10,000 runs in flight: MB over idle", "footprint", "rss_mb_in_flight_10000", 120, True),
+    Target("idle worker: % of a core", "footprint", "idle_cpu_percent", 1, True),
+    Target("idle worker: statements a second", "footprint", "idle_statements_per_s", 2, True),
+]
+
 FURTHER = [
     ("W1", "latency_p99_ms_c1"),
     ("W1", "cpu_us_per_run_c64"),
     ("W1", "commits_per_run_c64"),
     ("W1", "batches_per_run_c64"),
     ("W2", "cpu_us_per_step_c64"),
-    ("W2", "commits_per_step_c64"),
-    ("W2", "batches_per_step_c64"),
+    ("W2", "commits_per_run_c64"),
+    ("W2", "batches_per_run_c64"),
+    ("W1", "round_trips_per_run_c1"),
+    ("W1", "wal_bytes_per_run_c1"),
+    ("W2", "sql_statements_per_run_c64"),
     ("W3", "wakes_per_s_2proc"),
+    ("W3", "wakes_per_s_4proc"),
+    ("fleet", "runs_per_s_1proc"),
+    ("fleet", "runs_per_s_2proc"),
+    ("fleet", "runs_per_s_4proc"),
+    ("fleet", "steps_per_s_1proc"),
+    ("fleet", "steps_per_s_2proc"),
+    ("fleet", "steps_per_s_4proc"),
+    ("fleet", "events_per_s_1proc"),
+    ("fleet", "events_per_s_2proc"),
+    ("fleet", "events_per_s_4proc"),
     ("W4", "events_per_s_bulk"),
     ("W5", "resume_to_finish_ms_1000"),
     ("W5", "resume_to_finish_ms_5000"),
@@ -88,6 +129,12 @@ LIMITS = [
     ("SQLite WAL FULL, 1 row a commit: commits/s", COMMITS),
     ("SQLite WAL FULL, 100 rows a commit: ms", ("sqlite", "commit_ms_full_r100")),
     ("SQLite WAL FULL, 100 rows a commit: rows/s", ROWS),
+    ("Postgres, 1 row a commit, 1 client: ms", PG_COMMIT),
+    ("Postgres, 1 row a commit, 1 client: commits/s", PG_COMMITS),
+    ("Postgres, 1 row a commit, 16 clients: commits/s", ("postgres", "insert1_tx_per_s_c16")),
+    ("Postgres, 1 row a commit, 64 clients: commits/s", ("postgres", "insert1_tx_per_s_c64")),
+    ("Postgres, 100 rows a commit: rows/s", ("postgres", "insert100_rows_per_s_c1")),
+    ("Postgres, SELECT 1: us", ("postgres", "select1_us_c1")),
 ]
 
 
@@ -161,7 +208,11 @@ def table(lines: list[dict[str, Any]], store: str) -> str:
     out = ["", "What the machine allows, measured between the workloads", ""]
     out += [f"  {title:<46} {spread(figures.bare[key])}" for title, key in LIMITS if key in figures.bare]
     rows = [("", f"ours ({store})", "target", "ours : target", "ours : limit beside it", "")]
-    rows += [_row(target, figures) for target in TARGETS if (target.workload, target.metric) in figures.ours]
+    rows += [
+        _row(target, figures)
+        for target in (POSTGRES if store == "postgres" else SQLITE)
+        if (target.workload, target.metric) in figures.ours
+    ]
     if len(rows) > 1:
         widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
         out += ["", "Ours"]

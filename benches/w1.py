@@ -15,6 +15,7 @@ async def main(bench: Bench) -> None:
 
         await in_parallel(bench.count(50, 10), 1, one)
         times: list[float] = []
+        before, wal = runtime.stats(), bench.wal()
         count = bench.count(1500, 50)
         for number in range(count):
             began = time.perf_counter()
@@ -22,8 +23,9 @@ async def main(bench: Bench) -> None:
             times.append(1e3 * (time.perf_counter() - began))
         bench.emit("latency_p50_ms_c1", percentile(times, 50), count)
         bench.emit("latency_p99_ms_c1", percentile(times, 99), count)
+        bench.emit_costs("c1", before, runtime.stats(), wal, count)
         await in_parallel(bench.count(500, 64), 64, one)
-        before = runtime.stats()
+        before, wal = runtime.stats(), bench.wal()
         cpu = time.process_time()
         count = bench.count(15_000, 300)
         taken = await in_parallel(count, 64, one)
@@ -31,9 +33,7 @@ async def main(bench: Bench) -> None:
         after = runtime.stats()
         bench.emit("runs_per_s_c64", count / taken, count, "64 coroutines that each await start and result")
         bench.emit("cpu_us_per_run_c64", 1e6 * cpu / count, count, "whole process, all threads")
-        for name in ("commits", "batches"):
-            if name in after:
-                bench.emit(f"{name}_per_run_c64", (after[name] - before[name]) / count, count)
+        bench.emit_costs("c64", before, after, wal, count)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ async def main(bench: Bench) -> None:
             times.append(1e3 * (time.perf_counter() - began))
         bench.emit("ms_per_step_c1", median(times) / STEPS, count, "median run / 10")
         await in_parallel(bench.count(300, 64), 64, one)
-        before = runtime.stats()
+        before, wal = runtime.stats(), bench.wal()
         cpu = time.process_time()
         count = bench.count(4000, 64)
         taken = await in_parallel(count, 64, one)
@@ -34,11 +34,7 @@ async def main(bench: Bench) -> None:
         bench.emit(
             "cpu_us_per_step_c64", 1e6 * cpu / count / STEPS, STEPS * count, "whole process, all threads"
         )
-        for name in ("commits", "batches"):
-            if name in after:
-                bench.emit(
-                    f"{name}_per_step_c64", (after[name] - before[name]) / count / STEPS, STEPS * count
-                )
+        bench.emit_costs("c64", before, after, wal, count)
 
 
 if __name__ == "__main__":

@@ -36,10 +36,10 @@ async def sleepers(bench: Bench, processes: int) -> None:
     bench.emit(f"drain_ms_{processes}proc", 1e3 * taken, count)
 
 
-def worker(bench: Bench, name: str) -> contextlib.ExitStack:
+def worker(bench: Bench, name: str, script: str = __file__) -> contextlib.ExitStack:
     """Start a worker process; it ends with the stack."""
     process = subprocess.Popen(
-        [sys.executable, __file__, "--store", bench.store, "--folder", str(bench.folder), "worker", name],
+        [sys.executable, script, "--store", bench.store, "--folder", str(bench.folder), "worker", name],
         stdin=subprocess.PIPE,
     )
     stack = contextlib.ExitStack()
@@ -56,6 +56,8 @@ async def main(bench: Bench) -> None:
     await sleepers(bench, 1)
     if bench.store != "memory":  # a store in memory has one process
         await sleepers(bench, 2)
+    if bench.store == "postgres":
+        await sleepers(bench, 4)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ async def replay(bench: Bench, steps: int) -> None:
     async with bench.runtime(flows.replayed, name=f"w5-{steps}.db") as runtime:
         await runtime.signal(RUN_ID, "go", 1)
         began = time.perf_counter()
-        result = await runtime.sweep()
+        result = await runtime.sweep(max_duration=60)
         ended = time.perf_counter()
         assert [run.kind for run in result.timers] == ["completed"], result
         assert len(flows.passed) == 1

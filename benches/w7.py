@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import flows
-from harness import Bench, Working, median, run, until_count
+from harness import POSTGRES, Bench, Working, median, run, until_count
 
 DUE = 25
 ROUNDS = 17
@@ -22,22 +22,54 @@ async def sleeping(bench: Bench, count: int, name: str) -> int:
     async with bench.runtime(flows.sleeper, name=name, synchronous="normal") as runtime, Working(runtime):
         await runtime.enqueue(flows.sleeper, until, run_id="run-0")
         await until_count(runtime, 1, within=30, status="waiting")
+    (clone_postgres if bench.store == "postgres" else clone_sqlite)(bench, count, name, until)
+    return until
+
+
+def cloned(columns: list[str], until: int) -> str:
+    """The columns of a clone: run n is due n seconds after the instant."""
+    values = {"run_id": "'run-' || n", "ready_at": f"{until} + n * 1000"}
+    return ", ".join(values.get(column, column) for column in columns)
+
+
+def clone_sqlite(bench: Bench, count: int, name: str, until: int) -> None:
     db = sqlite3.connect(bench.path(name), isolation_level=None)
     db.execute("PRAGMA synchronous=OFF")
     db.execute("BEGIN")
     for table in ("runs", "journal"):
         columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
-        values = {"run_id": "'run-' || n", "ready_at": f"{until} + n * 1000"}
-        chosen = ", ".join(values.get(column, column) for column in columns)
         db.execute(
             f"WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < {count - 1})"
             f" INSERT INTO {table} ({', '.join(columns)})"
-            f" SELECT {chosen} FROM g, (SELECT * FROM {table} WHERE run_id = 'run-0') ORDER BY 'run-' || n"
+            f" SELECT {cloned(columns, until)} FROM g, (SELECT * FROM {table} WHERE run_id = 'run-0')"
+            " ORDER BY 'run-' || n"
         )
     db.execute("COMMIT")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()
-    return until
+
+
+def clone_postgres(bench: Bench, count: int, name: str, until: int) -> None:
+    import psycopg
+
+    schema = bench.schema(name)
+    with psycopg.connect(os.environ[POSTGRES], autocommit=True) as db:
+        db.execute("SET synchronous_commit = off")
+        for table in ("runs", "journal"):
+            found = db.execute(
+                "SELECT column_name FROM information_schema.columns"
+                " WHERE table_schema = %s AND table_name = %s",
+                (schema, table),
+            )
+            columns = [column for (column,) in found]
+            db.execute(
+                f"INSERT INTO {schema}.{table} ({', '.join(columns)})"
+                f" SELECT {cloned(columns, until)} FROM generate_series(1, {count - 1}) AS n,"
+                f" (SELECT * FROM {schema}.{table} WHERE run_id = 'run-0') AS one"
+            )
+        # As a server has it on its own after a while.
+        db.execute(f"VACUUM ANALYZE {schema}.runs")
+        db.execute("CHECKPOINT")
 
 
 class Claims:
@@ -49,8 +81,11 @@ class Claims:
         self.drive, self.reply = EV_DRIVE, EV_REPLY
         self.read, write = os.pipe()
         options: dict[str, Any] = {"migrate": False, "synchronous": "full", "busy_timeout": 5000}
+        place = str(bench.path(name))
+        if bench.store == "postgres":
+            place, options = os.environ[POSTGRES], {"schema": bench.schema(name)}
         self.engine = Engine(
-            "sqlite", str(bench.path(name)), owner="bench", lease=30_000, hold=0, warm=0,
+            bench.store, place, owner="bench", lease=30_000, hold=0, warm=0,
             wake_fd=write, wake=None, options=options,
         )  # fmt: skip
         self.engine.register([(flows.sleeper.name, flows.sleeper.version)])
