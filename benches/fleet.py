@@ -14,10 +14,13 @@ from duramen import RunRequest
 CONCURRENCY = 256
 
 
+WORKFLOWS = (flows.one_step, flows.ten_steps, flows.waiter)
+
+
 async def fleet(bench: Bench, processes: int) -> None:
     """One-step runs, ten-step runs, then events: each from the moment at which all are there."""
     name = f"fleet-{processes}.db"
-    async with bench.runtime(name=name) as runtime, contextlib.AsyncExitStack() as stack:
+    async with bench.runtime(*WORKFLOWS, name=name) as runtime, contextlib.AsyncExitStack() as stack:
         for _ in range(processes):
             stack.push(w3.worker(bench, name, __file__))
         await asyncio.sleep(1.5)
@@ -36,7 +39,7 @@ async def drained(bench: Bench, runtime: Any, flow: Any, count: int, metric: str
 
     start = datetime.fromtimestamp(at, UTC)
     done = await runtime.count(status="completed")
-    await runtime.enqueue_many([RunRequest(flow.name, start_at=start) for _ in range(count)])
+    await runtime.enqueue_many([RunRequest(flow, start_at=start) for _ in range(count)])
     late = time.time() - at
     await asyncio.sleep(max(0.0, -late))
     await until_count(runtime, done + count, within=60, pause=0.05, status="completed")
@@ -52,7 +55,7 @@ async def drained(bench: Bench, runtime: Any, flow: Any, count: int, metric: str
 async def events(bench: Bench, runtime: Any, count: int, processes: int) -> None:
     ids = [f"waiter-{number}" for number in range(count)]
     done = await runtime.count(status="completed")
-    await runtime.enqueue_many(RunRequest(flows.waiter.name, run_id=run_id) for run_id in ids)
+    await runtime.enqueue_many(RunRequest(flows.waiter, run_id=run_id) for run_id in ids)
     await until_count(runtime, count, within=30, status="waiting")
     began = time.time()
     await in_parallel(count, 64, lambda number: runtime.signal(ids[number], "go", {"i": number}))
@@ -65,8 +68,7 @@ async def events(bench: Bench, runtime: Any, count: int, processes: int) -> None
 
 async def main(bench: Bench) -> None:
     if bench.extra:
-        workflows = (flows.one_step, flows.ten_steps, flows.waiter)
-        async with bench.runtime(*workflows, name=bench.extra[1]) as runtime:
+        async with bench.runtime(*WORKFLOWS, name=bench.extra[1]) as runtime:
             await runtime.work(concurrency=CONCURRENCY)
         return
     if bench.store == "memory":

@@ -93,7 +93,8 @@ class Bench:
     def url(self, name: str = "bench.db") -> str:
         """A store of that name; the same name is the same store."""
         if self.store == "postgres":
-            return f"{os.environ[POSTGRES]}?schema={self.schema(name)}"
+            server = os.environ[POSTGRES]
+            return f"{server}{'&' if '?' in server else '?'}schema={self.schema(name)}"
         return f"memory://{name}" if self.store == "memory" else f"sqlite:///{self.path(name)}"
 
     def runtime(self, *workflows: Any, name: str = "bench.db", **options: Any) -> Any:

@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
 
 import flows
-from harness import Bench, Working, run, until_count
+from harness import POSTGRES, Bench, Working, run, until_count
 
 RUN_ID = "replayed"
 
 
 async def record(bench: Bench, steps: int) -> None:
     """Not what is measured, so without a sync for each commit."""
+    if bench.store == "postgres":
+        os.environ[POSTGRES] += "?options=-c%20synchronous_commit%3Doff"
     async with bench.runtime(flows.replayed, name=f"w5-{steps}.db", synchronous="normal") as runtime:
         began = time.perf_counter()
         await runtime.enqueue(flows.replayed, steps, run_id=RUN_ID)
