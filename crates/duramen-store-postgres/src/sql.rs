@@ -365,28 +365,36 @@ pub(crate) mod lease {
         ") AS now), \
          due AS MATERIALIZED (SELECT d.*, k.place FROM c, unnest($2::smallint[], $3::text[], $4::text[]) \
          WITH ORDINALITY AS k(status, workflow, version, place) CROSS JOIN LATERAL (\
-         SELECT r.run_id, r.status, r.ready_at, r.journal_len, r.journal_bytes FROM {runs} r \
+         SELECT r.run_id, r.status, r.ready_at, r.epoch, r.journal_len, r.journal_bytes FROM {runs} r \
          WHERE r.status = k.status AND r.workflow = k.workflow AND r.version = k.version \
          AND r.ready_at <= c.now ORDER BY r.ready_at, r.run_id LIMIT $5 + 1 FOR UPDATE SKIP LOCKED) d)"
     );
 
     /// The same for one run, whose lock is waited for: a claim of this run and no other is meant.
+    /// Whoever held it may have changed its status. A subplan looks at all lines again then; a join (which
+    /// an `EXISTS` becomes) would look at none but the line of the former status, and find nothing.
     pub(crate) const DUE_ALONE: &str = concat!(
         "WITH c AS MATERIALIZED (SELECT coalesce($1::bigint, ",
         clock!(),
         ") AS now), \
-         due AS MATERIALIZED (SELECT r.run_id, r.status, r.ready_at, r.journal_len, r.journal_bytes, 1 AS place \
-         FROM {runs} r, c WHERE r.run_id = $11 AND r.ready_at <= c.now AND EXISTS (\
-         SELECT FROM unnest($2::smallint[], $3::text[], $4::text[]) AS k(status, workflow, version) \
-         WHERE k.status = r.status AND k.workflow = r.workflow AND k.version = r.version) \
+         due AS MATERIALIZED (SELECT r.run_id, r.status, r.ready_at, r.epoch, r.journal_len, r.journal_bytes, 1 AS place \
+         FROM {runs} r, c WHERE r.run_id = $11 AND r.ready_at <= c.now AND ((r.status, r.workflow, r.version) IN (\
+         SELECT * FROM unnest($2::smallint[], $3::text[], $4::text[]))) IS TRUE \
          LIMIT $5 + 1 FOR UPDATE OF r)"
     );
 
     /// In turn from each line (`duramen_core::lines`), as many as the budgets allow, are taken, and come
     /// with journal and inbox. The note is what `RunRow::standing` says.
     ///
+    /// The update meets a row twice: as it is in the snapshot and, if that is not the newest, as it is
+    /// now. It must pass both times if it is now what was locked, which is never older: so `<=`, and no
+    /// condition on the status, which a commit may have changed in between. (Whoever claims a run raises
+    /// its epoch and whoever ends it makes its journal longer, so that the row is not taken either where
+    /// a lock should not have kept them out.)
+    ///
     /// `current` is false when the row had changed between the snapshot and the lock: then journal and
-    /// inbox, read from the snapshot, may lack what came with that change, and are read again.
+    /// inbox, read from the snapshot, may lack what came with that change (or hold a message that was set
+    /// aside with it), and are read again.
     pub(crate) const TAKE: &str = concat!(
         ", lined AS (SELECT due.*, row_number() OVER (PARTITION BY place ORDER BY ready_at, run_id) AS rank, \
          ((run_id, journal_len) IN (SELECT * FROM unnest($6::text[], $7::bigint[]))) IS TRUE AS warm FROM due), \
@@ -402,12 +410,13 @@ pub(crate) mod lease {
         ", \
          note = CASE WHEN p.status <> 1 THEN NULL WHEN starts_with(r.note, r.journal_len || '@') THEN r.note \
          ELSE r.journal_len || '@' || r.epoch END \
-         FROM pick p, c WHERE p.fits AND r.run_id = p.run_id AND r.status = p.status AND r.ready_at <= c.now \
+         FROM pick p, c WHERE p.fits AND r.run_id = p.run_id AND (r.epoch, r.journal_len) <= (p.epoch, p.journal_len) \
          RETURNING p.n, p.warm, p.status AS was, r.*) \
          SELECT 0::smallint AS part, 0::bigint AS n, c.now AS a, \
          (EXISTS (SELECT FROM pick WHERE NOT fits))::int::bigint AS b, NULL::smallint AS c, NULL::smallint AS d, \
          NULL::text AS x, NULL::text AS y, NULL::bytea AS z, NULL::bigint[] AS numbers, NULL::text[] AS texts FROM c \
-         UNION ALL SELECT 1::smallint, t.n, (SELECT v.journal_len = t.journal_len AND v.inbox_len = t.inbox_len \
+         UNION ALL SELECT 1::smallint, t.n, (SELECT v.epoch + 1 = t.epoch AND v.status = t.was \
+         AND v.journal_len = t.journal_len AND v.inbox_len = t.inbox_len AND v.inbox_seen = t.inbox_seen \
          FROM {runs} v WHERE v.run_id = t.run_id)::int, t.warm::int, t.was, t.status, t.run_id, t.note, t.seed, \
          ARRAY[t.epoch, t.journal_len, t.inbox_len, t.inbox_seen, t.ready_at, t.updated_at, t.started_at, \
          t.finished_at, t.created_at, t.deadline], \

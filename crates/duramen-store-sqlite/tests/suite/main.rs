@@ -6,7 +6,6 @@
 mod concurrency;
 mod crash;
 mod differential;
-mod differential_ops;
 mod files;
 mod grouping;
 mod migrations;

@@ -1,4 +1,4 @@
-//! The operations of the differential test: small universes of names, so that they meet often.
+//! Random operations: small universes of names, so that they meet often.
 
 use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::journal::{Entry, Kind};
@@ -69,7 +69,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-pub(crate) fn run_id() -> impl Strategy<Value = RunId> {
+fn run_id() -> impl Strategy<Value = RunId> {
     prop_oneof![Just("a"), Just("ab"), Just("b"), Just("c/é"), Just("d")].prop_map(RunId::from)
 }
 

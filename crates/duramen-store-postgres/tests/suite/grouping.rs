@@ -1,0 +1,214 @@
+//! One bad element of a batch, and batches that hold odd things.
+
+use duramen_core::store::{CommitOutcome, NewRun, Next, RunCommit, Store, StoreError};
+use duramen_store_testing::{
+    APPLIED, claim_all, commit, commit_one, create, entry, event, leased, new_run,
+};
+
+use crate::support::{Place, block_on};
+
+#[test]
+fn a_fenced_commit_among_63_good_ones_fails_alone() {
+    let place = Place::new();
+    let store = place.open();
+    let ids: Vec<String> = (0..64).map(|n| format!("r{n}")).collect();
+    create(&store, ids.iter().map(|id| leased(id, "ann")).collect());
+    let zombies: [fn(&mut RunCommit); 4] = [
+        |commit| commit.owner = "eve".to_owned(),
+        |commit| commit.epoch = 2,
+        |commit| commit.expected_len += 1,
+        |commit| commit.run_id = "unknown".into(),
+    ];
+    for (round, spoil) in (0..).zip(zombies) {
+        let mut batch: Vec<RunCommit> = ids.iter().map(|id| commit(id, "ann", round + 1)).collect();
+        // The one that was fenced off before is behind the others by now.
+        batch[31].expected_len = 1;
+        spoil(&mut batch[31]);
+        let outcomes = block_on(store.commit(batch)).unwrap();
+        for (place, outcome) in outcomes.iter().enumerate() {
+            let expected = if place == 31 {
+                CommitOutcome::Fenced
+            } else {
+                APPLIED
+            };
+            assert_eq!(*outcome, expected, "round {round}, element {place}");
+        }
+    }
+    let entries = place.number("SELECT count(*) FROM {s}.journal WHERE run_id = 'r31'");
+    assert_eq!(entries, 1);
+    assert_eq!(
+        place.number(
+            "SELECT count(*) FROM {s}.runs r WHERE journal_len <> \
+                      (SELECT count(*) FROM {s}.journal j WHERE j.run_id = r.run_id)"
+        ),
+        0
+    );
+    // It was not harmed: its true driver goes on.
+    assert_eq!(commit_one(&store, commit("r31", "ann", 1)), APPLIED);
+}
+
+/// What the server refuses: a text that it cannot keep, and a journal row where another stands already.
+#[test]
+fn a_commit_that_the_server_refuses_fails_alone() {
+    let place = Place::new();
+    let store = place.open();
+    let ids: Vec<String> = (0..64).map(|n| format!("r{n}")).collect();
+    create(&store, ids.iter().map(|id| leased(id, "ann")).collect());
+    place.run(
+        "INSERT INTO {s}.journal (run_id, idx, encoding, kind, op, at, payload) VALUES ('r7', 1, 1, 1, '', 0, '')",
+    );
+    let mut batch: Vec<RunCommit> = ids.iter().map(|id| commit(id, "ann", 1)).collect();
+    batch[50].entries = vec![entry("a\0b", b"1")];
+    let outcomes = block_on(store.commit(batch)).unwrap();
+    for (place, outcome) in outcomes.iter().enumerate() {
+        let reason = match place {
+            7 => "duplicate key",
+            50 => "0x00",
+            _ => {
+                assert_eq!(*outcome, APPLIED, "element {place}");
+                continue;
+            }
+        };
+        assert!(
+            matches!(outcome, CommitOutcome::Rejected { reason: said } if said.contains(reason)),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(
+        place.number("SELECT sum(journal_len)::bigint FROM {s}.runs"),
+        126
+    );
+    // A refused commit changes nothing: the same run goes on with a better one.
+    assert_eq!(commit_one(&store, commit("r50", "ann", 1)), APPLIED);
+}
+
+#[test]
+fn two_commits_of_one_run_in_one_batch_follow_each_other() {
+    let place = Place::new();
+    let store = place.open();
+    create(&store, vec![leased("a", "ann"), leased("b", "ann")]);
+    let end = RunCommit {
+        next: Next::Finished {
+            status: duramen_core::run::Status::Completed,
+        },
+        ..commit("a", "ann", 3)
+    };
+    let batch = vec![
+        commit("a", "ann", 1),
+        commit("b", "ann", 1),
+        commit("a", "ann", 2),
+        end,
+        // Too late, and too early.
+        commit("a", "ann", 4),
+        commit("b", "ann", 3),
+    ];
+    assert_eq!(
+        block_on(store.commit(batch)).unwrap(),
+        [
+            APPLIED,
+            APPLIED,
+            APPLIED,
+            APPLIED,
+            CommitOutcome::Fenced,
+            CommitOutcome::Fenced
+        ]
+    );
+    let lengths = |id| {
+        place.number(&format!(
+            "SELECT journal_len FROM {{s}}.runs WHERE run_id = '{id}'"
+        ))
+    };
+    assert_eq!((lengths("a"), lengths("b")), (4, 2));
+}
+
+#[test]
+fn a_run_that_the_server_refuses_spoils_no_other_callers_creation() {
+    let place = Place::new();
+    let store = place.open();
+    // The store lets no value through that its tables would refuse; a constraint of the test's own does.
+    place.run("ALTER TABLE {s}.runs ADD CONSTRAINT odd CHECK (workflow <> 'bad')");
+    let bad = NewRun {
+        workflow: "bad".to_owned(),
+        ..new_run("bad")
+    };
+    let calls: Vec<_> = (0..20)
+        .map(|n| {
+            let new = if n == 10 {
+                bad.clone()
+            } else {
+                new_run(&format!("r{n}"))
+            };
+            store.create(vec![new])
+        })
+        .collect();
+    for (n, call) in calls.into_iter().enumerate() {
+        let answer = block_on(call);
+        if n == 10 {
+            assert!(
+                matches!(answer, Err(StoreError::Invalid { .. })),
+                "{answer:?}"
+            );
+        } else {
+            assert!(answer.unwrap()[0].created);
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_messages_to_one_run_are_numbered_without_gaps() {
+    let place = Place::new();
+    let store = place.open();
+    create(&store, vec![new_run("a"), new_run("b")]);
+    let calls: Vec<_> = (0..100)
+        .map(|call| {
+            let batch = (0..100)
+                .map(|n| event("a", &format!("m{call}-{n}"), "go"))
+                .collect();
+            store.deliver(batch)
+        })
+        .collect();
+    for call in calls {
+        assert_eq!(block_on(call).unwrap().len(), 100);
+    }
+    // In the order of the calls and of their elements.
+    assert_eq!(
+        place.number(
+            "SELECT count(*) FROM {s}.inbox WHERE run_id = 'a' AND seq = 1 \
+             + 100 * split_part(substr(message_id, 2), '-', 1)::bigint + split_part(message_id, '-', 2)::bigint"
+        ),
+        10_000
+    );
+    assert_eq!(
+        place.number("SELECT inbox_len FROM {s}.runs WHERE run_id = 'a'"),
+        10_000
+    );
+    assert_eq!(
+        place.number("SELECT inbox_len FROM {s}.runs WHERE run_id = 'b'"),
+        0
+    );
+    let inbox = claim_all(&store, "ann").runs.remove(0).inbox;
+    assert!(inbox.iter().map(|message| message.seq).eq(1..=10_000));
+}
+
+#[test]
+fn calls_on_a_closed_store_are_refused() {
+    let place = Place::new();
+    let store = place.open();
+    block_on(store.close()).unwrap();
+    assert_eq!(
+        block_on(store.create(vec![new_run("a")])),
+        Err(StoreError::Closed)
+    );
+    assert_eq!(
+        block_on(store.commit(vec![commit("a", "ann", 1)])),
+        Err(StoreError::Closed)
+    );
+    assert_eq!(
+        block_on(store.get(vec!["a".into()])),
+        Err(StoreError::Closed)
+    );
+    assert_eq!(
+        block_on(store.deliver(vec![event("a", "m", "go")])),
+        Err(StoreError::Closed)
+    );
+}

@@ -1,0 +1,130 @@
+//! A schema of one test's own, and connections beside the store's.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use duramen_core::store::StoreError;
+use duramen_store_postgres::{Names, PostgresOptions, PostgresStore};
+use tokio::runtime::Runtime;
+use tokio_postgres::{Client, NoTls};
+
+pub(crate) use duramen_store_testing::block_on;
+
+/// What stores and connections of these tests run on.
+pub(crate) fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| Runtime::new().unwrap())
+}
+
+pub(crate) fn url() -> String {
+    std::env::var("DURAMEN_TEST_POSTGRES_URL").expect(
+        "these tests need a Postgres server: run \
+         `.venv/bin/python tools/with_postgres.py cargo test -p duramen-store-postgres`",
+    )
+}
+
+/// A connection of the test's own.
+pub(crate) fn connection() -> Client {
+    runtime().block_on(async {
+        let (client, connection) = tokio_postgres::connect(&url(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    })
+}
+
+/// A schema that is gone at the end of the test.
+pub(crate) struct Place {
+    schema: String,
+    tables: Vec<(String, String)>,
+    client: Client,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self::with_tables(&[])
+    }
+
+    pub(crate) fn with_tables(tables: &[(&str, &str)]) -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let schema = format!(
+            "t{}_{}_{}",
+            now.as_micros(),
+            std::process::id(),
+            MADE.fetch_add(1, Ordering::Relaxed)
+        );
+        Self {
+            schema,
+            tables: tables
+                .iter()
+                .map(|(table, name)| ((*table).to_owned(), (*name).to_owned()))
+                .collect(),
+            client: connection(),
+        }
+    }
+
+    pub(crate) fn names(&self) -> Names {
+        Names::new(Some(&self.schema), self.tables.clone()).unwrap()
+    }
+
+    /// Options with this schema, which is made on opening; no hints, whose statements would be counted.
+    pub(crate) fn options(&self) -> PostgresOptions {
+        PostgresOptions {
+            names: self.names(),
+            migrate: true,
+            notify: false,
+            ..PostgresOptions::default()
+        }
+    }
+
+    pub(crate) fn open(&self) -> PostgresStore {
+        self.open_with(self.options())
+    }
+
+    pub(crate) fn open_with(&self, options: PostgresOptions) -> PostgresStore {
+        Self::try_open(PostgresOptions {
+            names: self.names(),
+            ..options
+        })
+        .unwrap()
+    }
+
+    pub(crate) fn try_open(options: PostgresOptions) -> Result<PostgresStore, StoreError> {
+        runtime().block_on(PostgresStore::connect(&url(), options))
+    }
+
+    /// Runs commands on the test's connection; `{s}` is the schema.
+    pub(crate) fn run(&self, text: &str) {
+        self.on(&self.client, text);
+    }
+
+    /// The same on another connection.
+    pub(crate) fn on(&self, client: &Client, text: &str) {
+        let text = self.fill(text);
+        if let Err(error) = runtime().block_on(client.batch_execute(&text)) {
+            panic!("{text}: {:?}", error.as_db_error());
+        }
+    }
+
+    /// One number that a question answers.
+    pub(crate) fn number(&self, text: &str) -> i64 {
+        let text = self.fill(text);
+        runtime()
+            .block_on(self.client.query_one(&text, &[]))
+            .unwrap_or_else(|error| panic!("{text}: {error}"))
+            .get(0)
+    }
+
+    fn fill(&self, text: &str) -> String {
+        text.replace("{s}", &self.schema)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let drop = format!("DROP SCHEMA IF EXISTS {} CASCADE", self.schema);
+        // A panicking test has said more already.
+        let _ = runtime().block_on(self.client.batch_execute(&drop));
+    }
+}
