@@ -1,0 +1,194 @@
+"""The Postgres tables as SQLAlchemy `Table` objects, for dashboards and reports.
+
+For reading: whatever writes to these tables goes through `duramen.Runtime`, which alone keeps a run's row,
+journal and inbox in step. Needs ``pip install duramen[sqlalchemy]``.
+
+>>> from sqlalchemy import func, select
+>>> from duramen.integrations.sqlalchemy import STATUSES, tables
+>>> runs = tables(schema="jobs").runs
+>>> stuck = runs.c.status == STATUSES["stuck"]
+>>> query = select(runs.c.workflow, func.count()).where(stuck).group_by(runs.c.workflow)
+>>> print(" ".join(str(query).split()))
+SELECT jobs.runs.workflow, count(*) AS count_1 FROM jobs.runs WHERE ... GROUP BY jobs.runs.workflow
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from sqlalchemy.sql.type_api import TypeEngine
+
+__all__ = ["STATUSES", "Tables", "tables"]
+
+STATUSES: Mapping[str, int] = MappingProxyType(
+    {
+        "queued": 0,
+        "running": 1,
+        "waiting": 2,
+        "completed": 3,
+        "failed": 4,
+        "cancelled": 5,
+        "terminated": 6,
+        "stuck": 7,
+    }
+)
+"""The numbers in ``runs.status`` by their names. They never change."""
+
+
+class Tables(NamedTuple):
+    """The tables and the view of one schema."""
+
+    runs: Table
+    """One row for each run. Times are milliseconds since 1970-01-01 UTC."""
+    journal: Table
+    """What happened in each run, in order."""
+    inbox: Table
+    """Messages to runs; ``state`` is 0 new, 1 consumed, 2 set aside."""
+    run_data: Table
+    """The state object and the memo of the runs that have one."""
+    migrations: Table
+    """Which migrations were applied."""
+    journal_json: Table
+    """A view of the journal for people: kinds by name, payloads as text."""
+
+
+def tables(
+    metadata: MetaData | None = None, *, schema: str = "duramen", names: Mapping[str, str] | None = None
+) -> Tables:
+    """Describe the tables of a schema.
+
+    Args:
+        metadata: takes the tables; default a new one, so that ``metadata.create_all`` of the application does
+            not try to make them (`duramen migrate` does).
+        schema: the schema, as given to `Runtime`.
+        names: other names of tables, as given to `Runtime` (``tables=``).
+
+    Raises:
+        sqlalchemy.exc.InvalidRequestError: `metadata` has such a table already.
+    """
+    into = MetaData() if metadata is None else metadata
+    other = dict(names or {})
+    other.setdefault("migrations", other.get("duramen_schema_migrations", "duramen_schema_migrations"))
+
+    def table(name: str, *parts: Column[Any] | PrimaryKeyConstraint) -> Table:
+        return Table(other.get(name, name), into, *parts, schema=schema)
+
+    found = Tables(
+        runs=table(
+            "runs",
+            _number("epoch"),
+            _number("journal_len"),
+            _number("journal_bytes"),
+            _number("inbox_len"),
+            _number("inbox_seen"),
+            _number("ready_at", null=True),
+            _number("updated_at"),
+            _number("started_at", null=True),
+            _number("finished_at", null=True),
+            _number("created_at"),
+            _number("deadline", null=True),
+            _column("status", SmallInteger()),
+            _text("run_id", key=True),
+            _text("owner", null=True),
+            _text("workflow"),
+            _text("version"),
+            _column("waits", ARRAY(Text(collation="C")), null=True),
+            _column("tags", ARRAY(Text(collation="C")), null=True),
+            _column("seed", LargeBinary()),
+            _column("note", Text(), null=True),
+        ),
+        journal=table(
+            "journal",
+            _number("idx"),
+            _number("at"),
+            _column("encoding", SmallInteger()),
+            _column("kind", SmallInteger()),
+            _text("run_id"),
+            _text("op"),
+            _column("meta", Text(), null=True),
+            _column("payload", LargeBinary()),
+            PrimaryKeyConstraint("run_id", "idx"),
+        ),
+        inbox=table(
+            "inbox",
+            _number("seq"),
+            _number("at"),
+            _column("kind", SmallInteger()),
+            _column("state", SmallInteger()),
+            _text("run_id", key=True),
+            _text("message_id", key=True),
+            _text("name"),
+            _column("fingerprint", Text(), null=True),
+            _column("note", Text(), null=True),
+            _column("payload", LargeBinary()),
+        ),
+        run_data=table(
+            "run_data",
+            _text("run_id", key=True),
+            _column("state", LargeBinary(), null=True),
+            _column("memo", LargeBinary(), null=True),
+        ),
+        migrations=table(
+            "migrations",
+            _column("number", Integer(), key=True),
+            _column("name", Text()),
+            _column("compatible_from", Integer()),
+            _number("applied_at"),
+        ),
+        journal_json=table(
+            "journal_json",
+            _text("run_id", null=True),
+            _number("idx", null=True),
+            _column("kind", Text(), null=True),
+            _text("op", null=True),
+            _column("meta", Text(), null=True),
+            _column("payload", Text(), null=True),
+            _column("at", DateTime(timezone=True), null=True),
+        ),
+    )
+    _indexes(found)
+    return found
+
+
+def _indexes(found: Tables) -> None:
+    """Those that queries of others can use; the conditions are as the server has them."""
+    runs, inbox = found.runs, found.inbox
+    due = ("status", "workflow", "version", "ready_at", "run_id")
+    Index(f"{runs.name}_due", *(runs.c[name] for name in due), postgresql_where=runs.c.ready_at.is_not(None))
+    Index(f"{runs.name}_created", runs.c.created_at)
+    unread = runs.c.owner.is_not(None) & (runs.c.inbox_len > runs.c.inbox_seen)
+    Index(f"{runs.name}_unread", runs.c.owner, postgresql_where=unread)
+    for name, state in (("unread", 0), ("set_aside", 2)):
+        Index(f"{inbox.name}_{name}", inbox.c.run_id, inbox.c.seq, postgresql_where=inbox.c.state == state)
+
+
+def _column(name: str, of: TypeEngine[Any], *, null: bool = False, key: bool = False) -> Column[Any]:
+    return Column(name, of, nullable=null, primary_key=key, autoincrement=False)
+
+
+def _number(name: str, *, null: bool = False) -> Column[Any]:
+    return _column(name, BigInteger(), null=null)
+
+
+def _text(name: str, *, null: bool = False, key: bool = False) -> Column[Any]:
+    return _column(name, Text(collation="C"), null=null, key=key)
