@@ -20,6 +20,14 @@ mod lane;
 mod link;
 mod migrate;
 mod options;
+#[cfg(test)]
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "in a test a panic is the report"
+)]
+mod plans;
 mod query;
 mod row;
 mod sql;

@@ -101,22 +101,7 @@ pub(crate) async fn list(
     limit: u32,
     cursor: Option<&Cursor>,
 ) -> Result<Page, Fault> {
-    let mut terms = Terms::of(filter);
-    if let Some(cursor) = cursor {
-        // The index has the time alone; the row comparison sorts out those of the same instant.
-        let at = terms.value(Type::INT8, cursor.created_at);
-        let run_id = terms.value(Type::TEXT, clean(&cursor.run_id).into_owned());
-        terms.text.push(format!(
-            "r.created_at <= {at} AND (r.created_at, r.run_id) < ({at}, {run_id})"
-        ));
-    }
-    // One row more than asked for, so that the last page is known to be the last.
-    let most = terms.value(Type::INT8, i64::from(limit) + 1);
-    let text = format!(
-        "{}{}{most}",
-        terms.after(sql::query::LIST),
-        sql::query::NEWEST_FIRST
-    );
+    let (terms, text) = page(filter, limit, cursor);
     let found = terms.ask(link, names, &text).await?;
     let mut rows: Vec<RunRow> = found.iter().map(run_row).collect::<Result<_, _>>()?;
     let more = rows.len() > limit as usize;
@@ -126,6 +111,27 @@ pub(crate) async fn list(
         run_id: last.run_id.clone(),
     });
     Ok(Page { rows, next })
+}
+
+/// The statement of one page, with one row more than asked for, so that the last page is known to be the
+/// last.
+pub(crate) fn page(filter: &Filter, limit: u32, cursor: Option<&Cursor>) -> (Terms, String) {
+    let mut terms = Terms::of(filter);
+    if let Some(cursor) = cursor {
+        // The index has the time alone; the row comparison sorts out those of the same instant.
+        let at = terms.value(Type::INT8, cursor.created_at);
+        let run_id = terms.value(Type::TEXT, clean(&cursor.run_id).into_owned());
+        terms.text.push(format!(
+            "r.created_at <= {at} AND (r.created_at, r.run_id) < ({at}, {run_id})"
+        ));
+    }
+    let most = terms.value(Type::INT8, i64::from(limit) + 1);
+    let text = format!(
+        "{}{}{most}",
+        terms.after(sql::query::LIST),
+        sql::query::NEWEST_FIRST
+    );
+    (terms, text)
 }
 
 pub(crate) async fn count(link: &Link, names: &Names, filter: &Filter) -> Result<u64, Fault> {
@@ -211,12 +217,16 @@ impl Terms {
         format!("{select} WHERE {}", self.text.join(" AND "))
     }
 
-    async fn ask(self, link: &Link, names: &Names, text: &str) -> Result<Vec<Row>, Fault> {
-        let sql = Sql {
+    pub(crate) fn sql(&self, names: &Names, text: &str) -> Sql {
+        Sql {
             text: names.fill(text),
-            types: Cow::Owned(self.types),
+            types: Cow::Owned(self.types.clone()),
             prepare: false,
-        };
+        }
+    }
+
+    async fn ask(self, link: &Link, names: &Names, text: &str) -> Result<Vec<Row>, Fault> {
+        let sql = self.sql(names, text);
         let values: Vec<&(dyn ToSql + Sync)> = self
             .values
             .iter()

@@ -4,11 +4,13 @@
 //! Budget: one statement, and so one round trip and one commit, for a batch of creations, commits or
 //! messages and for a claim with its journals and inboxes.
 //!
-//! Three rules keep the plans what they are meant to be whatever the tables' statistics say:
+//! Four rules keep the plans what they are meant to be whatever the tables' statistics say:
 //! - batches come as arrays, and sessions have hash and merge joins and sequential scans off
 //!   ([`SETTINGS`]): a batch is a nested loop that goes down the primary key once for each element. (Left
 //!   to its choice, the planner hashes the whole table for a batch of 64.)
 //! - `(x IN (SELECT …)) IS TRUE` is a hashed subplan, which cannot become a join;
+//! - `CROSS JOIN LATERAL (… OFFSET 0)` is looked up once for each row before it. (A join with unread messages
+//!   may start from all of them: the statistics nearly always say that there are none.)
 //! - plans are generic: made once for a prepared statement, not for each array.
 //!
 //! One statement sees one snapshot. A row that it had to wait for, or that changed after the snapshot
@@ -292,7 +294,9 @@ pub(crate) mod commit {
     pub(crate) const READ: &str = ", reads AS (UPDATE {inbox} i SET state = CASE WHEN m.note IS NULL THEN 1 ELSE 2 END, \
          payload = CASE WHEN m.note IS NULL THEN '\\x'::bytea ELSE i.payload END, note = m.note \
          FROM unnest($22::bigint[], $23::text[], $24::bigint[], $25::text[]) AS m(n, run_id, seq, note) \
-         WHERE i.run_id = m.run_id AND i.seq = m.seq AND i.state = 0 AND (m.n IN (SELECT n FROM ok)) IS TRUE), \
+         CROSS JOIN LATERAL (SELECT u.message_id FROM {inbox} u WHERE u.run_id = m.run_id AND u.seq = m.seq \
+         AND u.state = 0 OFFSET 0) u \
+         WHERE i.run_id = m.run_id AND i.message_id = u.message_id AND (m.n IN (SELECT n FROM ok)) IS TRUE), \
          states AS (INSERT INTO {run_data} (run_id, state) SELECT s.run_id, s.state \
          FROM unnest($26::bigint[], $27::text[], $28::bytea[]) AS s(n, run_id, state) \
          WHERE (s.n IN (SELECT n FROM ok)) IS TRUE \
@@ -423,9 +427,10 @@ pub(crate) mod lease {
          ARRAY[t.owner, t.workflow, t.version, array_to_string(t.waits, E'\\x1f'), \
          array_to_string(t.tags, E'\\x1f')] FROM took t \
          UNION ALL SELECT 2::smallint, t.n, j.idx, j.at, j.encoding, j.kind, j.op, j.meta, j.payload, NULL, NULL \
-         FROM took t JOIN {journal} j ON j.run_id = t.run_id WHERE NOT t.warm \
+         FROM took t CROSS JOIN LATERAL (SELECT * FROM {journal} WHERE run_id = t.run_id OFFSET 0) j WHERE NOT t.warm \
          UNION ALL SELECT 3::smallint, t.n, i.seq, i.at, i.kind, NULL, i.message_id, i.name, i.payload, NULL, NULL \
-         FROM took t JOIN {inbox} i ON i.run_id = t.run_id AND i.state = 0 WHERE t.inbox_len > 0"
+         FROM took t CROSS JOIN LATERAL (SELECT * FROM {inbox} WHERE run_id = t.run_id AND state = 0 OFFSET 0) i \
+         WHERE t.inbox_len > 0"
     );
     pub(crate) const TYPES: &[Type] = &[
         Type::INT8,
@@ -546,7 +551,7 @@ pub(crate) mod inbox {
     pub(crate) const UNREAD_TYPES: &[Type] = &[Type::TEXT];
 
     pub(crate) const UNREAD_OF_OWNER: &str = "SELECT i.run_id, i.seq, i.message_id, i.kind, i.name, i.at, i.payload FROM {runs} r \
-         JOIN {inbox} i ON i.run_id = r.run_id AND i.state = 0 AND i.seq > r.inbox_seen \
+         CROSS JOIN LATERAL (SELECT * FROM {inbox} WHERE run_id = r.run_id AND state = 0 AND seq > r.inbox_seen OFFSET 0) i \
          WHERE r.owner = $1 AND r.owner IS NOT NULL AND r.inbox_len > r.inbox_seen";
 
     pub(crate) const REFUSED: &str = "SELECT i.run_id, i.seq, i.message_id, i.kind, i.name, i.at, i.payload, i.note FROM {inbox} i \

@@ -1,0 +1,462 @@
+//! How Postgres runs the hot statements on a large table: through the indexes made for them, reading no more
+//! rows than the request is about. Each statement is prepared and executed in the store's own session, as it
+//! is in earnest, and taken back.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+
+use duramen_core::store::{Cursor, Filter};
+use futures_util::FutureExt;
+use serde_json::Value;
+use tokio_postgres::NoTls;
+use tokio_postgres::types::{FromSql, Type};
+
+use crate::error::Fault;
+use crate::link::Link;
+use crate::query::page;
+use crate::sql::{Book, Sql};
+use crate::{Names, PostgresOptions, PostgresStore, Statements, Use};
+
+const RUNS: i64 = 200_000;
+/// An instant after all that is due and before all that sleeps or is leased.
+const NOW: i64 = 1_000_000;
+
+/// Half of the runs sleep, most others have ended; 8,000 are driven by eight processes, some of them with a
+/// message that they have not seen; 2,000 are due, all of one workflow, with a message each.
+const FILL: &str = "
+    INSERT INTO {runs} (epoch, journal_len, journal_bytes, inbox_len, inbox_seen, ready_at, updated_at, started_at,
+        created_at, status, run_id, owner, workflow, version, waits, seed)
+    SELECT 1, 2, 30, CASE WHEN live < 5 OR due OR n % 300 = 96 THEN 1 ELSE 0 END, CASE WHEN live < 5 THEN 1 ELSE 0 END,
+        CASE WHEN due THEN n WHEN status IN (1, 2) THEN 2000000 + n % 10000 END, n, n, n, status,
+        'run-' || lpad(n::text, 8, '0'), CASE status WHEN 1 THEN 'owner-' || n % 8 END, 'workflow-' || n % 4, '1',
+        CASE status WHEN 2 THEN ARRAY['event:go'] END, '\\x00000000000000000000000000000000'
+    FROM (SELECT n, n % 100 AS live, n % 100 = 99 AS due, CASE WHEN n % 100 = 99 THEN CASE n % 200 WHEN 99 THEN 0 ELSE 2 END
+        WHEN n % 100 < 50 THEN 2 WHEN n % 100 < 95 THEN 3 ELSE 1 END AS status
+        FROM generate_series($from, $until) n) made;
+    INSERT INTO {journal} (idx, at, encoding, kind, run_id, op, payload)
+    SELECT idx, n, 1, idx, 'run-' || lpad(n::text, 8, '0'), 'step-1', '\\x7b226e223a317d'
+    FROM generate_series($from, $until) n, generate_series(0, 1) idx;
+    INSERT INTO {inbox} (seq, at, kind, state, run_id, message_id, name, payload)
+    SELECT 1, n, 0, CASE WHEN n % 100 < 5 THEN 1 ELSE 0 END, 'run-' || lpad(n::text, 8, '0'), 'm', 'go', ''
+    FROM generate_series($from, $until) n WHERE n % 100 < 5 OR n % 100 = 99 OR n % 300 = 96;
+    INSERT INTO {run_data} (run_id, state)
+    SELECT 'run-' || lpad(n::text, 8, '0'), '\\x7b7d' FROM generate_series($from, $until, 10) n";
+
+/// A statement with arguments, and what it may read of the tables at most.
+struct Hot<'b> {
+    name: &'static str,
+    sql: &'b Sql,
+    arguments: String,
+    rows: i64,
+}
+
+fn array(of: &str, items: impl IntoIterator<Item = String>) -> String {
+    let items: Vec<String> = items.into_iter().collect();
+    format!("ARRAY[{}]::{of}[]", items.join(","))
+}
+
+fn same(of: &str, item: &str, count: usize) -> String {
+    array(of, std::iter::repeat_n(item.to_owned(), count))
+}
+
+/// Ids of running runs with a message.
+fn running(count: usize) -> String {
+    ids((0..count).map(|n| n * 300 + 96))
+}
+
+fn ids(numbers: impl Iterator<Item = usize>) -> String {
+    array("text", numbers.map(|n| format!("'run-{n:08}'")))
+}
+
+/// Every line: three statuses of four workflows.
+fn lines() -> String {
+    let each =
+        |of, item: fn(i64, i64) -> String| array(of, (0..12).map(|line| item(line / 4, line % 4)));
+    format!(
+        "{}, {}, {}",
+        each("smallint", |status, _| status.to_string()),
+        each("text", |_, workflow| format!("'workflow-{workflow}'")),
+        same("text", "'1'", 12)
+    )
+}
+
+const BATCH: usize = 64;
+
+#[allow(clippy::too_many_lines, reason = "it is a table")]
+fn hot(book: &Book) -> Vec<Hot<'_>> {
+    let n = |of, item| same(of, item, BATCH);
+    let numbers = |of| array(of, (1..=BATCH).map(|n| n.to_string()));
+    let own = |count: usize| {
+        array(
+            "text",
+            (0..count).map(|n| format!("'owner-{}'", (n * 300 + 96) % 8)),
+        )
+    };
+    let rows = format!(
+        "{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}",
+        running(BATCH),
+        own(BATCH),
+        n("bigint", "1"),
+        n("bigint", "2"),
+        n("bigint", "1"),
+        n("bigint", "5"),
+        n("bigint", "0"),
+        n("bigint", "7"),
+        n("smallint", "2"),
+        n("bigint", "NULL"),
+        n("text", "'event:go'"),
+        n("text", "NULL"),
+    );
+    let entries = format!(
+        "{}, {}, {}, {}, {}, {}, {}, {}, {}",
+        numbers("bigint"),
+        n("bigint", "2"),
+        n("bigint", "7"),
+        n("smallint", "1"),
+        n("smallint", "1"),
+        running(BATCH),
+        n("text", "'step-2'"),
+        n("text", "NULL"),
+        n("bytea", "'\\x31'")
+    );
+    let reads = format!(
+        "{}, {}, {}, {}, {}, {}, {}",
+        numbers("bigint"),
+        running(BATCH),
+        n("bigint", "1"),
+        n("text", "NULL"),
+        numbers("bigint"),
+        running(BATCH),
+        n("bytea", "'\\x7b7d'")
+    );
+    let fresh = array("text", (0..BATCH).map(|n| format!("'new-{n}'")));
+    let create = format!(
+        "{fresh}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}",
+        n("smallint", "0"),
+        n("bigint", "0"),
+        n("text", "NULL"),
+        n("text", "'workflow-0'"),
+        n("text", "'1'"),
+        n("text", "NULL"),
+        n("bytea", "'\\x00000000000000000000000000000000'"),
+        n("bigint", "NULL"),
+        n("bigint", "NULL"),
+        n("bigint", "NULL"),
+        n("bigint", "NULL"),
+        n("bytea", "'\\x31'"),
+        n("bytea", "'\\x31'"),
+    );
+    let sleeping = ids((0..BATCH).map(|n| n * 100 + 7));
+    let deliver = format!(
+        "{sleeping}, {}, {}, {}, {}, {}, {}, {}, {sleeping}",
+        n("text", "'new'"),
+        n("smallint", "0"),
+        n("text", "'go'"),
+        n("bytea", "'\\x31'"),
+        n("text", "NULL"),
+        n("bigint", "NULL"),
+        n("text", "'event:go'"),
+    );
+    let claim = format!(
+        "{NOW}, {}, 25, ARRAY['run-00000099'], ARRAY[2::bigint], 1000000, 'ann', 60000",
+        lines()
+    );
+    let batch = i64::try_from(BATCH).unwrap();
+    let hot = |name, sql, arguments: &str, rows| Hot {
+        name,
+        sql,
+        arguments: arguments.to_owned(),
+        rows,
+    };
+    vec![
+        hot("create", &book.create, &create, 0),
+        hot("rows", &book.rows, &sleeping, batch),
+        // First and last entry, run_data.
+        hot("details", &book.details, &sleeping, 4 * batch),
+        hot("load", &book.load, "'run-00000007', 0, 100", 2),
+        hot("commit", &book.commit, &format!("{rows}, {entries}"), batch),
+        hot(
+            "commit_and_read",
+            &book.commit_and_read,
+            &format!("{rows}, {entries}, {reads}"),
+            3 * batch,
+        ),
+        // 26 of each line that has so many; then 25 rows twice, two entries and a message each.
+        hot("claim", &book.claim, &claim, 12 * 26 + 25 * 5),
+        hot(
+            "claim_alone",
+            &book.claim_alone,
+            &format!("{claim}, 'run-00000299'"),
+            6,
+        ),
+        // All that is driven anywhere, twice, and each of this owner's once more.
+        hot(
+            "renew",
+            &book.renew,
+            &format!("'owner-0', {NOW}, 60000"),
+            3 * 8_000,
+        ),
+        hot("next", &book.next, &lines(), 12),
+        // Rows twice, and three looks for a message of that id.
+        hot("deliver", &book.deliver, &deliver, 3 * batch),
+        hot("first", &book.first, "'run-00000099', 'm'", 1),
+        hot("unread", &book.unread, "'run-00000099'", 1),
+        hot("unread_of_owner", &book.unread_of_owner, "'owner-0'", 700),
+        hot("refused", &book.refused, &sleeping, 0),
+        hot("standing", &book.standing, "'run-00000099'", 1),
+        hot("terminate", &book.terminate, "'run-00000099', 1, 1", 1),
+        hot("reopen", &book.reopen, "'run-00000099', 1, 1, 1", 1),
+        hot("delete", &book.delete[0], "'run-00000099'", 2),
+        hot("delete", &book.delete[1], "'run-00000099'", 1),
+        hot("delete", &book.delete[2], "'run-00000099'", 1),
+        hot("delete", &book.delete[3], "'run-00000099'", 1),
+    ]
+}
+
+/// What the nodes of a plan did.
+#[derive(Default)]
+struct Read {
+    rows: i64,
+    sorted: i64,
+    tables: BTreeMap<String, i64>,
+    faults: Vec<String>,
+    plan: String,
+}
+
+impl Read {
+    fn walk(&mut self, node: &Value) {
+        let text = |key| node[key].as_str().unwrap_or_default();
+        let number = |key: &str| node[key].as_f64().unwrap_or_default();
+        let kind = text("Node Type");
+        let loops = number("Actual Loops");
+        #[allow(clippy::cast_possible_truncation, reason = "counts of rows")]
+        let times = |rows: f64| (rows * loops).round() as i64;
+        let rows = times(number("Actual Rows"));
+        match kind {
+            "Seq Scan" | "Bitmap Heap Scan" | "Hash Join" | "Merge Join" => {
+                self.faults
+                    .push(format!("{kind} {}", text("Relation Name")));
+            }
+            "Index Scan" | "Index Only Scan" => {
+                let passed = ["Rows Removed by Filter", "Rows Removed by Index Recheck"]
+                    .map(number)
+                    .iter()
+                    .sum();
+                let read = rows + times(passed);
+                self.rows += read;
+                *self
+                    .tables
+                    .entry(text("Index Name").to_owned())
+                    .or_default() += read;
+            }
+            "Sort" | "Incremental Sort" | "WindowAgg" => self.sorted = self.sorted.max(rows),
+            _ => {}
+        }
+        for child in node["Plans"].as_array().into_iter().flatten() {
+            self.walk(child);
+        }
+    }
+}
+
+/// The plan's nodes, for whoever has to repair one.
+fn outline(node: &Value, depth: usize, text: &mut String) {
+    let words = [
+        "Node Type",
+        "Index Name",
+        "CTE Name",
+        "Index Cond",
+        "Filter",
+    ]
+    .map(|key| node[key].as_str().unwrap_or_default());
+    let numbers = ["Plan Rows", "Actual Rows", "Actual Loops"].map(|key| node[key].to_string());
+    let (words, numbers) = (words.join(" "), numbers.join(" "));
+    let _ = writeln!(text, "{}{words} [{numbers}]", "  ".repeat(depth));
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        outline(child, depth + 1, text);
+    }
+}
+
+/// A JSON column as text.
+struct Json<'r>(&'r str);
+
+impl<'r> FromSql<'r> for Json<'r> {
+    fn from_sql(_: &Type, raw: &'r [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(std::str::from_utf8(raw)?))
+    }
+
+    fn accepts(of: &Type) -> bool {
+        *of == Type::JSON
+    }
+}
+
+/// Executes a statement as the session does it, reads what it did, and takes it back.
+async fn what_it_reads(link: &Link, hot: &Hot<'_>) -> Result<Read, Fault> {
+    let transaction = link.begin().await?;
+    let types: Vec<&str> = hot.sql.types.iter().map(Type::name).collect();
+    let types = if types.is_empty() {
+        String::new()
+    } else {
+        format!("({})", types.join(", "))
+    };
+    let prepare = format!("PREPARE hot{types} AS {}", hot.sql.text);
+    transaction.batch(&prepare).await?;
+    let explain = Sql {
+        text: format!(
+            "EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE hot({})",
+            hot.arguments
+        ),
+        types: Cow::Borrowed(&[]),
+        prepare: false,
+    };
+    let rows = transaction.run(&explain, &[]).await?;
+    transaction.batch("DEALLOCATE hot").await?;
+    let plan: Value = serde_json::from_str(rows[0].get::<_, Json<'_>>(0).0).unwrap();
+    transaction.batch("ROLLBACK; BEGIN").await?;
+    transaction.end(Ok(())).await?;
+    let mut read = Read::default();
+    read.walk(&plan[0]["Plan"]);
+    outline(&plan[0]["Plan"], 0, &mut read.plan);
+    Ok(read)
+}
+
+async fn check(store: &PostgresStore, when: &str) {
+    let inner = &store.inner;
+    let pages = pages(&inner.names);
+    let pages = pages.iter().map(|(name, sql, arguments, rows)| Hot {
+        name,
+        sql,
+        arguments: arguments.clone(),
+        rows: *rows,
+    });
+    let mut wrong = Vec::new();
+    for hot in hot(&inner.book).into_iter().chain(pages) {
+        let read = what_it_reads(inner.link(Use::Read), &hot)
+            .await
+            .unwrap_or_else(|fault| panic!("{}: {fault:?}", hot.name));
+        let most = hot.rows;
+        println!(
+            "{when}: {}: {} of {most} {:?}",
+            hot.name, read.rows, read.tables
+        );
+        if !read.faults.is_empty() || read.rows > most || read.sorted > most {
+            wrong.push(format!(
+                "{when}: {} reads {} rows (at most {most}) {:?}, sorts {}, {:?}\n{}",
+                hot.name, read.rows, read.tables, read.sorted, read.faults, read.plan
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Pages of the list, with a row more and another that shows those of an instant to be complete: the first,
+/// the next, and that of one workflow, which is one run of four.
+fn pages(names: &Names) -> Vec<(&'static str, Sql, String, i64)> {
+    let cursor = Cursor {
+        created_at: 100_000,
+        run_id: "run-00100000".into(),
+    };
+    let of_workflow = Filter {
+        workflow: Some("workflow-1".to_owned()),
+        ..Filter::default()
+    };
+    let sql = |filter: &Filter, cursor| {
+        let (terms, text) = page(filter, 50, cursor);
+        terms.sql(names, &text)
+    };
+    vec![
+        (
+            "first page",
+            sql(&Filter::default(), None),
+            "51".to_owned(),
+            52,
+        ),
+        (
+            "next page",
+            sql(&Filter::default(), Some(&cursor)),
+            "100000, 'run-00100000', 51".to_owned(),
+            53,
+        ),
+        (
+            "page of a workflow",
+            sql(&of_workflow, None),
+            "'workflow-1', 51".to_owned(),
+            52 * 4,
+        ),
+    ]
+}
+
+async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// Whoever runs these tests at the same time has a schema of their own.
+fn names() -> Names {
+    let schema = format!("plans_{}", std::process::id());
+    Names::new(Some(&schema), []).unwrap()
+}
+
+async fn open(url: &str, statements: Statements) -> PostgresStore {
+    let options = PostgresOptions {
+        names: names(),
+        migrate: true,
+        notify: false,
+        statements,
+        ..PostgresOptions::default()
+    };
+    PostgresStore::connect(url, options).await.unwrap()
+}
+
+async fn check_all(client: &tokio_postgres::Client, url: &str) {
+    let named = open(url, Statements::Named).await;
+    let pooled = open(url, Statements::Unnamed).await;
+    let run = async |text: &str| {
+        let text = names().fill(text);
+        client.batch_execute(&text).await.unwrap();
+    };
+    let fill = async |from: i64, until: i64| {
+        let text = FILL.replace("$from", &from.to_string());
+        run(&text.replace("$until", &until.to_string())).await;
+    };
+    let tables = ["runs", "journal", "inbox", "run_data"];
+    let each = async |command: &str| {
+        for table in tables {
+            run(&command.replace('?', &format!("{{{table}}}"))).await;
+        }
+    };
+    // Nobody else counts meanwhile.
+    each("ALTER TABLE ? SET (autovacuum_enabled = off)").await;
+    fill(1, 90).await;
+    each("ANALYZE ?").await;
+    fill(91, RUNS).await;
+    // The statistics say that there are ninety runs and no unread message.
+    check(&named, "stale").await;
+    check(&pooled, "stale, pooled").await;
+    each("ANALYZE ?").await;
+    check(&named, "analyzed").await;
+    check(&pooled, "analyzed, pooled").await;
+}
+
+#[test]
+fn hot_statements_read_no_more_than_they_are_about_whatever_the_statistics_say() {
+    let url = std::env::var("DURAMEN_TEST_POSTGRES_URL").expect(
+        "this test needs a Postgres server: run \
+         `.venv/bin/python tools/with_postgres.py cargo test -p duramen-store-postgres`",
+    );
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = connect(&url).await;
+        let checked = AssertUnwindSafe(check_all(&client, &url))
+            .catch_unwind()
+            .await;
+        let drop = names().fill("DROP SCHEMA :\"schema\" CASCADE");
+        client.batch_execute(&drop).await.unwrap();
+        if let Err(panic) = checked {
+            resume_unwind(panic);
+        }
+    });
+}
