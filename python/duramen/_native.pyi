@@ -188,7 +188,7 @@ class Engine:
         wake_fd: int | None,
         wake: Callable[[], None] | None,
         options: dict[str, Any],  # sqlite: migrate: bool, synchronous: "full"|"normal", busy_timeout: int ms
-        store: object | None = None,  # a Store written in Python
+        store: object | None = None,  # a Store written in Python, or one of this module, opened before
         clock: Clock | None = None,  # virtual time: tasks of the engine run in `drain`, and no thread is made
     ) -> Engine: ...
     def applied_on_open(self) -> list[str]: ...

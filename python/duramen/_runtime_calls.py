@@ -22,6 +22,7 @@ from .errors import ForkedProcess, NotDurableError, RuntimeClosed, RuntimeNotOpe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._bridge import NativeStore
     from ._runtime_url import Target
 
 __all__ = ["Port"]
@@ -54,6 +55,7 @@ class Port:
         target: the store.
         settings: keyword arguments of the engine: owner, lease, hold, warm, options.
         on_events: called with each batch of events that are not replies to calls, in their order.
+        opened: the store, if it has been opened already.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Port:
         target: Target,
         settings: dict[str, Any],
         on_events: Callable[[list[tuple[Any, ...]]], None],
+        opened: NativeStore | None = None,
     ) -> None:
         self.loop = loop
         self.thread = threading.get_ident()
@@ -87,7 +90,7 @@ class Port:
                 target.location,
                 wake_fd=self._write_fd if self._has_reader else None,
                 wake=wake,
-                store=target.store,
+                store=target.store if opened is None else opened,
                 **settings,
             )
         except StoreFailed as error:

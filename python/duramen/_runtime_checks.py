@@ -16,14 +16,16 @@ from uuid import UUID, uuid4
 from .errors import InvalidArgument, InvalidId, SignalRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "check_choice",
     "check_count",
     "check_event_name",
     "check_id",
+    "check_identifier",
     "check_signal_id",
+    "check_tables",
     "check_tags",
     "check_text",
     "check_wait_key",
@@ -213,3 +215,35 @@ def unpack_cursor(cursor: str | None) -> tuple[int, str] | None:
     except (ValueError, TypeError, AttributeError):
         pass
     raise InvalidArgument(f"{cursor!r} is no cursor: pass the `cursor` of a page unchanged")
+
+
+TABLES = ("runs", "journal", "inbox", "run_data", "journal_json", "duramen_schema_migrations")
+"""The Postgres tables that may be called otherwise."""
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,52}", re.ASCII)
+
+
+def check_identifier(what: str, name: object) -> str:
+    """A name for the database: letters, digits and underscores, so that it needs no quoting anywhere."""
+    if not isinstance(name, str) or _IDENTIFIER.fullmatch(name) is None:
+        raise InvalidArgument(
+            f"{what} is {name!r}: use 1 to 53 ASCII letters, digits and underscores, "
+            "not beginning with a digit"
+        )
+    return name
+
+
+def check_tables(tables: Mapping[str, str]) -> dict[str, str]:
+    """Other names for tables: known ones, no two alike."""
+    for table in tables:
+        if table not in TABLES:
+            raise InvalidArgument(
+                f"tables= names {table!r}, which is no table: there are {', '.join(TABLES)}"
+            )
+    checked = {
+        table: check_identifier(f"the name of table {table!r}", name) for table, name in tables.items()
+    }
+    names = [checked.get(table, table) for table in TABLES]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InvalidArgument(f"tables= gives two tables the name {twice.pop()!r}: choose another")
+    return checked

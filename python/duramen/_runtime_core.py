@@ -9,9 +9,10 @@ import re
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from ._bridge import NativeStore, StoreFailed, native_error
 from ._durations import duration_ms
 from ._runtime_calls import Port
-from ._runtime_checks import check_choice, check_count, new_owner
+from ._runtime_checks import check_choice, check_count, check_identifier, check_tables, new_owner
 from ._runtime_drive import Driver
 from ._runtime_registry import Registry
 from ._runtime_url import Target, parse_target
@@ -114,10 +115,15 @@ class RuntimeCore:
         try:
             self._registry.load()
             loop = asyncio.get_running_loop()
+            opened = await self._connected(self._migrate)
             stepper = self._new_stepper(loop)
             watchdog = Watchdog(loop, self._watchdog_limit)
             driver = Driver(loop, self._registry, self.serializer, stepper, watchdog)
-            port = self._new_port(loop, driver)
+            try:
+                port = self._new_port(loop, driver, opened=opened)
+            except BaseException:
+                watchdog.stop()
+                raise
             try:
                 await _prepare(port, migrate=self._migrate, target=self._target)
                 driver.attach(port.engine)
@@ -137,11 +143,28 @@ class RuntimeCore:
     def _new_stepper(self, loop: asyncio.AbstractEventLoop) -> Stepper:
         return Stepper(loop, max_threads=self._max_threads)
 
+    async def _connected(self, migrate: bool) -> NativeStore | None:
+        """Open a distant store in a thread: the loop goes on while the network takes its time."""
+        if self._target.scheme != "postgres":
+            return None
+        options = self._engine_settings(migrate=migrate)["options"]
+        try:
+            return await asyncio.to_thread(NativeStore, self._target.scheme, self._target.location, options)
+        except StoreFailed as error:
+            kind, message = error.args
+            raise native_error((kind, message)) from None
+
     def _new_port(
-        self, loop: asyncio.AbstractEventLoop, driver: Driver | None, *, migrate: bool | None = None
+        self,
+        loop: asyncio.AbstractEventLoop,
+        driver: Driver | None,
+        *,
+        migrate: bool | None = None,
+        opened: NativeStore | None = None,
     ) -> Port:
         settings = self._engine_settings(migrate=self._migrate if migrate is None else migrate)
-        return Port(loop, self._target, settings, driver.on_events if driver is not None else _ignore)
+        on_events = driver.on_events if driver is not None else _ignore
+        return Port(loop, self._target, settings, on_events, opened)
 
     def _engine_settings(self, *, migrate: bool) -> dict[str, Any]:
         return {
@@ -284,7 +307,9 @@ class RuntimeCore:
             return schema_view(await port.call(getattr(port.engine, method)))
         # Only a store that may be migrated is created if it is missing.
         try:
-            port = self._new_port(asyncio.get_running_loop(), None, migrate=method == "migrate")
+            migrate = method == "migrate"
+            opened = await self._connected(migrate)
+            port = self._new_port(asyncio.get_running_loop(), None, migrate=migrate, opened=opened)
         except (StoreUnmigrated, StoreNewer) as error:
             # A store may look at its schema when it is opened; what it says then is the answer.
             found = _VERSIONS.search(str(error))
@@ -313,8 +338,10 @@ def _postgres_options(target: Target, **given: Any) -> dict[str, Any]:
     ):
         if name in options:
             check_choice(name, options[name], choices)
+    if "schema" in options:
+        check_identifier("schema", options["schema"])
     if "tables" in options:
-        options["tables"] = {str(table): str(name) for table, name in options["tables"].items()}
+        options["tables"] = check_tables(options["tables"])
     return options
 
 

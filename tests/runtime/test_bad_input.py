@@ -155,13 +155,37 @@ def test_bad_options(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "url",
     ["", "app.db", "sqlite:app.db", "sqlite://app.db", "sqlite:///", "sqlite:///:memory:", "sqlite:///a?x=1",
-     "sqlite:///a\0b", "redis://h", "postgresql://me:secret@h/db", None, 7, Path("app.db")],
+     "sqlite:///a\0b", "redis://h", None,
+     "postgresql://me:secret@h/db#x", "postgresql://me:secret@h/db?pool_size=many", "postgresql://me:secret@[h/db",
+     "postgresql://me:secret@h/db?notify=1", "postgresql://me:secret@h/db?isolation=none",
+     "postgresql://me:secret@h/db?schema=a;b", "postgresql://me:secret@h/db?schema=", 7, Path("app.db")],
     ids=repr,
 )  # fmt: skip
 def test_bad_urls(url: Any) -> None:
     with pytest.raises(InvalidArgument) as caught:
         Runtime(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"schema": "1st"},
+        {"schema": 'a"b'},
+        {"schema": "a" * 54},
+        {"tables": {"runs": "my runs"}},
+        {"tables": {"nothing": "x"}},
+        {"tables": {"runs": "journal"}},
+        {"pool_size": 0},
+        {"statement_cache": "maybe"},
+    ],
+    ids=str,
+)
+def test_bad_options_of_postgres(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument):
+        Runtime("postgresql://me:secret@h/db", **options)
+    with pytest.raises(InvalidArgument, match="Postgres"):
+        Runtime("memory://", **options)
 
 
 def test_bad_registrations() -> None:

@@ -1,4 +1,4 @@
-"""A rolling deploy: workers of the old code and of the new one at the same time, in processes of their own."""
+"""A rolling deploy: workers of the old code and of the new one at one time, in processes of their own."""
 
 from pathlib import Path
 

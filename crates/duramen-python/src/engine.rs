@@ -26,7 +26,8 @@ use crate::pystore::PyStore;
 use crate::reply;
 use crate::run::Run;
 use crate::stores;
-use crate::stores::Counts;
+use crate::storeobj::StoreObject;
+use crate::stores::{Counts, Opened};
 use crate::{wake, world};
 
 /// `(run_id, workflow, version, input, start at, tags, memo, timeout)`
@@ -44,15 +45,19 @@ type NewRunTuple = (
 type MessageTuple = (String, String, String, String, Vec<u8>, Option<String>);
 
 #[pyclass(frozen, module = "duramen._native")]
-#[derive(Debug)]
 pub(crate) struct Engine {
     core: Arc<Core>,
     runs: Mutex<HashMap<u64, Py<Run>>>,
-    counts: Counts,
+    opened: Arc<Opened>,
     python_store: Option<Arc<PyStore>>,
     /// Virtual time, in tests.
     virtual_env: Option<Arc<VirtualEnv>>,
-    applied: Vec<String>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
 }
 
 impl Engine {
@@ -252,27 +257,23 @@ impl Engine {
             None => Arc::new(TokioEnv::new(world::handle()?)),
             Some(env) => Arc::clone(env) as Arc<dyn Env>,
         };
-        let (core_store, counts, python_store, applied, shared) = if store.is_some() {
-            let adapter = Arc::new(PyStore::new(Arc::clone(&host)));
-            (
-                Arc::clone(&adapter) as Arc<dyn Store>,
-                Counts::None,
-                Some(adapter),
-                Vec::new(),
-                false,
-            )
-        } else {
-            match stores::open(py, scheme, location, options)? {
-                Ok(opened) => (
-                    opened.store,
-                    opened.counts,
-                    None,
-                    opened.applied,
-                    opened.shared,
-                ),
-                Err(error) => {
-                    return Err(StoreFailed::new_err(reply::error_pair(&error)));
-                }
+        let native = store.and_then(|store| store.cast::<StoreObject>().ok());
+        let (opened, python_store) = match (native, store) {
+            (Some(native), _) => (native.get().opened(), None),
+            (None, Some(_)) => {
+                let adapter = Arc::new(PyStore::new(Arc::clone(&host)));
+                let opened = Opened {
+                    store: Arc::clone(&adapter) as Arc<dyn Store>,
+                    counts: Counts::None,
+                    applied: Vec::new(),
+                    shared: false,
+                };
+                (Arc::new(opened), Some(adapter))
+            }
+            (None, None) => {
+                let opened = stores::open(py, scheme, location, options)?
+                    .map_err(|error| StoreFailed::new_err(reply::error_pair(&error)))?;
+                (Arc::new(opened), None)
             }
         };
         let config = Config {
@@ -280,22 +281,21 @@ impl Engine {
             lease,
             hold,
             warm,
-            shared_store: shared,
+            shared_store: opened.shared,
         };
-        let core = Core::new(core_store, env, host, config);
+        let core = Core::new(Arc::clone(&opened.store), env, host, config);
         Ok(Self {
             core,
             runs: Mutex::default(),
-            counts,
+            opened,
             python_store,
             virtual_env,
-            applied,
         })
     }
 
     /// Names of the migrations that opening the store applied.
     fn applied_on_open(&self) -> Vec<String> {
-        self.applied.clone()
+        self.opened.applied.clone()
     }
 
     fn register(&self, workflows: Vec<(String, String)>) {
@@ -355,7 +355,7 @@ impl Engine {
             ("batches", self.core.pipeline().batches()),
             ("refused", self.core.pipeline().refused()),
         ]);
-        stats.extend(self.counts.read());
+        stats.extend(self.opened.counts.read());
         stats
     }
 

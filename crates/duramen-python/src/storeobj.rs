@@ -17,15 +17,21 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 
 use crate::engine::StoreFailed;
+use crate::stores::Opened;
 use crate::{reply, stores, world};
 
 #[pyclass(frozen, module = "duramen._native", name = "Store")]
 pub(crate) struct StoreObject {
-    store: Arc<dyn Store>,
+    opened: Arc<Opened>,
     world: Handle,
-    /// Others use the store too: `close` closes this object only.
-    shared: bool,
     closed: AtomicBool,
+}
+
+impl StoreObject {
+    /// The store for an engine, which goes on with it.
+    pub(crate) fn opened(&self) -> Arc<Opened> {
+        Arc::clone(&self.opened)
+    }
 }
 
 impl std::fmt::Debug for StoreObject {
@@ -57,7 +63,7 @@ impl StoreObject {
         }
         // A fork may lie between the construction and this call.
         world::handle()?;
-        let future = ask(&*self.store);
+        let future = ask(&*self.opened.store);
         let answer = py
             .detach(|| self.world.block_on(future))
             .map_err(|error| failed(&error))?;
@@ -78,9 +84,8 @@ impl StoreObject {
         let opened =
             stores::open(py, scheme, location, options)?.map_err(|error| failed(&error))?;
         Ok(Self {
-            store: opened.store,
+            opened: Arc::new(opened),
             world,
-            shared: opened.shared,
             closed: AtomicBool::new(false),
         })
     }
@@ -197,7 +202,8 @@ impl StoreObject {
     }
 
     fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        if self.shared {
+        // Others use the store too: this object alone is closed.
+        if self.opened.shared {
             self.closed.store(true, Ordering::Release);
             return Ok(py.None().into_bound(py));
         }

@@ -26,7 +26,7 @@ pub(crate) struct Opened {
 }
 
 /// Where a store's own counters are.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Counts {
     None,
     Sqlite(Arc<SqliteStore>),
