@@ -1,14 +1,13 @@
 """What the tests of several folders share: a Postgres server, and the stores that a test runs on."""
 
 import os
-import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
-from psycopg import sql
 
+from duramen.testing import open_store
+from tests.postgres.schemas import drop, new_schema
 from tests.postgres.server import URL_VARIABLE, server
 
 
@@ -24,15 +23,31 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """The URL of a store with a schema of its own, which does not exist yet."""
-    schema = f"t_{secrets.token_hex(6)}"
-    yield f"{postgres_server}{'&' if '?' in postgres_server else '?'}schema={schema}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        # A transaction that a test left open holds its tables: that is a defect, and no reason to hang.
-        connection.execute("SET lock_timeout = '10s'")
-        connection.execute("SET client_min_messages = 'warning'")
-        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
+def new_postgres_url(request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
+    """Gives URLs of empty stores, each in a schema of its own, with its tables."""
+    made: list[str] = []
+
+    def make() -> str:
+        url = new_schema(request.getfixturevalue("postgres_server"))
+        made.append(url)
+        migrate(url)
+        return url
+
+    yield make
+    for url in made:
+        drop(url)
+
+
+def migrate(url: str) -> None:
+    """Make a store's tables; unlike the others a Postgres store does not do so when it is opened."""
+    store = open_store(url, migrate=True)
+    store._native.close()
+
+
+@pytest.fixture
+def postgres_url(new_postgres_url: Callable[[], str]) -> str:
+    """The URL of an empty store on Postgres."""
+    return new_postgres_url()
 
 
 @pytest.fixture
@@ -46,8 +61,30 @@ def sqlite_url(file: Path) -> str:
     return f"sqlite:///{file}"
 
 
+@pytest.fixture
+def memory_url() -> str:
+    return "memory://"
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def url(request: pytest.FixtureRequest) -> str:
-    """A durable store, empty; the test runs on each kind."""
+    """An empty store that outlives a process; the test runs on each kind."""
     found: str = request.getfixturevalue(f"{request.param}_url")
     return found
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def any_url(request: pytest.FixtureRequest) -> str:
+    """An empty store; the test runs on each kind."""
+    found: str = request.getfixturevalue(f"{request.param}_url")
+    return found
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Gives URLs of empty stores that outlive a process, as many as a test wants."""
+    if request.param == "postgres":
+        make: Callable[[], str] = request.getfixturevalue("new_postgres_url")
+        return make
+    numbers = iter(range(10**9))
+    return lambda: f"sqlite:///{tmp_path}/{next(numbers)}.db"

@@ -1,4 +1,4 @@
-"""The same crashes with real processes, which end in the middle, on a real SQLite file."""
+"""The same crashes with real processes, which end in the middle, on a real store."""
 
 import asyncio
 import os
@@ -19,13 +19,13 @@ processes.set_forkserver_preload(
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-async def _play(name: str, file: str, ledger: str, at: int, side: Any, life: int) -> None:
+async def _play(name: str, url: str, ledger: str, at: int, side: Any, life: int) -> None:
     """What a process does: play a scenario, up to the change at which it dies.
 
     Each life begins a day after the last, which is later than any lease.
     """
     scenario = SCENARIOS[name]
-    inner = open_store(f"sqlite:///{file}", migrate=True)
+    inner = open_store(url, migrate=True)
     inner.in_thread = False
     store = CrashingStore(
         inner,
@@ -42,13 +42,13 @@ async def _play(name: str, file: str, ledger: str, at: int, side: Any, life: int
         note(ledger, f"outcome {outcome!r} {runs}")
 
 
-def play(name: str, file: Path, ledger: Path, at: int, side: str, life: int) -> bool:
+def play(name: str, url: str, ledger: Path, at: int, side: str, life: int) -> bool:
     """Play a scenario in a process of its own. True if that process died."""
-    died = run_child(_play, name, str(file), str(ledger), at, side, life)
+    died = run_child(_play, name, url, str(ledger), at, side, life)
     assert died in {0, DIED}, f"the process ended with {died}"
     return bool(died)
 
 
-def expected(name: str, file: Path, ledger: Path) -> None:
+def expected(name: str, url: str, ledger: Path) -> None:
     """Play a scenario here, without a crash."""
-    asyncio.run(_play(name, str(file), str(ledger), 0, "before", 0))
+    asyncio.run(_play(name, url, str(ledger), 0, "before", 0))

@@ -1,6 +1,7 @@
-"""A process may end before and after any change of an SQLite file, and another one takes over."""
+"""A process may end before and after any change of a store, and another one takes over."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,16 @@ def outcome(ledger: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize("name", CORE)
-def test_another_process_takes_over(name: str, side: str, tmp_path: Path) -> None:
+def test_another_process_takes_over(new_url: Callable[[], str], name: str, side: str, tmp_path: Path) -> None:
     assert name in SCENARIOS
-    processes.expected(name, tmp_path / "0.db", tmp_path / "0.txt")
+    processes.expected(name, new_url(), tmp_path / "0.txt")
     (wanted,) = outcome(tmp_path / "0.txt")
     for at in itertools.count(1):
-        file, ledger = tmp_path / f"{at}.db", tmp_path / f"{at}.txt"
-        died = processes.play(name, file, ledger, at, side, 0)
+        url, ledger = new_url(), tmp_path / f"{at}.txt"
+        died = processes.play(name, url, ledger, at, side, 0)
         if died:
             assert not outcome(ledger)
-            assert not processes.play(name, file, ledger, 0, side, 1)
+            assert not processes.play(name, url, ledger, 0, side, 1)
         assert outcome(ledger) == [wanted], f"died {side} change {at}"
         assert_no_recorded_step_ran_again(ledger)
         if not died:
@@ -39,14 +40,16 @@ def test_another_process_takes_over(name: str, side: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_scenario_ends_though_every_process_dies_after_a_few_changes(tmp_path: Path) -> None:
+def test_a_scenario_ends_though_every_process_dies_after_a_few_changes(
+    new_url: Callable[[], str], tmp_path: Path
+) -> None:
     name = "several_runs"
-    processes.expected(name, tmp_path / "0.db", tmp_path / "0.txt")
-    file, ledger = tmp_path / "1.db", tmp_path / "1.txt"
+    processes.expected(name, new_url(), tmp_path / "0.txt")
+    url, ledger = new_url(), tmp_path / "1.txt"
     # Three changes of each life are calls that the caller makes again.
     for life in itertools.count():
         assert life < 40
-        if not processes.play(name, file, ledger, 7, "after", life):
+        if not processes.play(name, url, ledger, 7, "after", life):
             break
     assert life > 3
     assert outcome(ledger) == outcome(tmp_path / "0.txt")

@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,10 +117,10 @@ async def check(url: str, ledger: str) -> None:
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize("warm", [0, 100], ids=["cold", "warm"])
 async def test_a_process_may_die_at_any_change_and_another_one_finishes(
-    tmp_path: Any, side: str, warm: int
+    new_url: Callable[[], str], tmp_path: Path, side: str, warm: int
 ) -> None:
     for nth in itertools.count(1):
-        url, ledger = f"sqlite:///{tmp_path}/{nth}.db", f"{tmp_path}/{nth}.txt"
+        url, ledger = new_url(), f"{tmp_path}/{nth}.txt"
         died = run_child(fulfil_all, url, ledger, side, nth, warm)
         assert died in {0, DIED}
         if died:

@@ -74,7 +74,7 @@ async def test_a_full_file_refuses_new_work_with_its_own_error_and_keeps_what_it
             await runtime.signal("r0", "big", "x" * 100_000)
         assert await runtime.count() == created
         assert (await runtime.get("r0")).unread == 0
-    found = tables(file)
+    found = tables(url)
     assert found["runs"] == created
     async with Runtime(url, workflows=[growing]) as runtime:  # somebody has made room
         assert (await runtime.signal("r0", "big", "x" * 100_000)) == "buffered"

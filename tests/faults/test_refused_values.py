@@ -16,7 +16,7 @@ from duramen.errors import (
     InvalidArgument,
     WorkflowDefinitionError,
 )
-from tests.regressions.support import finish, story, tables, url_of
+from tests.regressions.support import finish, story, tables
 
 pytestmark = pytest.mark.anyio
 
@@ -80,14 +80,12 @@ async def using_ids(ctx: Context, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ODD)
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_a_text_with_odd_characters_survives_or_is_refused_and_wedges_nothing(
-    file: Any, kind: str, name: str
+    any_url: str, name: str
 ) -> None:
-    url = url_of(file) if kind == "sqlite" else "memory://"
     text = ODD[name]
     storable = "surrogate" not in name and name != "reversed"
-    async with Runtime(url, workflows=[echoing, using_ids]) as runtime:
+    async with Runtime(any_url, workflows=[echoing, using_ids]) as runtime:
         if storable:
             await runtime.enqueue(echoing, text, run_id="r", memo={"text": text})
             assert await runtime.signal("r", "text", text) is SignalResult.BUFFERED
@@ -206,15 +204,15 @@ async def loose(ctx: Context, value: Any) -> None:
 
 @pytest.mark.parametrize("name", bad_calls(None))
 async def test_a_call_that_makes_no_sense_is_refused_with_a_sentence_and_writes_nothing(
-    file: Any, name: str
+    url: str, name: str
 ) -> None:
-    async with Runtime(url_of(file), workflows=[echoing, loose]) as runtime:
+    async with Runtime(url, workflows=[echoing, loose]) as runtime:
         await runtime.enqueue(echoing, "x", run_id="r")
-        before = tables(file), (await runtime.get("r")).updated_at
+        before = tables(url), (await runtime.get("r")).updated_at
         with pytest.raises(DuramenError) as caught:
             await bad_calls(runtime)[name]()
         assert len(str(caught.value)) > 15
-        assert (tables(file), (await runtime.get("r")).updated_at) == before
+        assert (tables(url), (await runtime.get("r")).updated_at) == before
 
 
 @workflow

@@ -7,13 +7,15 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
 from duramen import Runtime, RunView, WorkflowDef, step_context
 from duramen.testing import open_store
+from tests.postgres import schemas
 
 processes = multiprocessing.get_context("forkserver")
 # Children are forked from a process that has these loaded and no threads: they begin within milliseconds.
@@ -213,28 +215,54 @@ async def story(runtime: Runtime, run_id: str) -> list[str]:
     return [f"{event.kind} {event.op}".strip() for event in await runtime.timeline(run_id)]
 
 
-def tables(path: Path) -> dict[str, int]:
-    """How many rows each table of an SQLite file has."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+@contextmanager
+def _looking(url: str) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """Something that asks a store's tables, past the store."""
+    if not url.startswith("sqlite:///"):
+        with schemas.connected(url) as postgres:
+            yield lambda query, *args: postgres.execute(query.replace("?", "%s"), args or None).fetchall()
+        return
+    connection = sqlite3.connect(f"file:{url.removeprefix('sqlite:///')}?mode=ro", uri=True)
     try:
-        names = [
-            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-        ]
-        return {
-            name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0]
-            for name in names
-            if not name.startswith("sqlite_")
-        }
+        yield lambda query, *args: connection.execute(query, args).fetchall()
     finally:
         connection.close()
 
 
-def rows(path: Path, query: str, *args: Any) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    try:
-        return connection.execute(query, args).fetchall()
-    finally:
-        connection.close()
+def _tables(url: str) -> list[str]:
+    if not url.startswith("sqlite:///"):
+        return schemas.tables(url)
+    named = rows(url, "SELECT name FROM sqlite_master WHERE type = 'table'")
+    return [name for (name,) in named if not name.startswith("sqlite_")]
+
+
+def tables(url: str) -> dict[str, int]:
+    """How many rows each table of a store has."""
+    with _looking(url) as ask:
+        return {name: ask(f'SELECT count(*) FROM "{name}"')[0][0] for name in _tables(url)}
+
+
+def rows(url: str, query: str, *args: Any) -> list[tuple[Any, ...]]:
+    """What a query finds; `?` stands for a value."""
+    with _looking(url) as ask:
+        return ask(query, *args)
+
+
+def columns(url: str) -> list[tuple[str, str, str]]:
+    """Each column of a store: its table, its name, its type."""
+    if url.startswith("sqlite:///"):
+        query = "SELECT m.name, p.name, p.type FROM sqlite_master m, pragma_table_info(m.name) p "
+        return rows(url, query + "WHERE m.type = 'table'")  # type: ignore[return-value]
+    query = "SELECT table_name, column_name, data_type FROM information_schema.columns "
+    found = rows(url, query + "WHERE table_schema = current_schema()")
+    return [column for column in found if column[0] in _tables(url)]  # type: ignore[misc]
+
+
+def size(url: str) -> int:
+    """How many bytes a closed store takes."""
+    if url.startswith("sqlite:///"):
+        return Path(url.removeprefix("sqlite:///")).stat().st_size
+    return sum(rows(url, "SELECT pg_total_relation_size(?::regclass)", name)[0][0] for name in _tables(url))
 
 
 class WrappedStore:

@@ -1,7 +1,6 @@
 """Elsewhere a crash between the pause and the writing of its timer left a run asleep for ever."""
 
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -37,7 +36,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(("side", "nth"), CHANGES)
 async def test_whatever_change_a_process_dies_at_its_run_stays_due_and_wakes(
-    url: str, file: Path, ledger: str, side: str, nth: int
+    url: str, ledger: str, side: str, nth: int
 ) -> None:
     assert run_child(drive_and_die, url, ledger, side, nth) == DIED
     async with Runtime(url, workflows=[sleeping]) as runtime:
@@ -45,7 +44,7 @@ async def test_whatever_change_a_process_dies_at_its_run_stays_due_and_wakes(
             assert await runtime.count() == 0
             return
         if (side, nth) != ("after", 4):
-            ((ready_at,),) = rows(file, "SELECT ready_at FROM runs WHERE run_id = 'r'")
+            ((ready_at,),) = rows(url, "SELECT ready_at FROM runs WHERE run_id = 'r'")
             assert ready_at is not None
         assert (await finish(runtime, "r")).output == "woke"
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -32,9 +31,9 @@ async def failing(ctx: Context) -> str:
     return "?"
 
 
-async def test_a_deleted_run_leaves_no_row_in_any_table(url: str, file: Path) -> None:
+async def test_a_deleted_run_leaves_no_row_in_any_table(url: str) -> None:
     async with Runtime(url, workflows=[busy]) as runtime:
-        empty = tables(file)
+        empty = tables(url)
         for n in range(20):
             await runtime.enqueue(busy, n, run_id=f"r{n}", tags=["a", "b"], memo={"n": n})
             await runtime.signal(f"r{n}", "go")
@@ -47,14 +46,14 @@ async def test_a_deleted_run_leaves_no_row_in_any_table(url: str, file: Path) ->
             else:
                 assert await runtime.delete(f"r{n}", force=True)
             assert not await runtime.delete(f"r{n}")
-        assert tables(file) == empty
+        assert tables(url) == empty
 
 
-async def test_replays_sweeps_polls_and_heartbeats_add_no_rows(url: str, file: Path) -> None:
+async def test_replays_sweeps_polls_and_heartbeats_add_no_rows(url: str) -> None:
     async with Runtime(url, workflows=[busy]) as runtime:
         await runtime.enqueue(busy, 1, run_id="r")
         await runtime.sweep()
-        before = tables(file)
+        before = tables(url)
     for _ in range(5):
         async with Runtime(url, workflows=[busy], warm=0, lease=1) as runtime:
             await runtime.sweep()
@@ -62,7 +61,7 @@ async def test_replays_sweeps_polls_and_heartbeats_add_no_rows(url: str, file: P
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await runtime.work(handle_signals=False, poll_min=0.001, poll_max=0.005)
-    assert tables(file) == before
+    assert tables(url) == before
 
 
 async def test_a_wait_that_is_replayed_many_times_adds_nothing_but_what_happened(url: str) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -36,11 +35,6 @@ from tests.runtime.workflows import (
 )
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'runs.db'}"
-
-
 async def until(condition: Callable[[], Awaitable[bool]], timeout: float = 5) -> None:
     async with asyncio.timeout(timeout):
         while not await condition():  # noqa: ASYNC110 - the store tells nobody
@@ -55,9 +49,9 @@ async def status_is(runtime: Runtime, run_id: str, status: str) -> None:
 
 
 def scenario(body: Callable[[Runtime], Awaitable[None]]) -> Callable[[str], None]:
-    def test(url: str) -> None:
+    def test(any_url: str) -> None:
         async def main() -> None:
-            async with Runtime(url, workflows=ALL) as runtime:
+            async with Runtime(any_url, workflows=ALL) as runtime:
                 await body(runtime)
 
         asyncio.run(main())

@@ -1,7 +1,5 @@
 """Closing a runtime leaves nothing behind that others have to wait for."""
 
-from pathlib import Path
-
 import pytest
 
 from duramen import Context, Runtime, workflow
@@ -19,9 +17,8 @@ async def wait(ctx: Context) -> str:
     return await ctx.wait_for_event("word", str)
 
 
-async def test_a_message_sent_right_before_the_end_leaves_no_lease(tmp_path: Path) -> None:
+async def test_a_message_sent_right_before_the_end_leaves_no_lease(url: str) -> None:
     """The message makes the run due, so it is claimed while the runtime closes; it used to stay leased."""
-    url = f"sqlite:///{tmp_path}/runs.db"
     ids = [f"run:{number}" for number in range(8)]
     for run_id in ids:
         async with Runtime(url, workflows=[wait]) as runtime:

@@ -65,11 +65,6 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'runs.db'}"
-
-
 def test_result_and_events_across_processes(url: str) -> None:
     async def main() -> None:
         async with Runtime(url, workflows=ALL) as runtime:

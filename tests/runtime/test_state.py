@@ -1,7 +1,6 @@
 """Changes of `ctx.state` reach live listeners as RFC 6902 patches, wherever the run is driven."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,11 +26,6 @@ async def reporting(ctx: Context[Progress], count: int) -> int:
     await ctx.wait_for_event("go")
     ctx.state = Progress(done=-1)
     return count
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'runs.db'}"
 
 
 def changes(events: list[Event]) -> list[Any]:
