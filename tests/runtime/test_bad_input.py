@@ -119,7 +119,7 @@ def test_a_bad_call_is_refused_and_writes_nothing(
     asyncio.run(main())
 
 
-def test_texts_with_odd_characters_survive(tmp_path: Path) -> None:
+def test_texts_with_odd_characters_survive(tmp_path: Path, postgres_url: str) -> None:
     async def main(url: str) -> None:
         async with Runtime(url, workflows=[anything]) as runtime:
             value = {"nul": "a\0b", "emoji": "🌲", "quote": "\"'\\", "line": "\u2028\n"}
@@ -128,6 +128,7 @@ def test_texts_with_odd_characters_survive(tmp_path: Path) -> None:
 
     asyncio.run(main("memory://"))
     asyncio.run(main(f"sqlite:///{tmp_path / 'ünï cödé.db'}"))
+    asyncio.run(main(postgres_url))
 
 
 @pytest.mark.parametrize(

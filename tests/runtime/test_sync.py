@@ -14,8 +14,8 @@ from duramen.errors import InvalidArgument, RunFailed, RuntimeNotOpen, StoreErro
 from tests.runtime.workflows import ALL, adding, approving, blocking, emitting, failing, sleeping, waiting
 
 
-def test_plain_code(tmp_path: Path) -> None:
-    with Runtime(f"sqlite:///{tmp_path / 'a.db'}", workflows=ALL).sync as runtime:
+def test_plain_code(url: str) -> None:
+    with Runtime(url, workflows=ALL).sync as runtime:
         run = runtime.start(adding, 1, run_id="a", tags=["t"])
         assert run.created
         assert run.result(5) == 2
@@ -42,8 +42,8 @@ def test_plain_code(tmp_path: Path) -> None:
         assert len(runtime.enqueue_many([(adding, 1), (adding, 2)])) == 2
 
 
-def test_many_threads(tmp_path: Path) -> None:
-    runtime = Runtime(f"sqlite:///{tmp_path / 'a.db'}", workflows=ALL)
+def test_many_threads(url: str) -> None:
+    runtime = Runtime(url, workflows=ALL)
 
     def view(number: int) -> int:
         return runtime.sync.start(adding, number).result(10)
@@ -161,10 +161,7 @@ def test_the_watchdog_is_silent_otherwise(caplog: pytest.LogCaptureFixture) -> N
     assert not caplog.records
 
 
-def test_closing_gives_up_on_a_step_that_takes_too_long(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    url = f"sqlite:///{tmp_path / 'a.db'}"
+def test_closing_gives_up_on_a_step_that_takes_too_long(caplog: pytest.LogCaptureFixture, url: str) -> None:
 
     async def main() -> None:
         from tests.runtime.workflows import working

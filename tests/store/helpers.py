@@ -44,3 +44,9 @@ def run(verb: str, *arguments: object, **options: Any) -> str:
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
+
+
+def check_file(url: str, why: str = "") -> None:
+    """Whatever happened, an SQLite file is in order. (A server looks after its own files.)"""
+    if url.startswith("sqlite:///"):
+        assert run("integrity", url.removeprefix("sqlite:///")) == "('ok',)", why

@@ -1,4 +1,4 @@
-"""What other processes do to a SQLite file in the tests: `python processes.py VERB FILE ...`."""
+"""What other processes do to a store in the tests: `python processes.py VERB URL ...` (or a SQLite file)."""
 
 import asyncio
 import ctypes
@@ -17,9 +17,9 @@ def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
-async def drive(file: str) -> None:
+async def drive(url: str) -> None:
     """Commit one run's steps one after another, and say each length once it is acknowledged."""
-    store = open_store(f"sqlite:///{file}")
+    store = open_store(url)
     await store.create([new_run("a", owner="ann"), new_run("b", owner="ann")])
     say("acknowledged", 1)
     length = 1
@@ -34,9 +34,9 @@ async def drive(file: str) -> None:
         say("acknowledged", length)
 
 
-async def drive_and_exit(file: str, commits: str, when: str) -> None:
+async def drive_and_exit(url: str, commits: str, when: str) -> None:
     """Stop dead just before asking for a commit to be made, while it is made, or just after the answer."""
-    store = open_store(f"sqlite:///{file}")
+    store = open_store(url)
     await store.create([new_run("a", owner="ann")])
     say("acknowledged", 1)
     for n in range(int(commits)):
@@ -51,9 +51,9 @@ async def drive_and_exit(file: str, commits: str, when: str) -> None:
         say("acknowledged", 2 * n + 3)
 
 
-async def take(file: str, owner: str, limit: str) -> None:
+async def take(url: str, owner: str, limit: str) -> None:
     """Claim until nothing is left, and say what was taken; begin when the parent says so."""
-    store = open_store(f"sqlite:///{file}")
+    store = open_store(url)
     say("ready")
     sys.stdin.readline()
     empty = 0
@@ -67,9 +67,9 @@ async def take(file: str, owner: str, limit: str) -> None:
     await store.close()
 
 
-async def create(file: str, part: str) -> None:
+async def create(url: str, part: str) -> None:
     """Create runs; every second one is created by everybody."""
-    store = open_store(f"sqlite:///{file}")
+    store = open_store(url)
     say("ready")
     sys.stdin.readline()
     for n in range(0, 100, 10):

@@ -3,21 +3,21 @@
 import random
 import signal
 import time
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from duramen.testing import open_store
-from tests.store.helpers import hear, run, start, wait_for
+from tests.store.helpers import check_file, hear, start, wait_for
 
 
-def test_what_was_acknowledged_survives_a_kill_at_any_moment(tmp_path: Path) -> None:
+def test_what_was_acknowledged_survives_a_kill_at_any_moment(new_url: Callable[[], str]) -> None:
     seed = random.randrange(2**32)
     chance = random.Random(seed)
     for attempt in range(6):
-        file = tmp_path / f"{attempt}.db"
+        url = new_url()
         acknowledged = 0
-        with start("drive", file) as child:
+        with start("drive", url) as child:
             hear(child)  # it began
             time.sleep(chance.uniform(0.0, 0.15))
             child.send_signal(signal.SIGKILL)
@@ -25,12 +25,12 @@ def test_what_was_acknowledged_survives_a_kill_at_any_moment(tmp_path: Path) -> 
             for line in child.stdout:
                 acknowledged = int(line.split()[1])
         assert child.returncode == -signal.SIGKILL
-        check(file, acknowledged, f"seed {seed}, attempt {attempt}")
+        check(url, acknowledged, f"seed {seed}, attempt {attempt}")
 
 
-def check(file: Path, acknowledged: int, why: str) -> None:
+def check(url: str, acknowledged: int, why: str) -> None:
     async def look() -> None:
-        store = open_store(f"sqlite:///{file}")
+        store = open_store(url)
         details = await store.get(["a", "b"])
         lengths = [detail["row"]["journal_len"] for detail in details if detail]
         assert len(lengths) == 2, why
@@ -52,21 +52,20 @@ def check(file: Path, acknowledged: int, why: str) -> None:
         await store.close()
 
     wait_for(look())
-    assert run("integrity", file) == "('ok',)", why
+    check_file(url, why)
 
 
 @pytest.mark.parametrize("when", ["asked", "answered"])
 @pytest.mark.parametrize("commits", [1, 3])
-def test_a_process_that_exits_at_a_commit(tmp_path: Path, commits: int, when: str) -> None:
-    file = tmp_path / "runs.db"
-    with start("drive_and_exit", file, commits, when) as child:
+def test_a_process_that_exits_at_a_commit(url: str, commits: int, when: str) -> None:
+    with start("drive_and_exit", url, commits, when) as child:
         output, _ = child.communicate(timeout=30)
     assert child.returncode == 7
     acknowledged = max(int(line.split()[1]) for line in output.splitlines())
     assert acknowledged == 2 * commits - 1
 
     async def length() -> int:
-        store = open_store(f"sqlite:///{file}")
+        store = open_store(url)
         journal = await store.load("a", 0, 100)
         (detail,) = await store.get(["a"])
         assert detail is not None

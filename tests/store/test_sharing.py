@@ -1,22 +1,19 @@
-"""Several processes on one file."""
-
-from pathlib import Path
+"""Several processes on one store."""
 
 from duramen.testing import open_store
 from duramen.testing._contract.support import new_run
-from tests.store.helpers import hear, run, say, start, wait_for
+from tests.store.helpers import check_file, hear, say, start, wait_for
 
 
-def test_two_processes_claim_each_run_once(tmp_path: Path) -> None:
-    file = tmp_path / "runs.db"
+def test_two_processes_claim_each_run_once(url: str) -> None:
 
     async def fill() -> None:
-        store = open_store(f"sqlite:///{file}")
+        store = open_store(url)
         await store.create([new_run(f"r{n:03}") for n in range(400)])
         await store.close()
 
     wait_for(fill())
-    workers = [start("take", file, f"w{n}", limit) for n, limit in enumerate((3, 5))]
+    workers = [start("take", url, f"w{n}", limit) for n, limit in enumerate((3, 5))]
     for worker in workers:
         assert hear(worker) == "ready"
     for worker in workers:
@@ -29,9 +26,8 @@ def test_two_processes_claim_each_run_once(tmp_path: Path) -> None:
     assert all(lines), "both had their share"
 
 
-def test_two_processes_open_a_new_file_at_once_and_create_each_id_once(tmp_path: Path) -> None:
-    file = tmp_path / "runs.db"
-    workers = [start("create", file, part) for part in ("x", "y")]
+def test_two_processes_open_a_new_store_at_once_and_create_each_id_once(url: str) -> None:
+    workers = [start("create", url, part) for part in ("x", "y")]
     for worker in workers:
         assert hear(worker) == "ready"
     for worker in workers:
@@ -41,4 +37,4 @@ def test_two_processes_open_a_new_file_at_once_and_create_each_id_once(tmp_path:
     created = [line.split()[1] for line in lines if line.startswith("created")]
     assert len(created) == len(set(created)) == 150
     assert sum(line.startswith("found") for line in lines) == 50
-    assert run("integrity", file) == "('ok',)"
+    check_file(url)

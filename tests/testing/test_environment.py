@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -316,7 +315,7 @@ def test_a_test_takes_the_same_course_each_time() -> None:
     assert one != other
 
 
-def test_a_file_and_another_loop_change_nothing(tmp_path: Path) -> None:
+def test_another_store_and_another_loop_change_nothing(sqlite_url: str, postgres_url: str) -> None:
     async def play(store: Any) -> Any:
         async with Environment([monthly, dice], store=store) as env:
             await env.runtime.start(monthly, 3)
@@ -325,7 +324,8 @@ def test_a_file_and_another_loop_change_nothing(tmp_path: Path) -> None:
             return await env.journals()
 
     expected = asyncio.run(play(None))
-    assert asyncio.run(play(f"sqlite:///{tmp_path}/runs.db")) == expected
+    assert asyncio.run(play(sqlite_url)) == expected
+    assert asyncio.run(play(postgres_url)) == expected
     assert asyncio.run(play(open_store("memory://"))) == expected
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(play(None)) == expected

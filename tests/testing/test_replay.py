@@ -84,7 +84,7 @@ def test_an_export_is_plain_json_with_the_row_and_the_whole_journal(history: dic
     assert json.loads(history["journal"][2]["meta"])["message"] == "s1"
 
 
-async def test_every_store_exports_the_same(tmp_path: Path) -> None:
+async def test_every_store_exports_the_same(sqlite_url: str, postgres_url: str) -> None:
     def timeless(history: dict[str, Any]) -> dict[str, Any]:
         again = copy.deepcopy(history)
         again["run"] = {
@@ -94,8 +94,9 @@ async def test_every_store_exports_the_same(tmp_path: Path) -> None:
             entry["at"] = 0
         return again
 
-    memory, sqlite = await exported(), await exported(f"sqlite:///{tmp_path}/runs.db")
-    assert timeless(memory) == timeless(sqlite)
+    memory = await exported()
+    for url in (sqlite_url, postgres_url):
+        assert timeless(await exported(url)) == timeless(memory)
 
 
 class Odd:
