@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from duramen.testing import open_store
-from tests.postgres.schemas import drop, new_schema
+from tests.postgres.schemas import drop, migrate, new_schema
 from tests.postgres.server import URL_VARIABLE, server
 
 
@@ -36,12 +35,6 @@ def new_postgres_url(request: pytest.FixtureRequest) -> Iterator[Callable[[], st
     yield make
     for url in made:
         drop(url)
-
-
-def migrate(url: str) -> None:
-    """Make a store's tables; unlike the others a Postgres store does not do so when it is opened."""
-    store = open_store(url, migrate=True)
-    store._native.close()
 
 
 @pytest.fixture

@@ -1,19 +1,25 @@
-"""A SQLite file with runs in every state, made once; and the program itself, as a process."""
+"""A store with runs in every state, made once for each kind; and the program itself, as a process."""
 
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
+from psycopg import sql
+
+from tests.postgres.schemas import migrate
 
 APP = """
-import asyncio
+import asyncio, os
 from duramen import Context, Runtime, workflow
 
 @workflow
@@ -39,7 +45,7 @@ async def fail(ctx: Context, number: int) -> float:
 async def sleep(ctx: Context) -> None:
     await ctx.sleep(3600)
 
-runtime = Runtime("sqlite:///app.db", workflows=[add, wait, decide, fail, sleep])
+runtime = Runtime(os.environ["SHOP_URL"], workflows=[add, wait, decide, fail, sleep])
 
 def make() -> Runtime:
     return runtime
@@ -72,14 +78,33 @@ class Ran:
 
 
 Run = Callable[..., Ran]
+SQLITE = "sqlite:///app.db"
 
 
 @pytest.fixture(scope="session")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     (folder / "shop.py").write_text(APP)
-    subprocess.run([sys.executable, "shop.py"], cwd=folder, check=True, timeout=60)
+    fill(folder, SQLITE)
     return folder
+
+
+def fill(folder: Path, url: str) -> None:
+    environment = {**os.environ, "SHOP_URL": url}
+    subprocess.run([sys.executable, "shop.py"], cwd=folder, check=True, timeout=60, env=environment)
+
+
+@pytest.fixture(scope="session")
+def filled_database(filled: Path, postgres_server: str) -> Iterator[str]:
+    """The name of a database whose schema `duramen` has the runs, from which others are copied."""
+    name = f"shop_{secrets.token_hex(6)}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        url = urlsplit(postgres_server)._replace(path=f"/{name}").geturl()
+        migrate(url)
+        fill(filled, url)
+        yield name
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
@@ -89,9 +114,28 @@ def folder(filled: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def duramen(folder: Path) -> Run:
-    def run(*arguments: str, store: str | None = "sqlite:///app.db", cwd: Path = folder) -> Ran:
-        environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120"}
+def copied_database(filled_database: str, postgres_server: str) -> Iterator[str]:
+    name = f"{filled_database}_{secrets.token_hex(4)}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        copy, original = sql.Identifier(name), sql.Identifier(filled_database)
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(copy, original))
+        yield urlsplit(postgres_server)._replace(path=f"/{name}").geturl()
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(copy))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def shop_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a copy of the runs; tests that ask for `duramen` run on each kind of store."""
+    if request.param == "sqlite":
+        return SQLITE
+    url: str = request.getfixturevalue("copied_database")
+    return url
+
+
+@pytest.fixture
+def duramen(folder: Path, shop_url: str) -> Run:
+    def run(*arguments: str, store: str | None = shop_url, cwd: Path = folder) -> Ran:
+        environment = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120", "SHOP_URL": shop_url}
         environment.pop("DURAMEN_URL", None)
         if store is not None:
             environment["DURAMEN_URL"] = store

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.kinds import on_sqlite
 
+
+@on_sqlite
 def test_help_names_the_commands_and_the_codes(duramen) -> None:
     shown = duramen("--help")
     assert shown.code == 0
@@ -25,6 +28,7 @@ def test_help_names_the_commands_and_the_codes(duramen) -> None:
         assert f"duramen runs {verb}" in documented
 
 
+@on_sqlite
 def test_migrate_makes_a_store_and_can_be_repeated(duramen, folder: Path) -> None:
     made = duramen("migrate", "sqlite:///fresh.db", "--json").json
     assert made["found"] == made["needed"]
@@ -49,6 +53,7 @@ def test_sweep_says_by_its_code_that_a_run_failed(duramen) -> None:
     assert duramen("sweep", "shop:runtime").code == 1
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("target", "code"),
     [
@@ -66,9 +71,10 @@ def test_a_target_that_is_no_runtime(duramen, target: str, code: int) -> None:
     assert ran.err.startswith("duramen: ")
 
 
-def test_worker_drives_until_it_is_asked_to_end(duramen, folder: Path) -> None:
+def test_worker_drives_until_it_is_asked_to_end(duramen, folder: Path, shop_url: str) -> None:
     command = [sys.executable, "-c", "from duramen.cli import main; main()", "worker", "shop:runtime"]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, env=os.environ) as worker:
+    environment = {**os.environ, "SHOP_URL": shop_url}
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, env=environment) as worker:
         try:
             deadline = time.monotonic() + 30
             while duramen("runs", "show", "add:2", "--json").json["status"] != "completed":

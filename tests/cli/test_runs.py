@@ -1,9 +1,10 @@
-"""`duramen runs …`, `signal` and `approve`, run as processes on a real file."""
+"""`duramen runs …`, `signal` and `approve`, run as processes on a real store."""
 
 import json
 from pathlib import Path
 
 from duramen._history import read_history
+from tests.cli.kinds import on_sqlite
 
 
 def test_list_as_a_table_and_as_json(duramen) -> None:
@@ -123,6 +124,7 @@ def test_cancel_terminate_retry_delete(duramen) -> None:
         assert gone.err.count("\n") == 1
 
 
+@on_sqlite
 def test_a_store_that_cannot_be_used(duramen, folder: Path) -> None:
     missing = duramen("runs", "list", store="sqlite:///missing.db")
     assert missing.code == 4

@@ -1,5 +1,6 @@
 """Stores in schemas of their own on one server, and a look into their tables."""
 
+import asyncio
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import psycopg
 from psycopg import sql
+
+from duramen.testing import open_store
 
 
 def new_schema(url: str) -> str:
@@ -31,6 +34,15 @@ def without_schema(url: str) -> tuple[str, str]:
     schema = dict(query).get("schema", "duramen")
     rest = urlencode([(name, value) for name, value in query if name != "schema"])
     return parts._replace(query=rest).geturl(), schema
+
+
+def migrate(url: str) -> None:
+    """Make a store's tables; unlike others a Postgres store does not do so when a runtime opens it."""
+    asyncio.run(_migrate(url))
+
+
+async def _migrate(url: str) -> None:
+    await open_store(url, migrate=True).close()
 
 
 @contextmanager
