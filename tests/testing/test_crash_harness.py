@@ -1,8 +1,10 @@
 """The crash and suspend harnesses find what they are made for: each rule has a fault planted against it."""
 
 import asyncio
+import itertools
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -263,3 +265,16 @@ def test_journals_are_compared_to_the_byte() -> None:
 
     with pytest.raises(SuspendFailed, match="driven one-by-one: entry 0 of the journal of run 'r'"):
         asyncio.run(suspend_matrix(scenario, [two]))
+
+
+def test_the_stores_of_the_repetitions_may_be_given(tmp_path: Path) -> None:
+    numbers = itertools.count()
+
+    def new_store() -> str:
+        return f"sqlite:///{tmp_path}/{next(numbers)}.db"
+
+    report = crash(new_store=new_store)
+    assert next(numbers) >= report.crashes
+    assert report == crash()
+    found = asyncio.run(suspend_matrix(play, [two], new_store=new_store))
+    assert found == asyncio.run(suspend_matrix(play, [two]))

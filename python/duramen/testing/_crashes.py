@@ -16,12 +16,17 @@ from ._env import Environment, World
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from duramen.store import Store
+
     from ._crash_store import Side
 
 __all__ = ["CrashFailed", "CrashReport", "Scenario", "crash_everywhere"]
 
 Scenario = Callable[[Environment], Awaitable[Any]]
 """Plays what a test is about, against `env.runtime` and the clock, and returns what came of it."""
+
+NewStore = Callable[[], "str | Store"]
+"""Gives an empty store, or the URL of one; who asks closes it."""
 
 Worker = Literal["another", "same"]
 
@@ -96,16 +101,22 @@ class _Play:
     """A scenario with all that its repetitions have in common."""
 
     def __init__(
-        self, scenario: Scenario, workflows: Iterable[Any], seed: int, options: dict[str, Any]
+        self,
+        scenario: Scenario,
+        workflows: Iterable[Any],
+        seed: int,
+        new_store: NewStore | None,
+        options: dict[str, Any],
     ) -> None:
         self.scenario = scenario
+        self.new_store = new_store
         self.workflows = tuple(workflows)
         self.seed = seed
         self.options = options
         self.crashes = 0
 
     def world(self) -> World:
-        return World(None, _START, self.seed)
+        return World(None if self.new_store is None else self.new_store(), _START, self.seed)
 
     def environment(self, world: World, store: CrashingStore, ledger: _Ledger) -> Environment:
         env = Environment(self.workflows, store=store, world=world, **self.options)
@@ -208,6 +219,7 @@ async def crash_everywhere(
     seed: int = 0,
     workers: tuple[Worker, ...] = ("another", "same"),
     again: bool = False,
+    new_store: NewStore | None = None,
     **options: Any,
 ) -> CrashReport:
     """Play a scenario, and once more for each change that it makes of the store, with a crash there.
@@ -227,6 +239,8 @@ async def crash_everywhere(
         seed: as for `Environment`.
         workers: who resumes.
         again: also let the other worker crash, at each change of its recovery, and a third one resume.
+        new_store: gives an empty store, or the URL of one, for each repetition, which closes it at its end.
+            Default: one in memory.
         options: other options of `Environment`.
 
     Raises:
@@ -252,7 +266,7 @@ async def crash_everywhere(
     >>> print(report.outcome, len(report.changes) > 5, set(charged))
     paid, by train True {'order:1/charge'}
     """
-    play = _Play(scenario, workflows, seed, options)
+    play = _Play(scenario, workflows, seed, new_store, options)
     expected, changes = await play.reference()
     for worker in workers:
         for side in ("before", "after"):

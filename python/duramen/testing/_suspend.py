@@ -10,7 +10,7 @@ from ._env import Driving, Environment
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ._crashes import Scenario
+    from ._crashes import NewStore, Scenario
 
 __all__ = ["SuspendFailed", "SuspendReport", "suspend_matrix"]
 
@@ -39,7 +39,12 @@ class SuspendReport:
 
 
 async def suspend_matrix(
-    scenario: Scenario, workflows: Iterable[Any], *, seed: int = 0, **options: Any
+    scenario: Scenario,
+    workflows: Iterable[Any],
+    *,
+    seed: int = 0,
+    new_store: NewStore | None = None,
+    **options: Any,
 ) -> SuspendReport:
     """Play a scenario with its runs kept warm, dropped at every await, and fed one outcome at a time.
 
@@ -49,6 +54,7 @@ async def suspend_matrix(
         scenario: as for `crash_everywhere`.
         workflows: as for `Environment`.
         seed: as for `Environment`.
+        new_store: as for `crash_everywhere`.
         options: other options of `Environment`, but for `driving`.
 
     Raises:
@@ -74,7 +80,8 @@ async def suspend_matrix(
     first: tuple[Any, dict[str, list[Any]]] | None = None
     tenures: dict[str, int] = {}
     for driving in _WAYS:
-        env = Environment(workflows, seed=seed, driving=driving, **options)
+        store = None if new_store is None else new_store()
+        env = Environment(workflows, store=store, seed=seed, driving=driving, **options)
         env.holds = False  # or a run that waits for less than a second would never be dropped
         env.steps.ordered = True  # or steps in threads would make journals of their own
         try:
