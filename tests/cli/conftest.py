@@ -2,21 +2,17 @@
 
 import json
 import os
-import secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 from psycopg import sql
 
-from tests.postgres.schemas import migrate
+from tests.postgres.schemas import connected, drop, migrate, new_schema, tables, without_schema
 
 APP = """
 import asyncio, os
@@ -95,16 +91,13 @@ def fill(folder: Path, url: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def filled_database(filled: Path, postgres_server: str) -> Iterator[str]:
-    """The name of a database whose schema `duramen` has the runs, from which others are copied."""
-    name = f"shop_{secrets.token_hex(6)}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        url = urlsplit(postgres_server)._replace(path=f"/{name}").geturl()
-        migrate(url)
-        fill(filled, url)
-        yield name
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+def filled_schema(filled: Path, postgres_server: str) -> Iterator[str]:
+    """The URL of a store on Postgres that has the runs."""
+    url = new_schema(postgres_server)
+    migrate(url)
+    fill(filled, url)
+    yield url
+    drop(url)
 
 
 @pytest.fixture
@@ -114,13 +107,14 @@ def folder(filled: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def copied_database(filled_database: str, postgres_server: str) -> Iterator[str]:
-    name = f"{filled_database}_{secrets.token_hex(4)}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        copy, original = sql.Identifier(name), sql.Identifier(filled_database)
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(copy, original))
-        yield urlsplit(postgres_server)._replace(path=f"/{name}").geturl()
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(copy))
+def copied_schema(filled_schema: str, postgres_url: str) -> str:
+    original = without_schema(filled_schema)[1]
+    with connected(postgres_url) as connection:
+        for table in tables(postgres_url):
+            if "migrations" not in table:
+                names = sql.Identifier(table), sql.Identifier(original, table)
+                connection.execute(sql.SQL("INSERT INTO {} SELECT * FROM {}").format(*names))
+    return postgres_url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -128,7 +122,7 @@ def shop_url(request: pytest.FixtureRequest) -> str:
     """The URL of a copy of the runs; tests that ask for `duramen` run on each kind of store."""
     if request.param == "sqlite":
         return SQLITE
-    url: str = request.getfixturevalue("copied_database")
+    url: str = request.getfixturevalue("copied_schema")
     return url
 
 

@@ -1,4 +1,4 @@
-"""The crash tests and the suspend matrix over Postgres: what a scenario does there is what it does in memory."""
+"""The crash tests and the suspend matrix over Postgres: runs take the course there that they take in memory."""
 
 import asyncio
 from collections.abc import Callable, Iterator

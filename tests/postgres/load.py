@@ -1,13 +1,12 @@
 """Runs under load while something breaks, and an account of what happened outside of the store.
 
-Each attempt of a step begins with a row in a ledger, an SQLite file that no crash of Postgres touches, and returns
-that row's number. Of the attempts of one step the journal keeps one; none may have begun after it.
+Each attempt of a step begins with a row in a ledger, an SQLite file that no crash of Postgres touches, and
+returns that row's number. Of the attempts of one step the journal keeps one; none may have begun after it.
 """
 
 import asyncio
 import logging
 import sqlite3
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,7 +81,7 @@ def worker(url: str, *, lease: float = 2, **options: Any) -> Child:
 
 
 async def insist(call: Callable[[], Any], seconds: float = 30) -> Any:
-    """Call until the store answers, as a caller does whose request may have been lost: it is safe to repeat."""
+    """Call until the store answers, as a caller does whose request may have been lost."""
     async with asyncio.timeout(seconds):
         while True:
             try:
@@ -110,7 +109,7 @@ async def all_end(runtime: Runtime, ids: list[str], seconds: float = 60) -> None
     left: list[RunView] = []
     try:
         async with asyncio.timeout(seconds):
-            while left := await insist(open_runs):
+            while left := await insist(open_runs):  # noqa: ASYNC110 - other processes drive them
                 await asyncio.sleep(0.2)
     except TimeoutError:
         told = [(view.run_id, str(view.status), view.note, view.ready_at) for view in left]

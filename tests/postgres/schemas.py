@@ -1,6 +1,5 @@
 """Stores in schemas of their own on one server, and a look into their tables."""
 
-import asyncio
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,11 +37,7 @@ def without_schema(url: str) -> tuple[str, str]:
 
 def migrate(url: str) -> None:
     """Make a store's tables; unlike others a Postgres store does not do so when a runtime opens it."""
-    asyncio.run(_migrate(url))
-
-
-async def _migrate(url: str) -> None:
-    await open_store(url, migrate=True).close()
+    open_store(url, migrate=True)._native.close()  # without an event loop: one may be running
 
 
 @contextmanager

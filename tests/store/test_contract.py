@@ -35,7 +35,7 @@ class TestPostgres(StoreContract):
     async def open_store(self, place: Path) -> Store:
         if place not in self.urls:
             self.urls[place] = new_schema(self.server)
-        return open_store(self.urls[place])
+        return open_store(self.urls[place], migrate=True)
 
 
 class TestPython(StoreContract):
