@@ -1,4 +1,4 @@
-"""The crash tests and the suspend matrix over Postgres: runs take the course there that they take in memory."""
+"""The crash tests and the suspend matrix over Postgres: runs go there as they go in memory."""
 
 import asyncio
 from collections.abc import Callable, Iterator
