@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from duramen import Context, Runtime, RunView, step_context, workflow
+from duramen import Context, RunRequest, Runtime, RunView, step_context, workflow
 from duramen.errors import StoreError
 from tests.regressions.support import Child
 
@@ -90,13 +90,22 @@ async def insist(call: Callable[[], Any], seconds: float = 30) -> Any:
                 await asyncio.sleep(0.05)
 
 
-async def submit(runtime: Runtime, path: str, count: int, first: int = 0) -> list[str]:
-    """Enqueue runs and send each its message."""
-    ids = [f"order:{number}" for number in range(first, first + count)]
-    for run_id in ids:
-        await insist(lambda run_id=run_id: runtime.enqueue(order, path, run_id=run_id))
-        await insist(lambda run_id=run_id: runtime.signal(run_id, "go", signal_id="go"))
+async def submit(runtime: Runtime, path: str, count: int) -> list[str]:
+    """Enqueue runs: the first half gets its message now, the others wait for `release`."""
+    ids = [f"order:{number}" for number in range(count)]
+    requests = [RunRequest(order, path, run_id=run_id) for run_id in ids]
+    await insist(lambda: runtime.enqueue_many(requests))
+    await insist(lambda: runtime.signal_many([(run_id, "go", None, "go") for run_id in ids[: count // 2]]))
     return ids
+
+
+async def release(runtime: Runtime, ids: list[str]) -> None:
+    await insist(lambda: runtime.signal_many([(run_id, "go", None, "go") for run_id in ids]))
+
+
+async def in_progress(runtime: Runtime) -> int:
+    """How many runs have begun and not ended."""
+    return int(await insist(lambda: runtime.count(status=["running", "waiting"])))
 
 
 async def all_end(runtime: Runtime, ids: list[str], seconds: float = 60) -> None:

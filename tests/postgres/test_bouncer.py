@@ -1,0 +1,59 @@
+"""A real PgBouncer in transaction mode: each transaction may run on another connection of the server."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from duramen import Runtime
+from duramen.store import Store
+from duramen.testing import StoreContract, open_store
+from tests.postgres import load
+from tests.postgres.bouncer import bouncer, needs_pgbouncer
+from tests.postgres.schemas import migrate, new_schema
+from tests.postgres.server import Server
+
+pytestmark = [needs_pgbouncer, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def pooled(own_server: Server) -> Iterator[str]:
+    """The URL of a database behind PgBouncer, with the option for it."""
+    own_server.new_database("pooled")
+    # Two server connections for everybody: whoever relies on having one to itself is found out.
+    with bouncer(own_server, default_pool_size=2) as port:
+        yield own_server.url_of("pooled", port=port, statement_cache="off")
+
+
+class TestContract(StoreContract):
+    @pytest.fixture(autouse=True)
+    def _urls(self, pooled: str) -> None:
+        self.pooled = pooled
+        self.urls: dict[Path, str] = {}
+
+    async def open_store(self, place: Path) -> Store:
+        if place not in self.urls:
+            self.urls[place] = new_schema(self.pooled)
+        return open_store(self.urls[place], migrate=True)
+
+
+@pytest.mark.timeout(110)
+def test_workers_behind_it(pooled: str, tmp_path: Path) -> None:
+    book = str(tmp_path / "ledger.db")
+    load.new_ledger(book)
+    url = new_schema(pooled)
+    migrate(url)
+
+    async def main(workers: ExitStack) -> None:
+        async with Runtime(url, workflows=[load.order]) as runtime:
+            for _ in range(3):
+                workers.enter_context(load.worker(url))
+            ids = await load.submit(runtime, book, 100)
+            await load.release(runtime, ids)
+            await load.all_end(runtime, ids)
+            assert await load.check(runtime, ids, book) == 0
+
+    with ExitStack() as workers:
+        asyncio.run(main(workers))
