@@ -182,11 +182,13 @@ class Wire:
             connection.client.writer.transport.abort()
             connection.server.writer.transport.abort()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Not a coroutine function: asyncio's own tasks for these report a cancellation as an error.
+        task = asyncio.ensure_future(self._connection(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = Peer(reader, writer)
         try:
             server = Peer(*await asyncio.open_connection("127.0.0.1", self.server_port))
