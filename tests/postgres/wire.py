@@ -33,17 +33,20 @@ class Connection:
 
     async def up(self) -> None:
         """From the client to the server."""
+        request = bytearray()
         while True:
             kind, message = await self.client.message()
             self._note(kind, message)
-            ends = kind in b"SQ"
-            if ends:
+            request += message
+            if kind in b"SQ":
                 number = self.wire.begin(" ; ".join(self.texts))
                 self.texts.clear()
                 if self.wire.cuts(number, "before"):
                     raise Lost
                 self.numbers.append(number)
-            await self._pass(self.server, message, flush=ends)
+            if kind not in b"PBDEC":  # these have no answer before the Sync that follows them
+                await self._pass(self.server, request)
+                request.clear()
 
     async def down(self) -> None:
         """From the server to the client. The first answer is that to the start-up message."""
@@ -59,12 +62,12 @@ class Connection:
             if ends:
                 self.answered += greeted
                 greeted = True
-            await self._pass(self.client, message, flush=True)
+            await self._pass(self.client, message)
 
     async def start_up(self) -> None:
         while True:
             message = await self.client.start_message()
-            await self._pass(self.server, message, flush=True)
+            await self._pass(self.server, message)
             if int.from_bytes(message[4:8]) not in ENCRYPTION:
                 return
             # The server has no certificate: it declines with one byte.
@@ -82,12 +85,11 @@ class Connection:
             case _:
                 pass
 
-    async def _pass(self, to: "Peer", message: bytes, *, flush: bool) -> None:
+    async def _pass(self, to: "Peer", message: bytes | bytearray) -> None:
         await self.wire.open.wait()
         if not self.vanished:
-            to.writer.write(message)
-            if flush:
-                await to.writer.drain()
+            to.writer.write(bytes(message))
+            await to.writer.drain()
 
 
 class Peer:
