@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from duramen import Context, Runtime, workflow
-from tests.regressions.support import DIED, DyingStore, finish, rows, run_child
+from tests.regressions.support import DIED, DyingStore, finish, rows, run_child, until_waiting
 
 pytestmark = pytest.mark.anyio
 
@@ -19,6 +19,8 @@ async def sleeping(ctx: Context) -> str:
 async def drive_and_die(url: str, ledger: str, side: str, nth: int) -> None:
     async with Runtime(DyingStore(url, ledger, side, nth), workflows=[sleeping], migrate=True) as runtime:
         await runtime.start(sleeping, run_id="r")
+        # Or the sweeps of an hour ahead would find it running, with a lease that has ended by then.
+        await until_waiting(runtime, "r")
         await finish(runtime, "r")
 
 
