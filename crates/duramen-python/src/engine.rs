@@ -25,8 +25,8 @@ use crate::codes;
 use crate::pystore::PyStore;
 use crate::reply;
 use crate::run::Run;
-use crate::stores;
 use crate::storeobj::StoreObject;
+use crate::stores;
 use crate::stores::{Counts, Opened};
 use crate::{wake, world};
 

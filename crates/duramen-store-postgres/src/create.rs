@@ -7,7 +7,7 @@ use duramen_core::run::RunRow;
 use duramen_core::store::{Created, NewRun, Start};
 
 use crate::error::Fault;
-use crate::link::Link;
+use crate::link::{Link, Params};
 use crate::row::{RUN_COLUMNS, clean, column, damaged, join, run_row};
 use crate::sql::Book;
 
@@ -84,15 +84,17 @@ async fn insert(
     let given = each(|new| new.now);
     let input: Vec<&[u8]> = sent.iter().map(|new| &*new.input).collect();
     let memo: Vec<Option<&[u8]>> = sent.iter().map(|new| new.memo.as_deref()).collect();
-    let rows = link
-        .run(
-            &book.create,
-            &[
-                &run_ids, &status, &epoch, &owner, &workflow, &version, &tags, &seed, &start_at,
-                &lease, &timeout, &given, &input, &memo,
-            ],
-        )
-        .await?;
+    let params: &Params<'_> = &[
+        &run_ids, &status, &epoch, &owner, &workflow, &version, &tags, &seed, &start_at, &lease,
+        &timeout, &given, &input, &memo,
+    ];
+    let rows = match link.run(&book.create, params).await {
+        // Others have created one of them since this statement began.
+        Err(fault) if fault.is_a_race_of_creators() => {
+            link.run(&book.create_contested, params).await?
+        }
+        other => other?,
+    };
     rows.iter()
         .map(|row| Ok((column(row, 0, "run_id")?, column(row, 1, "created_at")?)))
         .collect()

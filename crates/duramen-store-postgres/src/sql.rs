@@ -46,6 +46,7 @@ impl Sql {
 #[derive(Debug)]
 pub(crate) struct Book {
     pub(crate) create: Sql,
+    pub(crate) create_contested: Sql,
     pub(crate) rows: Sql,
     pub(crate) details: Sql,
     pub(crate) load: Sql,
@@ -73,10 +74,15 @@ impl Book {
     pub(crate) fn new(names: &Names) -> Self {
         let sql = |template: &str, types| Sql::new(names, template, types);
         let both = |one: &str, other: &str| format!("{one}{other}");
+        let contested = both(run::ON_CONFLICT, run::RETURNING);
         let committed = both(commit::FENCED, commit::ANSWER);
         let read = both(&both(commit::FENCED, commit::READ), commit::ANSWER);
         Self {
             create: sql(run::CREATE, run::CREATE_TYPES),
+            create_contested: sql(
+                &run::CREATE.replacen(run::RETURNING, &contested, 1),
+                run::CREATE_TYPES,
+            ),
             rows: sql(run::ROWS, run::BY_IDS),
             details: sql(run::DETAILS, run::BY_IDS),
             load: sql(journal::LOAD, journal::LOAD_TYPES),
@@ -186,6 +192,8 @@ macro_rules! row {
 pub(crate) mod run {
     use super::Type;
 
+    /// Looks whether the id is free, which costs the log nothing. `ON CONFLICT` writes each row twice: first
+    /// on trial, then confirmed; it is for those that lost a race ([`ON_CONFLICT`]).
     pub(crate) const CREATE: &str = concat!(
         "WITH b AS MATERIALIZED (SELECT u.*, coalesce(u.given, ",
         clock!(),
@@ -207,7 +215,7 @@ pub(crate) mod run {
         later!("coalesce(start_at, now)", "timeout"),
         " END, \
          status, run_id, owner, workflow, version, string_to_array(tags, E'\\x1f'), seed FROM b \
-         ON CONFLICT (run_id) DO NOTHING RETURNING run_id, created_at), \
+         WHERE NOT EXISTS (SELECT FROM {runs} r WHERE r.run_id = b.run_id) RETURNING run_id, created_at), \
          entry AS (INSERT INTO {journal} (idx, at, encoding, kind, run_id, op, meta, payload) \
          SELECT 0, now, 1, 0, run_id, '', NULL, input FROM b \
          WHERE (run_id IN (SELECT run_id FROM new)) IS TRUE), \
@@ -215,6 +223,11 @@ pub(crate) mod run {
          WHERE memo IS NOT NULL AND (run_id IN (SELECT run_id FROM new)) IS TRUE) \
          SELECT run_id, created_at FROM new"
     );
+    /// What stands before this takes the clause that lets the rows of others be.
+    pub(crate) const RETURNING: &str = " RETURNING run_id, created_at), \
+         entry AS";
+    pub(crate) const ON_CONFLICT: &str = " ON CONFLICT (run_id) DO NOTHING";
+
     pub(crate) const CREATE_TYPES: &[Type] = &[
         Type::TEXT_ARRAY,
         Type::INT2_ARRAY,
