@@ -5,7 +5,7 @@
 #   make demo ARGS="--help"        arguments for the program behind the verb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sim wheel fuzz
+.PHONY: help demo test lint bench sim wheel fuzz chaos
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -31,6 +31,7 @@ help: ## This list
 	@printf 'make fuzz    the fuzz targets with fresh cases for MINUTES (10)\n'
 	@printf 'make bench   the workloads and the limits of this machine; BENCH_OUT=file keeps the figures\n'
 	@printf 'make sim     the simulator: SEEDS=100000 START=1, one in full with SEED=123; DISK=1: over SQLite\n'
+	@printf 'make chaos   8 workers on a Postgres server: kills, stops, crashes, cut connections; RUNS=20000 MINUTES=5 SEED=1\n'
 	@printf 'make wheel   the wheel in dist/, tried in a clean environment of each Python found\n'
 
 demo: .venv/.extension
@@ -57,6 +58,9 @@ lint: .venv/.extension .venv/.tools
 # The tests run the same targets, briefly and with the same cases each time.
 fuzz: .venv/.extension .venv/.tools
 	@$(BIN)/python tools/fuzz.py --minutes $(or $(MINUTES),10)
+
+chaos: .venv/.extension .venv/.tools
+	@$(BIN)/python tools/chaos.py --runs $(or $(RUNS),20000) --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: .venv/.extension .venv/.tools
 	@$(BIN)/python benches/run.py $(ARGS)

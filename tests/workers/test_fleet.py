@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.workers.app import blocking, hungry, poison, quick
-from tests.workers.conftest import Shop, eventually, is_alive
+from tests.workers.conftest import Shop
+from tests.workers.fleets import eventually, is_alive
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the tests look at processes through /proc"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.workers.app import quick
-from tests.workers.conftest import Shop, eventually
+from tests.workers.conftest import Shop
+from tests.workers.fleets import eventually
 
 SECONDS = 5
 

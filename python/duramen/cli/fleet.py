@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .exits import Exit
-from .member import DRAINING, GRACE, REPORT
+from .member import COUNTS, DRAINING, GRACE, REPORT
 from .output import print_json
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ class Fleet:
                 self._tell({"event": "counts", "workers": workers, "restarts": self._restarts, **total})
 
     def _total(self) -> dict[str, int]:
-        total = {"active": 0, "claimed": 0, "ended": 0, "lost": 0}
+        total: dict[str, int] = dict.fromkeys(COUNTS, 0)
         for counts in (self._past, *(member.counts for member in self._members)):
             for name in total:
                 total[name] += counts.get(name, 0)

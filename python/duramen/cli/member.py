@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from duramen import Runtime
 
-__all__ = ["DRAINING", "GRACE", "REPORT", "drive", "main", "set_up_logging"]
+__all__ = ["COUNTS", "DRAINING", "GRACE", "REPORT", "drive", "main", "set_up_logging"]
 
 REPORT = 5.0
 """Seconds between two reports of a worker."""
@@ -43,7 +43,7 @@ GRACE = 5.0
 DRAINING = b"d"
 """What the supervisor writes down the lifeline before it asks its workers to end."""
 
-COUNTS = ("active", "claimed", "ended", "lost")
+COUNTS = ("active", "claimed", "ended", "lost", "refused")
 
 
 async def drive(

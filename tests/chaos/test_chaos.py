@@ -1,0 +1,16 @@
+"""A small time of chaos; `make chaos` plays a long one."""
+
+import pytest
+
+from tests.chaos.play import Plan, play
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_nothing_is_lost_stuck_or_done_twice() -> None:
+    plan = Plan(runs=300, seconds=15, settle=60, workers=4, concurrency=10, pause=0.6, crash_every=8)
+    verdict = play(plan)
+    print(verdict)
+    assert verdict.holds, f"\n{verdict}"
+    for fault in ("workers killed", "workers stopped for longer than a lease", "crashes of the server"):
+        assert verdict.facts[fault] > 0
