@@ -72,6 +72,10 @@ def is_async_callable(fn: Callable[..., object]) -> bool:
 _DOUBT = 0.05
 """Seconds after which a job is asked again that may not start yet."""
 
+_STALE = 0.005
+"""Seconds between the submission of a job and its start after which it is asked whether it still may: the
+process may have been stopped in between, for longer than its leases last."""
+
 
 class StepJob:
     """One call of a step function.
@@ -87,13 +91,14 @@ class StepJob:
             in a thread `done` gets a `TimeoutError` at the deadline, while the thread runs on until the
             function returns, whose result is dropped: a thread cannot be stopped.
         context_setup: the context to run in; a copy is used. Default: a copy of the one at `Stepper.submit`.
-        may_start: asked once more before a job starts that had to wait for a free thread; while it says no,
-            the job waits on. Default: always.
+        may_start: asked once more before a job starts that had to wait, for its turn or for a free thread;
+            while it says no, the job waits on. Default: always.
     """
 
     __slots__ = (
         "_awaitable",
         "_deadline",
+        "_queued",
         "_runner",
         "_state",
         "_stepper",
@@ -126,6 +131,7 @@ class StepJob:
         self.cancel_requested = False
         """True once `cancel` was called: tells its `CancelledError` from one the step raised by itself."""
         self._state = _NEW
+        self._queued = 0.0
         self._stepper: Stepper | None = None
         self._runner: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -232,6 +238,8 @@ class Stepper:
         self._threads: ThreadPoolExecutor | None = None
         self._threads_busy = 0
         self._thread_queue: deque[StepJob] = deque()
+        self._doubted: deque[StepJob] = deque()
+        """Jobs for the loop that may not start yet."""
         self._doubting = False
         self._returned: deque[tuple[StepJob, Any, BaseException | None]] = deque()
         self._collecting = False
@@ -254,6 +262,7 @@ class Stepper:
             job.context_setup = copy_context()
         job._state = _QUEUED
         if is_async_callable(job.fn):
+            job._queued = monotonic()
             self._queue.append(job)
             if not self._awake:
                 self._wake_runner()
@@ -300,6 +309,15 @@ class Stepper:
                 while queue:
                     job = queue.popleft()
                     if job._state != _QUEUED:
+                        continue
+                    if (
+                        job.may_start is not None
+                        and job._awaitable is None
+                        and monotonic() - job._queued > _STALE
+                        and not job.may_start()
+                    ):
+                        self._doubted.append(job)
+                        self._doubt()
                         continue
                     job._state = _RUNNING
                     job._runner = me
@@ -468,13 +486,21 @@ class Stepper:
                 self._start_thread(job)
             else:
                 self._thread_queue.append(job)
-        if self._thread_queue and not self._doubting:
+        if self._thread_queue:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        if not self._doubting:
             self._doubting = True
             self._loop.call_later(_DOUBT, self._ask_again)
 
     def _ask_again(self) -> None:
         self._doubting = False
         self._next_thread()
+        self._queue += self._doubted
+        self._doubted.clear()
+        if self._queue and not self._awake:
+            self._wake_runner()
 
     # -- ends ------------------------------------------------------------------------------------------------
 
@@ -508,7 +534,7 @@ class Stepper:
         if self._closed:
             return
         self._closed = True
-        for queue in (self._queue, self._thread_queue):
+        for queue in (self._queue, self._thread_queue, self._doubted):
             while queue:
                 queue.popleft().cancel("the runtime is closing")
         for job in list(self._live):

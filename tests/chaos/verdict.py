@@ -115,7 +115,7 @@ def judge(
         "runs": len(words),
         "steps": len(steps),
         "attempts of steps": len(attempts),
-        "attempts cut short, or their result not recorded": len(attempts) - len(steps) - len(surprised),
+        "attempts repeated: cut short or not recorded": len(attempts) - len(steps) - len(surprised),
         "attempts begun in the instant a stopped worker went on": len(surprised),
     }
     return verdict

@@ -339,6 +339,46 @@ def test_a_job_that_waits_for_its_turn_never_starts_when_cancelled(bench: Any) -
     bench(body)
 
 
+def test_a_job_that_was_held_up_on_its_way_starts_only_if_it_still_may(bench: Any) -> None:
+    """A process that is stopped between its last look at its lease and the step must not run the step."""
+
+    async def body(bench: Bench) -> None:
+        allowed = False
+        asked, ran = list[int](), list[int]()
+
+        def may_start() -> bool:
+            asked.append(1)
+            return allowed
+
+        async def step() -> None:
+            ran.append(1)
+
+        # At once: nobody is asked again, that would cost each step.
+        await bench.run(step, may_start=may_start)
+        assert (len(ran), len(asked)) == (1, 0)
+        _, outcome = bench.start(step, may_start=may_start)
+        dropped, lost = bench.start(step, may_start=may_start)
+        time.sleep(0.02)  # noqa: ASYNC251 - the whole process was stopped
+        await asyncio.sleep(0.12)
+        assert len(ran) == 1
+        assert len(asked) >= 4
+        dropped.cancel()
+        assert isinstance((await lost)[1], asyncio.CancelledError)
+        allowed = True
+        await outcome
+        assert len(ran) == 2
+        # What waits when the stepper is closed is settled as well.
+        allowed = False
+        _, outcome = bench.start(step, may_start=may_start)
+        time.sleep(0.02)  # noqa: ASYNC251
+        await asyncio.sleep(0.01)
+        bench.stepper.close()
+        assert isinstance((await outcome)[1], asyncio.CancelledError)
+        assert len(ran) == 2
+
+    bench(body)
+
+
 def test_a_step_that_swallows_its_cancellation_has_the_last_word(bench: Any) -> None:
     async def step() -> str:
         try:
