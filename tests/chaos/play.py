@@ -104,15 +104,16 @@ class Chaos:
         """One after the other, until the time is up."""
         next_crash = time.monotonic() + self.plan.crash_every / 2
         kinds = [
-            self.kill,
-            self.stop,
-            self.stop,
-            self.cut,
-            self.cut,
             self.cut_at,
-            self.cut_at,
+            self.cut,
             self.terminate,
+            self.stop,
+            self.cut_at,
+            self.cut,
+            self.stop,
+            self.kill,
         ]
+        deck = list(kinds)
         while not self.over.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.over.wait(), self.chance.expovariate(1 / self.plan.pause))
@@ -122,7 +123,10 @@ class Chaos:
                 await self.crash()
                 next_crash = time.monotonic() + self.plan.crash_every * self.chance.uniform(0.7, 1.3)
             else:
-                await self.chance.choice(kinds)()
+                # Dealt, not drawn: each kind comes up, however short the time is.
+                await deck.pop()()
+                if not deck:
+                    deck = self.chance.sample(kinds, len(kinds))
 
     def worker(self) -> int | None:
         """A worker that drives runs."""
