@@ -158,6 +158,11 @@ impl Inbox {
         std::mem::take(&mut self.read)
     }
 
+    /// What was read since the last commit.
+    pub fn read(&self) -> &[ReadMessage] {
+        &self.read
+    }
+
     /// What was read since the last commit never happened: it is unread in the store.
     pub fn forget_read(&mut self) {
         self.read.clear();

@@ -12,5 +12,6 @@ pub mod machine;
 pub mod primitives;
 pub mod retry;
 pub mod run;
+pub mod script;
 pub mod store;
 pub mod suspect;

@@ -17,6 +17,7 @@ use thiserror::Error;
 use crate::ids::{Millis, Payload, RunId};
 use crate::journal::Entry;
 use crate::run::{RunRow, Seed, Status};
+use crate::script::{Change, Script};
 
 /// What store methods return: owned, sendable, already under way.
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
@@ -85,6 +86,24 @@ pub trait Store: Send + Sync + 'static {
     /// time without them (a connection was lost) a store gives one, for what it may have missed.
     /// A store without any ignores this.
     fn watch(&self, _wake: Wake) {}
+
+    /// A change as statements of the store's dialect, for a transaction that the caller holds in the
+    /// store's database. Nothing is done. A store that cannot be written to from outside refuses.
+    fn script(&self, change: &Change) -> Result<Script, StoreError> {
+        let _ = change;
+        Err(StoreError::Invalid {
+            reason:
+                "this store cannot take part in a transaction of yours; use one in Postgres or \
+                     SQLite"
+                    .to_owned(),
+        })
+    }
+
+    /// A text that tells the store's database and schema from others, as the statements of
+    /// [`Change::Identify`] find it there. None where nobody has to tell.
+    fn identity(&self) -> StoreFuture<Option<String>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Ends background work and releases files. Later calls answer [`StoreError::Closed`].
     fn close(&self) -> StoreFuture<()>;

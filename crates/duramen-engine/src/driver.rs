@@ -63,6 +63,8 @@ pub struct RunDriver {
     withheld: Option<Turn>,
     /// It was told to go elsewhere, not only to let others have their turn.
     told_to_leave: bool,
+    /// Whether the sealed commit took place is not known.
+    in_doubt: bool,
     /// Out of these hands for good.
     gone: bool,
 }
@@ -86,6 +88,7 @@ impl RunDriver {
             claimed_at,
             withheld: None,
             told_to_leave: false,
+            in_doubt: false,
             gone: false,
         }
     }
@@ -212,6 +215,22 @@ impl RunDriver {
         false
     }
 
+    /// The transaction that carried the sealed commit out has ended: the run goes on as if the
+    /// pipeline had answered. Without a certain success nothing is assumed: the run is dropped here
+    /// and taken up again from its journal, which knows.
+    pub fn sealed(&mut self, applied: bool) {
+        self.in_doubt = !applied;
+        let outcome = if applied {
+            CommitOutcome::Applied { due: false }
+        } else {
+            CommitOutcome::Fenced
+        };
+        self.engine.host().push(HostEvent::Committed {
+            ticket: self.ticket,
+            outcome,
+        });
+    }
+
     /// Takes in a commit's outcome. `Some` says that the run is out of these hands.
     pub fn committed(&mut self, outcome: &CommitOutcome) -> Option<Driven> {
         let driven = match self.machine.committed(outcome) {
@@ -237,6 +256,10 @@ impl RunDriver {
         };
         self.gone = true;
         self.engine.ended(self.ticket, driven);
+        if self.in_doubt {
+            let facts = self.machine.facts();
+            self.engine.settle_doubt(facts.run_id.clone(), facts.epoch);
+        }
         Some(driven)
     }
 

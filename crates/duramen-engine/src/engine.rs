@@ -213,6 +213,11 @@ impl Engine {
         self.env.now() + self.clock_offset.load(Ordering::Relaxed)
     }
 
+    /// The instant that requests must name, when it is not the store's own.
+    pub fn explicit_now(&self) -> Option<Millis> {
+        self.env.explicit_now()
+    }
+
     /// To be noted before a request is sent.
     pub(crate) fn asking(&self) -> Asked {
         Asked {

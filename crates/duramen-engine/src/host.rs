@@ -82,6 +82,7 @@ pub enum Reply {
     Page(Page),
     Count(u64),
     Schema(Schema),
+    Identity(Option<String>),
     /// Runs that were taken up to be driven here.
     Taken(Vec<(RunId, Ticket)>),
     Swept(SweepReport),

@@ -1,6 +1,7 @@
 //! The engine of Duramen: claims, leases, heartbeats, group commit, sweeps and workers, over any
 //! [`duramen_core::store::Store`], for any host that can run handlers.
 
+mod doubt;
 mod driver;
 mod engine;
 mod env;

@@ -16,6 +16,25 @@ use crate::inline::on_completion;
 use crate::registry::{Active, Entered, Leaving};
 use crate::sweep::Group;
 
+/// Lets go of a run as it stands, due at once.
+pub(crate) fn release(row: RunRow, now: Millis) -> RunCommit {
+    RunCommit {
+        run_id: row.run_id,
+        owner: row.owner.unwrap_or_default(),
+        epoch: row.epoch,
+        expected_len: row.journal_len,
+        entries: Vec::new(),
+        read: Vec::new(),
+        inbox_seen: row.inbox_seen,
+        next: Next::Waiting {
+            ready_at: Some(now),
+            waits: row.waits,
+        },
+        state: None,
+        at: now,
+    }
+}
+
 impl Engine {
     /// A run that was created here goes straight to the host, if it is still wanted here.
     pub(crate) fn drive_new(
@@ -289,19 +308,8 @@ impl Engine {
         let commits: Vec<RunCommit> = rows
             .into_iter()
             .map(|row| RunCommit {
-                run_id: row.run_id,
                 owner: self.config.owner.clone(),
-                epoch: row.epoch,
-                expected_len: row.journal_len,
-                entries: Vec::new(),
-                read: Vec::new(),
-                inbox_seen: row.inbox_seen,
-                next: Next::Waiting {
-                    ready_at: Some(now),
-                    waits: row.waits,
-                },
-                state: None,
-                at: now,
+                ..release(row, now)
             })
             .collect();
         if !commits.is_empty() {

@@ -110,7 +110,7 @@ fn replay(
                 desk.borrow_mut().interrupt("timed out", before);
                 handler.cancel();
             }
-            Turn::Offer { .. } | Turn::Start { .. } | Turn::Idle => break,
+            Turn::Offer { .. } | Turn::Start { .. } | Turn::Seal { .. } | Turn::Idle => break,
         }
     }
     if let Some(divergence) = desk.borrow().driver.divergence() {

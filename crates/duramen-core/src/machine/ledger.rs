@@ -52,6 +52,11 @@ impl Ledger {
         self.len
     }
 
+    /// How many entries are durable.
+    pub const fn durable_len(&self) -> u64 {
+        self.durable
+    }
+
     /// What must be durable before an operation requested now takes effect.
     pub const fn barrier(&self) -> u64 {
         self.barrier
@@ -80,6 +85,11 @@ impl Ledger {
         let expected = self.durable;
         self.in_flight = Some(self.len);
         (expected, std::mem::take(&mut self.staged))
+    }
+
+    /// A copy of the staged entries, with the length of the journal before them.
+    pub fn not_durable(&self) -> (u64, Vec<Entry>) {
+        (self.durable, self.staged.clone())
     }
 
     /// What is in the journal and on no commit yet.

@@ -36,15 +36,22 @@ impl Machine {
 
     /// One live outcome gets its place in the journal, or one step starts.
     fn live_turn(&mut self, wall: Millis) -> Option<Turn> {
+        if self.is_sealed() {
+            return None;
+        }
         self.go_live();
         while let Some((slot, arrived)) = self.arrived.pop_front() {
             let turn = match arrived {
                 Arrived::Step(outcome) => self.step_ended(slot, outcome, wall),
                 Arrived::Recalled(entry) => self.record_again(slot, entry, wall),
+                Arrived::Durable { at } => self.durable_arrived(slot, at),
             };
             if turn.is_some() {
                 return turn;
             }
+        }
+        if let Some(turn) = self.next_seal(wall) {
+            return Some(turn);
         }
         if self.yielding {
             return None;

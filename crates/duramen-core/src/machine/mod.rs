@@ -27,17 +27,18 @@ mod pause;
 #[cfg(test)]
 mod properties;
 pub(crate) mod replay;
+mod seal;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::ids::{InvalidId, Millis, OpId, Payload, RunId};
 use crate::inbox::{Inbox, Slot};
 use crate::journal::{Entry, Kind};
 use crate::primitives::step::StepOutcome;
 use crate::run::{RunRow, Seed, Status};
-use crate::store::{ClaimedRun, Message};
+use crate::store::{ClaimedRun, Message, RunCommit};
 
 use divergence::{Divergence, Handler, Recorded};
 use history::History;
@@ -62,6 +63,10 @@ pub enum Turn {
     Offer { slot: Slot, message: Message },
     /// Start an attempt (from 1) of the step in `slot`.
     Start { slot: Slot, op: OpId, attempt: u32 },
+    /// The result in `slot` is sealed: carry this commit out in the transaction that its function
+    /// ran in, then report by [`Machine::committed`], or by [`Machine::step_done`] if the
+    /// transaction was rolled back.
+    Seal { slot: Slot, commit: Box<RunCommit> },
     /// Cancel the handler; the payload is the reason.
     Cancel { reason: Payload, at: Millis },
     /// The run's own time is over: cancel the handler.
@@ -148,6 +153,10 @@ enum Arrived {
     Step(StepOutcome),
     /// A result that a reopening took back.
     Recalled(Entry),
+    /// A result that a transaction of the user's own has made durable.
+    Durable {
+        at: Millis,
+    },
 }
 
 /// See the module's head.
@@ -166,6 +175,11 @@ pub struct Machine {
     pub(crate) running: u32,
     pub(crate) last_op: OpId,
     arrived: VecDeque<(Slot, Arrived)>,
+    /// Results that wait to be sealed.
+    to_seal: VecDeque<(Slot, Payload)>,
+    sealed: Option<seal::Sealed>,
+    /// Steps in flight whose functions run in transactions of the user's own.
+    pub(crate) transacting: BTreeSet<Slot>,
     /// The wait whose message the driver is checking, and the message's number.
     offered: Option<(Slot, u64)>,
     /// Journal index of each delivered step failure, so that the one that ends the run is known.
@@ -218,6 +232,9 @@ impl Machine {
             running: 0,
             last_op: "".into(),
             arrived: VecDeque::new(),
+            to_seal: VecDeque::new(),
+            sealed: None,
+            transacting: BTreeSet::new(),
             offered: None,
             failures: BTreeMap::new(),
             cancelled_at: None,
@@ -310,6 +327,11 @@ impl Machine {
         self.ledger.journal_len()
     }
 
+    /// How many entries of the journal are durable.
+    pub const fn durable_len(&self) -> u64 {
+        self.ledger.durable_len()
+    }
+
     /// Why the run is being parked, if it is because of a divergence.
     pub const fn divergence(&self) -> Option<&Divergence> {
         self.divergence.as_ref()
@@ -376,6 +398,7 @@ impl Machine {
     /// Takes an operation out of every index.
     pub(crate) fn close_op(&mut self, slot: Slot) -> Option<Op> {
         let op = self.ops.close(slot)?;
+        self.transacting.remove(&slot);
         match &op.kind {
             OpKind::Event { key } | OpKind::Approval { key, .. } => {
                 self.inbox.close(key, slot);

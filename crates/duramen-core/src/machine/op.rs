@@ -14,6 +14,8 @@ pub enum Checkpoint {
     Durable,
     /// With the next durable commit; the step may run again after a crash.
     Lazy,
+    /// In a transaction of the user's own, which the step's function runs in.
+    Sealed,
 }
 
 /// One open operation.

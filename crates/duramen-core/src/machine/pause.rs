@@ -37,6 +37,10 @@ impl Machine {
     /// Decides what the store must be told now. `hold` is how near a deadline must be for the
     /// lease to be kept instead of released.
     pub fn next_commit(&mut self, wall: Millis, hold: Millis) -> Decision {
+        if self.is_sealed() {
+            // Whatever is due waits for the outcome, so a deadline is no reason to come back.
+            return Decision::Wait;
+        }
         if self.ledger.is_in_flight() {
             return self
                 .wake()
@@ -104,7 +108,7 @@ impl Machine {
     /// A commit that keeps the lease, if something is staged that must not be lost; else the
     /// lease is kept for what is in flight, or until `wake`.
     fn save(&mut self, wall: Millis, wake: Option<Millis>) -> Decision {
-        if self.ledger.has_hard() || self.inbox.has_read() {
+        if (self.ledger.has_hard() || self.inbox.has_read()) && !self.is_transacting() {
             return self.commit(Next::Running, wall);
         }
         wake.map_or(Decision::Wait, |until| Decision::Hold { until })
@@ -196,8 +200,12 @@ impl Machine {
         if self.phase == Phase::Gone {
             return AfterCommit::Lost;
         }
+        let sealed = self.sealed.take();
         match outcome {
             CommitOutcome::Applied { due } => {
+                if let Some(sealed) = sealed {
+                    return self.seal_applied(sealed);
+                }
                 self.ledger.applied();
                 match sent {
                     Some(Sent::Save) | None => AfterCommit::Driving,

@@ -44,6 +44,7 @@ struct Live {
     ctx: Ctx,
     handler: Option<Job>,
     sent: Option<RunCommit>,
+    sealed: Option<RunCommit>,
 }
 
 /// See the module's head.
@@ -137,6 +138,7 @@ impl Sim {
             ctx,
             handler: Some(handler),
             sent: None,
+            sealed: None,
         });
         self.drain();
     }
@@ -241,6 +243,10 @@ impl Sim {
                 ctx.with(|world| world.cancel("time-out"));
                 self.drain();
             }
+            Turn::Seal { commit, .. } => {
+                let live = self.live.as_mut().unwrap();
+                assert!(live.sealed.replace(*commit).is_none(), "sealed twice");
+            }
             Turn::Offer { .. } => panic!("offered twice"),
             Turn::Idle => return false,
         }
@@ -280,6 +286,39 @@ impl Sim {
             AfterCommit::Paused { .. } | AfterCommit::Ended | AfterCommit::Lost => self.crash(),
         }
         after
+    }
+
+    /// The function of this step has returned inside of the user's transaction.
+    pub(crate) fn seal(&mut self, op: &str) -> Slot {
+        let at = self.running.iter().position(|(_, id, _)| id == op).unwrap();
+        let (slot, op, _) = self.running.remove(at);
+        let result = Payload::from(format!("{op}!"));
+        self.ctx().with(|world| {
+            world.fresh.insert(slot, result.clone());
+            assert!(world.machine.seal(slot, result));
+        });
+        slot
+    }
+
+    /// The commit in the hands of whoever holds the transaction.
+    pub(crate) fn sealed(&self) -> Option<&RunCommit> {
+        self.live.as_ref()?.sealed.as_ref()
+    }
+
+    pub(crate) fn take_sealed(&mut self) -> RunCommit {
+        self.live.as_mut().unwrap().sealed.take().unwrap()
+    }
+
+    /// The user's transaction is rolled back.
+    pub(crate) fn drop_sealed(&mut self) {
+        self.take_sealed();
+    }
+
+    /// The user's transaction takes place.
+    pub(crate) fn apply_sealed(&mut self) -> AfterCommit {
+        let commit = self.take_sealed();
+        let outcome = self.store.commit(&commit);
+        self.machine(|machine| machine.committed(&outcome))
     }
 
     /// The first attempt in flight of this step ends by the rule.

@@ -71,8 +71,20 @@ impl Machine {
             if !self.ledger.reached(op.barrier) {
                 return None;
             }
-            self.startable.pop_front();
-            if let OpKind::Step { phase, failed, .. } = &mut op.kind {
+            if let OpKind::Step {
+                phase,
+                failed,
+                checkpoint,
+                ..
+            } = &mut op.kind
+            {
+                if *checkpoint == Checkpoint::Sealed {
+                    if self.ledger.is_in_flight() {
+                        return None; // see `Machine::transacting`
+                    }
+                    self.transacting.insert(slot);
+                }
+                self.startable.pop_front();
                 *phase = StepPhase::Running;
                 self.running += 1;
                 return Some(Turn::Start {
@@ -87,6 +99,7 @@ impl Machine {
     /// The driver reports how an attempt ended. A report for a step that the handler has given up
     /// meanwhile is dropped: the journal never shows it.
     pub fn step_done(&mut self, slot: Slot, outcome: StepOutcome) {
+        self.unseal(slot);
         let Some(op) = self.ops.get_mut(slot) else {
             return;
         };
@@ -95,6 +108,7 @@ impl Machine {
         {
             *phase = StepPhase::Arrived;
             self.running -= 1;
+            self.transacting.remove(&slot);
             self.arrive(slot, outcome);
         }
     }
@@ -119,7 +133,7 @@ impl Machine {
         let attempt = failed.saturating_add(1);
         let id = op.id.clone();
         let weight = match checkpoint {
-            Checkpoint::Durable => Weight::Hard,
+            Checkpoint::Durable | Checkpoint::Sealed => Weight::Hard,
             Checkpoint::Lazy => Weight::Light,
         };
         let mut meta = Meta {

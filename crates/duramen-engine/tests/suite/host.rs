@@ -12,7 +12,7 @@ use duramen_core::ids::{Payload, RunId};
 use duramen_core::inbox::Slot;
 use duramen_core::machine::{Ending, Turn};
 use duramen_core::primitives::step::StepOutcome;
-use duramen_core::store::{NewMessage, NewRun, StoreError};
+use duramen_core::store::{NewMessage, NewRun, RunCommit, StoreError};
 use duramen_engine::{Driven, Engine, HostEvent, Reply, RunDriver, Ticket, Token};
 
 use crate::faults::{Facts, Faults};
@@ -34,6 +34,8 @@ pub struct Host {
     pub replies: BTreeMap<Token, Result<Reply, StoreError>>,
     /// Steps in flight that wait for the test.
     slow: Vec<(Ticket, Slot, String)>,
+    /// Commits that a transaction of the user's has to carry out.
+    pub sealed: Vec<(Ticket, RunCommit)>,
     /// How runs left this host's hands.
     pub ended: Vec<(RunId, Driven)>,
     pub evicted: Vec<Ticket>,
@@ -59,6 +61,7 @@ impl Host {
             runs: BTreeMap::new(),
             replies: BTreeMap::new(),
             slow: Vec::new(),
+            sealed: Vec::new(),
             ended: Vec::new(),
             evicted: Vec::new(),
             lost_errors: Vec::new(),
@@ -115,6 +118,11 @@ impl Host {
 
     pub fn is_in_flight(&self, op: &str) -> bool {
         self.slow.iter().any(|(_, _, name)| name == op)
+    }
+
+    /// A transaction has ended, or nobody knows how.
+    pub fn sealed(&self, ticket: Ticket, applied: bool) {
+        self.runs[&ticket].ctx.0.borrow_mut().driver.sealed(applied);
     }
 
     /// A slow step ends.
@@ -304,7 +312,12 @@ impl Host {
                 Turn::Start { slot, op, .. } => {
                     let run_id = ctx.0.borrow().driver.machine.facts().run_id.clone();
                     self.facts.starts(&run_id, &op);
-                    if op.starts_with("slow") {
+                    if op.starts_with("tx") {
+                        let result = Payload::from(format!("{op}!"));
+                        let mut world = ctx.0.borrow_mut();
+                        world.fresh.insert(slot, result.clone());
+                        assert!(world.driver.machine.seal(slot, result));
+                    } else if op.starts_with("slow") {
                         self.slow.push((ticket, slot, op.to_string()));
                     } else {
                         self.end_step(ticket, slot, &op);
@@ -314,6 +327,7 @@ impl Host {
                     ctx.0.borrow_mut().cancelled = true;
                     self.poll(ticket);
                 }
+                Turn::Seal { commit, .. } => self.sealed.push((ticket, *commit)),
                 Turn::Offer { .. } => panic!("offered twice"),
                 Turn::Idle => return,
             }

@@ -11,6 +11,7 @@ mod host;
 mod lab;
 mod sim;
 mod toy;
+mod transactions;
 
 mod commits;
 mod crashes;

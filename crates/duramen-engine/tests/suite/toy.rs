@@ -44,7 +44,11 @@ impl Ctx {
         let asked = self.0.borrow_mut().driver.machine.request_step(
             id,
             RetryPolicy::NEVER,
-            Checkpoint::Durable,
+            if id.starts_with("tx") {
+                Checkpoint::Sealed
+            } else {
+                Checkpoint::Durable
+            },
             false,
         );
         match asked {

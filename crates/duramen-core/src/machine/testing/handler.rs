@@ -102,6 +102,10 @@ impl Ctx {
         self.step_with(id, RetryPolicy::NEVER, Checkpoint::Durable)
     }
 
+    pub(crate) fn sealed(&self, id: &str) -> OpFuture {
+        self.step_with(id, RetryPolicy::NEVER, Checkpoint::Sealed)
+    }
+
     pub(crate) fn lazy(&self, id: &str) -> OpFuture {
         self.step_with(id, RetryPolicy::NEVER, Checkpoint::Lazy)
     }
