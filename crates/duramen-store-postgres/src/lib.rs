@@ -20,6 +20,7 @@ mod lane;
 mod link;
 mod migrate;
 mod options;
+mod outside;
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -42,6 +43,7 @@ use std::time::Duration;
 use duramen_core::check;
 use duramen_core::ids::RunId;
 use duramen_core::journal::Entry;
+use duramen_core::script::{Change, Script};
 use duramen_core::store::{
     Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Delivery, Filter, Heartbeat,
     Hint, Intervened, Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit,
@@ -420,6 +422,22 @@ impl Store for PostgresStore {
     fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
         self.ask(async move |inner| {
             claim::next_due(inner.link(Use::Read), &inner.book, &workflows).await
+        })
+    }
+
+    fn script(&self, change: &Change) -> Result<Script, StoreError> {
+        outside::script(&self.inner.names, change)
+    }
+
+    fn identity(&self) -> StoreFuture<Option<String>> {
+        self.ask(async |inner| {
+            let rows = inner
+                .link(Use::Read)
+                .read(&inner.book.identity, &[])
+                .await?;
+            rows.first()
+                .map(|row| row::column(row, 0, "identity"))
+                .transpose()
         })
     }
 

@@ -68,6 +68,7 @@ pub(crate) struct Book {
     pub(crate) append: Sql,
     pub(crate) delete: [Sql; 4],
     pub(crate) found: Sql,
+    pub(crate) identity: Sql,
 }
 
 impl Book {
@@ -104,6 +105,7 @@ impl Book {
             append: sql(intervene::APPEND, intervene::APPEND_TYPES),
             delete: intervene::DELETE.map(|template| sql(template, intervene::BY_ID)),
             found: sql(schema::FOUND, &[]),
+            identity: sql(outside::IDENTITY, &[]),
         }
     }
 }
@@ -631,4 +633,77 @@ pub(crate) mod schema {
     pub(crate) const LOCK: &str = "LOCK TABLE {migrations} IN EXCLUSIVE MODE";
     pub(crate) const TABLE: &str = "CREATE TABLE IF NOT EXISTS {migrations} (number integer NOT NULL PRIMARY KEY, \
          name text NOT NULL, compatible_from integer NOT NULL, applied_at bigint NOT NULL)";
+}
+
+/// For a connection of the user's: one run, scalar values, types beside them. See `crate::outside`.
+pub(crate) mod outside {
+    /// Tells this database and schema from others, copies that were restored from a dump too. (A server's
+    /// address says nothing behind a pooler, and its identifier is another on each node of a distributed
+    /// one.)
+    pub(crate) const IDENTITY: &str = "SELECT concat_ws(' ', current_database(), \
+         '{runs}'::regclass::oid, applied_at) FROM {migrations} WHERE number = 1";
+
+    pub(crate) const FENCE: &str = "UPDATE {runs} SET journal_len = journal_len + $5::bigint, \
+         journal_bytes = journal_bytes + $6::bigint, \
+         inbox_seen = greatest(inbox_seen, least($7::bigint, inbox_len)), updated_at = $8::bigint \
+         WHERE run_id = $1::text AND status = 1 AND owner = $2::text AND epoch = $3::bigint \
+         AND journal_len = $4::bigint RETURNING 1";
+
+    /// The rows follow.
+    pub(crate) const APPEND: &str =
+        "INSERT INTO {journal} (run_id, idx, at, encoding, kind, op, meta, payload) VALUES ";
+
+    pub(crate) const CONSUME: &str = "UPDATE {inbox} SET state = 1, payload = ''::bytea \
+         WHERE run_id = $1::text AND seq = $2::bigint AND state = 0";
+
+    pub(crate) const SET_ASIDE: &str = "UPDATE {inbox} SET state = 2, note = $3::text \
+         WHERE run_id = $1::text AND seq = $2::bigint AND state = 0";
+
+    pub(crate) const PUT_STATE: &str = "INSERT INTO {run_data} (run_id, state) \
+         VALUES ($1::text, $2::bytea) ON CONFLICT (run_id) DO UPDATE SET state = excluded.state";
+
+    pub(crate) const CREATE: &str = concat!(
+        "WITH c AS (SELECT coalesce($8::bigint, ",
+        clock!(),
+        ") AS now), \
+         b AS (SELECT c.now, coalesce($5::bigint, c.now) AS start, $6::bigint AS timeout FROM c), \
+         new AS (INSERT INTO {runs} (epoch, journal_len, journal_bytes, inbox_len, inbox_seen, ready_at, \
+         updated_at, created_at, deadline, status, run_id, workflow, version, tags, seed) \
+         SELECT 0, 1, octet_length($9::bytea), 0, 0, start, now, now, \
+         CASE WHEN timeout IS NOT NULL THEN ",
+        later!("start", "timeout"),
+        " END, 0, $1::text, $2::text, $3::text, string_to_array($4::text, chr(31)), $7::bytea FROM b \
+         ON CONFLICT (run_id) DO NOTHING RETURNING run_id, workflow, created_at), \
+         entry AS (INSERT INTO {journal} (idx, at, encoding, kind, run_id, op, meta, payload) \
+         SELECT 0, created_at, 1, 0, run_id, '', NULL, $9::bytea FROM new), \
+         memo AS (INSERT INTO {run_data} (run_id, memo) SELECT run_id, $10::bytea FROM new \
+         WHERE $10::bytea IS NOT NULL) \
+         SELECT TRUE, workflow FROM new"
+    );
+
+    /// With a snapshot of its own: it sees a run that the statement before only ran into.
+    pub(crate) const EXISTING: &str = "SELECT FALSE, workflow FROM {runs} WHERE run_id = $1::text";
+
+    /// Whoever sends to a run waits here for the others.
+    pub(crate) const LOCK: &str = "SELECT 1 FROM {runs} WHERE run_id = $1::text FOR UPDATE";
+
+    pub(crate) const DELIVER: &str = concat!(
+        "WITH t AS (SELECT r.status, r.inbox_len, CASE WHEN $3::smallint = 2 THEN r.status <= 2 \
+         ELSE r.status = 2 AND ($8::text = ANY(r.waits)) IS TRUE END AS awaited, \
+         coalesce($7::bigint, ",
+        clock!(),
+        ") AS at FROM {runs} r WHERE r.run_id = $1::text), \
+         first AS (SELECT fingerprint FROM {inbox} WHERE run_id = $1::text AND message_id = $2::text), \
+         kept AS (INSERT INTO {inbox} (seq, at, kind, state, run_id, message_id, name, fingerprint, payload) \
+         SELECT t.inbox_len + 1, t.at, $3::smallint, 0, $1::text, $2::text, $4::text, $6::text, $5::bytea \
+         FROM t WHERE t.status NOT BETWEEN 3 AND 6 \
+         ON CONFLICT (run_id, message_id) DO NOTHING RETURNING seq), \
+         due AS (UPDATE {runs} r SET inbox_len = kept.seq, \
+         ready_at = CASE WHEN t.awaited AND r.status <> 1 THEN least(r.ready_at, t.at) ELSE r.ready_at END \
+         FROM kept, t WHERE r.run_id = $1::text) \
+         SELECT CASE WHEN NOT EXISTS (SELECT FROM t) THEN 'not_found' \
+         WHEN EXISTS (SELECT FROM kept) THEN CASE WHEN (SELECT awaited FROM t) THEN 'delivered' ELSE 'buffered' END \
+         WHEN EXISTS (SELECT FROM first) THEN 'duplicate' ELSE 'finished' END, \
+         (SELECT fingerprint FROM first)"
+    );
 }

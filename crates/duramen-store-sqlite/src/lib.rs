@@ -20,6 +20,7 @@ mod migrate;
 mod oneshot;
 mod open;
 mod options;
+mod outside;
 #[cfg(test)]
 mod plans;
 mod query;
@@ -58,6 +59,8 @@ use writer::Writer;
 #[doc(hidden)]
 pub use options::{Point, Probe};
 pub use options::{SqliteOptions, Synchronous};
+pub use outside::{OutsideConnection, Rows, SqlError, Values};
+pub use rusqlite::types::Value;
 pub use stats::Stats;
 
 /// Runs in a SQLite file. Dropped without [`Store::close`], it still finishes what was asked for.

@@ -1,0 +1,292 @@
+//! Changes as statements for a transaction that the user holds, on a connection of the user's own.
+//!
+//! Nothing is known of that connection's settings: names are qualified, values have their types beside
+//! them, and one run is reached by its key alone, so that no plan can go wrong. Each statement after a
+//! lock has a snapshot of its own under READ COMMITTED. Under REPEATABLE READ and SERIALIZABLE a row that
+//! has changed since the transaction began gives 40001, which is the user's to see.
+
+use std::fmt::Write as _;
+
+use duramen_core::check;
+use duramen_core::journal::Entry;
+use duramen_core::script::{Change, Expect, Script, Statement, Value};
+use duramen_core::store::{NewMessage, NewRun, Next, RunCommit, Start, StoreError};
+
+use crate::options::Names;
+use crate::row::{clean, join, signed};
+use crate::sql::outside;
+
+/// The most journal entries in one statement; each has seven values.
+const MOST: usize = 64;
+
+/// The statements of a change.
+pub(crate) fn script(names: &Names, change: &Change) -> Result<Script, StoreError> {
+    let statements = match change {
+        Change::Commit(commit) => commit_statements(names, commit)?,
+        Change::Create(new) => create_statements(names, new)?,
+        Change::Deliver(new) => deliver_statements(names, new)?,
+        Change::Identify => vec![statement(
+            names,
+            outside::IDENTITY,
+            Vec::new(),
+            Expect::Answer,
+        )],
+    };
+    Ok(Script { statements })
+}
+
+fn statement(names: &Names, template: &str, values: Vec<Value>, expect: Expect) -> Statement {
+    Statement {
+        sql: names.fill(template),
+        values,
+        expect,
+    }
+}
+
+fn invalid(reason: &str) -> StoreError {
+    StoreError::Invalid {
+        reason: reason.to_owned(),
+    }
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(clean(text).into_owned())
+}
+
+fn or_null<T>(value: Option<T>, into: impl FnOnce(T) -> Value) -> Value {
+    value.map_or(Value::Null, into)
+}
+
+fn commit_statements(names: &Names, commit: &RunCommit) -> Result<Vec<Statement>, StoreError> {
+    if let Some(reason) = check::commit(commit) {
+        return Err(invalid(&reason));
+    }
+    if commit.next != Next::Running {
+        return Err(invalid(
+            "only a commit that keeps the lease can be carried out from outside",
+        ));
+    }
+    let bytes: usize = commit.entries.iter().map(|entry| entry.payload.len()).sum();
+    let run_id = || text(&commit.run_id);
+    let fence = vec![
+        run_id(),
+        text(&commit.owner),
+        Value::Integer(commit.epoch),
+        Value::Integer(signed(commit.expected_len)),
+        Value::Integer(signed(commit.entries.len() as u64)),
+        Value::Integer(signed(bytes as u64)),
+        Value::Integer(signed(commit.inbox_seen)),
+        Value::Integer(commit.at),
+    ];
+    let mut statements = vec![statement(names, outside::FENCE, fence, Expect::Must)];
+    let mut index = signed(commit.expected_len);
+    for entries in commit.entries.chunks(MOST) {
+        statements.push(append(names, &commit.run_id, index, entries));
+        index += signed(entries.len() as u64);
+    }
+    for read in &commit.read {
+        let mut values = vec![run_id(), Value::Integer(signed(read.seq))];
+        let template = match &read.refused {
+            None => outside::CONSUME,
+            Some(reason) => {
+                values.push(text(reason));
+                outside::SET_ASIDE
+            }
+        };
+        statements.push(statement(names, template, values, Expect::Nothing));
+    }
+    if let Some(state) = &commit.state {
+        let values = vec![run_id(), Value::Bytes(state.clone())];
+        statements.push(statement(
+            names,
+            outside::PUT_STATE,
+            values,
+            Expect::Nothing,
+        ));
+    }
+    Ok(statements)
+}
+
+fn append(names: &Names, run_id: &str, from: i64, entries: &[Entry]) -> Statement {
+    let mut sql = String::from(outside::APPEND);
+    let mut values = vec![text(run_id)];
+    for (index, entry) in (from..).zip(entries) {
+        let first = values.len() + 1;
+        let comma = if first == 2 { "" } else { ", " };
+        // Only numbers of parameters are put in; writing to a string cannot fail.
+        let _ = write!(
+            sql,
+            "{comma}($1::text, ${}::bigint, ${}::bigint, ${}::smallint, ${}::smallint, ${}::text, ${}::text, ${}::bytea)",
+            first,
+            first + 1,
+            first + 2,
+            first + 3,
+            first + 4,
+            first + 5,
+            first + 6,
+        );
+        values.extend([
+            Value::Integer(index),
+            Value::Integer(entry.at),
+            Value::Integer(i64::from(entry.encoding)),
+            Value::Integer(i64::from(entry.kind.code())),
+            text(&entry.op),
+            or_null(entry.meta.as_deref(), text),
+            Value::Bytes(entry.payload.clone()),
+        ]);
+    }
+    statement(names, &sql, values, Expect::Nothing)
+}
+
+fn create_statements(names: &Names, new: &NewRun) -> Result<Vec<Statement>, StoreError> {
+    check::new_run(new)?;
+    let Start::Queued { at } = new.start else {
+        return Err(invalid(
+            "a run that is created from outside is driven by whoever claims it",
+        ));
+    };
+    let values = vec![
+        text(&new.run_id),
+        text(&new.workflow),
+        text(&new.version),
+        or_null(join(&new.tags), Value::Text),
+        or_null(at, Value::Integer),
+        or_null(new.timeout, Value::Integer),
+        Value::Bytes(new.seed.to_vec().into()),
+        or_null(new.now, Value::Integer),
+        Value::Bytes(new.input.clone()),
+        or_null(new.memo.clone(), Value::Bytes),
+    ];
+    Ok(vec![
+        statement(names, outside::CREATE, values, Expect::Answer),
+        statement(
+            names,
+            outside::EXISTING,
+            vec![text(&new.run_id)],
+            Expect::Answer,
+        ),
+    ])
+}
+
+fn deliver_statements(names: &Names, new: &NewMessage) -> Result<Vec<Statement>, StoreError> {
+    check::new_message(new)?;
+    let values = vec![
+        text(&new.run_id),
+        text(&new.message_id),
+        Value::Integer(new.kind.code()),
+        text(&new.name),
+        Value::Bytes(new.payload.clone()),
+        or_null(new.fingerprint.as_deref(), text),
+        or_null(new.now, Value::Integer),
+        or_null(new.kind.wait_key(&new.name), Value::Text),
+    ];
+    Ok(vec![
+        statement(
+            names,
+            outside::LOCK,
+            vec![text(&new.run_id)],
+            Expect::Nothing,
+        ),
+        statement(names, outside::DELIVER, values, Expect::Answer),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_has_its_place_in_its_statement() {
+        let names = Names::default();
+        let entry = |op: &str| {
+            Entry::new(
+                duramen_core::journal::Kind::StepCompleted,
+                op.into(),
+                "1".into(),
+                5,
+            )
+        };
+        let commit = RunCommit {
+            run_id: "r".into(),
+            owner: "me".to_owned(),
+            epoch: 1,
+            expected_len: 1,
+            entries: (0..=MOST).map(|n| entry(&format!("s{n}"))).collect(),
+            read: vec![
+                duramen_core::store::ReadMessage {
+                    seq: 1,
+                    refused: None,
+                },
+                duramen_core::store::ReadMessage {
+                    seq: 2,
+                    refused: Some("no".to_owned()),
+                },
+            ],
+            inbox_seen: 2,
+            next: Next::Running,
+            state: Some("{}".into()),
+            at: 5,
+        };
+        let new = NewRun {
+            run_id: "r".into(),
+            workflow: "w".to_owned(),
+            version: "1".to_owned(),
+            input: "1".into(),
+            start: Start::Queued { at: None },
+            tags: Vec::new(),
+            memo: None,
+            timeout: None,
+            seed: [0; 16],
+            now: None,
+        };
+        let message = NewMessage {
+            run_id: "r".into(),
+            message_id: "m".to_owned(),
+            kind: duramen_core::store::MessageKind::Event,
+            name: "x".to_owned(),
+            payload: "1".into(),
+            fingerprint: None,
+            now: None,
+        };
+        let changes = [
+            Change::Commit(Box::new(commit)),
+            Change::Create(Box::new(new)),
+            Change::Deliver(Box::new(message)),
+            Change::Identify,
+        ];
+        let mut count = 0;
+        for change in &changes {
+            for statement in script(&names, change).unwrap().statements {
+                count += 1;
+                let sql = &statement.sql;
+                assert!(!sql.contains(['{', '}', '%', ';']), "{sql}");
+                for number in 1..=statement.values.len() {
+                    assert!(sql.contains(&format!("${number}::")), "{number} of {sql}");
+                }
+                let beyond = format!("${}::", statement.values.len() + 1);
+                assert!(!sql.contains(&beyond), "{sql}");
+            }
+        }
+        assert_eq!(count, 6 + 2 + 2 + 1);
+    }
+
+    #[test]
+    fn a_commit_that_lets_the_run_go_is_refused() {
+        let commit = RunCommit {
+            run_id: "r".into(),
+            owner: "me".to_owned(),
+            epoch: 1,
+            expected_len: 1,
+            entries: Vec::new(),
+            read: Vec::new(),
+            inbox_seen: 0,
+            next: Next::Stuck {
+                note: "n".to_owned(),
+            },
+            state: None,
+            at: 5,
+        };
+        let refused = script(&Names::default(), &Change::Commit(Box::new(commit)));
+        assert!(matches!(refused, Err(StoreError::Invalid { .. })));
+    }
+}

@@ -1,0 +1,500 @@
+//! A connection to the store's file for data of the user's own.
+//!
+//! It is a connection of the same SQLite library as the store's. Another copy of SQLite in the same
+//! process must not open the file: its locks are POSIX advisory locks, which do not exclude two
+//! holders of one process, and which all end when any of them closes the file
+//! (<https://sqlite.org/howtocorrupt.html>, 2.2).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use duramen_core::store::{
+    CommitOutcome, Created, Delivered, NewMessage, NewRun, RunCommit, StoreError,
+};
+use rusqlite::types::{Value, ValueRef};
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::{Fault, Place};
+use crate::options::Synchronous;
+use crate::session::Session;
+use crate::sql;
+use duramen_core::check;
+
+/// What a statement brought.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// Empty for a statement that gives no rows.
+    pub columns: Vec<String>,
+    pub rows: Vec<Vec<Value>>,
+    /// Rows that the statement inserted, changed or deleted.
+    pub changes: u64,
+    pub last_id: i64,
+}
+
+/// The values of a statement's parameters.
+#[derive(Debug)]
+pub enum Values {
+    InOrder(Vec<Value>),
+    /// With or without the prefix (`:`, `@` or `$`) in their names.
+    Named(BTreeMap<String, Value>),
+}
+
+/// Why a statement of the user's failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqlError {
+    /// SQLite's extended result code; none for an error in the use of the connection.
+    pub code: Option<i32>,
+    pub message: String,
+}
+
+impl SqlError {
+    fn misuse(message: &str) -> Self {
+        Self {
+            code: None,
+            message: message.to_owned(),
+        }
+    }
+
+    /// Whether another connection holds the write lock.
+    pub const fn is_busy(&self) -> bool {
+        // The low byte is the primary code: 5 is SQLITE_BUSY.
+        matches!(self.code, Some(code) if code & 0xff == 5)
+    }
+}
+
+impl From<rusqlite::Error> for SqlError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error {
+            rusqlite::Error::SqliteFailure(failure, message) => Self {
+                code: Some(failure.extended_code),
+                message: message.unwrap_or_else(|| failure.to_string()),
+            },
+            rusqlite::Error::SqlInputError { error, msg, .. } => Self {
+                code: Some(error.extended_code),
+                message: msg,
+            },
+            other => Self {
+                code: None,
+                message: other.to_string(),
+            },
+        }
+    }
+}
+
+struct Inner {
+    connection: Connection,
+    /// Somebody else begins and ends the transaction: the user's statements may not.
+    managed: bool,
+}
+
+/// See the module's head.
+pub struct OutsideConnection {
+    inner: Mutex<Option<Inner>>,
+    place: Place,
+    busy_timeout: Duration,
+}
+
+impl std::fmt::Debug for OutsideConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OutsideConnection")
+            .field("file", &self.place.path())
+            .finish_non_exhaustive()
+    }
+}
+
+const CLOSED: &str = "the connection is closed";
+const NOT_OPEN: &str = "no transaction is open";
+const NOT_YOURS: &str = "the function that runs in this transaction has ended it by itself; leave \
+                         COMMIT and ROLLBACK to its caller";
+
+impl OutsideConnection {
+    /// Opens a file that exists.
+    pub fn open(
+        path: &Path,
+        synchronous: Synchronous,
+        busy_timeout: Duration,
+    ) -> Result<Self, StoreError> {
+        let place = Place::new(path);
+        let open = || -> Result<Connection, Fault> {
+            let connection = Connection::open_with_flags(
+                path,
+                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+            )?;
+            connection.busy_timeout(busy_timeout)?;
+            let synchronous = match synchronous {
+                Synchronous::Full => "FULL",
+                Synchronous::Normal => "NORMAL",
+            };
+            connection.pragma_update(None, "synchronous", synchronous)?;
+            connection.pragma_update(None, "mmap_size", 0)?;
+            // The user's tables may refer to each other, and this cannot be turned on inside of a
+            // transaction.
+            connection.pragma_update(None, "foreign_keys", true)?;
+            connection.set_prepared_statement_cache_capacity(128);
+            Ok(connection)
+        };
+        let connection = open().map_err(|fault| place.error(&fault))?;
+        Ok(Self {
+            inner: Mutex::new(Some(Inner {
+                connection,
+                managed: false,
+            })),
+            place,
+            busy_timeout,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Inner>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Inner) -> Result<T, SqlError>) -> Result<T, SqlError> {
+        match self.lock().as_mut() {
+            Some(inner) => work(inner),
+            None => Err(SqlError::misuse(CLOSED)),
+        }
+    }
+
+    /// Whether a transaction is open.
+    pub fn in_transaction(&self) -> bool {
+        self.lock()
+            .as_ref()
+            .is_some_and(|inner| !inner.connection.is_autocommit())
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    /// Begins a transaction that can write. Waits for the write lock up to the busy timeout, or not
+    /// at all; false if it is another's. `managed`: only the caller of this may end it.
+    pub fn begin(&self, wait: bool, managed: bool) -> Result<bool, SqlError> {
+        let since = Instant::now();
+        let mut pause = Duration::from_micros(50);
+        loop {
+            let begun = self.with(|inner| {
+                if !inner.connection.is_autocommit() {
+                    return Err(SqlError::misuse("a transaction is open already"));
+                }
+                inner.connection.busy_timeout(Duration::ZERO)?;
+                let begun = inner.connection.execute_batch(sql::BEGIN);
+                inner.connection.busy_timeout(self.busy_timeout)?;
+                begun?;
+                if managed {
+                    inner.connection.execute_batch(sql::MARK)?;
+                }
+                inner.managed = managed;
+                Ok(())
+            });
+            match begun {
+                Ok(()) => return Ok(true),
+                Err(error) if !error.is_busy() => return Err(error),
+                Err(_) if !wait => return Ok(false),
+                Err(error) if since.elapsed() >= self.busy_timeout => return Err(error),
+                // As the store's writer waits, not as SQLite does: see there.
+                Err(_) => std::thread::sleep(pause),
+            }
+            pause = (pause * 2).min(Duration::from_millis(2));
+        }
+    }
+
+    /// Ends the transaction. False if the function in it had done so: what is open then is another,
+    /// and is rolled back.
+    pub fn end(&self, commit: bool, managed: bool) -> Result<bool, SqlError> {
+        self.with(|inner| {
+            if inner.managed && !managed {
+                return Err(SqlError::misuse(NOT_YOURS));
+            }
+            let own = inner.connection.is_autocommit()
+                || (inner.managed && inner.connection.execute_batch(sql::UNMARK).is_err());
+            let commit = commit && !(managed && own);
+            let ended = if inner.connection.is_autocommit() {
+                Ok(())
+            } else {
+                inner
+                    .connection
+                    .execute_batch(if commit { sql::COMMIT } else { sql::ROLLBACK })
+            };
+            if inner.connection.is_autocommit() {
+                inner.managed = false;
+            }
+            ended?;
+            Ok(commit || !managed || !own)
+        })
+    }
+
+    /// Executes one statement.
+    pub fn execute(&self, statement: &str, values: &Values) -> Result<Rows, SqlError> {
+        self.with(|inner| {
+            inner.check_managed()?;
+            let rows = run(&inner.connection, statement, values);
+            inner.check_managed()?;
+            rows
+        })
+    }
+
+    /// Executes statements that are separated by semicolons.
+    pub fn execute_script(&self, statements: &str) -> Result<(), SqlError> {
+        self.with(|inner| {
+            inner.check_managed()?;
+            let done = inner.connection.execute_batch(statements);
+            inner.check_managed()?;
+            Ok(done?)
+        })
+    }
+
+    pub fn close(&self) {
+        if let Some(inner) = self.lock().take()
+            && let Err((_, error)) = inner.connection.close()
+        {
+            tracing::warn!(file = %self.place.path().display(), %error, "closing failed");
+        }
+    }
+
+    /// Carries a run's commit out in the open transaction.
+    pub fn commit_run(&self, commit: &RunCommit) -> Result<CommitOutcome, StoreError> {
+        let mut outcomes =
+            self.change(|session| session.commit(std::slice::from_ref::<RunCommit>(commit)))?;
+        Ok(outcomes.pop().unwrap_or(CommitOutcome::Fenced))
+    }
+
+    /// Creates a run in the open transaction.
+    pub fn create(&self, new: &NewRun) -> Result<Created, StoreError> {
+        check::new_run(new)?;
+        self.one(|session| session.create(std::slice::from_ref(new)))
+    }
+
+    /// Delivers a message in the open transaction.
+    pub fn deliver(&self, new: &NewMessage) -> Result<Delivered, StoreError> {
+        check::new_message(new)?;
+        self.one(|session| session.deliver(std::slice::from_ref(new)))
+    }
+
+    fn one<T>(
+        &self,
+        work: impl FnOnce(&mut Session<'_>) -> Result<Vec<T>, Fault>,
+    ) -> Result<T, StoreError> {
+        self.change(work)?.pop().ok_or_else(|| StoreError::Other {
+            reason: "a change gave no answer".to_owned(),
+        })
+    }
+
+    /// Whole or not at all, whatever the user makes of a failure.
+    fn change<T>(
+        &self,
+        work: impl FnOnce(&mut Session<'_>) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        let invalid = |reason: &str| StoreError::Invalid {
+            reason: reason.to_owned(),
+        };
+        let lock = self.lock();
+        let inner = lock.as_ref().ok_or_else(|| invalid(CLOSED))?;
+        if inner.connection.is_autocommit() {
+            return Err(invalid(if inner.managed { NOT_YOURS } else { NOT_OPEN }));
+        }
+        let connection = &inner.connection;
+        let attempt = || -> Result<T, Fault> {
+            connection.execute_batch(sql::SAVEPOINT)?;
+            let done = Session::new(connection).and_then(|mut session| work(&mut session));
+            // After some errors SQLite has rolled back everything by itself.
+            if !connection.is_autocommit() {
+                if done.is_err() {
+                    connection.execute_batch(sql::ROLLBACK_TO)?;
+                }
+                connection.execute_batch(sql::RELEASE)?;
+            }
+            done
+        };
+        attempt().map_err(|fault| self.place.error(&fault))
+    }
+}
+
+impl Inner {
+    fn check_managed(&self) -> Result<(), SqlError> {
+        if self.managed && self.connection.is_autocommit() {
+            return Err(SqlError::misuse(NOT_YOURS));
+        }
+        Ok(())
+    }
+}
+
+fn run(connection: &Connection, statement: &str, values: &Values) -> Result<Rows, SqlError> {
+    let mut prepared = connection.prepare_cached(statement)?;
+    let expected = prepared.parameter_count();
+    match values {
+        Values::InOrder(values) => {
+            if values.len() != expected {
+                return Err(SqlError::misuse(&format!(
+                    "the statement has {expected} parameters, and {} values were given",
+                    values.len()
+                )));
+            }
+            for (index, value) in (1..).zip(values) {
+                prepared.raw_bind_parameter(index, value)?;
+            }
+        }
+        Values::Named(values) => {
+            for index in 1..=expected {
+                let name = prepared.parameter_name(index).unwrap_or_default();
+                let bare = name.trim_start_matches([':', '@', '$']);
+                let Some(value) = values.get(bare).or_else(|| values.get(name)) else {
+                    return Err(SqlError::misuse(&format!(
+                        "no value was given for {name:?}"
+                    )));
+                };
+                prepared.raw_bind_parameter(index, value)?;
+            }
+        }
+    }
+    let columns: Vec<String> = prepared.column_names().map(str::to_owned).collect();
+    let mut found = Vec::new();
+    if columns.is_empty() {
+        prepared.raw_execute()?;
+    } else {
+        let mut rows = prepared.raw_query();
+        while let Some(row) = rows.next()? {
+            let values = (0..columns.len()).map(|column| value(row.get_ref(column)?));
+            found.push(values.collect::<Result<_, SqlError>>()?);
+        }
+    }
+    Ok(Rows {
+        columns,
+        rows: found,
+        changes: connection.changes(),
+        last_id: connection.last_insert_rowid(),
+    })
+}
+
+fn value(found: ValueRef<'_>) -> Result<Value, SqlError> {
+    Ok(match found {
+        ValueRef::Text(text) => Value::Text(
+            std::str::from_utf8(text)
+                .map_err(|_| SqlError::misuse("a text is not UTF-8"))?
+                .to_owned(),
+        ),
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Integer(number),
+        ValueRef::Real(number) => Value::Real(number),
+        ValueRef::Blob(bytes) => Value::Blob(bytes.to_owned()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{SqliteOptions, SqliteStore};
+
+    fn file() -> (tempfile::TempDir, SqliteStore, OutsideConnection) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+        let wait = Duration::from_millis(50);
+        let outside = OutsideConnection::open(&path, Synchronous::Full, wait).unwrap();
+        (dir, store, outside)
+    }
+
+    fn execute(outside: &OutsideConnection, statement: &str) -> Result<Rows, SqlError> {
+        outside.execute(statement, &Values::InOrder(Vec::new()))
+    }
+
+    #[test]
+    fn values_come_back_as_they_went_in() {
+        let (_dir, _store, outside) = file();
+        execute(&outside, "CREATE TABLE t (a, b, c, d, e)").unwrap();
+        let values = vec![
+            Value::Null,
+            Value::Integer(i64::MAX),
+            Value::Real(1.5),
+            Value::Text("ü\0".to_owned()),
+            Value::Blob(vec![0, 255]),
+        ];
+        let insert = "INSERT INTO t VALUES (?1, ?2, ?3, ?4, ?5)";
+        let done = outside
+            .execute(insert, &Values::InOrder(values.clone()))
+            .unwrap();
+        assert_eq!((done.changes, done.last_id), (1, 1));
+        let found = execute(&outside, "SELECT * FROM t").unwrap();
+        assert_eq!(found.columns, ["a", "b", "c", "d", "e"]);
+        assert_eq!(found.rows, [values]);
+        let named = BTreeMap::from([("x".to_owned(), Value::Real(1.5))]);
+        let found = outside.execute("SELECT 1 FROM t WHERE c = :x", &Values::Named(named));
+        assert_eq!(found.unwrap().rows.len(), 1);
+    }
+
+    #[test]
+    fn wrong_parameters_and_wrong_sql_are_errors() {
+        let (_dir, _store, outside) = file();
+        assert!(execute(&outside, "SELECT ?1").unwrap_err().code.is_none());
+        let none = Values::Named(BTreeMap::new());
+        assert!(outside.execute("SELECT :x", &none).is_err());
+        assert_eq!(execute(&outside, "SELEC").unwrap_err().code, Some(1));
+        execute(&outside, "CREATE TABLE t (a UNIQUE)").unwrap();
+        execute(&outside, "INSERT INTO t VALUES (1)").unwrap();
+        let twice = execute(&outside, "INSERT INTO t VALUES (1)").unwrap_err();
+        assert_eq!(twice.code, Some(2067)); // SQLITE_CONSTRAINT_UNIQUE
+        outside.close();
+        assert_eq!(execute(&outside, "SELECT 1").unwrap_err().message, CLOSED);
+    }
+
+    #[test]
+    fn two_writers_of_one_process_exclude_each_other() {
+        let (dir, _store, outside) = file();
+        let wait = Duration::from_millis(50);
+        let path = dir.path().join("app.db");
+        let other = OutsideConnection::open(&path, Synchronous::Full, wait).unwrap();
+        assert_eq!(outside.begin(true, false), Ok(true));
+        assert_eq!(other.begin(false, false), Ok(false));
+        assert!(other.begin(true, false).unwrap_err().is_busy());
+        outside.end(true, false).unwrap();
+        assert_eq!(other.begin(false, false), Ok(true));
+        assert!(other.begin(false, false).unwrap_err().code.is_none());
+    }
+
+    #[test]
+    fn a_managed_transaction_that_is_ended_by_a_statement_is_of_no_use_any_more() {
+        let (_dir, _store, outside) = file();
+        execute(&outside, "CREATE TABLE t (a)").unwrap();
+        outside.begin(true, true).unwrap();
+        assert_eq!(outside.end(true, false).unwrap_err().message, NOT_YOURS);
+        execute(&outside, "INSERT INTO t VALUES (1)").unwrap();
+        assert_eq!(execute(&outside, "COMMIT").unwrap_err().message, NOT_YOURS);
+        // Nor can it be begun again behind the back of whoever manages it.
+        assert_eq!(execute(&outside, "BEGIN").unwrap_err().message, NOT_YOURS);
+        assert!(outside.execute_script("BEGIN").is_err());
+        assert_eq!(outside.end(true, true), Ok(false));
+        assert_eq!(outside.begin(false, false), Ok(true));
+        outside.end(false, false).unwrap();
+        outside.begin(true, true).unwrap();
+        execute(&outside, "INSERT INTO t VALUES (1)").unwrap();
+        let script = "ROLLBACK; BEGIN; INSERT INTO t VALUES (2)";
+        outside.execute_script(script).unwrap();
+        assert_eq!(outside.end(true, true), Ok(false));
+        let left = execute(&outside, "SELECT a FROM t").unwrap().rows;
+        assert_eq!(left, [[Value::Integer(1)]]); // by the function's first COMMIT, above
+    }
+
+    #[test]
+    fn a_change_needs_an_open_transaction() {
+        let (_dir, _store, outside) = file();
+        let message = NewMessage {
+            run_id: "r".into(),
+            message_id: "m".to_owned(),
+            kind: duramen_core::store::MessageKind::Event,
+            name: "x".to_owned(),
+            payload: bytes::Bytes::new(),
+            fingerprint: None,
+            now: None,
+        };
+        let refused = outside.deliver(&message).unwrap_err();
+        assert!(matches!(refused, StoreError::Invalid { reason } if reason == NOT_OPEN));
+        outside.begin(true, false).unwrap();
+        let answer = outside.deliver(&message).unwrap();
+        assert_eq!(answer.result, duramen_core::store::Delivery::NotFound);
+    }
+}
