@@ -24,13 +24,17 @@ from ._native import (
     T_CANCEL,
     T_DELIVER,
     T_OFFER,
+    T_SEAL,
     T_START,
     T_TIMEOUT,
+    Change,
     Clock,
     Engine,
     Halted,
     InvalidIdError,
     Run,
+    SqlFailed,
+    SqliteConnection,
     StoreFailed,
 )
 from ._native import Store as NativeStore
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKOFF_CODES",
+    "CHECKPOINT_SEALED",
     "EV_ADVANCE",
     "EV_DRIVE",
     "EV_EVICT",
@@ -76,17 +81,21 @@ __all__ = [
     "T_CANCEL",
     "T_DELIVER",
     "T_OFFER",
+    "T_SEAL",
     "T_START",
     "T_TIMEOUT",
     "VALUE_NOW",
     "VALUE_RANDOM",
     "VALUE_UUID",
+    "Change",
     "Clock",
     "Engine",
     "Halted",
     "InvalidIdError",
     "NativeStore",
     "Run",
+    "SqlFailed",
+    "SqliteConnection",
     "StoreFailed",
     "invalid_id",
     "native_error",
@@ -95,6 +104,10 @@ __all__ = [
 
 BACKOFF_CODES: Mapping[str, int] = {"constant": 0, "linear": 1, "exponential": 2}
 """How `Run.step` wants the shape of a back-off."""
+
+CHECKPOINT_SEALED = 2
+"""How `Run.step` is told that a step's result goes into a transaction of the user's. False (0) and True (1)
+are durable and lazy results."""
 
 TIMER_SLEEP, TIMER_LOOP = 0, 1
 """Who asks `Run.timer`: `ctx.sleep` and `ctx.sleep_until`, or the handler's own event loop."""

@@ -19,6 +19,7 @@ from typing_extensions import TypeVar as DefaultTypeVar
 from typing_extensions import TypeVarTuple, Unpack, override
 
 from ._bridge import (
+    CHECKPOINT_SEALED,
     TIMER_SLEEP,
     VALUE_NOW,
     VALUE_RANDOM,
@@ -204,6 +205,85 @@ class Context(Generic[StateT]):
                     return await self._read_with_care(plan, payload)
             raise await self._recorded_failure(payload)
         return await host.await_step(found, plan, args, rule, seconds, meta)
+
+    @overload
+    async def transaction(
+        self,
+        id: str,
+        fn: Callable[[Any, Unpack[Ts]], Awaitable[R]],
+        /,
+        *args: *Ts,
+        retry: Retry | None = None,
+        timeout: timedelta | float | None = None,
+        meta: Mapping[str, Any] | None = None,
+        database: Any = None,
+    ) -> R: ...
+    @overload
+    async def transaction(
+        self,
+        id: str,
+        fn: Callable[[Any, Unpack[Ts]], R],
+        /,
+        *args: *Ts,
+        retry: Retry | None = None,
+        timeout: timedelta | float | None = None,
+        meta: Mapping[str, Any] | None = None,
+        database: Any = None,
+    ) -> R: ...
+    async def transaction(
+        self,
+        id: str,  # noqa: A002
+        fn: Callable[..., Any],
+        /,
+        *args: Any,
+        retry: Retry | None = None,
+        timeout: timedelta | float | None = None,
+        meta: Mapping[str, Any] | None = None,
+        database: Any = None,
+    ) -> Any:
+        """Run `fn(connection, *args)` in a transaction of the store's database, exactly once.
+
+        Its result is recorded in the same transaction: what `fn` did and its result are there together or
+        not at all, whatever crashes. On Postgres the connection is one of your driver's (psycopg 3, asyncpg,
+        SQLAlchemy 2); on SQLite a `duramen.sqlite.Connection` to the store's file. An exception rolls back
+        and is a failed attempt. Leave COMMIT and ROLLBACK to this call, and keep the transaction short.
+
+        Args:
+            id: as in `step`.
+            fn: async for an async driver; else it runs in a thread. It is called again after a crash only if
+                its transaction did not take place.
+            *args: its arguments after the connection. They are not recorded.
+            retry: as in `step`. Serialization failures and deadlocks are failed attempts like others.
+            timeout: seconds or `timedelta` for connecting and `fn`, not for COMMIT. Default: as in `step`.
+            meta: as in `step`.
+            database: where connections come from: a pool, an engine, a connection, or a function that
+                connects. Default: that of the runtime.
+
+        Raises:
+            StepFailed: it failed for good, as a step. `UnusableConnection`, `WrongDatabase` and
+                `TransactionsUnsupported` are never retried.
+            InvalidId, WorkflowDefinitionError, NotADurableContext: as in `step`.
+        """
+        self._check("ctx.transaction")
+        host = self._host
+        plan = plan_of(fn)
+        rule = retry or plan.retry or host.retry
+        seconds = plan.timeout if timeout is None else _attempt_seconds(timeout)
+        try:
+            found = self._request_step(
+                id, None if rule is None else rule.wire, CHECKPOINT_SEALED, self._loop.idle
+            )
+        except (Halted, InvalidIdError) as error:
+            await self._failed(error)
+        if isinstance(found, tuple):
+            ok, payload, at = found
+            self._loop.now = at / 1000
+            if ok:
+                return await self._read_with_care(plan, payload)
+            raise await self._recorded_failure(payload)
+        return await host.await_step(
+            found, plan, args, rule, seconds, meta, transaction=True, database=database
+        )
 
     def call_step(
         self, definition: StepDef[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], /

@@ -19,13 +19,17 @@ __all__ = [
     "T_CANCEL",
     "T_DELIVER",
     "T_OFFER",
+    "T_SEAL",
     "T_START",
     "T_TIMEOUT",
+    "Change",
     "Clock",
     "Engine",
     "Halted",
     "InvalidIdError",
     "Run",
+    "SqlFailed",
+    "SqliteConnection",
     "Store",
     "StoreFailed",
     "__version__",
@@ -62,6 +66,8 @@ T_START: Final[int]
 T_CANCEL: Final[int]
 # (T_TIMEOUT, at_ms): the run's own time is over: cancel the handler
 T_TIMEOUT: Final[int]
+# (T_SEAL, slot, Change): the result given to `seal` is sealed; carry the change out, then `sealed`
+T_SEAL: Final[int]
 
 # Outcomes of T_DELIVER
 # payload None: the live value, which the host has in memory; bytes: replayed
@@ -80,6 +86,9 @@ class Halted(BaseException):
 
 class InvalidIdError(ValueError):
     """An id or name was refused; the text says why."""
+
+class SqlFailed(Exception):
+    """A statement of the user's failed; args = (SQLite's extended result code | None, message)."""
 
 class StoreFailed(Exception):
     """Opening the store failed; args = (kind, message)."""
@@ -135,9 +144,10 @@ class Run:
     tags: list[str]
     ticket: int
     def step(
-        self, id: str, retry: tuple[int, int, int, int, bool] | None, lazy: bool, alone: bool
+        self, id: str, retry: tuple[int, int, int, int, bool] | None, checkpoint: int, alone: bool
     ) -> int | tuple[bool, bytes, int]:
         """retry = (attempts, backoff 0 constant/1 linear/2 exponential, base ms, cap ms, jitter).
+        checkpoint 0 durable, 1 lazy, 2 sealed.
         An int is the slot of a pending operation; (ok, payload, at_ms) is a recorded result, at once."""
     def timer(self, stem: int, deadline: int) -> int: ...  # stem 0: ctx.sleep, 1: the loop's own timers
     def event(self, name: str, id: str | None, deadline: int | None) -> int: ...
@@ -152,6 +162,10 @@ class Run:
     def refuse(self, reason: str) -> None: ...
     def step_ok(self, slot: int, payload: bytes) -> None: ...
     def step_failed(self, slot: int, error: bytes, retryable: bool) -> None: ...
+    # in a transaction of the user's: its function has returned; False: roll back, nobody waits for it
+    def seal(self, slot: int, payload: bytes) -> bool: ...
+    def sealed(self, applied: bool) -> None: ...  # the transaction took place; False: refused, or not known
+    def durable_len(self) -> int: ...  # journal entries that are durable
     def finish(
         self, kind: int, payload: bytes, op: str | None
     ) -> None: ...  # 0 completed, 1 failed, 2 cancelled
@@ -173,6 +187,47 @@ class Run:
     def timed_out(self) -> bool: ...
     def divergence(self) -> str | None: ...
     def divergence_index(self) -> int | None: ...  # the journal index where code and journal part
+
+@final
+class Change:
+    """A change for a transaction that the user holds."""
+
+    @staticmethod
+    def create(
+        engine: Engine,
+        run: tuple[str, str, str, bytes, int | None, list[str], bytes | None, int | None],
+    ) -> Change: ...  # as `Engine.create`; answers (created: bool, workflow: str)
+    @staticmethod
+    def deliver(
+        engine: Engine, message: tuple[str, str, str, str, bytes, str | None]
+    ) -> Change: ...  # as `Engine.deliver`; answers (result, fingerprint | None)
+    @staticmethod
+    def identify() -> Change: ...  # no change; answers (identity,), see `Engine.identity`
+    def script(self, engine: Engine) -> list[tuple[str, list[int | str | bytes | None], int]]:
+        """(sql with $1 …, values, rows: 0 mean nothing, 1 none is a refusal, 2 the first is the answer).
+
+        Raises `StoreFailed` for a store that cannot be written to from outside."""
+
+@final
+class SqliteConnection:
+    """A connection to a SQLite file through this module's SQLite, the only one that may open a store's file
+    in a process that has it open. A statement's failure raises `SqlFailed`."""
+
+    def __new__(cls, path: str, synchronous: str, busy_timeout: int) -> SqliteConnection: ...  # ms
+    @property
+    def in_transaction(self) -> bool: ...
+    @property
+    def closed(self) -> bool: ...
+    def begin(self, wait: bool, managed: bool) -> bool: ...  # False: another has the write lock
+    def end(
+        self, commit: bool, managed: bool
+    ) -> bool: ...  # False: it was not the managed transaction any more; rolled back
+    def execute(
+        self, sql: str, values: Any
+    ) -> tuple[list[str], list[tuple[Any, ...]], int, int]: ...  # columns, rows, changes, last row id
+    def execute_script(self, sql: str) -> None: ...
+    def close(self) -> None: ...
+    def apply(self, change: Change) -> tuple[Any, ...] | None: ...  # its answer; None: refused
 
 @final
 class Engine:
@@ -203,6 +258,7 @@ class Engine:
     def stats(self) -> dict[str, int]: ...  # commits, transactions, claims ... counted
     # Calls: the outcome comes as EV_REPLY with the token.
     def migrate(self, token: int) -> None: ...  # {"found", "needed", "applied"}
+    def identity(self, token: int) -> None: ...  # str | None: tells the store's database from others
     def schema(self, token: int) -> None: ...
     def start(
         self,

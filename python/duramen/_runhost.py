@@ -24,6 +24,7 @@ from ._bridge import (
     T_CANCEL,
     T_DELIVER,
     T_OFFER,
+    T_SEAL,
     T_START,
     T_TIMEOUT,
     TIMER_LOOP,
@@ -36,6 +37,8 @@ from ._payloads import Decision, dump_failure, failed_operation, load_decision, 
 from ._serial import Serializer, round_trip
 from ._step import current_context
 from ._stepper import Stepper
+from ._transaction_calls import TransactionCall
+from ._transactions import Transactions
 from ._waits import MessageWait, StepCall
 from .errors import DeserializationError, RunEvicted, RunTimedOut
 
@@ -92,6 +95,8 @@ class Services:
     """Called when the handler has ended (nothing is durable yet): kind, and its value or error."""
     on_state: Callable[[RunHost, bytes], object] | None = None
     """Called when the run's state object has changed."""
+    transactions: Transactions | None = None
+    """What `ctx.transaction` needs of the runtime."""
 
 
 class RunHost:
@@ -249,6 +254,8 @@ class RunHost:
             self._slots[turn[1]].start(turn[3])
         elif code == T_OFFER:
             return self._offer(turn[1], turn[2])
+        elif code == T_SEAL:
+            self._slots[turn[1]].sealed(turn[2])
         elif code == T_CANCEL:
             self.loop.now = turn[2] / 1000
             self._reason = turn[1]
@@ -267,7 +274,7 @@ class RunHost:
         if cls is RunTimer:
             self.loop.fire(entry)
             return
-        if cls is StepCall:
+        if cls is StepCall or cls is TransactionCall:
             future: Future[Any] = entry.future
             if outcome == O_COMPLETED:
                 if payload is None:
@@ -341,10 +348,17 @@ class RunHost:
         retry: Retry | None,
         timeout: float | None,
         meta: Mapping[str, Any] | None,
+        *,
+        transaction: bool = False,
+        database: Any = None,
     ) -> Any:
-        """Wait for a step that was just requested."""
+        """Wait for a step (or a transaction) that was just requested."""
         future: Future[Any] = Future(loop=self.loop)
-        self._slots[slot] = call = StepCall(self, slot, future, plan, args, retry, timeout, meta)
+        if transaction:
+            call = TransactionCall(self, slot, future, plan, args, retry, timeout, meta, database)
+        else:
+            call = StepCall(self, slot, future, plan, args, retry, timeout, meta)
+        self._slots[slot] = call
         services = self.services
         if services.deadline is not None and services.deadline - monotonic() < services.min_remaining:
             self.yield_now()
@@ -502,7 +516,7 @@ class RunHost:
         self.closed = True
         slots, self._slots = self._slots, {}
         for entry in slots.values():
-            if entry.__class__ is StepCall:
+            if isinstance(entry, StepCall):
                 entry.stop()
         self.loop.abandon()
         # Cuts the circles, so that memory comes back without the collector.

@@ -19,6 +19,7 @@ from ._runtime_url import Target, parse_target
 from ._runtime_watchdog import Watchdog
 from ._serial import JsonSerializer
 from ._stepper import Stepper
+from ._transactions import Transactions
 from ._views import SchemaView
 from .errors import ForkedProcess, InvalidArgument, RuntimeClosed, RuntimeNotOpen, StoreNewer, StoreUnmigrated
 
@@ -62,6 +63,7 @@ class RuntimeCore:
         statement_cache: str | None = None,
         shutdown_timeout: timedelta | float = 5,
         watchdog: timedelta | float = 1,
+        database: Any = None,
     ) -> None:
         self._target = parse_target(url)
         self._registry = Registry(workflows)
@@ -83,6 +85,9 @@ class RuntimeCore:
         )
         self._shutdown = duration_ms(shutdown_timeout, "shutdown_timeout") / 1000
         self._watchdog_limit = duration_ms(watchdog, "watchdog") / 1000
+        self._transactions = Transactions(
+            self._target, database, synchronous=self._synchronous, busy_timeout=self._busy_ms / 1000
+        )
         self._port: Port | None = None
         self._driver_: Driver | None = None
         self._was_open = False
@@ -118,7 +123,7 @@ class RuntimeCore:
             opened = await self._connected(self._migrate)
             stepper = self._new_stepper(loop)
             watchdog = Watchdog(loop, self._watchdog_limit)
-            driver = Driver(loop, self._registry, self.serializer, stepper, watchdog)
+            driver = Driver(loop, self._registry, self.serializer, stepper, watchdog, self._transactions)
             try:
                 port = self._new_port(loop, driver, opened=opened)
             except BaseException:
@@ -127,6 +132,7 @@ class RuntimeCore:
             try:
                 await _prepare(port, migrate=self._migrate, target=self._target)
                 driver.attach(port.engine)
+                self._transactions.attach(port)
                 port.engine.register(self._registry.keys())
             except BaseException:
                 watchdog.stop()
@@ -210,6 +216,7 @@ class RuntimeCore:
             await _let_go(port, driver, 0 if self._in_haste else self._shutdown)
         finally:
             driver.detach()
+            self._transactions.detach()
             try:
                 driver.stepper.close()
                 await asyncio.wait_for(driver.stepper.aclose(), 1)

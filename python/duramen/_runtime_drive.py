@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ._runtime_watchdog import Watchdog
     from ._serial import Serializer
     from ._stepper import Stepper
+    from ._transactions import Transactions
 
 __all__ = ["Collector", "Driver", "Left"]
 
@@ -99,6 +100,7 @@ class Driver:
         serializer: Serializer,
         stepper: Stepper,
         watchdog: Watchdog,
+        transactions: Transactions | None = None,
     ) -> None:
         self.loop = loop
         self.serializer = serializer
@@ -106,6 +108,7 @@ class Driver:
         self.context = Context()
         self._registry = registry
         self._watchdog = watchdog
+        self._transactions = transactions
         self._engine: Engine | None = None
         self._hosts: dict[int, RunHost] = {}
         self._runs: dict[int, Run] = {}
@@ -139,6 +142,7 @@ class Driver:
             deadline=deadline,
             min_remaining=min_remaining,
             log=_log,
+            transactions=self._transactions,
         )
 
     def attach(self, engine: Engine) -> None:

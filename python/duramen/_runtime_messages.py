@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from ._bridge import Change
 from ._runtime_checks import check_event_name, check_id, check_signal_id, check_text
 from ._runtime_queries import Queries
 from ._views import SignalResult
@@ -30,6 +31,10 @@ _CLAIMS = 3
 """How often a run is claimed again that never got as far as being driven."""
 
 
+Message = tuple[str, str, str, str, bytes, str | None]
+"""Run id, message id, kind, name, payload, fingerprint."""
+
+
 class Messages(Queries):
     """See `Runtime`."""
 
@@ -45,6 +50,7 @@ class Messages(Queries):
         *,
         signal_id: str | None = None,
         drive: bool = False,
+        connection: Any = None,
     ) -> SignalResult:
         """Send an event to a run. It is durable when this returns, also if the run does not wait for it yet.
 
@@ -55,6 +61,9 @@ class Messages(Queries):
             payload: what the run gets; anything that the serializer takes.
             signal_id: the same id reaches the run once, however often it is sent; None makes up a fresh one.
             drive: also drive the run here until it pauses or ends, if it is due.
+            connection: a connection of yours to the store's database, with a transaction open: the event is
+                sent if and only if that transaction commits; see `Runtime.enqueue`. On Postgres the run's row
+                is locked until then, so make it one of the transaction's last statements.
 
         Returns:
             ``delivered``, ``buffered``, ``duplicate``, ``not_found`` or ``finished``.
@@ -63,15 +72,36 @@ class Messages(Queries):
             SignalRefused: the name or the signal id is reserved.
             EventRejected: the payload does not fit the type that the workflow declares for this event.
             SerializationError: the payload cannot be stored.
+            UnusableConnection, WrongDatabase, TransactionsUnsupported: as in `Runtime.enqueue`.
         """
-        check_id("run id", run_id)
-        check_event_name(name)
-        message_id = self._fresh_id() if signal_id is None else check_signal_id(signal_id)
-        data = await self._event_payload(run_id, name, payload)
-        result, _ = (await self._deliver([(run_id, message_id, "event", name, data, None)]))[0]
+        message = await self._event(
+            run_id, name, payload, signal_id, connected_and_driven=drive and connection is not None
+        )
+        if connection is not None:
+            change = Change.deliver(self._engine, message)
+            return SignalResult((await self._transactions.carry_out(connection, change))[0])
+        result, _ = (await self._deliver([message]))[0]
         if drive and result in {SignalResult.DELIVERED, SignalResult.BUFFERED, SignalResult.DUPLICATE}:
             await self._drive_now(run_id)
         return result
+
+    async def _event(
+        self,
+        run_id: str,
+        name: str,
+        payload: Any,
+        signal_id: str | None,
+        *,
+        connected_and_driven: bool = False,
+    ) -> Message:
+        if connected_and_driven:
+            raise InvalidArgument(
+                "drive=True with a connection: the run cannot be driven before your transaction commits"
+            )
+        check_id("run id", run_id)
+        check_event_name(name)
+        message_id = self._fresh_id() if signal_id is None else check_signal_id(signal_id)
+        return run_id, message_id, "event", name, await self._event_payload(run_id, name, payload), None
 
     async def signal_many(
         self, signals: Iterable[tuple[str, str, Any] | tuple[str, str, Any, str]]
@@ -80,7 +110,7 @@ class Messages(Queries):
 
         Nothing is sent if one of them is invalid. The answers are those of `signal`, in the same order.
         """
-        messages: list[tuple[str, str, str, str, bytes, str | None]] = []
+        messages: list[Message] = []
         for run_id, name, payload, *rest in signals:
             message_id = check_signal_id(rest[0]) if rest else self._fresh_id()
             check_id("run id", run_id)
@@ -108,9 +138,7 @@ class Messages(Queries):
                     raise EventRejected(run_id, name, str(error)) from error
         return data
 
-    async def _deliver(
-        self, messages: list[tuple[str, str, str, str, bytes, str | None]]
-    ) -> list[tuple[SignalResult, str | None]]:
+    async def _deliver(self, messages: list[Message]) -> list[tuple[SignalResult, str | None]]:
         port = self._ready
         answers = await port.call(port.engine.deliver, messages)
         return [(SignalResult(result), fingerprint) for result, fingerprint in answers]

@@ -13,6 +13,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from ._bridge import Change
+from ._views import SignalResult
 from .errors import ForkedProcess, RuntimeNotOpen
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
         RunResult,
         RunView,
         SchemaView,
-        SignalResult,
         SweepResult,
     )
     from ._workflow import WorkflowDef
@@ -220,11 +221,31 @@ class SyncRuntime:
         self,
         workflow: WorkflowDef[InputT, Any] | str,
         input: InputT | None = None,  # noqa: A002
+        *,
+        connection: Any = None,
         **options: Any,
     ) -> SyncRun:
-        """See `Runtime.enqueue`."""
+        """See `Runtime.enqueue`. A `connection` is used in the calling thread, and not by an async driver."""
+        if connection is not None:
+            return SyncRun(self, self._enqueue_on(connection, workflow, input, options))
         enqueue: Any = self._runtime.enqueue
         return SyncRun(self, self.call(lambda: enqueue(workflow, input, **options)))
+
+    def _enqueue_on(
+        self,
+        connection: Any,
+        workflow: Any,
+        input: Any,  # noqa: A002
+        options: dict[str, Any],
+    ) -> RunHandle[Any]:
+        runtime = self._runtime
+
+        async def prepare() -> tuple[Any, Change, str | None]:
+            row = runtime._enqueue_row(workflow, input, **options)
+            return row, Change.create(runtime._engine, row), await runtime._transactions.identity()
+
+        row, change, identity = self.call(prepare)
+        return runtime._enqueued(row, runtime._transactions.carry_out_sync(connection, change, identity))
 
     def enqueue_many(self, requests: Iterable[RunRequest | tuple[Any, Any]]) -> _List[SyncRun]:
         """See `Runtime.enqueue_many`."""
@@ -256,11 +277,26 @@ class SyncRuntime:
         *,
         signal_id: str | None = None,
         drive: bool = False,
+        connection: Any = None,
     ) -> SignalResult:
-        """See `Runtime.signal`."""
+        """See `Runtime.signal`. A `connection` is used in the calling thread, and not by an async driver."""
+        if connection is not None:
+            return self._signal_on(connection, run_id, name, payload, signal_id, drive)
         return self.call(
             lambda: self._runtime.signal(run_id, name, payload, signal_id=signal_id, drive=drive)
         )
+
+    def _signal_on(
+        self, connection: Any, run_id: str, name: str, payload: Any, signal_id: str | None, drive: bool
+    ) -> SignalResult:
+        runtime = self._runtime
+
+        async def prepare() -> tuple[Change, str | None]:
+            message = await runtime._event(run_id, name, payload, signal_id, connected_and_driven=drive)
+            return Change.deliver(runtime._engine, message), await runtime._transactions.identity()
+
+        change, identity = self.call(prepare)
+        return SignalResult(runtime._transactions.carry_out_sync(connection, change, identity)[0])
 
     def signal_many(
         self, signals: Iterable[tuple[str, str, Any] | tuple[str, str, Any, str]]

@@ -143,6 +143,12 @@ class StepJob:
         """True once the outcome is settled; `done` was called or is about to be."""
         return self._state == _DONE
 
+    def no_timeout(self) -> None:
+        """Let the function that runs in a thread take what time it needs from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def cancel(self, message: str | None = None) -> bool:
         """Cancel the step, wherever it is. Call it on the host's thread.
 

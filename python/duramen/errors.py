@@ -59,9 +59,12 @@ __all__ = [
     "StoreReadOnly",
     "StoreUnavailable",
     "StoreUnmigrated",
+    "TransactionsUnsupported",
     "UnknownRun",
     "UnknownWorkflow",
+    "UnusableConnection",
     "WorkflowDefinitionError",
+    "WrongDatabase",
 ]
 
 
@@ -151,6 +154,40 @@ class InvalidArgument(DuramenError, ValueError):
 
 class InvalidId(InvalidArgument):
     """An id is empty, longer than 255 characters, holds a NUL, or is otherwise unusable."""
+
+
+class UnusableConnection(InvalidArgument):
+    """A connection, or a source of connections, cannot be used with Duramen; the message says why."""
+
+
+class WrongDatabase(UnusableConnection):
+    """A connection leads to another database or file than the one that holds the store."""
+
+    def __init__(self, store: str) -> None:
+        super().__init__(store)
+        self.store = store
+
+    @override
+    def __str__(self) -> str:
+        return (
+            f"the connection is to another database (or file, or schema) than {self.store}, and both must be "
+            "in one transaction: give one to the store's database"
+        )
+
+
+class TransactionsUnsupported(DuramenError):
+    """The store is of a kind that cannot take part in a transaction of the user's."""
+
+    def __init__(self, store: str) -> None:
+        super().__init__(store)
+        self.store = store
+
+    @override
+    def __str__(self) -> str:
+        return (
+            f"{self.store} cannot take part in a transaction of yours: use a store in Postgres or in a "
+            "SQLite file, or ctx.step with an idempotency key"
+        )
 
 
 class UnknownWorkflow(DuramenError, LookupError):

@@ -7,6 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from ._bridge import Change
 from ._durations import duration_ms, instant_ms
 from ._runtime_checks import check_count, check_id, check_tags, new_run_id
 from ._runtime_drive import Collector
@@ -62,6 +63,8 @@ class Runtime(Messages):
             that gives each transaction another connection.
         shutdown_timeout: how long `close` waits for steps in flight.
         watchdog: warn when something holds the event loop up for longer than this; 0: never.
+        database: where `ctx.transaction` gets connections from, for a store in Postgres: a pool, an engine,
+            or a function that connects, of psycopg 3, asyncpg or SQLAlchemy 2, to the store's database.
 
     Raises:
         InvalidArgument: an argument makes no sense; nothing was opened.
@@ -176,6 +179,7 @@ class Runtime(Messages):
         start_at: datetime | None = None,
         tags: Iterable[str] = (),
         memo: Any = None,
+        connection: Any = None,
     ) -> RunHandle[OutputT]: ...
     @overload
     async def enqueue(
@@ -187,6 +191,7 @@ class Runtime(Messages):
         start_at: datetime | None = None,
         tags: Iterable[str] = (),
         memo: Any = None,
+        connection: Any = None,
     ) -> RunHandle[OutputT]: ...
     @overload
     async def enqueue(
@@ -198,6 +203,7 @@ class Runtime(Messages):
         start_at: datetime | None = None,
         tags: Iterable[str] = (),
         memo: Any = None,
+        connection: Any = None,
     ) -> RunHandle[Any]: ...
     async def enqueue(
         self,
@@ -208,10 +214,49 @@ class Runtime(Messages):
         start_at: datetime | None = None,
         tags: Iterable[str] = (),
         memo: Any = None,
+        connection: Any = None,
     ) -> RunHandle[Any]:
-        """Create a run without driving it: any worker or sweep takes it. See `start`."""
-        request = RunRequest(workflow, input, run_id, start_at, tuple(check_tags(tags)), memo)
-        return (await self._create([self._new_row(request)]))[0]
+        """Create a run without driving it: any worker or sweep takes it. See `start`.
+
+        Args:
+            workflow: as in `start`.
+            input: as in `start`.
+            run_id: as in `start`.
+            start_at: as in `start`.
+            tags: as in `start`.
+            memo: as in `start`.
+            connection: a connection of yours to the store's database, with a transaction open: the run is
+                created if and only if that transaction commits. Nothing is committed or rolled back here.
+                Of psycopg 3, asyncpg, SQLAlchemy 2 (a session, too), or `duramen.sqlite`.
+
+        Raises:
+            UnusableConnection: the connection is closed, has no transaction, or is of an unknown driver.
+            WrongDatabase: it leads to another database than the store's.
+            TransactionsUnsupported: the store is neither in Postgres nor in SQLite.
+        """
+        row = self._enqueue_row(workflow, input, run_id=run_id, start_at=start_at, tags=tags, memo=memo)
+        if connection is None:
+            return (await self._create([row]))[0]
+        change = Change.create(self._engine, row)
+        return self._enqueued(row, await self._transactions.carry_out(connection, change))
+
+    def _enqueue_row(
+        self,
+        workflow: Any,
+        input: Any,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        start_at: datetime | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+    ) -> Row:
+        return self._new_row(RunRequest(workflow, input, run_id, start_at, tuple(check_tags(tags)), memo))
+
+    def _enqueued(self, row: Row, answer: tuple[Any, ...]) -> RunHandle[Any]:
+        created, existing = answer
+        if existing != row[1]:
+            raise RunIdConflict(row[0], row[1], existing)
+        return self._handle(row, created=bool(created))
 
     async def enqueue_many(
         self, requests: Iterable[RunRequest | tuple[WorkflowDef[Any, Any] | str, Any]]

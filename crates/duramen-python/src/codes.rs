@@ -14,6 +14,7 @@ pub(crate) const T_OFFER: u8 = 1;
 pub(crate) const T_START: u8 = 2;
 pub(crate) const T_CANCEL: u8 = 3;
 pub(crate) const T_TIMEOUT: u8 = 4;
+pub(crate) const T_SEAL: u8 = 5;
 
 pub(crate) const O_COMPLETED: u8 = 0;
 pub(crate) const O_FAILED: u8 = 1;
@@ -34,6 +35,7 @@ pub(crate) const ALL: &[(&str, u8)] = &[
     ("T_START", T_START),
     ("T_CANCEL", T_CANCEL),
     ("T_TIMEOUT", T_TIMEOUT),
+    ("T_SEAL", T_SEAL),
     ("O_COMPLETED", O_COMPLETED),
     ("O_FAILED", O_FAILED),
     ("O_FIRED", O_FIRED),

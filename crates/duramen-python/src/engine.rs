@@ -31,7 +31,7 @@ use crate::stores::{Counts, Opened};
 use crate::{wake, world};
 
 /// `(run_id, workflow, version, input, start at, tags, memo, timeout)`
-type NewRunTuple = (
+pub(crate) type NewRunTuple = (
     String,
     String,
     String,
@@ -42,7 +42,7 @@ type NewRunTuple = (
     Option<Millis>,
 );
 /// `(run_id, message_id, kind, name, payload, fingerprint)`
-type MessageTuple = (String, String, String, String, Vec<u8>, Option<String>);
+pub(crate) type MessageTuple = (String, String, String, String, Vec<u8>, Option<String>);
 
 #[pyclass(frozen, module = "duramen._native")]
 pub(crate) struct Engine {
@@ -69,8 +69,19 @@ impl Engine {
         self.runs().get(&ticket).map(|run| run.clone_ref(py))
     }
 
-    fn store(&self) -> &Arc<dyn Store> {
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
         self.core.store()
+    }
+
+    pub(crate) fn new_run(&self, run: NewRunTuple) -> PyResult<NewRun> {
+        Ok(NewRun {
+            now: self.explicit_now(),
+            ..new_run(run, self.virtual_env.as_deref())?
+        })
+    }
+
+    pub(crate) fn explicit_now(&self) -> Option<Millis> {
+        self.core.explicit_now()
     }
 
     /// One event for Python, or nothing if it concerns a run that has left these hands.
@@ -220,6 +231,29 @@ fn new_run(run: NewRunTuple, virtual_env: Option<&VirtualEnv>) -> PyResult<NewRu
     })
 }
 
+pub(crate) fn new_message(message: MessageTuple) -> PyResult<NewMessage> {
+    let (run_id, message_id, kind, name, payload, fingerprint) = message;
+    let kind = match kind.as_str() {
+        "event" => MessageKind::Event,
+        "approval" => MessageKind::Approval,
+        "cancel" => MessageKind::Cancel,
+        other => {
+            return Err(PyValueError::new_err(format!(
+                "unknown message kind {other:?}"
+            )));
+        }
+    };
+    Ok(NewMessage {
+        run_id: run_id.into(),
+        message_id,
+        kind,
+        name,
+        payload: payload.into(),
+        fingerprint,
+        now: None,
+    })
+}
+
 #[pymethods]
 impl Engine {
     #[new]
@@ -363,6 +397,11 @@ impl Engine {
         self.core.call(token, self.store().migrate(), Reply::Schema);
     }
 
+    fn identity(&self, token: u64) {
+        self.core
+            .call(token, self.store().identity(), Reply::Identity);
+    }
+
     fn schema(&self, token: u64) {
         self.core.call(token, self.store().schema(), Reply::Schema);
     }
@@ -407,27 +446,7 @@ impl Engine {
     fn deliver(&self, token: u64, messages: Vec<MessageTuple>) -> PyResult<()> {
         let messages = messages
             .into_iter()
-            .map(|(run_id, message_id, kind, name, payload, fingerprint)| {
-                let kind = match kind.as_str() {
-                    "event" => MessageKind::Event,
-                    "approval" => MessageKind::Approval,
-                    "cancel" => MessageKind::Cancel,
-                    other => {
-                        return Err(PyValueError::new_err(format!(
-                            "unknown message kind {other:?}"
-                        )));
-                    }
-                };
-                Ok(NewMessage {
-                    run_id: run_id.into(),
-                    message_id,
-                    kind,
-                    name,
-                    payload: payload.into(),
-                    fingerprint,
-                    now: None,
-                })
-            })
+            .map(new_message)
             .collect::<PyResult<_>>()?;
         self.core.deliver(token, messages);
         Ok(())

@@ -3,6 +3,7 @@
 mod clock;
 mod codes;
 mod engine;
+mod outside;
 mod pystore;
 mod reply;
 mod run;
@@ -21,6 +22,8 @@ mod _native {
     use super::clock::Clock;
     #[pymodule_export]
     use super::engine::{Engine, StoreFailed};
+    #[pymodule_export]
+    use super::outside::{Change, SqlFailed, SqliteConnection};
     #[pymodule_export]
     use super::run::{Halted, InvalidIdError, Run};
     #[pymodule_export]

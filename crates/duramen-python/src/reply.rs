@@ -97,6 +97,7 @@ pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Bound<'_, PyAn
         }
         Reply::Count(count) => count.into_pyobject(py)?.into_any(),
         Reply::Schema(schema) => pythonize(py, &schema)?,
+        Reply::Identity(identity) => identity.into_pyobject(py)?,
         Reply::Taken(taken) => taken
             .first()
             .map(|(_, ticket)| *ticket)
@@ -106,7 +107,7 @@ pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Bound<'_, PyAn
     })
 }
 
-const fn delivery(delivery: Delivery) -> &'static str {
+pub(crate) const fn delivery(delivery: Delivery) -> &'static str {
     match delivery {
         Delivery::Delivered => "delivered",
         Delivery::Buffered => "buffered",

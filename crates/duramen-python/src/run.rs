@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
 use crate::codes;
+use crate::outside::Change;
 
 create_exception!(duramen._native, Halted, PyBaseException);
 create_exception!(duramen._native, InvalidIdError, PyValueError);
@@ -98,6 +99,9 @@ fn turn_to_python(py: Python<'_>, turn: Turn) -> PyResult<Option<Bound<'_, PyTup
         Turn::Start { slot, op, attempt } => {
             (codes::T_START, slot, &*op, attempt).into_pyobject(py)?
         }
+        Turn::Seal { slot, commit } => {
+            (codes::T_SEAL, slot, Change::commit(commit)).into_pyobject(py)?
+        }
         Turn::Cancel { reason, at } => {
             (codes::T_CANCEL, PyBytes::new(py, &reason), at).into_pyobject(py)?
         }
@@ -119,13 +123,13 @@ impl Run {
         self.lock().machine.facts().epoch
     }
 
-    #[pyo3(signature = (id, retry, lazy, alone))]
+    #[pyo3(signature = (id, retry, checkpoint, alone))]
     fn step<'py>(
         &self,
         py: Python<'py>,
         id: &str,
         retry: Option<Retry>,
-        lazy: bool,
+        checkpoint: u8,
         alone: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let retry = retry.map_or(
@@ -142,10 +146,10 @@ impl Run {
                 jitter,
             },
         );
-        let checkpoint = if lazy {
-            Checkpoint::Lazy
-        } else {
-            Checkpoint::Durable
+        let checkpoint = match checkpoint {
+            0 => Checkpoint::Durable,
+            1 => Checkpoint::Lazy,
+            _ => Checkpoint::Sealed,
         };
         let requested = self
             .lock()
@@ -248,6 +252,14 @@ impl Run {
             .step_done(slot, StepOutcome::Failed { error, retryable });
     }
 
+    fn seal(&self, slot: u32, payload: &[u8]) -> bool {
+        self.lock().machine.seal(slot, bytes_of(payload))
+    }
+
+    fn sealed(&self, applied: bool) {
+        self.lock().sealed(applied);
+    }
+
     #[pyo3(signature = (kind, payload, op))]
     fn finish(&self, kind: u8, payload: &[u8], op: Option<String>) -> PyResult<()> {
         let payload = bytes_of(payload);
@@ -287,6 +299,10 @@ impl Run {
 
     fn wall(&self) -> Millis {
         self.lock().wall()
+    }
+
+    fn durable_len(&self) -> u64 {
+        self.lock().machine.durable_len()
     }
 
     fn journal_len(&self) -> u64 {
