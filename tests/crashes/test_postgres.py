@@ -10,7 +10,7 @@ from duramen.testing import crash_everywhere, open_store, suspend_matrix
 from duramen.testing._wrapped_store import WrappedStore
 from tests.crashes.scenarios import SCENARIOS
 from tests.crashes.test_processes import CORE
-from tests.postgres.schemas import connected, tables
+from tests.postgres.schemas import empty
 
 
 class Kept(WrappedStore):
@@ -25,15 +25,12 @@ def new_store(postgres_url: str) -> Iterator[Callable[[], Any]]:
     store = open_store(postgres_url)
     # Or the order of things would be another each time: an environment knows only of what is at once.
     store.in_thread = False
-    kept = [name for name in tables(postgres_url) if "migrations" not in name]
-    with connected(postgres_url) as connection:
 
-        def empty() -> Kept:
-            for name in kept:
-                connection.execute(f'DELETE FROM "{name}"')  # type: ignore[call-overload]
-            return Kept(store)
+    def emptied() -> Kept:
+        empty(postgres_url)
+        return Kept(store)
 
-        yield empty
+    yield emptied
     asyncio.run(store.close())
 
 

@@ -58,6 +58,14 @@ def drop(url: str) -> None:
         connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
 
 
+def empty(url: str) -> None:
+    """Delete every run of a store."""
+    with connected(url) as connection:
+        for name in tables(url):
+            if "migrations" not in name:
+                connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(name)))
+
+
 def tables(url: str) -> list[str]:
     with connected(url) as connection:
         found = connection.execute(

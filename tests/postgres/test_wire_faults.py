@@ -13,7 +13,7 @@ import pytest
 from duramen import Context, Runtime, step_context, workflow
 from duramen.errors import StoreUnavailable
 from tests.postgres.load import insist
-from tests.postgres.schemas import connected
+from tests.postgres.schemas import connected, empty
 from tests.postgres.wire import Side, Wire, wire
 from tests.regressions.support import story
 
@@ -88,14 +88,14 @@ async def play(url: str, direct: str) -> tuple[list[Any], list[str]]:
 
 @pytest.mark.timeout(110)
 @pytest.mark.parametrize("side", ["before", "after"])
-async def test_a_connection_may_break_at_any_request(proxy: Wire, new_postgres_url: Any, side: Side) -> None:
-    direct = new_postgres_url()
-    expected = await play(through(proxy, direct, pool_size=1, notify="off"), direct)
+async def test_a_connection_may_break_at_any_request(proxy: Wire, postgres_url: str, side: Side) -> None:
+    url = through(proxy, postgres_url, pool_size=1, notify="off")
+    expected = await play(url, postgres_url)
     cuts = 0
     for nth in itertools.count(1):
-        direct = new_postgres_url()
+        empty(postgres_url)
         proxy.cut(nth, side)
-        found = await play(through(proxy, direct, pool_size=1, notify="off"), direct)
+        found = await play(url, postgres_url)
         if not proxy.cut_happened:
             break
         cuts += 1
