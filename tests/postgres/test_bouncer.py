@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from duramen import Runtime
+from duramen.errors import DuramenError
 from duramen.store import Store
 from duramen.testing import StoreContract, open_store
 from tests.postgres import load
@@ -57,3 +58,21 @@ def test_workers_behind_it(pooled: str, tmp_path: Path) -> None:
 
     with ExitStack() as workers:
         asyncio.run(main(workers))
+
+
+def test_without_the_option_for_it_the_error_names_the_option(pooled: str) -> None:
+    url = new_schema(pooled)
+    migrate(url)
+
+    async def main() -> None:
+        named = url.replace("statement_cache=off", "statement_cache=named")
+        async with (
+            Runtime(named, workflows=[load.order]) as one,
+            Runtime(named, workflows=[load.order]) as two,
+        ):
+            # Each of them meets the other's connections sooner or later.
+            for _ in range(50):
+                await asyncio.gather(one.enqueue(load.order, ""), two.enqueue(load.order, ""))
+
+    with pytest.raises(DuramenError, match='set statement_cache to "off"'):
+        asyncio.run(main())

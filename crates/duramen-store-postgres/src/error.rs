@@ -136,6 +136,13 @@ pub(crate) fn store_error(place: &str, fault: Fault, needed: u32) -> StoreError 
         "42501" => StoreError::Invalid {
             reason: reason("; grant this role what it needs (see the page on going to production)"),
         },
+        // Prepared on one server connection, run on another.
+        "26000" | "42P05" => StoreError::Invalid {
+            reason: reason(
+                "; is there a pooler that gives each transaction another connection? Then set \
+                 statement_cache to \"off\"",
+            ),
+        },
         "3D000" => StoreError::Unavailable {
             reason: reason("; create the database first"),
         },
