@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ._bridge import Change
@@ -29,6 +31,19 @@ InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 
 _log = logging.getLogger("duramen")
+
+
+def _seen(part: asyncio.Task[Any]) -> None:
+    """Whoever waited for it has failed already: its own failure says nothing new."""
+    if not part.cancelled():
+        part.exception()
+
+
+_PART = 500
+"""So many runs of `enqueue_many` are one request to the store …"""
+
+_PARTS = 3
+"""… and so many requests are under way at once."""
 
 _YIELD_GRACE = 1.0
 """How long, in seconds, `run` waits beyond its budget for the steps in flight."""
@@ -274,8 +289,25 @@ class Runtime(Messages):
             self._new_row(each if isinstance(each, RunRequest) else RunRequest(*each)) for each in requests
         ]
         handles: list[RunHandle[Any]] = []
-        for start in range(0, len(rows), 500):
-            handles += await self._create(rows[start : start + 500])
+        conflict: RunIdConflict | None = None
+        # While the store writes one part, the next is on its way.
+        starts, parts = iter(range(0, len(rows), _PART)), deque[asyncio.Task[list[RunHandle[Any]]]]()
+        try:
+            while True:
+                for start in islice(starts, _PARTS - len(parts)):
+                    parts.append(asyncio.create_task(self._create(rows[start : start + _PART])))
+                if not parts:
+                    break
+                try:
+                    handles += await parts.popleft()
+                except RunIdConflict as error:
+                    conflict = conflict or error
+        finally:
+            for part in parts:
+                part.cancel()
+                part.add_done_callback(_seen)
+        if conflict is not None:
+            raise conflict
         return handles
 
     def _fresh_run_id(self) -> str:

@@ -133,6 +133,19 @@ async def test_enqueue_many_and_work(runtime: Runtime) -> None:
 
 
 @scenario
+async def test_a_conflict_among_many_creates_the_others(runtime: Runtime) -> None:
+    await runtime.enqueue(nothing, run_id="taken")
+    requests = [RunRequest(adding, number, run_id=f"many:{number:04}") for number in range(1_700)]
+    requests.insert(3, RunRequest(adding, 0, run_id="taken"))
+    with pytest.raises(RunIdConflict, match="taken"):
+        await runtime.enqueue_many(requests)
+    assert await runtime.count(workflow="adding") == 1_700
+    again = await runtime.enqueue_many(requests[4:])
+    assert [handle.run_id for handle in again] == [request.run_id for request in requests[4:]]
+    assert not any(handle.created for handle in again)
+
+
+@scenario
 async def test_run_drives_inline(runtime: Runtime) -> None:
     done = await runtime.run(adding, 1, run_id="a")
     assert (done.kind, done.output, done.run_id) == ("completed", 2, "a")
