@@ -82,45 +82,64 @@ impl Drop for Session {
 
 pub(crate) struct Link {
     target: Arc<Target>,
-    session: AsyncMutex<Option<Arc<Session>>>,
+    slot: AsyncMutex<Slot>,
+}
+
+#[derive(Default)]
+struct Slot {
+    session: Option<Arc<Session>>,
+    /// When the last attempt to connect was given up, and why.
+    given_up: Option<(Instant, StoreError)>,
 }
 
 impl Link {
     pub(crate) fn new(target: Arc<Target>) -> Self {
         Self {
             target,
-            session: AsyncMutex::new(None),
+            slot: AsyncMutex::default(),
         }
     }
 
     /// Connects now and says why if that cannot be done; no patience.
     pub(crate) async fn open(&self) -> Result<(), Fault> {
-        let mut slot = self.session.lock().await;
-        *slot = Some(Arc::new(connect(&self.target, None).await?));
+        let mut slot = self.slot.lock().await;
+        slot.session = Some(Arc::new(connect(&self.target, None).await?));
         Ok(())
     }
 
     pub(crate) async fn close(&self) {
-        *self.session.lock().await = None;
+        self.slot.lock().await.session = None;
     }
 
-    /// The session; a lost one is replaced, with a growing pause between attempts.
+    /// The session; a lost one is replaced, with a growing pause between attempts. Whoever has waited here
+    /// while another gave up gives up too: a hundred requests do not wait a hundred times.
     async fn session(&self) -> Result<Arc<Session>, Fault> {
-        let mut slot = self.session.lock().await;
-        if let Some(session) = slot.as_ref().filter(|one| !one.is_closed()) {
+        let asked = Instant::now();
+        let mut slot = self.slot.lock().await;
+        if let Some(session) = slot.session.as_ref().filter(|one| !one.is_closed()) {
             return Ok(Arc::clone(session));
         }
-        *slot = None;
+        slot.session = None;
+        if let Some((at, error)) = &slot.given_up
+            && *at > asked
+        {
+            return Err(Fault::Known(error.clone()));
+        }
         let end = Instant::now() + PATIENCE;
         let mut pause = FIRST_PAUSE;
         loop {
             match connect(&self.target, None).await {
                 Ok(session) => {
                     let session = Arc::new(session);
-                    *slot = Some(Arc::clone(&session));
+                    slot.session = Some(Arc::clone(&session));
+                    slot.given_up = None;
                     return Ok(session);
                 }
-                Err(fault) if Instant::now() + pause >= end => return Err(fault),
+                Err(fault) if Instant::now() + pause >= end => {
+                    let error = self.target.error(fault);
+                    slot.given_up = Some((Instant::now(), error.clone()));
+                    return Err(Fault::Known(error));
+                }
                 Err(_) => sleep(pause).await,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -128,9 +147,13 @@ impl Link {
     }
 
     async fn forget(&self, lost: &Arc<Session>) {
-        let mut slot = self.session.lock().await;
-        if slot.as_ref().is_some_and(|one| Arc::ptr_eq(one, lost)) {
-            *slot = None;
+        let mut slot = self.slot.lock().await;
+        if slot
+            .session
+            .as_ref()
+            .is_some_and(|one| Arc::ptr_eq(one, lost))
+        {
+            slot.session = None;
         }
     }
 
