@@ -8,10 +8,12 @@
 -- Times are milliseconds since 1970-01-01 UTC. Lists (tags, waits) are text with U+001F before,
 -- between and after the items, so that one `instr` finds an item; an empty list is the empty text.
 
+-- `compatible_from`: the oldest migration whose library can still work on the schema after this one.
 CREATE TABLE IF NOT EXISTS duramen_schema_migrations (
-    number     INTEGER NOT NULL PRIMARY KEY,
-    name       TEXT    NOT NULL,
-    applied_at INTEGER NOT NULL
+    number          INTEGER NOT NULL PRIMARY KEY,
+    name            TEXT    NOT NULL,
+    compatible_from INTEGER NOT NULL,
+    applied_at      INTEGER NOT NULL
 ) STRICT;
 
 -- One small row for each run: who drives it, when it needs attention, how far its journal goes.
@@ -134,5 +136,5 @@ SELECT run_id,
        strftime('%Y-%m-%dT%H:%M:%fZ', at / 1000.0, 'unixepoch') AS at
 FROM journal;
 
-INSERT INTO duramen_schema_migrations (number, name, applied_at)
-VALUES (1, 'initial', CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER));
+INSERT INTO duramen_schema_migrations (number, name, compatible_from, applied_at)
+VALUES (1, 'initial', 1, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER));

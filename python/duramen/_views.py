@@ -307,8 +307,8 @@ class SchemaView:
 
     @property
     def current(self) -> bool:
-        """Nothing is to be done."""
-        return self.found == self.needed
+        """No migration of this library is missing; a newer library may have applied more."""
+        return self.found >= self.needed
 
 
 class RunHandle(Generic[OutputT]):

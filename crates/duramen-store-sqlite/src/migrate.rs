@@ -25,23 +25,60 @@ pub(crate) fn needed() -> u32 {
     MIGRATIONS.last().map_or(0, |migration| migration.number)
 }
 
-/// The number of the newest migration in the file; 0 if there is none.
-pub(crate) fn found(connection: &Connection) -> Result<u32, Fault> {
+/// What is there of the schema.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    number: u32,
+    /// The oldest migration whose library can still work with it.
+    compatible_from: u32,
+}
+
+impl Found {
+    pub(crate) fn schema(self) -> Schema {
+        Schema {
+            found: self.number,
+            needed: needed(),
+            applied: Vec::new(),
+        }
+    }
+
+    pub(crate) fn lacks_migrations(self) -> bool {
+        self.number < needed()
+    }
+
+    /// Whether this build can work with it: a newer schema says from which build on that is so.
+    pub(crate) fn check(self) -> Result<(), StoreError> {
+        let (found, needed) = (self.number, needed());
+        if self.lacks_migrations() {
+            return Err(StoreError::Unmigrated { found, needed });
+        }
+        if self.compatible_from > needed {
+            return Err(StoreError::Newer { found, needed });
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn found(connection: &Connection) -> Result<Found, Fault> {
     let exists = connection
         .query_row(sql::schema::EXISTS, [], |_| Ok(()))
         .optional()?;
     if exists.is_none() {
-        return Ok(0);
+        return Ok(Found {
+            number: 0,
+            compatible_from: 0,
+        });
     }
-    Ok(connection.query_row(sql::schema::FOUND, [], |row| row.get(0))?)
+    Ok(connection.query_row(sql::schema::FOUND, [], |row| {
+        Ok(Found {
+            number: row.get(0)?,
+            compatible_from: row.get(1)?,
+        })
+    })?)
 }
 
 pub(crate) fn schema(connection: &Connection) -> Result<Schema, Fault> {
-    Ok(Schema {
-        found: found(connection)?,
-        needed: needed(),
-        applied: Vec::new(),
-    })
+    Ok(found(connection)?.schema())
 }
 
 /// Applies what is missing. The caller holds a write transaction, so that two processes that come at
@@ -56,16 +93,6 @@ pub(crate) fn apply(connection: &Connection) -> Result<Schema, Fault> {
         }
     }
     Ok(schema)
-}
-
-/// Whether this build can work with the schema it found.
-pub(crate) fn check(schema: &Schema) -> Result<(), StoreError> {
-    let (found, needed) = (schema.found, schema.needed);
-    match found.cmp(&needed) {
-        std::cmp::Ordering::Less => Err(StoreError::Unmigrated { found, needed }),
-        std::cmp::Ordering::Equal => Ok(()),
-        std::cmp::Ordering::Greater => Err(StoreError::Newer { found, needed }),
-    }
 }
 
 #[cfg(test)]

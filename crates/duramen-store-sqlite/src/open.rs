@@ -51,7 +51,8 @@ pub(crate) fn write_connection(
         }
     }
     .map_err(|fault| place.error(&fault))?;
-    migrate::check(&schema)?;
+    let found = migrate::found(&connection).map_err(|fault| place.error(&fault))?;
+    found.check()?;
     Ok((connection, schema))
 }
 
@@ -94,9 +95,9 @@ fn set_up(connection: &Connection, options: &SqliteOptions) -> Result<(), Fault>
 }
 
 fn schema(connection: &mut Connection, options: &SqliteOptions) -> Result<Schema, Fault> {
-    let schema = migrate::schema(connection)?;
-    if schema.found >= schema.needed || !options.migrate {
-        return Ok(schema);
+    let found = migrate::found(connection)?;
+    if !found.lacks_migrations() || !options.migrate {
+        return Ok(found.schema());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let schema = migrate::apply(&transaction)?;

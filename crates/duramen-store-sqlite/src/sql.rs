@@ -190,5 +190,6 @@ pub(crate) mod query {
 pub(crate) mod schema {
     pub(crate) const EXISTS: &str = "SELECT 1 FROM sqlite_schema \
          WHERE type = 'table' AND name = 'duramen_schema_migrations'";
-    pub(crate) const FOUND: &str = "SELECT coalesce(max(number), 0) FROM duramen_schema_migrations";
+    pub(crate) const FOUND: &str = "SELECT coalesce(max(number), 0), coalesce(max(compatible_from), 0) \
+         FROM duramen_schema_migrations";
 }

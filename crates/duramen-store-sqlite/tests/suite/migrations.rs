@@ -65,25 +65,42 @@ fn without_leave_to_migrate_a_missing_schema_is_refused_and_nothing_is_made() {
 }
 
 #[test]
-fn a_newer_schema_is_refused() {
+fn a_newer_schema_is_used_if_it_says_that_this_build_can() {
     let home = Home::new();
     drop(home.open());
-    home.connection()
-        .execute(
-            "INSERT INTO duramen_schema_migrations VALUES (2, 'later', 0)",
-            [],
-        )
-        .unwrap();
+    let later = |row: &str| {
+        let text = format!("INSERT INTO duramen_schema_migrations VALUES {row}");
+        home.connection().execute_batch(&text).unwrap();
+    };
+    later("(2, 'later', 1, 0)");
+    for (run_id, options) in [("a", MANUAL), ("b", SqliteOptions::default())] {
+        let store = home.open_with(options);
+        assert!(store.applied_on_open().is_empty());
+        create(&store, vec![new_run(run_id)]);
+        let found = block_on(store.migrate()).unwrap();
+        assert_eq!(
+            found,
+            Schema {
+                found: 2,
+                ..CURRENT
+            }
+        );
+    }
+    later("(3, 'later still', 2, 0)");
     for options in [MANUAL, SqliteOptions::default()] {
         let error = SqliteStore::open(&home.file(), options).unwrap_err();
         assert_eq!(
             error,
             StoreError::Newer {
-                found: 2,
+                found: 3,
                 needed: 1
             }
         );
     }
+    // A later one that is harmless again does not take back what stands between.
+    later("(4, 'harmless', 1, 0)");
+    let error = SqliteStore::open(&home.file(), MANUAL).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found: 4, .. }));
 }
 
 #[test]
