@@ -133,7 +133,8 @@ pub(crate) fn store_error(place: &str, fault: Fault, needed: u32) -> StoreError 
         "53100" => StoreError::Full {
             reason: reason("; free space on the server's disk"),
         },
-        "42501" => StoreError::Invalid {
+        // It is the store that cannot be used, not the request that is wrong.
+        "42501" => StoreError::Other {
             reason: reason("; grant this role what it needs (see the page on going to production)"),
         },
         // Prepared on one server connection, run on another.
