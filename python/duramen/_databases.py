@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .errors import UnusableConnection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Generator, Sequence
+    from collections.abc import AsyncGenerator, Generator, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 __all__ = [
@@ -370,8 +370,3 @@ def is_rolled_back(error: BaseException) -> bool:
 def is_unknown_table(error: BaseException) -> bool:
     """Whether a statement failed because its table or schema is not there."""
     return _sqlstate(error) in {"42P01", "3F000"}
-
-
-async def settled(value: Awaitable[Any] | Any) -> Any:
-    """A value, awaited if need be."""
-    return await value if isawaitable(value) else value

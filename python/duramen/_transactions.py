@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import contextmanager
+from inspect import iscoroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -22,7 +23,6 @@ from ._databases import (
     is_connection,
     is_unknown_table,
     session_connection,
-    settled,
 )
 from ._step import is_async
 from .errors import DuramenError, TransactionsUnsupported, UnusableConnection, WrongDatabase
@@ -281,7 +281,9 @@ class Transactions:
 
     async def carry_out(self, connection: Any, change: Change) -> tuple[Any, ...]:
         """Make a change part of the user's open transaction; gives the answer."""
-        connection = await settled(session_connection(connection))
+        connection = session_connection(connection)
+        if iscoroutine(connection):  # of an async session; an AsyncConnection is awaitable, too
+            connection = await connection
         driver = self.usable(connection)
         if driver is None:
             return _answered(apply_sqlite(connection, change))

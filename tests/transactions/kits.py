@@ -7,7 +7,7 @@ that has nothing to do with it.
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from inspect import isawaitable
 from typing import Any
@@ -110,6 +110,14 @@ class Kit:
         raise NotImplementedError
         yield
 
+    def transaction_sync(self) -> AbstractContextManager[Any]:
+        """The same with a blocking driver."""
+        raise NotImplementedError
+
+    def unusable(self) -> list[Any]:
+        """Connections on which no transaction can be open (some may have to be awaited)."""
+        raise NotImplementedError
+
     def arm(self) -> None:
         """Called before the transaction that is to be overtaken."""
 
@@ -153,6 +161,16 @@ class Sqlite(Kit):
         with self.connection() as connection:
             async with connection:
                 yield connection
+
+    @contextmanager
+    def transaction_sync(self) -> Generator[Any]:
+        with self.connection() as connection, connection:
+            yield connection
+
+    def unusable(self) -> list[Any]:
+        closed = sqlite.connect(self.path)
+        closed.close()
+        return [closed, sqlite.connect(self.path)]
 
     def arm(self) -> None:
         # While the function runs nobody else can write to the file. So the thief comes just before it.
@@ -220,8 +238,21 @@ class Psycopg(Postgres):
             async with await psycopg.AsyncConnection.connect(self.dsn) as connection:
                 yield connection
         else:
-            with psycopg.connect(self.dsn) as connection:
+            with self.transaction_sync() as connection:
                 yield connection
+
+    def transaction_sync(self) -> AbstractContextManager[Any]:
+        return psycopg.connect(self.dsn)
+
+    def unusable(self) -> list[Any]:
+        if self.is_async:
+            return [psycopg.AsyncConnection.connect(self.dsn, autocommit=True)]
+        closed = psycopg.connect(self.dsn)
+        closed.close()
+        failed = psycopg.connect(self.dsn)
+        with suppress(psycopg.Error):
+            failed.execute("SELECT 1 / 0")
+        return [closed, failed, psycopg.connect(self.dsn, autocommit=True)]
 
 
 class Asyncpg(Postgres):
@@ -244,6 +275,9 @@ class Asyncpg(Postgres):
                 yield connection
         finally:
             await connection.close()
+
+    def unusable(self) -> list[Any]:
+        return [self.options["database"]()]
 
 
 class SqlAlchemy(Postgres):
@@ -275,6 +309,17 @@ class SqlAlchemy(Postgres):
         else:
             with self.engine.begin() as connection:
                 yield connection
+
+    def transaction_sync(self) -> AbstractContextManager[Any]:
+        return self.engine.begin()
+
+    def unusable(self) -> list[Any]:
+        engine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        return [_entered(engine.connect()) if self.is_async else engine.connect()]
+
+
+async def _entered(connection: Any) -> Any:
+    return await connection.start()
 
 
 def split(url: str) -> tuple[str, str]:
