@@ -14,9 +14,20 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(params=DRIVERS)
-def kit(request: pytest.FixtureRequest) -> Kit:
-    store = "sqlite" if request.param.startswith("sqlite") else "postgres"
-    made = make(request.param, request.getfixturevalue(f"{store}_url"))
+def driver(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def made_kit(request: pytest.FixtureRequest, driver: str) -> Kit:
+    store = "sqlite" if driver.startswith("sqlite") else "postgres"
+    made = make(driver, request.getfixturevalue(f"{store}_url"))
     asyncio.run(Runtime(made.url).migrate())
     made.create()
     return made
+
+
+@pytest.fixture
+def kit(made_kit: Kit) -> Kit:
+    return made_kit

@@ -1,0 +1,72 @@
+"""The user's connection is cut at each request of a transaction, the COMMIT among them."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from duramen import Context, Retry, workflow
+from tests.postgres.wire import Side, Wire, wire
+from tests.transactions.kits import DRIVERS, Kit, Postgres
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=[driver for driver in DRIVERS if not driver.startswith("sqlite")])
+def driver(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def proxy(postgres_server: str) -> Iterator[Wire]:
+    with wire(urlsplit(postgres_server).port or 5432) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def kit(made_kit: Kit, proxy: Wire) -> Kit:
+    """Its connections go through the wire; the store's do not."""
+    assert isinstance(made_kit, Postgres)
+    parts = urlsplit(made_kit.dsn)
+    made_kit.dsn = parts._replace(netloc=f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}").geturl()
+    return made_kit
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+async def test_a_cut_connection_neither_loses_nor_repeats_the_effect(
+    kit: Kit, proxy: Wire, side: Side, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[str] = []
+    cut_at = 0
+
+    @workflow
+    async def pay(ctx: Context, word: str) -> str:
+        def cut() -> None:
+            calls.append(word)
+            if calls.count(word) == 1:
+                proxy.cut(cut_at, side)
+
+        return await ctx.transaction("write", kit.write(cut), word, retry=Retry(attempts=2, base=0.01))
+
+    caplog.set_level(logging.WARNING, "duramen")
+    cuts = 0
+    async with kit.runtime(pay) as runtime:
+        for cut_at in itertools.count(1):
+            proxy.cut_happened = False
+            word = f"cut at {cut_at}"
+            assert await (await runtime.start(pay, word, run_id=word)).result(timeout=10) == word.upper()
+            if not proxy.cut_happened:
+                break
+            cuts += 1
+    assert cuts >= 3  # the fence, the journal, COMMIT
+    words = [f"cut at {n}" for n in range(1, cuts + 2)]
+    assert sorted(kit.words()) == sorted(words)
+    # After its COMMIT has reached the server a function is not called again; nor without a cut.
+    again = {word for word in words if calls.count(word) == 2}
+    assert calls.count(words[-1]) == 1
+    doubts = [record.args[1] for record in caplog.records if "is not known" in record.msg]  # type: ignore[index]
+    assert len(doubts) == 1
+    assert again == set(words[:-1]) - (set(doubts) if side == "after" else set())
