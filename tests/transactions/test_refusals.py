@@ -180,6 +180,67 @@ async def test_another_database_and_another_schema(postgres: Postgres, postgres_
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+async def test_a_copy_that_looks_like_the_store_is_refused_by_the_fence(
+    postgres: Postgres, postgres_server: str
+) -> None:
+    """A database that cannot be told from the store's has no run of this process."""
+    name = f"copy_{postgres.schema}"
+    there = urlsplit(postgres.dsn)._replace(path=f"/{name}").geturl()
+    calls: list[int] = []
+
+    @workflow
+    async def pay(ctx: Context) -> None:
+        await ctx.transaction("write", lambda _: calls.append(1), retry=Retry(attempts=100, base=60))
+
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        try:
+            await Runtime(f"{there}?schema={postgres.schema}").migrate()
+            async with Runtime(
+                postgres.url, workflows=[pay], database=lambda: psycopg.connect(there)
+            ) as runtime:
+                runtime._transactions._verified = True
+                assert "WrongDatabase" in await failure(runtime, pay)
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    assert len(calls) == 1
+
+
+async def test_the_rights_that_a_connection_needs(postgres: Postgres, postgres_server: str) -> None:
+    postgres.create()
+    role, schema = f"user_{postgres.schema}", postgres.schema
+    parts = urlsplit(postgres.dsn)
+    host = parts.netloc.rpartition("@")[2]
+    dsn = parts._replace(netloc=f"{role}:secret@{host}").geturl()
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+        try:
+            admin.execute(f"GRANT USAGE ON SCHEMA {schema} TO {role}")
+            admin.execute(f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA {schema} TO {role}")
+            admin.execute(f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role}")
+
+            @workflow
+            async def pay(ctx: Context) -> str:
+                await ctx.wait_for_event("go")
+                return await ctx.transaction("write", postgres.write(), "one")
+
+            async with Runtime(
+                postgres.url, workflows=[pay], database=lambda: psycopg.connect(dsn)
+            ) as runtime:
+
+                def in_thread() -> None:
+                    with psycopg.connect(dsn) as connection:
+                        runtime.sync.enqueue(pay, run_id="r", memo=1, connection=connection)
+                        runtime.sync.signal("r", "go", connection=connection)
+
+                await asyncio.to_thread(in_thread)
+                await runtime.sweep()
+                assert await runtime.result("r", 10) == "ONE"
+        finally:
+            admin.execute(f"DROP OWNED BY {role}")
+            admin.execute(f"DROP ROLE {role}")
+
+
 async def refuses(runtime: Runtime, dsn: str) -> None:
     async with await psycopg.AsyncConnection.connect(dsn) as connection:
         with pytest.raises(WrongDatabase):

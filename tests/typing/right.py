@@ -16,6 +16,7 @@ from duramen import (
     Runtime,
     StepDef,
     WorkflowDef,
+    sqlite,
     step,
     step_context,
     workflow,
@@ -41,6 +42,14 @@ async def bare(order_id: str) -> int:
 @step(retry=Retry(attempts=5, base=timedelta(seconds=1), non_retryable=(ValueError,)), timeout=30)
 async def reserve(order_id: str, amount: int = 1, *, note: str = "") -> list[str]:
     return [step_context().idempotency_key, order_id, str(amount), note]
+
+
+async def debit(conn: sqlite.Connection, account: str, cents: int) -> list[int]:
+    return [row[0] for row in conn.execute("SELECT ?, ?", (account, cents))]
+
+
+def credit(conn: object, account: str) -> float:
+    return len(account) / 2
 
 
 @step(timeout=timedelta(minutes=1))
@@ -78,6 +87,8 @@ async def fulfillment(ctx: Context, order: Order) -> dict[str, int]:
     assert_type(await ctx.step("a", reserve, order.order_id), list[str])
     assert_type(await ctx.step("a", reserve, order.order_id, 3), list[str])
     assert_type(await ctx.step("b", in_a_thread, 3, retry=Retry()), bytes)
+    assert_type(await ctx.transaction("t", debit, order.order_id, 3, timeout=5), list[int])
+    assert_type(await ctx.transaction("u", credit, order.order_id, database=object()), float)
     assert_type(await ctx.step("c", plain, 3, "x", timeout=1.5), dict[str, int])
     assert_type(await ctx.step("d", sync_plain, 3, checkpoint="lazy"), str)
     assert_type(await ctx.step("e", partial(plain, 3, b="x")), dict[str, int])

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from duramen import Context, Retry, WorkflowDef, step, workflow
+from duramen import Context, Retry, WorkflowDef, sqlite, step, workflow
 
 
 @dataclass
@@ -13,6 +13,10 @@ class Order:
 @step
 async def reserve(order_id: str, amount: int = 1) -> int:
     return amount
+
+
+async def debit(conn: sqlite.Connection, account: str, cents: int) -> list[int]:
+    return [len(account), cents]
 
 
 async def plain(a: int) -> str:
@@ -26,6 +30,9 @@ async def handler(ctx: Context, order: Order) -> int:
     await reserve()  # pyright: ignore[reportCallIssue]
     _text: str = await reserve("a")  # pyright: ignore[reportAssignmentType]
     _number: int = await ctx.step("b", plain, 3)  # pyright: ignore[reportAssignmentType]
+    _left: str = await ctx.transaction("t", debit, "a", 3)  # pyright: ignore[reportAssignmentType]
+    await ctx.transaction("t", debit, 3, "a")  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await ctx.transaction("t", debit)  # pyright: ignore[reportArgumentType, reportCallIssue]
     await ctx.step("a", plain, "text")  # pyright: ignore[reportArgumentType, reportCallIssue]
     await ctx.step("a", plain)  # pyright: ignore[reportArgumentType, reportCallIssue]
     await ctx.step("a", plain(3))  # pyright: ignore[reportArgumentType, reportCallIssue]
