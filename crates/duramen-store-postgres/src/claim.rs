@@ -11,8 +11,10 @@ use duramen_core::store::{
     Beat, Claim, Claimed, ClaimedRun, Due, Heartbeat, Message, NextDue, WorkflowKey,
 };
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use crate::error::Fault;
+use crate::floors::{Floors, Look};
 use crate::link::{Link, Params};
 use crate::row::{
     clean, column, count, damaged, entry, entry_from, message, message_kind, payload, seed, signed,
@@ -25,20 +27,58 @@ const RETURNS: u32 = 3;
 const RETURN_PAUSE: Duration = Duration::from_millis(20);
 
 /// One statement for rows, journals and unread messages.
-pub(crate) async fn claim(link: &Link, book: &Book, claim: &Claim) -> Result<Claimed, Fault> {
-    let (status, names, versions) = keys(lines::in_turn(claim.due, &claim.workflows, claim.turn));
+pub(crate) async fn claim(
+    link: &Link,
+    book: &Book,
+    floors: &Floors,
+    claim: &Claim,
+) -> Result<Claimed, Fault> {
+    let lines = known(lines::in_turn(claim.due, &claim.workflows, claim.turn));
+    let look = match claim.now {
+        None if claim.run_id.is_none() => Some(floors.look(&lines)),
+        _ => None,
+    };
+    let answer = ask(link, book, claim, &lines, look.as_ref()).await?;
+    if let Some(look) = &look {
+        let mut last = BTreeMap::new();
+        for taken in answer.runs.values() {
+            let place = lines.iter().position(|line| stood_in(line, taken));
+            if let (Some(place), Some(at)) = (place, taken.was_due) {
+                let latest = last.entry(place).or_insert(at);
+                *latest = at.max(*latest);
+            }
+        }
+        floors.claimed(&lines, look, answer.now, answer.more, &last);
+    }
+    answer.finish(link, book).await
+}
+
+fn stood_in(line: &Line<'_>, taken: &Taken) -> bool {
+    let key = line.workflow;
+    line.status == taken.was && key.name == taken.row.workflow && key.version == taken.row.version
+}
+
+async fn ask(
+    link: &Link,
+    book: &Book,
+    claim: &Claim,
+    lines: &[Line<'_>],
+    look: Option<&Look>,
+) -> Result<Answer, Fault> {
+    let (status, names, versions) = keys(lines);
+    let everything = Floors::everything(lines);
+    let floors = &look.unwrap_or(&everything).floors;
     let limit = i64::from(claim.limit);
     let warm_ids: Vec<_> = claim.warm.iter().map(|(run_id, _)| clean(run_id)).collect();
     let warm_lens: Vec<i64> = claim.warm.iter().map(|(_, len)| signed(*len)).collect();
     let max_bytes = claim.max_bytes.map(signed);
     let owner = clean(&claim.owner);
-    let run_id = claim.run_id.as_deref().map(clean).unwrap_or_default();
-    let (sql, most): (_, usize) = if claim.run_id.is_some() {
-        (&book.claim_alone, 11)
-    } else {
-        (&book.claim, 10)
+    let run_id = claim.run_id.as_deref().map(clean);
+    let (sql, last): (_, &(dyn ToSql + Sync)) = match &run_id {
+        Some(run_id) => (&book.claim_alone, run_id),
+        None => (&book.claim, floors),
     };
-    let all: &Params<'_> = &[
+    let params: &Params<'_> = &[
         &claim.now,
         &status,
         &names,
@@ -49,14 +89,13 @@ pub(crate) async fn claim(link: &Link, book: &Book, claim: &Claim) -> Result<Cla
         &max_bytes,
         &owner,
         &claim.lease,
-        &run_id,
+        last,
     ];
-    let rows = link.run(sql, &all[..most]).await?;
     let mut answer = Answer::default();
-    for row in &rows {
+    for row in &link.run(sql, params).await? {
         answer.add(row)?;
     }
-    answer.finish(link, book).await
+    Ok(answer)
 }
 
 /// What the rows of the answer come to.
@@ -75,6 +114,8 @@ type Numbered = (i64, Result<Entry, Fault>);
 struct Taken {
     row: RunRow,
     was: Status,
+    /// When it was due.
+    was_due: Option<Millis>,
     warm: bool,
     /// Journal and inbox are as new as the row.
     current: bool,
@@ -234,6 +275,7 @@ fn taken(row: &Row, current: bool) -> Result<Taken, Fault> {
     let named = |place: usize, what| text(place).map(str::to_owned).ok_or_else(|| damaged(what));
     Ok(Taken {
         was: status(column(row, 4, "was")?)?,
+        was_due: number(10),
         warm: column::<i64>(row, 3, "warm")? != 0,
         current,
         row: RunRow {
@@ -262,14 +304,17 @@ fn taken(row: &Row, current: bool) -> Result<Taken, Fault> {
 
 type Keys<'k> = (Vec<i16>, Vec<&'k str>, Vec<&'k str>);
 
+/// The lines that can have runs: a name with a NUL was never let in.
+fn known(mut lines: Vec<Line<'_>>) -> Vec<Line<'_>> {
+    lines
+        .retain(|line| !line.workflow.name.contains('\0') && !line.workflow.version.contains('\0'));
+    lines
+}
+
 /// Lines as arrays, in their order.
-fn keys(lines: Vec<Line<'_>>) -> Keys<'_> {
+fn keys<'k>(lines: &[Line<'k>]) -> Keys<'k> {
     let mut keys = Keys::default();
     for line in lines {
-        // Such a name was never let in.
-        if line.workflow.name.contains('\0') || line.workflow.version.contains('\0') {
-            continue;
-        }
         keys.0.push(i16::try_from(line.status.code()).unwrap_or(-1));
         keys.1.push(&line.workflow.name);
         keys.2.push(&line.workflow.version);
@@ -278,12 +323,21 @@ fn keys(lines: Vec<Line<'_>>) -> Keys<'_> {
 }
 
 /// Renews the leases of an owner.
-pub(crate) async fn heartbeat(link: &Link, book: &Book, beat: &Heartbeat) -> Result<Beat, Fault> {
+pub(crate) async fn heartbeat(
+    link: &Link,
+    book: &Book,
+    floors: &Floors,
+    beat: &Heartbeat,
+) -> Result<Beat, Fault> {
+    let floor = match beat.now {
+        None => floors.leases(&beat.owner),
+        Some(_) => Millis::MIN,
+    };
     let owner = clean(&beat.owner);
     let mut returns = 0;
     loop {
         let rows = link
-            .run(&book.renew, &[&owner, &beat.now, &beat.lease])
+            .run(&book.renew, &[&owner, &beat.now, &beat.lease, &floor])
             .await?;
         let mut answer = Beat {
             now: 0,
@@ -303,6 +357,9 @@ pub(crate) async fn heartbeat(link: &Link, book: &Book, beat: &Heartbeat) -> Res
             tokio::time::sleep(RETURN_PAUSE).await;
             continue;
         }
+        if !passed_over && beat.now.is_none() {
+            floors.renewed(&beat.owner, answer.now);
+        }
         answer.held.sort_unstable();
         return Ok(answer);
     }
@@ -312,13 +369,20 @@ pub(crate) async fn heartbeat(link: &Link, book: &Book, beat: &Heartbeat) -> Res
 pub(crate) async fn next_due(
     link: &Link,
     book: &Book,
+    floors: &Floors,
     workflows: &[WorkflowKey],
 ) -> Result<NextDue, Fault> {
-    let (status, names, versions) = keys(lines::in_turn(Due::Any, workflows, 0));
-    let rows = link.read(&book.next, &[&status, &names, &versions]).await?;
+    let lines = known(lines::in_turn(Due::Any, workflows, 0));
+    let look = floors.look(&lines);
+    let (status, names, versions) = keys(&lines);
+    let rows = link
+        .read(&book.next, &[&status, &names, &versions, &look.floors])
+        .await?;
     let row = rows.first().ok_or_else(|| damaged("now"))?;
+    let ready_at = column(row, 1, "ready_at")?;
+    floors.seen(&lines, &look, ready_at);
     Ok(NextDue {
         now: column(row, 0, "now")?,
-        ready_at: column(row, 1, "ready_at")?,
+        ready_at,
     })
 }

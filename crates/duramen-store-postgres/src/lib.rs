@@ -13,6 +13,7 @@ mod claim;
 mod commit;
 mod create;
 mod error;
+mod floors;
 mod hints;
 mod inbox;
 mod intervene;
@@ -57,6 +58,7 @@ use tokio_postgres::config::{Host, TargetSessionAttrs};
 pub use crate::options::{Isolation, Names, PostgresOptions, Statements, TABLES, Tls, Verify};
 
 use crate::error::Fault;
+use crate::floors::Floors;
 use crate::hints::Hints;
 use crate::lane::Lane;
 use crate::link::{Counters, Link, Target};
@@ -99,6 +101,7 @@ struct Inner {
     names: Names,
     book: Book,
     links: Vec<Link>,
+    floors: Floors,
     /// None if hints are not wanted or cannot cross a pooler.
     hints: Option<Arc<Hints>>,
     closed: std::sync::atomic::AtomicBool,
@@ -160,6 +163,7 @@ impl PostgresStore {
             book: Book::new(&options.names),
             names: options.names,
             links,
+            floors: Floors::default(),
             target,
             closed: false.into(),
         });
@@ -361,7 +365,15 @@ impl Store for PostgresStore {
     }
 
     fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
-        self.ask(async move |inner| claim::claim(inner.link(Use::Lease), &inner.book, &claim).await)
+        // A claim of one run waits for whoever has locked it; no heartbeat may wait behind it.
+        let purpose = if claim.run_id.is_some() {
+            Use::Write
+        } else {
+            Use::Lease
+        };
+        self.ask(async move |inner| {
+            claim::claim(inner.link(purpose), &inner.book, &inner.floors, &claim).await
+        })
     }
 
     fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
@@ -372,7 +384,7 @@ impl Store for PostgresStore {
 
     fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
         self.ask(async move |inner| {
-            claim::heartbeat(inner.link(Use::Lease), &inner.book, &beat).await
+            claim::heartbeat(inner.link(Use::Lease), &inner.book, &inner.floors, &beat).await
         })
     }
 
@@ -421,7 +433,13 @@ impl Store for PostgresStore {
 
     fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
         self.ask(async move |inner| {
-            claim::next_due(inner.link(Use::Read), &inner.book, &workflows).await
+            claim::next_due(
+                inner.link(Use::Read),
+                &inner.book,
+                &inner.floors,
+                &workflows,
+            )
+            .await
         })
     }
 

@@ -83,6 +83,11 @@ fn lines() -> String {
     )
 }
 
+/// Everything, in every line.
+fn floors() -> String {
+    same("bigint", "-9223372036854775808", 12)
+}
+
 const BATCH: usize = 64;
 
 #[allow(clippy::too_many_lines, reason = "it is a table")]
@@ -185,7 +190,12 @@ fn hot(book: &Book) -> Vec<Hot<'_>> {
             3 * batch,
         ),
         // 26 of each line that has so many; then 25 rows twice, two entries and a message each.
-        hot("claim", &book.claim, &claim, 12 * 26 + 25 * 5),
+        hot(
+            "claim",
+            &book.claim,
+            &format!("{claim}, {}", floors()),
+            12 * 26 + 25 * 5,
+        ),
         hot(
             "claim_alone",
             &book.claim_alone,
@@ -196,10 +206,15 @@ fn hot(book: &Book) -> Vec<Hot<'_>> {
         hot(
             "renew",
             &book.renew,
-            &format!("'owner-0', {NOW}, 60000"),
+            &format!("'owner-0', {NOW}, 60000, 0"),
             3 * 8_000,
         ),
-        hot("next", &book.next, &lines(), 12),
+        hot(
+            "next",
+            &book.next,
+            &format!("{}, {}", lines(), floors()),
+            12,
+        ),
         // Rows twice, and three looks for a message of that id.
         hot("deliver", &book.deliver, &deliver, 3 * batch),
         hot("first", &book.first, "'run-00000099', 'm'", 1),

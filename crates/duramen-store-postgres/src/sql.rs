@@ -377,16 +377,18 @@ pub(crate) mod commit {
 pub(crate) mod lease {
     use super::Type;
 
-    /// One descent of `runs_due` for each line; what others hold is passed over.
+    /// One descent of `runs_due` for each line, from its floor on (`floors.rs`); what others hold is passed
+    /// over.
     pub(crate) const DUE: &str = concat!(
         "WITH c AS MATERIALIZED (SELECT coalesce($1::bigint, ",
         clock!(),
         ") AS now), \
-         due AS MATERIALIZED (SELECT d.*, k.place FROM c, unnest($2::smallint[], $3::text[], $4::text[]) \
-         WITH ORDINALITY AS k(status, workflow, version, place) CROSS JOIN LATERAL (\
+         due AS MATERIALIZED (SELECT d.*, k.place FROM c, \
+         unnest($2::smallint[], $3::text[], $4::text[], $11::bigint[]) \
+         WITH ORDINALITY AS k(status, workflow, version, floor, place) CROSS JOIN LATERAL (\
          SELECT r.run_id, r.status, r.ready_at, r.epoch, r.journal_len, r.journal_bytes FROM {runs} r \
          WHERE r.status = k.status AND r.workflow = k.workflow AND r.version = k.version \
-         AND r.ready_at <= c.now ORDER BY r.ready_at, r.run_id LIMIT $5 + 1 FOR UPDATE SKIP LOCKED) d)"
+         AND r.ready_at >= k.floor AND r.ready_at <= c.now ORDER BY r.ready_at, r.run_id LIMIT $5 + 1 FOR UPDATE SKIP LOCKED) d)"
     );
 
     /// The same for one run, whose lock is waited for: a claim of this run and no other is meant.
@@ -430,7 +432,7 @@ pub(crate) mod lease {
          note = CASE WHEN p.status <> 1 THEN NULL WHEN starts_with(r.note, r.journal_len || '@') THEN r.note \
          ELSE r.journal_len || '@' || r.epoch END \
          FROM pick p, c WHERE p.fits AND r.run_id = p.run_id AND (r.epoch, r.journal_len) <= (p.epoch, p.journal_len) \
-         RETURNING p.n, p.warm, p.status AS was, r.*) \
+         RETURNING p.n, p.warm, p.status AS was, p.ready_at AS was_due, r.*) \
          SELECT 0::smallint AS part, 0::bigint AS n, c.now AS a, \
          (EXISTS (SELECT FROM pick WHERE NOT fits))::int::bigint AS b, NULL::smallint AS c, NULL::smallint AS d, \
          NULL::text AS x, NULL::text AS y, NULL::bytea AS z, NULL::bigint[] AS numbers, NULL::text[] AS texts FROM c \
@@ -438,7 +440,7 @@ pub(crate) mod lease {
          AND v.journal_len = t.journal_len AND v.inbox_len = t.inbox_len AND v.inbox_seen = t.inbox_seen \
          FROM {runs} v WHERE v.run_id = t.run_id)::int, t.warm::int, t.was, t.status, t.run_id, t.note, t.seed, \
          ARRAY[t.epoch, t.journal_len, t.inbox_len, t.inbox_seen, t.ready_at, t.updated_at, t.started_at, \
-         t.finished_at, t.created_at, t.deadline], \
+         t.finished_at, t.created_at, t.deadline, t.was_due], \
          ARRAY[t.owner, t.workflow, t.version, array_to_string(t.waits, E'\\x1f'), \
          array_to_string(t.tags, E'\\x1f')] FROM took t \
          UNION ALL SELECT 2::smallint, t.n, j.idx, j.at, j.encoding, j.kind, j.op, j.meta, j.payload, NULL, NULL \
@@ -458,6 +460,7 @@ pub(crate) mod lease {
         Type::INT8,
         Type::TEXT,
         Type::INT8,
+        Type::INT8_ARRAY,
     ];
     pub(crate) const ALONE_TYPES: &[Type] = &[
         Type::INT8,
@@ -487,9 +490,9 @@ pub(crate) mod lease {
         clock!(),
         ") AS now), \
          held AS MATERIALIZED (SELECT r.run_id, r.epoch FROM {runs} r \
-         WHERE r.status = 1 AND r.owner = $1 AND r.ready_at IS NOT NULL), \
-         free AS MATERIALIZED (SELECT r.run_id FROM {runs} r WHERE r.status = 1 AND r.owner = $1 \
-         AND r.ready_at IS NOT NULL ORDER BY r.run_id FOR UPDATE SKIP LOCKED), \
+         WHERE r.status = 1 AND r.owner = $1 AND r.ready_at >= $4), \
+         free AS MATERIALIZED (SELECT r.run_id FROM held h JOIN {runs} r ON r.run_id = h.run_id \
+         WHERE r.status = 1 AND r.owner = $1 ORDER BY r.run_id FOR UPDATE OF r SKIP LOCKED), \
          renewed AS (UPDATE {runs} r SET ready_at = ",
         later!("c.now", "$3::bigint"),
         " FROM free, c \
@@ -498,17 +501,22 @@ pub(crate) mod lease {
          UNION ALL SELECT c.now, h.run_id, h.epoch, FALSE FROM c, held h \
          WHERE (h.run_id NOT IN (SELECT run_id FROM renewed)) IS TRUE"
     );
-    pub(crate) const RENEW_TYPES: &[Type] = &[Type::TEXT, Type::INT8, Type::INT8];
+    pub(crate) const RENEW_TYPES: &[Type] = &[Type::TEXT, Type::INT8, Type::INT8, Type::INT8];
 
     pub(crate) const NEXT: &str = concat!(
         "SELECT ",
         clock!(),
         " AS now, (SELECT min(d.ready_at) \
-         FROM unnest($1::smallint[], $2::text[], $3::text[]) AS k(status, workflow, version) CROSS JOIN LATERAL (\
+         FROM unnest($1::smallint[], $2::text[], $3::text[], $4::bigint[]) AS k(status, workflow, version, floor) CROSS JOIN LATERAL (\
          SELECT r.ready_at FROM {runs} r WHERE r.status = k.status AND r.workflow = k.workflow \
-         AND r.version = k.version AND r.ready_at IS NOT NULL ORDER BY r.ready_at, r.run_id LIMIT 1) d) AS ready_at"
+         AND r.version = k.version AND r.ready_at >= k.floor ORDER BY r.ready_at, r.run_id LIMIT 1) d) AS ready_at"
     );
-    pub(crate) const NEXT_TYPES: &[Type] = &[Type::INT2_ARRAY, Type::TEXT_ARRAY, Type::TEXT_ARRAY];
+    pub(crate) const NEXT_TYPES: &[Type] = &[
+        Type::INT2_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::TEXT_ARRAY,
+        Type::INT8_ARRAY,
+    ];
 }
 
 pub(crate) mod inbox {

@@ -17,3 +17,4 @@ mod lost;
 mod migrations;
 mod races;
 mod support;
+mod vacuum;

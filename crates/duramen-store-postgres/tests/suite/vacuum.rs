@@ -1,0 +1,125 @@
+//! A transaction that somebody forgot: nothing that was deleted or updated since can be cleared away.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use duramen_core::run::Status;
+use duramen_core::store::{Claim, CommitOutcome, NewRun, Next, RunCommit, Start, Store};
+use duramen_store_postgres::PostgresStore;
+use duramen_store_testing::{claim, commit, create, heartbeat, new_run};
+
+use crate::support::{Place, block_on, connection};
+
+const RUNS: i64 = 4_000;
+
+/// How many entries of the index of due runs were looked at so far. Sessions report such counts when they
+/// end a transaction, once a second at the most.
+fn looked_at(place: &Place, store: &PostgresStore) -> i64 {
+    sleep(Duration::from_millis(1_100));
+    block_on(store.heartbeat(heartbeat("nobody", 1_000, None))).unwrap();
+    block_on(store.heartbeat(heartbeat("nobody", 1_000, None))).unwrap();
+    place.number(
+        "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE schemaname = '{s}' AND indexrelname = 'runs_due'",
+    )
+}
+
+fn finish_all(store: &PostgresStore) {
+    let mut finished = 0;
+    loop {
+        // Leases that end at once: their entries, too, are of the past.
+        let claimed = block_on(store.claim(Claim {
+            lease: 1,
+            ..claim("ann", 250)
+        }))
+        .unwrap();
+        if claimed.runs.is_empty() {
+            break;
+        }
+        finished += claimed.runs.len();
+        let batch = claimed
+            .runs
+            .iter()
+            .map(|run| RunCommit {
+                epoch: run.row.epoch,
+                next: Next::Finished {
+                    status: Status::Completed,
+                },
+                ..commit(&run.row.run_id, "ann", 1)
+            })
+            .collect();
+        let outcomes = block_on(store.commit(batch)).unwrap();
+        assert!(
+            outcomes
+                .iter()
+                .all(|one| matches!(one, CommitOutcome::Applied { .. }))
+        );
+    }
+    assert_eq!(i64::try_from(finished), Ok(RUNS));
+}
+
+#[test]
+fn claims_do_not_walk_over_what_vacuum_may_not_clear_away() {
+    let place = Place::new();
+    let store = place.open();
+    let forgotten = connection();
+    place.on(
+        &forgotten,
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM {s}.runs",
+    );
+    let now = place.number("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint");
+    for part in 0..RUNS / 500 {
+        let batch = (part * 500..(part + 1) * 500)
+            .map(|n| NewRun {
+                start: Start::Queued {
+                    at: Some(now - 100_000 + n),
+                },
+                ..new_run(&format!("r{n:05}"))
+            })
+            .collect();
+        create(&store, batch);
+    }
+    finish_all(&store);
+
+    looked_at(&place, &store);
+    let before = looked_at(&place, &store);
+    let turns = 10;
+    for _ in 0..turns {
+        block_on(store.claim(claim("ann", 10))).unwrap();
+        block_on(store.next_due(claim("ann", 10).workflows)).unwrap();
+    }
+    let with_floors = looked_at(&place, &store) - before;
+    for _ in 0..turns {
+        // An instant that is given begins at the front.
+        block_on(store.claim(Claim {
+            now: Some(now),
+            ..claim("ann", 10)
+        }))
+        .unwrap();
+    }
+    let without = looked_at(&place, &store) - before - with_floors;
+    assert!(without >= turns * RUNS, "{without}");
+    // One look at everything may be among them.
+    assert!(
+        with_floors <= 2 * RUNS,
+        "{with_floors} where {without} without floors"
+    );
+
+    // What came due long ago, and late, is found within some seconds.
+    create(
+        &store,
+        vec![NewRun {
+            start: Start::Queued {
+                at: Some(now - 90_000),
+            },
+            ..new_run("late")
+        }],
+    );
+    let found = (0..100).any(|_| {
+        sleep(Duration::from_millis(100));
+        !block_on(store.claim(claim("ann", 10)))
+            .unwrap()
+            .runs
+            .is_empty()
+    });
+    assert!(found);
+}
