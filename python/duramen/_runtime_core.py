@@ -86,7 +86,11 @@ class RuntimeCore:
         self._shutdown = duration_ms(shutdown_timeout, "shutdown_timeout") / 1000
         self._watchdog_limit = duration_ms(watchdog, "watchdog") / 1000
         self._transactions = Transactions(
-            self._target, database, synchronous=self._synchronous, busy_timeout=self._busy_ms / 1000
+            self._target,
+            database,
+            synchronous=self._synchronous,
+            busy_timeout=self._busy_ms / 1000,
+            lease=self._lease_ms / 1000,
         )
         self._port: Port | None = None
         self._driver_: Driver | None = None

@@ -137,15 +137,8 @@ class TransactionCall(StepCall):
             self.job = None
             self.transactions.later(self._refused())
         elif isinstance(error, _Doubt):
-            self.job = None
-            _log.warning(
-                "whether transaction %r of run %r took place is not known (%s): its journal knows, and the "
-                "run is taken up from there",
-                self.op,
-                self.run_id,
-                error,
-            )
-            self.host.run.sealed(False)
+            self.current = attempt
+            self.doubt(attempt, str(error))
         elif isinstance(error, GivenUp):
             self.job = None
         elif self.unrecordable or isinstance(error, UnusableConnection | StoreClosed):
@@ -153,6 +146,20 @@ class TransactionCall(StepCall):
             self._fail(error)
         else:
             self.done(None, error)
+
+    def doubt(self, attempt: Attempt, why: str) -> None:
+        """What became of an attempt is not known: drop the run, for its journal to say."""
+        if self.current is not attempt or self.host.closed:
+            return
+        self.current = self.job = None
+        _log.warning(
+            "whether transaction %r of run %r took place is not known (%s): its journal knows, and the run "
+            "is taken up from there",
+            self.op,
+            self.run_id,
+            why,
+        )
+        self.host.run.sealed(False)
 
     def _fail(self, error: BaseException) -> None:
         """A failure that no other attempt can mend."""
@@ -162,13 +169,17 @@ class TransactionCall(StepCall):
     async def _refused(self) -> None:
         """The fence refused the commit: another has the run, or it is not the store's database at all."""
         run = self.host.run
-        row = await self.transactions.row(self.run_id)
+        try:
+            row = await self.transactions.row(self.run_id)
+            owner = self.transactions.port.engine.owner()
+        except GivenUp:
+            return  # the runtime closes
         if self.host.closed:
             return
         if (
             row is not None
             and row["status"] == "running"
-            and row["owner"] == self.transactions.port.engine.owner()
+            and row["owner"] == owner
             and row["epoch"] == run.epoch
             and row["journal_len"] == run.durable_len()
         ):
@@ -203,6 +214,9 @@ class Attempt:
         self.committing = False
         self._committed = False
         self._finished = False
+        self._overdue: asyncio.TimerHandle | None = None
+        """Until the outcome is known nothing of the run goes on: a connection that is silent for a lease
+        is given up. What still becomes of its transaction is for the fence to say."""
         self._waiter: Any = None
         self._loop = call.host.services.stepper._loop
 
@@ -240,6 +254,9 @@ class Attempt:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(change)
+        self._overdue = self._loop.call_later(
+            self.call.transactions.lease, self.call.doubt, self, "no answer"
+        )
 
     def give_up(self) -> None:
         """Nobody waits for the attempt any more."""
@@ -251,6 +268,8 @@ class Attempt:
 
     def finish(self) -> None:
         """Its transaction is over, or never begins."""
+        if self._overdue is not None:
+            self._overdue.cancel()
         if not self._finished:
             self._finished = True
             if self.source is None:

@@ -54,9 +54,13 @@ class RolledBack(Exception):
 class Transactions:
     """A runtime's part: where its store is, its default source of connections, and what it knows of both."""
 
-    def __init__(self, target: Target, database: Any, *, synchronous: str, busy_timeout: float) -> None:
+    def __init__(
+        self, target: Target, database: Any, *, synchronous: str, busy_timeout: float, lease: float
+    ) -> None:
         self.target = target
         self.database = database
+        self.lease = lease
+        """Of the runtime, in seconds."""
         self._synchronous = synchronous
         self._patience = busy_timeout
         if database is not None and target.scheme != "postgres":

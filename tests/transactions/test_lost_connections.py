@@ -1,5 +1,6 @@
 """The user's connection is cut at each request of a transaction, the COMMIT among them."""
 
+import asyncio
 import itertools
 import logging
 from collections.abc import Iterator
@@ -70,3 +71,34 @@ async def test_a_cut_connection_neither_loses_nor_repeats_the_effect(
     doubts = [record.args[1] for record in caplog.records if "is not known" in record.msg]  # type: ignore[index]
     assert len(doubts) == 1
     assert again == set(words[:-1]) - (set(doubts) if side == "after" else set())
+
+
+async def test_a_silent_connection_is_given_up_and_what_it_does_later_is_fenced(
+    kit: Kit, proxy: Wire
+) -> None:
+    """The function has returned and nothing more is heard of the database, for longer than a lease."""
+    calls: list[int] = []
+    resumed: list[bool] = []
+
+    def stall() -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            proxy.stall()
+            loop.call_soon_threadsafe(loop.call_later, 1.8, resume)
+
+    def resume() -> None:
+        resumed.append(True)
+        proxy.resume()
+
+    @workflow
+    async def pay(ctx: Context, word: str) -> str:
+        return await ctx.transaction("write", kit.write(stall), word)
+
+    loop = asyncio.get_running_loop()
+    async with kit.runtime(pay, lease=1) as runtime:
+        run = await runtime.start(pay, "one")
+        assert await run.result(timeout=20) == "ONE"
+        epoch = (await runtime._detail(run.run_id))["row"]["epoch"]
+    assert resumed
+    assert epoch > 1  # it was let go of, and taken again
+    assert kit.words() == ["one"]
