@@ -24,8 +24,11 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5, help="for runs to come and faults to happen")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 31))
     parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--pause", type=float, default=1.2, help="seconds between two faults, on average")
     given = parser.parse_args()
-    plan = Plan(runs=given.runs, seconds=given.minutes * 60, seed=given.seed, workers=given.workers)
+    plan = Plan(
+        runs=given.runs, seconds=given.minutes * 60, seed=given.seed, workers=given.workers, pause=given.pause
+    )
     print(
         f"seed {plan.seed}: {plan.runs:,} runs, {plan.workers} workers, {given.minutes:g} minutes", flush=True
     )
