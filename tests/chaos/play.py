@@ -209,6 +209,11 @@ class Chaos:
         for fleet in self.fleets:
             for name, count in facts_of(fleet.events).items():
                 verdict.facts[name] = verdict.facts.get(name, 0) + count
+            verdict.wrong.setdefault("workers that ended by themselves", []).extend(
+                event["how"]
+                for event in fleet.of("died")
+                if event["how"] not in {"killed by SIGKILL", "exit code 4"}
+            )
         verdict.facts |= self.done
         verdict.facts["seconds, all in all"] = round(time.monotonic() - begun)
         verdict.facts["of these, until all had ended after the last fault"] = round(settled)

@@ -141,8 +141,10 @@ def _again(attempts: list[Attempt], continued: Mapping[int, list[int]]) -> tuple
 def facts_of(events: list[dict[str, Any]]) -> dict[str, int]:
     """What a fleet said of itself."""
     (ended,) = [event for event in events if event["event"] == "ended"]
+    died = [event["how"] for event in events if event["event"] == "died"]
     return {
-        "workers that died and were replaced": sum(event["event"] == "died" for event in events),
+        "workers replaced after they were killed": died.count("killed by SIGKILL"),
+        "workers replaced that could not reach the server at first": died.count("exit code 4"),
         "runs claimed": ended["claimed"],
         "runs lost to others": ended["lost"],
         "commits refused": ended["refused"],

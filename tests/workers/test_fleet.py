@@ -198,3 +198,26 @@ def test_one_process_alone_reports_as_well(shop: Shop) -> None:
     assert worker.end() == 0
     drained = worker.await_("drained")
     assert (drained["ended"], drained["active"], drained["lost"]) == (3, 0, 0)
+
+
+def test_a_fleet_of_which_no_worker_can_start_any_more_gives_up(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "fickle.py").write_text(
+        "import os\n"
+        "from tests.workers.app import make\n"
+        "if os.path.exists(os.environ['FLAG']):\n"
+        "    raise RuntimeError('a bad deploy')\n"
+    )
+    flag = tmp_path / "flag"
+    fleet = shop.fleet("--processes", "2", app="fickle:make", PYTHONPATH=str(tmp_path), FLAG=str(flag)).ready(
+        2
+    )
+    flag.touch()
+    os.kill(fleet.pids[0], signal.SIGKILL)
+    # As long as another works, it is tried again and again.
+    fleet.await_("died", 3, worker=1)
+    assert fleet.process.poll() is None
+    os.kill(fleet.pids[1], signal.SIGKILL)
+    assert fleet.wait() == 5
+    assert fleet.errors.count("RuntimeError: a bad deploy") >= 5
+    pauses = [event["restart_in"] for event in fleet.of("died", worker=1)]
+    assert pauses == [0.5 * 2**n for n in range(len(pauses))]

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from duramen import Context, workflow
-from tests.workers.conftest import Shop, eventually
+from tests.workers.conftest import Shop
+from tests.workers.fleets import eventually
 
 COMMON = """
 import os
