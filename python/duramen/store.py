@@ -373,6 +373,12 @@ class Fenced(TypedDict):
     kind: Literal["fenced"]
 
 
+class Blocked(TypedDict):
+    """Others hold the run for longer than its neighbours should wait. Nothing was written; it is sent again."""
+
+    kind: Literal["blocked"]
+
+
 class Rejected(TypedDict):
     """The store can never keep this commit. Nothing was written."""
 
@@ -380,7 +386,7 @@ class Rejected(TypedDict):
     reason: str
 
 
-CommitOutcome: TypeAlias = Applied | Fenced | Rejected
+CommitOutcome: TypeAlias = Applied | Fenced | Blocked | Rejected
 """The answer to one commit."""
 
 

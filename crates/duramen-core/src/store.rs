@@ -325,6 +325,9 @@ pub enum CommitOutcome {
     Applied { due: bool },
     /// Owner, epoch, status or journal length differ: another driver has the run. Nothing was written.
     Fenced,
+    /// Somebody else's transaction holds the run, for longer than others should wait for it. Nothing was
+    /// written, and the same commit may be sent again.
+    Blocked,
     /// The store could not keep this commit (too large, for example). Nothing was written.
     Rejected { reason: String },
 }

@@ -53,6 +53,8 @@ struct Batch {
     commits: Vec<RunCommit>,
     since: Millis,
     failures: u32,
+    /// One run that was blocked: it waits by itself, and the others do not wait for it.
+    aside: bool,
 }
 
 impl Pipeline {
@@ -134,6 +136,7 @@ impl Pipeline {
             commits,
             since: self.env.now(),
             failures: 0,
+            aside: false,
         })
     }
 
@@ -145,7 +148,7 @@ impl Pipeline {
     }
 
     fn landed(self: &Arc<Self>, batch: Batch, result: Result<Vec<CommitOutcome>, StoreError>) {
-        let asked = batch.tickets.len();
+        let (asked, aside) = (batch.tickets.len(), batch.aside);
         let result = result.and_then(|outcomes| match outcomes.len() {
             answered if answered == asked => Ok(outcomes),
             answered => Err(StoreError::Other {
@@ -153,23 +156,7 @@ impl Pipeline {
             }),
         });
         match result {
-            Ok(outcomes) => {
-                self.batches.fetch_add(1, Ordering::Relaxed);
-                self.commits
-                    .fetch_add(outcomes.len() as u64, Ordering::Relaxed);
-                let refused = outcomes
-                    .iter()
-                    .filter(|outcome| **outcome == CommitOutcome::Fenced)
-                    .count();
-                self.refused.fetch_add(refused as u64, Ordering::Relaxed);
-                self.host.push_all(
-                    batch
-                        .tickets
-                        .into_iter()
-                        .zip(outcomes)
-                        .map(|(ticket, outcome)| HostEvent::Committed { ticket, outcome }),
-                );
-            }
+            Ok(outcomes) => self.answered(batch, outcomes),
             Err(error) if error.is_transient() && self.env.now() - batch.since < self.patience => {
                 return self.try_again(batch, &error);
             }
@@ -185,8 +172,47 @@ impl Pipeline {
                     ));
             }
         }
-        self.lock().busy = false;
-        self.flush();
+        if !aside {
+            self.lock().busy = false;
+            self.flush();
+        }
+    }
+
+    fn answered(self: &Arc<Self>, batch: Batch, outcomes: Vec<CommitOutcome>) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        let waits = self.env.now() - batch.since < self.patience;
+        let blocked = StoreError::Locked {
+            reason: "a transaction that is not Duramen's holds the run".to_owned(),
+        };
+        let mut events = Vec::with_capacity(outcomes.len());
+        let commits = batch.tickets.into_iter().zip(batch.commits);
+        for ((ticket, commit), outcome) in commits.zip(outcomes) {
+            if outcome != CommitOutcome::Blocked {
+                self.commits.fetch_add(1, Ordering::Relaxed);
+                if outcome == CommitOutcome::Fenced {
+                    self.refused.fetch_add(1, Ordering::Relaxed);
+                }
+                events.push(HostEvent::Committed { ticket, outcome });
+            } else if waits {
+                // A run has one commit on its way at a time, so none can overtake this one.
+                let aside = Batch {
+                    tickets: vec![ticket],
+                    commits: vec![commit],
+                    since: batch.since,
+                    failures: batch.failures,
+                    aside: true,
+                };
+                self.try_again(aside, &blocked);
+            } else {
+                tracing::error!(run = %commit.run_id, "the run has been held by others for as long as a lease; it is given up here");
+                events.push(HostEvent::Lost {
+                    ticket,
+                    epoch: commit.epoch,
+                    error: Some(blocked.clone()),
+                });
+            }
+        }
+        self.host.push_all(events);
     }
 
     /// If the failed call took place after all, the repetition is fenced off by the journal length.

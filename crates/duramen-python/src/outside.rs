@@ -173,7 +173,7 @@ impl SqliteConnection {
         Ok(match &change.0 {
             Inner::Commit(commit) => match py.detach(|| inner.commit_run(commit)) {
                 Ok(CommitOutcome::Applied { .. }) => Some(PyTuple::empty(py)),
-                Ok(CommitOutcome::Fenced) => None,
+                Ok(CommitOutcome::Fenced | CommitOutcome::Blocked) => None,
                 Ok(CommitOutcome::Rejected { reason }) => {
                     return Err(failed(&StoreError::Invalid { reason }));
                 }

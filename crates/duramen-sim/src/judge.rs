@@ -170,7 +170,7 @@ impl Judge {
                 }
             }
             CommitOutcome::Fenced => facts.counts.fenced += 1,
-            CommitOutcome::Rejected { .. } => {}
+            CommitOutcome::Blocked | CommitOutcome::Rejected { .. } => {}
         }
         Ok(outcome)
     }

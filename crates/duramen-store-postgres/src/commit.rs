@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use duramen_core::check;
+use duramen_core::ids::RunId;
 use duramen_core::store::{CommitOutcome, Next, RunCommit};
 
 use crate::error::Fault;
@@ -16,10 +18,46 @@ const MOST: usize = 256;
 /// A statement is closed when it has this many payload bytes.
 const HEAVY: usize = 8 << 20;
 
+/// How often a statement is sent again without the runs that were locked.
+const ATTEMPTS: u32 = 3;
+/// So many runs are known as locked at most.
+const MOST_LOCKED: usize = 1_024;
+
+/// Runs that others held when a commit last came by. Their commits ask first, so that the connection does
+/// not wait for the same lock again and again; in the normal case there are none, and nobody asks.
+#[derive(Debug, Default)]
+pub(crate) struct Locked(Mutex<BTreeSet<RunId>>);
+
+impl Locked {
+    fn known<'c>(&self, batch: &'c [RunCommit], chunk: &[usize]) -> Vec<&'c RunId> {
+        let locked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if locked.is_empty() {
+            return Vec::new();
+        }
+        let ids = chunk.iter().map(|place| &batch[*place].run_id);
+        ids.filter(|run_id| locked.contains(*run_id)).collect()
+    }
+
+    fn note(&self, asked: &[&RunId], held: &BTreeSet<RunId>) {
+        let mut locked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if locked.len() > MOST_LOCKED {
+            locked.clear(); // drivers that never came back; the others are found out again
+        }
+        for run_id in asked {
+            if held.contains(*run_id) {
+                locked.insert(RunId::clone(run_id));
+            } else {
+                locked.remove(*run_id);
+            }
+        }
+    }
+}
+
 /// Applies commits; answers in their order.
 pub(crate) async fn commit(
     link: &Link,
     book: &Book,
+    locked: &Locked,
     batch: &[RunCommit],
 ) -> Result<Vec<CommitOutcome>, Fault> {
     let mut outcomes: Vec<Option<CommitOutcome>> = batch
@@ -32,22 +70,88 @@ pub(crate) async fn commit(
     // In the order of the run ids (two commits of one run stay in theirs), so that batches of
     // different processes lock their rows in one order.
     rest.sort_by(|a, b| batch[*a].run_id.cmp(&batch[*b].run_id).then(a.cmp(b)));
+    let mut blocked: BTreeSet<&RunId> = BTreeSet::new();
     while !rest.is_empty() {
-        let chunk = next_chunk(batch, &mut rest);
-        let found = match send(link, book, batch, &chunk).await {
-            Err(fault) if fault.is_of_the_request() => {
-                one_by_one(link, book, batch, &chunk).await?
+        let mut chunk = next_chunk(batch, &mut rest);
+        // What follows a blocked commit of the same run would come too early.
+        chunk.retain(|place| !blocked.contains(&batch[*place].run_id));
+        for (place, outcome) in around_locks(link, book, locked, batch, chunk).await? {
+            if outcome == CommitOutcome::Blocked {
+                blocked.insert(&batch[place].run_id);
             }
-            other => other?,
-        };
-        for (place, outcome) in chunk.into_iter().zip(found) {
             outcomes[place] = Some(outcome);
+        }
+    }
+    for (commit, outcome) in batch.iter().zip(&mut outcomes) {
+        if outcome.is_none() && blocked.contains(&commit.run_id) {
+            *outcome = Some(CommitOutcome::Blocked);
         }
     }
     Ok(outcomes
         .into_iter()
         .map(|outcome| outcome.unwrap_or(CommitOutcome::Fenced))
         .collect())
+}
+
+/// Sends commits; those of runs that others have locked are answered as blocked instead of holding up the
+/// rest, once the statement has waited for `lock_timeout`.
+async fn around_locks(
+    link: &Link,
+    book: &Book,
+    locked: &Locked,
+    batch: &[RunCommit],
+    mut chunk: Vec<usize>,
+) -> Result<Vec<(usize, CommitOutcome)>, Fault> {
+    let mut answered = Vec::with_capacity(chunk.len());
+    let mut suspects = locked.known(batch, &chunk);
+    for _ in 0..ATTEMPTS {
+        if !suspects.is_empty() {
+            let held = held_by_others(link, book, &suspects).await?;
+            locked.note(&suspects, &held);
+            chunk.retain(|place| {
+                let free = !held.contains(&batch[*place].run_id);
+                if !free {
+                    answered.push((*place, CommitOutcome::Blocked));
+                }
+                free
+            });
+        }
+        if chunk.is_empty() {
+            break;
+        }
+        let sent = match send(link, book, batch, &chunk).await {
+            Err(fault) if fault.is_of_the_request() => one_by_one(link, book, batch, &chunk).await,
+            other => other,
+        };
+        match sent {
+            Err(fault) if fault.is_locked() => {
+                suspects = chunk.iter().map(|place| &batch[*place].run_id).collect();
+            }
+            sent => {
+                answered.extend(chunk.drain(..).zip(sent?));
+                break;
+            }
+        }
+    }
+    // Each time another was locked.
+    answered.extend(
+        chunk
+            .into_iter()
+            .map(|place| (place, CommitOutcome::Blocked)),
+    );
+    Ok(answered)
+}
+
+async fn held_by_others(
+    link: &Link,
+    book: &Book,
+    run_ids: &[&RunId],
+) -> Result<BTreeSet<RunId>, Fault> {
+    let ids: Vec<&str> = run_ids.iter().map(|run_id| &***run_id).collect();
+    let rows = link.run_unless_locked(&book.locked, &[&ids]).await?;
+    rows.iter()
+        .map(|row| Ok(column::<&str>(row, 0, "run_id")?.into()))
+        .collect()
 }
 
 /// Takes the places of the next statement from `rest`: no run twice, not too many, not too heavy.
@@ -94,6 +198,7 @@ async fn one_by_one(
                 };
                 outcomes.push(CommitOutcome::Rejected { reason });
             }
+            Err(fault) if fault.is_locked() => outcomes.push(CommitOutcome::Blocked),
             Err(fault) => return Err(fault),
         }
     }
@@ -256,10 +361,10 @@ async fn send(
     ];
     let plain = m.n.is_empty() && s.n.is_empty();
     let found = if plain {
-        link.run(&book.commit, &all[..book.commit.types.len()])
+        link.run_unless_locked(&book.commit, &all[..book.commit.types.len()])
             .await?
     } else {
-        link.run(&book.commit_and_read, all).await?
+        link.run_unless_locked(&book.commit_and_read, all).await?
     };
     let mut outcomes = vec![CommitOutcome::Fenced; chunk.len()];
     for row in &found {

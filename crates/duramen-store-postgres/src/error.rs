@@ -43,6 +43,12 @@ impl Fault {
         })
     }
 
+    /// Somebody else holds a row for longer than `lock_timeout`. Nothing took place.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.state()
+            .is_some_and(|state| *state == SqlState::LOCK_NOT_AVAILABLE)
+    }
+
     /// The session is of no use any more.
     pub(crate) fn ends_session(&self) -> bool {
         match self {

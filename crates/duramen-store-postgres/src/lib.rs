@@ -102,6 +102,7 @@ struct Inner {
     book: Book,
     links: Vec<Link>,
     floors: Floors,
+    locked: commit::Locked,
     /// None if hints are not wanted or cannot cross a pooler.
     hints: Option<Arc<Hints>>,
     closed: std::sync::atomic::AtomicBool,
@@ -149,6 +150,7 @@ impl PostgresStore {
             tls: tls::connector(&options.tls)?,
             statements: options.statements,
             isolation: options.isolation,
+            lock_timeout: options.lock_timeout,
             timeout: options.timeout,
             place,
             counters: Counters::default(),
@@ -164,6 +166,7 @@ impl PostgresStore {
             names: options.names,
             links,
             floors: Floors::default(),
+            locked: commit::Locked::default(),
             target,
             closed: false.into(),
         });
@@ -378,7 +381,7 @@ impl Store for PostgresStore {
 
     fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
         self.ask(async move |inner| {
-            commit::commit(inner.link(Use::Commit), &inner.book, &batch).await
+            commit::commit(inner.link(Use::Commit), &inner.book, &inner.locked, &batch).await
         })
     }
 

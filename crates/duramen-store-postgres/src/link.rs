@@ -26,6 +26,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Between two attempts to get at a row that others have locked.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_LOCK_PAUSE: Duration = Duration::from_millis(500);
+
 /// How often a statement is tried again that the server refused with 40001 or 40P01: under READ COMMITTED
 /// that hardly happens; SERIALIZABLE refuses more the more there is going on.
 pub(crate) const REPEATS: u32 = 6;
@@ -38,6 +42,7 @@ pub(crate) struct Target {
     pub(crate) tls: MakeRustlsConnect,
     pub(crate) statements: Statements,
     pub(crate) isolation: Isolation,
+    pub(crate) lock_timeout: Duration,
     pub(crate) timeout: Duration,
     /// Host, port and database for messages; no password.
     pub(crate) place: String,
@@ -158,8 +163,28 @@ impl Link {
     }
 
     /// Runs one statement as a transaction of its own. What the server asks to be tried again is tried
-    /// again, a bounded number of times.
+    /// again, a bounded number of times; a row that others have locked is come back for, so that the
+    /// connection is free in between.
     pub(crate) async fn run(&self, sql: &Sql, params: &Params<'_>) -> Result<Vec<Row>, Fault> {
+        let end = Instant::now() + self.target.timeout;
+        let mut pause = LOCK_PAUSE;
+        loop {
+            match self.run_unless_locked(sql, params).await {
+                Err(fault) if fault.is_locked() && Instant::now() + pause < end => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_LOCK_PAUSE);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The same, but a lock is the caller's concern.
+    pub(crate) async fn run_unless_locked(
+        &self,
+        sql: &Sql,
+        params: &Params<'_>,
+    ) -> Result<Vec<Row>, Fault> {
         let mut repeats = 0;
         loop {
             match self.run_once(sql, params).await {
@@ -240,7 +265,9 @@ impl Link {
             ended: false,
             _alone: alone,
         };
-        transaction.batch(&begin(&self.target)).await?;
+        // Nobody else's statements stand behind these: they wait for locks as long as for anything.
+        let begin = format!("{}; SET LOCAL lock_timeout = 0", begin(&self.target));
+        transaction.batch(&begin).await?;
         Ok(transaction)
     }
 }
@@ -380,6 +407,8 @@ fn begin(target: &Target) -> String {
             text.push_str(" = ");
             text.push_str(value);
         }
+        text.push_str("; SET LOCAL lock_timeout = ");
+        text.push_str(&target.lock_timeout.as_millis().to_string());
     }
     text
 }
@@ -437,5 +466,7 @@ fn set_up(target: &Target) -> String {
         text.push_str(" = ");
         text.push_str(value);
     }
+    text.push_str("; SET lock_timeout = ");
+    text.push_str(&target.lock_timeout.as_millis().to_string());
     text
 }

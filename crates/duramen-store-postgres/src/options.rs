@@ -15,6 +15,9 @@ pub struct PostgresOptions {
     pub statements: Statements,
     pub isolation: Isolation,
     pub tls: Tls,
+    /// How long a statement waits for a row that others have locked before it lets the statements behind it
+    /// go first. It is tried again after a pause (a commit, without its neighbours) until `timeout`.
+    pub lock_timeout: Duration,
     /// How long one request may take before its connection is given up.
     pub timeout: Duration,
     /// Send and take wake-up hints by `NOTIFY` and `LISTEN`.
@@ -30,6 +33,7 @@ impl Default for PostgresOptions {
             statements: Statements::Named,
             isolation: Isolation::ReadCommitted,
             tls: Tls::default(),
+            lock_timeout: Duration::from_millis(250),
             timeout: Duration::from_secs(15),
             notify: true,
         }

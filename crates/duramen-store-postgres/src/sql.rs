@@ -52,6 +52,7 @@ pub(crate) struct Book {
     pub(crate) load: Sql,
     pub(crate) commit: Sql,
     pub(crate) commit_and_read: Sql,
+    pub(crate) locked: Sql,
     pub(crate) claim: Sql,
     pub(crate) claim_alone: Sql,
     pub(crate) park: Sql,
@@ -89,6 +90,7 @@ impl Book {
             load: sql(journal::LOAD, journal::LOAD_TYPES),
             commit: sql(&committed, commit::TYPES),
             commit_and_read: sql(&read, commit::READ_TYPES),
+            locked: sql(commit::LOCKED, run::BY_IDS),
             claim: sql(&both(lease::DUE, lease::TAKE), lease::TYPES),
             claim_alone: sql(&both(lease::DUE_ALONE, lease::TAKE), lease::ALONE_TYPES),
             park: sql(lease::PARK, lease::PARK_TYPES),
@@ -318,6 +320,11 @@ pub(crate) mod commit {
          ON CONFLICT (run_id) DO UPDATE SET state = excluded.state)";
 
     pub(crate) const ANSWER: &str = " SELECT n, due FROM ok";
+
+    /// Which of these runs others have locked.
+    pub(crate) const LOCKED: &str = "WITH free AS MATERIALIZED (SELECT r.run_id FROM {runs} r WHERE r.run_id = ANY($1) \
+         FOR NO KEY UPDATE SKIP LOCKED) \
+         SELECT r.run_id FROM {runs} r WHERE r.run_id = ANY($1) AND (r.run_id IN (SELECT run_id FROM free)) IS NOT TRUE";
 
     pub(crate) const TYPES: &[Type] = &[
         Type::TEXT_ARRAY,

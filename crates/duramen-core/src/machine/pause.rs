@@ -219,7 +219,8 @@ impl Machine {
                     }
                 }
             }
-            CommitOutcome::Fenced => {
+            // Who sends commits sends a blocked one again; to be told of it is to be told to give up.
+            CommitOutcome::Fenced | CommitOutcome::Blocked => {
                 self.phase = Phase::Gone;
                 AfterCommit::Lost
             }

@@ -40,6 +40,52 @@ fn commits_that_fail_for_a_while_are_repeated() {
 }
 
 #[test]
+fn a_run_that_others_hold_holds_up_no_other() {
+    for lab in Lab::all() {
+        let mut a = lab.process("a");
+        steps(&mut a);
+        *a.store.held.lock().unwrap() = Some("r2".into());
+        for n in 0..5 {
+            a.start(&format!("r{n}"));
+        }
+        lab.until(3_000, &mut [&mut a], |hosts| hosts[0].ended.len() == 4);
+        assert_eq!(a.how("r2"), []);
+        *a.store.held.lock().unwrap() = None;
+        lab.until(5_000, &mut [&mut a], |hosts| hosts[0].ended.len() == 5);
+        for n in 0..5 {
+            assert_eq!(a.how(&format!("r{n}")), [Driven::Completed]);
+            assert_eq!(lab.facts.times(&format!("r{n}"), "s1"), 1);
+        }
+        assert_eq!(a.engine.pipeline().refused(), 0);
+        lab.check();
+    }
+}
+
+#[test]
+fn a_run_that_others_hold_for_longer_than_a_lease_is_given_up() {
+    for lab in Lab::all() {
+        let mut a = lab.process_with(Config {
+            lease: 300,
+            ..config("a")
+        });
+        steps(&mut a);
+        *a.store.held.lock().unwrap() = Some("r".into());
+        a.start("r");
+        lab.until(5_000, &mut [&mut a], |hosts| {
+            hosts[0].how("r") == [Driven::Lost]
+        });
+        assert!(matches!(
+            a.lost_errors[..],
+            [Some(StoreError::Locked { .. })]
+        ));
+        *a.store.held.lock().unwrap() = None;
+        // Its lease ends, and it goes on.
+        lab.until(5_000, &mut [&mut a], |_| lab.is_final("r"));
+        lab.check();
+    }
+}
+
+#[test]
 fn a_commit_that_took_place_unanswered_is_fenced_off_and_never_doubled() {
     for at in 0..4 {
         for lab in Lab::all() {

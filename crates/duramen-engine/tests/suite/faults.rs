@@ -90,6 +90,8 @@ pub struct Faults {
     /// Names of all calls with the time of each.
     pub calls: Mutex<Vec<(&'static str, Millis)>>,
     pub dead: AtomicBool,
+    /// A run that somebody else's transaction holds: its commits are blocked.
+    pub held: Mutex<Option<RunId>>,
     /// Whoever wants hints; tests give them.
     pub watchers: Mutex<Vec<Wake>>,
 }
@@ -103,6 +105,7 @@ impl Faults {
             rule: Mutex::new(Box::new(|_| Fault::None)),
             calls: Mutex::default(),
             dead: AtomicBool::new(false),
+            held: Mutex::default(),
             watchers: Mutex::default(),
         })
     }
@@ -205,7 +208,11 @@ impl Store for Faults {
         self.call("claim", |store| store.claim(claim))
     }
 
-    fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
+    fn commit(&self, mut batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
+        let held = self.held.lock().unwrap().clone();
+        let is_held = |commit: &RunCommit| Some(&commit.run_id) == held.as_ref();
+        let blocked: Vec<bool> = batch.iter().map(is_held).collect();
+        batch.retain(|commit| !is_held(commit));
         let results: Vec<Vec<(RunId, String)>> = batch
             .iter()
             .map(|commit| {
@@ -227,7 +234,17 @@ impl Store for Faults {
                         facts.recorded.lock().unwrap().extend(results);
                     }
                 }
-                Ok(outcomes)
+                let mut outcomes = outcomes.into_iter();
+                Ok(blocked
+                    .into_iter()
+                    .filter_map(|blocked| {
+                        if blocked {
+                            Some(CommitOutcome::Blocked)
+                        } else {
+                            outcomes.next()
+                        }
+                    })
+                    .collect())
             })
         })
     }

@@ -13,6 +13,7 @@
 mod counts;
 mod differential;
 mod grouping;
+mod locks;
 mod lost;
 mod migrations;
 mod races;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use duramen_core::ids::RunId;
@@ -15,42 +14,8 @@ use duramen_store_postgres::{PostgresOptions, PostgresStore};
 use duramen_store_testing::{
     APPLIED, claim, claim_all, commit, commit_one, create, event, heartbeat, leased, new_run,
 };
-use tokio_postgres::Client;
 
-use crate::support::{Place, block_on, connection};
-
-/// A transaction of somebody else's that holds the rows of runs.
-struct Held<'p> {
-    place: &'p Place,
-    client: Client,
-}
-
-impl<'p> Held<'p> {
-    fn new(place: &'p Place, run_id: &str) -> Self {
-        let client = connection();
-        place.on(
-            &client,
-            &format!("BEGIN; SELECT FROM {{s}}.runs WHERE run_id = '{run_id}' FOR UPDATE"),
-        );
-        Self { place, client }
-    }
-
-    /// Waits until so many statements on this place's tables wait for a lock.
-    #[track_caller]
-    fn until_waiting(&self, count: i64) {
-        let since = Instant::now();
-        let question = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
-             AND query LIKE '%{s}%' AND pid <> pg_backend_pid()";
-        while self.place.number(question) < count {
-            assert!(since.elapsed() < Duration::from_secs(10), "nobody waits");
-            sleep(Duration::from_millis(2));
-        }
-    }
-
-    fn let_go(self) {
-        self.place.on(&self.client, "COMMIT");
-    }
-}
+use crate::support::{Held, Place, block_on};
 
 fn pause(run_id: &str) -> RunCommit {
     RunCommit {

@@ -2,7 +2,8 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use duramen_core::store::StoreError;
 use duramen_store_postgres::{Names, PostgresOptions, PostgresStore};
@@ -74,6 +75,8 @@ impl Place {
             names: self.names(),
             migrate: true,
             notify: false,
+            // Tests that hold locks say by themselves who waits.
+            lock_timeout: Duration::from_secs(10),
             ..PostgresOptions::default()
         }
     }
@@ -126,5 +129,38 @@ impl Drop for Place {
         let drop = format!("DROP SCHEMA IF EXISTS {} CASCADE", self.schema);
         // A panicking test has said more already.
         let _ = runtime().block_on(self.client.batch_execute(&drop));
+    }
+}
+
+/// A transaction of somebody else's that holds the rows of runs.
+pub(crate) struct Held<'p> {
+    place: &'p Place,
+    client: Client,
+}
+
+impl<'p> Held<'p> {
+    pub(crate) fn new(place: &'p Place, run_id: &str) -> Self {
+        let client = connection();
+        place.on(
+            &client,
+            &format!("BEGIN; SELECT FROM {{s}}.runs WHERE run_id = '{run_id}' FOR UPDATE"),
+        );
+        Self { place, client }
+    }
+
+    /// Waits until so many statements on this place's tables wait for a lock.
+    #[track_caller]
+    pub(crate) fn until_waiting(&self, count: i64) {
+        let since = Instant::now();
+        let question = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+             AND query LIKE '%{s}%' AND pid <> pg_backend_pid()";
+        while self.place.number(question) < count {
+            assert!(since.elapsed() < Duration::from_secs(10), "nobody waits");
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub(crate) fn let_go(self) {
+        self.place.on(&self.client, "COMMIT");
     }
 }
