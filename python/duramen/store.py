@@ -70,6 +70,7 @@ from typing import Literal, NotRequired, Protocol, TypeAlias, TypedDict
 __all__ = [
     "Applied",
     "Beat",
+    "Blocked",
     "Claim",
     "Claimed",
     "ClaimedRun",
@@ -374,7 +375,7 @@ class Fenced(TypedDict):
 
 
 class Blocked(TypedDict):
-    """Others hold the run for longer than its neighbours should wait. Nothing was written; it is sent again."""
+    """Others hold the run for longer than neighbours should wait. Nothing was written; it is sent again."""
 
     kind: Literal["blocked"]
 
