@@ -201,6 +201,9 @@ fn drive(sim: &mut Sim) -> Status {
         }
         match settle(sim) {
             Rest::Committing => drop(sim.apply()),
+            _ if sim.sealed().is_some() => {
+                sim.apply_sealed();
+            }
             _ if !sim.running.is_empty() => sim.complete_at(0),
             Rest::Hold(until) => sim.clock = sim.clock.max(until),
             Rest::Waiting | Rest::Idle => {

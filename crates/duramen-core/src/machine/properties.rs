@@ -164,7 +164,8 @@ pub(super) fn explore(sim: &mut Sim, seed: u64, weather: Weather) -> Status {
             Rest::Hold(until) => Some(until),
             _ => None,
         };
-        let choices = may_apply * 2 + may_complete + u64::from(may_wait.is_some());
+        let may_end = u64::from(sim.sealed().is_some()) * 2;
+        let choices = may_apply * 2 + may_end + may_complete + u64::from(may_wait.is_some());
         if choices == 0 {
             assert!(!sim.is_live(), "nothing can ever happen: {rest:?}");
             continue;
@@ -181,8 +182,12 @@ pub(super) fn explore(sim: &mut Sim, seed: u64, weather: Weather) -> Status {
                 }
             }
             sim.apply();
-        } else if choice - may_apply * 2 < may_complete {
-            sim.complete_at(usize::try_from(choice - may_apply * 2).unwrap());
+        } else if choice < may_apply * 2 + may_end {
+            let disturbed = faults > 0 && chance.one_in(4);
+            faults -= u64::from(disturbed);
+            end_transaction(sim, disturbed.then(|| chance.pick(4)));
+        } else if choice - may_apply * 2 - may_end < may_complete {
+            sim.complete_at(usize::try_from(choice - may_apply * 2 - may_end).unwrap());
         } else if let Some(until) = may_wait {
             sim.clock = sim.clock.max(until);
         }
@@ -198,8 +203,24 @@ fn send(sim: &mut Sim, key: &str) {
     }
 }
 
-/// A commit that keeps the lease has a reason.
+/// The user's transaction ends: it takes place, or the fault of that number happens.
+fn end_transaction(sim: &mut Sim, fault: Option<usize>) {
+    match fault {
+        Some(0) => sim.fence_next(),
+        Some(1) => return sim.roll_back(),
+        Some(number) => return sim.doubt(number == 2),
+        None => {}
+    }
+    sim.apply_sealed();
+}
+
+/// A commit that keeps the lease has a reason, and one that is in the hands of whoever holds a
+/// transaction is alone.
 fn check_commit(sim: &Sim) {
+    if let Some(sealed) = sim.sealed() {
+        assert!(!sim.is_committing(), "two commits of a run at once");
+        assert_eq!(sealed.expected_len, sim.store.journal.len() as u64);
+    }
     let Some(commit) = sim.sent() else { return };
     if commit.next == Next::Running {
         // A lazy step's result that a reopening took back is recorded again as a durable one.

@@ -150,7 +150,6 @@ mod tests {
     use crate::machine::testing::{Rest, Sim, T0, failed, job, join, succeeded};
     use crate::machine::{AfterCommit, Decision, Machine};
     use crate::run::Status;
-    use crate::store::CommitOutcome;
 
     fn one() -> Sim {
         let mut sim = Sim::new(|ctx| async move { ctx.sealed("t").await });
@@ -299,11 +298,10 @@ mod tests {
         sim.complete("a");
         sim.settle();
         sim.machine(|machine| machine.set_state(Payload::from_static(b"{}")));
-        let slot = sim.seal("t");
+        sim.seal("t");
         sim.settle();
         assert_eq!(sim.sealed().unwrap().entries.len(), 2);
-        sim.drop_sealed();
-        sim.report(slot, failed("could not serialize"));
+        sim.roll_back();
         assert_eq!(sim.settle(), Rest::Committing);
         let sent = sim.sent().unwrap();
         assert_eq!(sent.entries.len(), 2);
@@ -333,32 +331,27 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_or_unknown_outcome_loses_the_run_here() {
+    fn a_refused_commit_loses_the_run_here() {
         let mut sim = one();
         sim.seal("t");
         sim.settle();
-        let after = sim.machine(|machine| machine.committed(&CommitOutcome::Fenced));
-        assert_eq!(after, AfterCommit::Lost);
-        assert!(!sim.machine(|machine| machine.is_driving()));
-        sim.drop_sealed();
-        // Whether the transaction took place or not, the journal has the answer.
-        sim.crash();
+        sim.fence_next();
+        assert_eq!(sim.apply_sealed(), AfterCommit::Lost);
         assert_eq!(sim.run(), Status::Completed);
         assert_eq!(sim.starts, ["t/1", "t/1"]);
     }
 
     #[test]
     fn after_an_unknown_outcome_that_was_a_success_the_function_does_not_run_again() {
-        let mut sim = one();
-        sim.seal("t");
-        sim.settle();
-        let commit = sim.take_sealed();
-        sim.store.commit(&commit);
-        sim.machine(|machine| machine.committed(&CommitOutcome::Fenced));
-        sim.crash();
-        assert_eq!(sim.run(), Status::Completed);
-        assert_eq!(sim.starts, ["t/1"]);
-        assert_eq!(sim.seen, ["t=t!"]);
+        for took_place in [true, false] {
+            let mut sim = one();
+            sim.seal("t");
+            sim.settle();
+            sim.doubt(took_place);
+            assert_eq!(sim.run(), Status::Completed);
+            assert_eq!(sim.starts.len(), if took_place { 1 } else { 2 });
+            assert_eq!(sim.seen, ["t=t!"]);
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ struct Live {
     ctx: Ctx,
     handler: Option<Job>,
     sent: Option<RunCommit>,
-    sealed: Option<RunCommit>,
+    sealed: Option<(Slot, RunCommit)>,
 }
 
 /// See the module's head.
@@ -243,9 +243,11 @@ impl Sim {
                 ctx.with(|world| world.cancel("time-out"));
                 self.drain();
             }
-            Turn::Seal { commit, .. } => {
+            Turn::Seal { slot, commit } => {
                 let live = self.live.as_mut().unwrap();
-                assert!(live.sealed.replace(*commit).is_none(), "sealed twice");
+                assert!(live.sent.is_none(), "sealed while a commit is on its way");
+                let before = live.sealed.replace((slot, *commit));
+                assert!(before.is_none(), "sealed twice");
             }
             Turn::Offer { .. } => panic!("offered twice"),
             Turn::Idle => return false,
@@ -292,33 +294,56 @@ impl Sim {
     pub(crate) fn seal(&mut self, op: &str) -> Slot {
         let at = self.running.iter().position(|(_, id, _)| id == op).unwrap();
         let (slot, op, _) = self.running.remove(at);
-        let result = Payload::from(format!("{op}!"));
+        self.seal_with(slot, Payload::from(format!("{op}!")));
+        slot
+    }
+
+    fn seal_with(&self, slot: Slot, result: Payload) {
         self.ctx().with(|world| {
             world.fresh.insert(slot, result.clone());
             assert!(world.machine.seal(slot, result));
         });
-        slot
     }
 
     /// The commit in the hands of whoever holds the transaction.
     pub(crate) fn sealed(&self) -> Option<&RunCommit> {
-        self.live.as_ref()?.sealed.as_ref()
+        self.live
+            .as_ref()?
+            .sealed
+            .as_ref()
+            .map(|(_, commit)| commit)
     }
 
-    pub(crate) fn take_sealed(&mut self) -> RunCommit {
+    pub(crate) fn take_sealed(&mut self) -> (Slot, RunCommit) {
         self.live.as_mut().unwrap().sealed.take().unwrap()
     }
 
-    /// The user's transaction is rolled back.
-    pub(crate) fn drop_sealed(&mut self) {
-        self.take_sealed();
+    /// The user's transaction is rolled back: its attempt has failed.
+    pub(crate) fn roll_back(&mut self) {
+        let (slot, _) = self.take_sealed();
+        self.report(slot, failed("rolled back"));
     }
 
-    /// The user's transaction takes place.
+    /// The user's transaction takes place, if the fence lets it.
     pub(crate) fn apply_sealed(&mut self) -> AfterCommit {
-        let commit = self.take_sealed();
+        let (_, commit) = self.take_sealed();
         let outcome = self.store.commit(&commit);
-        self.machine(|machine| machine.committed(&outcome))
+        let after = self.machine(|machine| machine.committed(&outcome));
+        if after == AfterCommit::Lost {
+            self.crash();
+        }
+        after
+    }
+
+    /// The connection dies in COMMIT, and the driver is told nothing of what became of it.
+    pub(crate) fn doubt(&mut self, took_place: bool) {
+        let (_, commit) = self.take_sealed();
+        if took_place {
+            self.store.commit(&commit);
+        }
+        let after = self.machine(|machine| machine.committed(&CommitOutcome::Fenced));
+        assert_eq!(after, AfterCommit::Lost);
+        self.crash();
     }
 
     /// The first attempt in flight of this step ends by the rule.
@@ -330,7 +355,10 @@ impl Sim {
     pub(crate) fn complete_at(&mut self, index: usize) {
         let (slot, op, attempt) = self.running.remove(index);
         let outcome = (self.rule)(&op, attempt);
-        self.report(slot, outcome);
+        match outcome {
+            StepOutcome::Succeeded(result) if op.starts_with('T') => self.seal_with(slot, result),
+            outcome => self.report(slot, outcome),
+        }
     }
 
     /// Reports an outcome, as a driver would that knows nothing else.
@@ -377,6 +405,9 @@ impl Sim {
             match self.settle() {
                 Rest::Committing => {
                     self.apply();
+                }
+                _ if self.sealed().is_some() => {
+                    self.apply_sealed();
                 }
                 _ if !self.running.is_empty() => self.complete_at(0),
                 Rest::Hold(until) => self.clock = self.clock.max(until),

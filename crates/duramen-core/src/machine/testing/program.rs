@@ -18,7 +18,7 @@ pub(crate) enum Node {
     Step {
         id: u8,
         fails: u8,
-        lazy: bool,
+        checkpoint: Checkpoint,
     },
     Sleep(Millis),
     Event {
@@ -47,7 +47,8 @@ pub(crate) const RETRY: RetryPolicy = RetryPolicy {
     jitter: true,
 };
 
-/// The rule of generated steps: the id says how many attempts fail (and an `L` that it is lazy).
+/// The rule of generated steps: the id says how many attempts fail (and an `L` that it is lazy, a `T`
+/// that its function runs in a transaction of the user's).
 pub(crate) fn rule(op: &str, attempt: u32) -> StepOutcome {
     let fails = op.split('#').next().and_then(|id| id.split('f').nth(1));
     let fails: u32 = fails.and_then(|digits| digits.parse().ok()).unwrap_or(0);
@@ -73,13 +74,16 @@ impl Node {
     /// The handler that this piece describes.
     pub(crate) fn run(self, ctx: Ctx) -> Job {
         match self {
-            Self::Step { id, fails, lazy } => job(async move {
-                let checkpoint = if lazy {
-                    Checkpoint::Lazy
-                } else {
-                    Checkpoint::Durable
+            Self::Step {
+                id,
+                fails,
+                checkpoint,
+            } => job(async move {
+                let stem = match checkpoint {
+                    Checkpoint::Lazy => 'L',
+                    Checkpoint::Durable => 's',
+                    Checkpoint::Sealed => 'T',
                 };
-                let stem = if lazy { 'L' } else { 's' };
                 ctx.step_with(&format!("{stem}{id}f{fails}"), RETRY, checkpoint)
                     .await
             }),
@@ -143,13 +147,22 @@ fn caught(flow: Flow) -> Flow {
     }
 }
 
+fn checkpoints() -> impl Strategy<Value = Checkpoint> {
+    prop_oneof![
+        Just(Checkpoint::Durable),
+        Just(Checkpoint::Lazy),
+        Just(Checkpoint::Sealed)
+    ]
+}
+
 /// Generated handlers, of some twenty operations at most.
 pub(crate) fn nodes() -> impl Strategy<Value = Node> {
     let timeout = || prop::option::of(0..300_i64);
     let leaf = prop_oneof![
-        4 => (0..3_u8, 0..3_u8, any::<bool>())
-            .prop_map(|(id, fails, lazy)| Node::Step { id, fails, lazy }),
-        1 => (0..3_u8).prop_map(|id| Node::Step { id, fails: 3, lazy: false }),
+        5 => (0..3_u8, 0..3_u8, checkpoints())
+            .prop_map(|(id, fails, checkpoint)| Node::Step { id, fails, checkpoint }),
+        1 => (0..3_u8, checkpoints())
+            .prop_map(|(id, checkpoint)| Node::Step { id, fails: 3, checkpoint }),
         2 => (0..200_i64).prop_map(Node::Sleep),
         2 => (0..2_u8, timeout()).prop_map(|(name, timeout)| Node::Event { name, timeout }),
         1 => timeout().prop_map(Node::Approve),
