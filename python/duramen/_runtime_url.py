@@ -146,7 +146,8 @@ def _postgres(rest: str) -> Target:
             passed.append((name, "prefer"))
         elif name == "sslmode" and value not in {"disable", "prefer", "require"}:
             raise InvalidArgument(
-                f"sslmode={value!r} in the URL: write disable, allow, prefer, require, verify-ca or verify-full"
+                f"sslmode={value!r} in the URL: write disable, allow, prefer, require, verify-ca "
+                "or verify-full"
             )
         else:
             passed.append((name, value))
