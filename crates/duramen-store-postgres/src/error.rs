@@ -173,7 +173,7 @@ pub(crate) fn store_error(place: &str, fault: Fault, needed: u32) -> StoreError 
 }
 
 /// The server's words, or the chain of causes of an error that is not from the server.
-fn describe(error: &tokio_postgres::Error) -> String {
+pub(crate) fn describe(error: &tokio_postgres::Error) -> String {
     if let Some(said) = error.as_db_error() {
         return format!("{} ({})", said.message(), said.code().code());
     }

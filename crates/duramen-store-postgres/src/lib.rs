@@ -142,7 +142,10 @@ impl PostgresStore {
     pub async fn connect(url: &str, options: PostgresOptions) -> Result<Self, StoreError> {
         let mut config = Config::from_str(url).map_err(|error| StoreError::Invalid {
             // The parser's words name the part that is wrong, never its value.
-            reason: format!("the URL of the Postgres store cannot be read: {error}"),
+            reason: format!(
+                "the URL of the Postgres store cannot be read: {}",
+                error::describe(&error)
+            ),
         })?;
         complete(&mut config);
         let place = place(&config);

@@ -326,29 +326,8 @@ pub(crate) mod commit {
          FOR NO KEY UPDATE SKIP LOCKED) \
          SELECT r.run_id FROM {runs} r WHERE r.run_id = ANY($1) AND (r.run_id IN (SELECT run_id FROM free)) IS NOT TRUE";
 
-    pub(crate) const TYPES: &[Type] = &[
-        Type::TEXT_ARRAY,
-        Type::TEXT_ARRAY,
-        Type::INT8_ARRAY,
-        Type::INT8_ARRAY,
-        Type::INT8_ARRAY,
-        Type::INT8_ARRAY,
-        Type::INT8_ARRAY,
-        Type::INT8_ARRAY,
-        Type::INT2_ARRAY,
-        Type::INT8_ARRAY,
-        Type::TEXT_ARRAY,
-        Type::TEXT_ARRAY,
-        Type::INT8_ARRAY,
-        Type::INT8_ARRAY,
-        Type::INT8_ARRAY,
-        Type::INT2_ARRAY,
-        Type::INT2_ARRAY,
-        Type::TEXT_ARRAY,
-        Type::TEXT_ARRAY,
-        Type::TEXT_ARRAY,
-        Type::BYTEA_ARRAY,
-    ];
+    /// Without the arrays of [`READ`].
+    pub(crate) const TYPES: &[Type] = READ_TYPES.split_at(21).0;
     pub(crate) const READ_TYPES: &[Type] = &[
         Type::TEXT_ARRAY,
         Type::TEXT_ARRAY,
