@@ -189,6 +189,7 @@ fn hot(book: &Book) -> Vec<Hot<'_>> {
             &format!("{rows}, {entries}, {reads}"),
             3 * batch,
         ),
+        hot("locked", &book.locked, &sleeping, 2 * batch),
         // 26 of each line that has so many; then 25 rows twice, two entries and a message each.
         hot(
             "claim",

@@ -230,6 +230,8 @@ pub fn same_answers<R: Store, S: Store>(cases: u32, fresh: impl Fn() -> (R, S)) 
     let config = Config {
         cases: asked.unwrap_or(cases),
         max_shrink_iters: 2_000,
+        // Milliseconds; the shortest found until then is good enough.
+        max_shrink_time: 30_000,
         failure_persistence: None,
         ..Config::default()
     };
