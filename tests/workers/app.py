@@ -17,6 +17,11 @@ def note(line: str) -> None:
         os.close(ledger)
 
 
+def noted(line: str) -> bool:
+    """Whether the ledger has that line."""
+    return line in Path(os.environ["APP_LEDGER"]).read_text("utf-8").split("\n")
+
+
 async def pause(run_id: str, name: str, seconds: float) -> str:
     """A step that takes its time."""
     note(f"begins {run_id}/{name}")
@@ -29,6 +34,21 @@ async def pause(run_id: str, name: str, seconds: float) -> str:
 async def quick(ctx: Context, seconds: float) -> list[str]:
     """Three steps."""
     return [await ctx.step(name, pause, ctx.run_id, name, seconds) for name in "abc"]
+
+
+async def pause_once(run_id: str) -> None:
+    """A step that takes half a minute the first time, and no time after that."""
+    line = f"begins {run_id}/once"
+    again = noted(line)
+    note(line)
+    await asyncio.sleep(0 if again else 30)
+    note(f"ends {run_id}/once")
+
+
+@workflow
+async def slow_once(ctx: Context) -> None:
+    """Takes long, until it is taken over."""
+    await ctx.step("once", pause_once, ctx.run_id)
 
 
 def end_the_process(run_id: str) -> None:
@@ -70,7 +90,7 @@ async def blocking(ctx: Context, seconds: float) -> None:
     await ctx.step("block", block, seconds)
 
 
-WORKFLOWS = [quick, poison, hungry, blocking]
+WORKFLOWS = [quick, slow_once, poison, hungry, blocking]
 
 
 def make() -> Runtime:

@@ -12,7 +12,7 @@ from tests.workers.app import quick
 from tests.workers.conftest import Shop
 from tests.workers.fleets import eventually
 
-SECONDS = 5
+SECONDS = 4
 
 
 def cpu_seconds(pid: int) -> float:
