@@ -221,3 +221,22 @@ async def test_a_handler_that_gives_up_waiting_leaves_no_data(kit: Kit) -> None:
     async with kit.runtime(pay) as runtime:
         assert await (await runtime.start(pay, "one")).result(timeout=10) == "QUICK"
     assert kit.words() == ["quick"]
+
+
+async def test_a_runtime_that_closes_rolls_back_what_has_not_ended(kit: Kit) -> None:
+    gate = Gate()
+
+    @workflow
+    async def pay(ctx: Context, word: str) -> str:
+        return await ctx.transaction("write", kit.write(gate=gate), word)
+
+    async with kit.runtime(pay, lease=1, shutdown_timeout=0.1) as runtime:
+        await runtime.start(pay, "one", run_id="r")
+        await gate.wait()
+    gate.opened.set()  # a thread goes on by itself: its transaction must come to nothing
+    async with kit.runtime(pay) as runtime:
+        while (await runtime.get("r")).status != "completed":
+            await asyncio.sleep(0.05)
+            await runtime.sweep()
+        assert await runtime.result("r") == "ONE"
+    assert kit.words() == ["one"]
