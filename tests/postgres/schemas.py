@@ -11,6 +11,9 @@ from psycopg import sql
 
 from duramen.testing import open_store
 
+OURS = {"schema", "isolation", "pool_size", "statement_cache", "store_timeout", "notify"}
+"""Parameters of a store's URL that libpq does not know."""
+
 
 def new_schema(url: str) -> str:
     """The URL of a store in a schema that does not exist yet."""
@@ -31,7 +34,7 @@ def without_schema(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     query = parse_qsl(parts.query)
     schema = dict(query).get("schema", "duramen")
-    rest = urlencode([(name, value) for name, value in query if name != "schema"])
+    rest = urlencode([(name, value) for name, value in query if name not in OURS])
     return parts._replace(query=rest).geturl(), schema
 
 

@@ -13,7 +13,7 @@ from duramen.store import Store
 from duramen.testing import StoreContract, open_store
 from tests.postgres import load
 from tests.postgres.bouncer import bouncer, needs_pgbouncer
-from tests.postgres.schemas import migrate, new_schema
+from tests.postgres.schemas import empty, migrate, new_schema
 from tests.postgres.server import Server
 
 pytestmark = [needs_pgbouncer, pytest.mark.slow]
@@ -25,19 +25,20 @@ def pooled(own_server: Server) -> Iterator[str]:
     own_server.new_database("pooled")
     # Two server connections for everybody: whoever relies on having one to itself is found out.
     with bouncer(own_server, default_pool_size=2) as port:
-        yield own_server.url_of("pooled", port=port, statement_cache="off")
+        url = own_server.url_of("pooled", port=port, statement_cache="off")
+        migrate(url)
+        yield url
 
 
 class TestContract(StoreContract):
     @pytest.fixture(autouse=True)
-    def _urls(self, pooled: str) -> None:
-        self.pooled = pooled
-        self.urls: dict[Path, str] = {}
+    def _store(self, own_server: Server, pooled: str) -> None:
+        # Emptied past the pooler, whose sessions know nothing of a search path.
+        empty(own_server.url_of("pooled"))
+        self.url = pooled
 
     async def open_store(self, place: Path) -> Store:
-        if place not in self.urls:
-            self.urls[place] = new_schema(self.pooled)
-        return open_store(self.urls[place], migrate=True)
+        return open_store(self.url)
 
 
 @pytest.mark.timeout(110)

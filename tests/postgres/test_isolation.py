@@ -17,7 +17,7 @@ from duramen.store import Store
 from duramen.testing import StoreContract, open_store
 from duramen.testing._contract.support import APPLIED, commit, entry, new_run
 from tests.postgres import load
-from tests.postgres.schemas import connected, migrate, new_schema, without_schema
+from tests.postgres.schemas import connected, empty, migrate, without_schema
 from tests.postgres.server import Server
 from tests.regressions.support import wait_until
 
@@ -29,11 +29,21 @@ LEVELS = ["read_committed", "repeatable_read", "serializable"]
 
 @pytest.fixture(scope="module", params=LEVELS)
 def asked(request: pytest.FixtureRequest, own_server: Server) -> str:
-    """A database whose stores ask for the level; its own default is the opposite end."""
-    url = own_server.new_database()
-    default = "read committed" if request.param == "serializable" else "serializable"
-    set_default(own_server, url, default)
-    return f"{url}?isolation={request.param}"
+    """The URL of a store that asks for a level."""
+    return asking(own_server, request.param)
+
+
+@pytest.fixture(scope="module", params=LEVELS[1:])
+def strict_store(request: pytest.FixtureRequest, own_server: Server) -> str:
+    return asking(own_server, request.param)
+
+
+def asking(pg: Server, level: str) -> str:
+    """A store whose database has another default than what the store asks for: that from the opposite end."""
+    url = pg.new_database()
+    set_default(pg, url, "read committed" if level == "serializable" else "serializable")
+    migrate(url)
+    return f"{url}?isolation={level}"
 
 
 def set_default(pg: Server, url: str, level: str) -> None:
@@ -44,30 +54,29 @@ def set_default(pg: Server, url: str, level: str) -> None:
 
 
 class TestContract(StoreContract):
-    """The whole contract under each level."""
+    """The whole contract under the levels that it does not run under anyway."""
 
     @pytest.fixture(autouse=True)
-    def _urls(self, asked: str) -> None:
-        self.asked = asked
-        self.urls: dict[Path, str] = {}
+    def _store(self, strict_store: str) -> None:
+        empty(strict_store)
+        self.url = strict_store
 
     async def open_store(self, place: Path) -> Store:
-        if place not in self.urls:
-            self.urls[place] = new_schema(self.asked)
-        return open_store(self.urls[place], migrate=True)
+        return open_store(self.url)
 
 
 @pytest.mark.timeout(110)
 def test_workers_that_meet_at_the_same_runs(asked: str, tmp_path: Path) -> None:
     book = str(tmp_path / "ledger.db")
     load.new_ledger(book)
-    url = new_schema(asked)
-    migrate(url)
 
     async def main(workers: ExitStack) -> None:
-        async with Runtime(url, workflows=[load.order]) as one, Runtime(url, workflows=[load.order]) as two:
+        async with (
+            Runtime(asked, workflows=[load.order]) as one,
+            Runtime(asked, workflows=[load.order]) as two,
+        ):
             for _ in range(3):
-                workers.enter_context(load.worker(url))
+                workers.enter_context(load.worker(asked))
             # Both create the same runs and send the same messages, while three processes drive them.
             ids, same = await asyncio.gather(load.submit(one, book, 60), load.submit(two, book, 60))
             assert ids == same
