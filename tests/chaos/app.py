@@ -33,7 +33,7 @@ async def effect(run_id: str, name: str, given: str) -> str:
     """Something that happens in the world."""
     token = secrets.token_hex(6)
     note("begin", run_id, name, token, given)
-    await asyncio.sleep(random.random() * 0.03)
+    await asyncio.sleep(random.random() * float(os.environ["CHAOS_STEP"]))
     note("end", run_id, name, token, given)
     return token
 

@@ -47,6 +47,8 @@ class Plan:
     seed: int = 0
     workers: int = 8
     concurrency: int = 25
+    step: float = 0.03
+    """Seconds that a step takes at most."""
     pause: float = 1.2
     """Seconds between two faults, on average."""
     crash_every: float = 20.0
@@ -104,14 +106,8 @@ class Chaos:
         """One after the other, until the time is up."""
         next_crash = time.monotonic() + self.plan.crash_every / 2
         kinds = [
-            self.cut_at,
-            self.cut,
-            self.terminate,
-            self.stop,
-            self.cut_at,
-            self.cut,
-            self.stop,
-            self.kill,
+            *(self.kill, self.cut, self.stop, self.kill, self.terminate),
+            *(self.cut_at, self.stop, self.cut_at, self.cut),
         ]
         deck = list(kinds)
         while not self.over.is_set():
@@ -266,7 +262,12 @@ def play(plan: Plan, say: Callable[[str], None] = lambda _: None) -> Verdict:
             through = (
                 urlsplit(url)._replace(netloc=f"{urlsplit(url).netloc.rpartition(':')[0]}:{port}").geturl()
             )
-            environment = {"CHAOS_URL": through, "CHAOS_LEASE": str(LEASE), "CHAOS_LEDGER": str(ledger)}
+            environment = {
+                "CHAOS_URL": through,
+                "CHAOS_LEASE": str(LEASE),
+                "CHAOS_LEDGER": str(ledger),
+                "CHAOS_STEP": str(plan.step),
+            }
             options = ["--processes", str(plan.workers // 2), "--concurrency", str(plan.concurrency)]
             fleet = Fleet(folder, "tests.chaos.app:make", options, environment)
             stack.callback(fleet.clear)

@@ -8,7 +8,10 @@ from tests.chaos.play import Plan, play
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_nothing_is_lost_stuck_or_done_twice() -> None:
-    plan = Plan(runs=300, seconds=12, settle=90, workers=4, concurrency=10, pause=0.5, crash_every=6)
+    # Long steps: whatever happens finds many of them in flight.
+    plan = Plan(
+        runs=300, seconds=12, settle=90, workers=4, concurrency=25, step=0.4, pause=0.5, crash_every=6
+    )
     verdict = play(plan)
     print(verdict)
     assert verdict.holds, f"\n{verdict}"
