@@ -39,9 +39,11 @@ pub(crate) async fn get(
         .map(|detail| detail.row.run_id.to_string())
         .collect();
     if !with_inbox.is_empty() {
-        let mut refused = refused(link, book, &with_inbox).await?;
+        let refused = refused(link, book, &with_inbox).await?;
         for detail in details.iter_mut().flatten() {
-            detail.refused = refused.remove(&detail.row.run_id).unwrap_or_default();
+            // Not taken out: a run may be asked for twice.
+            let found = refused.get(&detail.row.run_id);
+            detail.refused = found.cloned().unwrap_or_default();
         }
     }
     Ok(details)

@@ -1,6 +1,6 @@
 //! One bad element of a batch, and batches that hold odd things.
 
-use duramen_core::store::{CommitOutcome, NewRun, Next, RunCommit, Store, StoreError};
+use duramen_core::store::{CommitOutcome, NewRun, Next, ReadMessage, RunCommit, Store, StoreError};
 use duramen_store_testing::{
     APPLIED, claim_all, commit, commit_one, create, entry, event, leased, new_run,
 };
@@ -211,4 +211,24 @@ fn calls_on_a_closed_store_are_refused() {
         block_on(store.deliver(vec![event("a", "m", "go")])),
         Err(StoreError::Closed)
     );
+}
+
+#[test]
+fn a_run_that_is_asked_for_twice_is_answered_twice_with_its_refused_messages() {
+    let place = Place::new();
+    let store = place.open();
+    create(&store, vec![leased("a", "ann")]);
+    block_on(store.deliver(vec![event("a", "m", "go")])).unwrap();
+    let refusal = RunCommit {
+        read: vec![ReadMessage {
+            seq: 1,
+            refused: Some("wrong shape".to_owned()),
+        }],
+        inbox_seen: 1,
+        ..commit("a", "ann", 1)
+    };
+    assert_eq!(commit_one(&store, refusal), APPLIED);
+    let found = block_on(store.get(vec!["a".into(), "a".into()])).unwrap();
+    assert_eq!(found[0].as_ref().unwrap().refused.len(), 1);
+    assert_eq!(found[0], found[1]);
 }
