@@ -253,9 +253,16 @@ impl Worker {
     async fn claim_followed(&mut self, engine: &Arc<Engine>, due: Vec<RunId>) {
         let asked = engine.asking();
         let _under_way = engine.pending.begin();
+        let (active, due): (Vec<_>, Vec<_>) = due
+            .into_iter()
+            .partition(|run_id| engine.registry().is_active(run_id));
+        let later = engine.now() + FOLLOW_SOONEST;
+        for run_id in active {
+            // A host that is held up has not yet let go of what was lost meanwhile.
+            engine.registry().refollow(&run_id, Some(later));
+        }
         let claims: Vec<_> = due
             .into_iter()
-            .filter(|run_id| !engine.registry().is_active(run_id))
             .map(|run_id| {
                 let claim = engine.store.claim(engine.claim_one(run_id.clone()));
                 (run_id, claim)

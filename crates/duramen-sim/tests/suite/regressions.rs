@@ -181,3 +181,27 @@ fn an_answer_that_was_overtaken_by_a_later_claim_drives_nothing() {
     let program = vec![Rc::new(Node::Group(both))];
     check(&slot, program, &[create(0, true), create(360, true)]);
 }
+
+/// A run whose driver's loop was blocked was taken up again by the same engine, set back, and then looked
+/// at without a pause: it was due and still in the hands of the blocked host.
+#[test]
+fn a_run_that_was_set_back_under_a_blocked_host_is_not_looked_at_without_a_pause() {
+    let slot = SlotPlan {
+        mode: Mode::Sweeper {
+            every: 300,
+            limit: 50,
+            most: [25, 0, 25],
+            within: Some(800),
+        },
+        lease: 600,
+        ..worker()
+    };
+    let block = Action {
+        at: T0 + 830,
+        what: What::Block {
+            slot: 0,
+            down: 4_000,
+        },
+    };
+    check(&slot, vec![step("s1", 0)], &[block, create(1_472, true)]);
+}
