@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -84,10 +85,11 @@ async def test_a_memory_store() -> None:
 async def test_another_copy_of_sqlite(file_kit: Sqlite, tmp_path: Path) -> None:
     async with file_kit.runtime(hello) as runtime:
         there = str(tmp_path / "other.db")  # to open the store's own file with them is what must not be done
-        async with aiosqlite.connect(there) as asynchronous:
-            for connection in (sqlite3.connect(there), asynchronous):
-                with pytest.raises(UnusableConnection, match="another copy of SQLite"):
-                    await runtime.enqueue(hello, "you", connection=connection)
+        with closing(sqlite3.connect(there)) as plain:
+            async with aiosqlite.connect(there) as asynchronous:
+                for connection in (plain, asynchronous):
+                    with pytest.raises(UnusableConnection, match="another copy of SQLite"):
+                        await runtime.enqueue(hello, "you", connection=connection)
         assert await runtime.count() == 0
 
 
