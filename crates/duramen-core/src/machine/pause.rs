@@ -56,6 +56,17 @@ impl Machine {
                 let note = note.clone();
                 self.commit(Next::Stuck { note }, wall)
             }
+            Phase::Leaving { format, waits } => {
+                let (format, waits) = (*format, waits.clone());
+                let ready_at = Some(wall);
+                match self.commit(Next::Waiting { ready_at, waits }, wall) {
+                    Decision::Commit(mut commit) => {
+                        commit.format = Some(format);
+                        Decision::Commit(commit)
+                    }
+                    other => other,
+                }
+            }
             Phase::Driving => self.pause_or_save(wall, hold),
         }
     }
@@ -130,6 +141,7 @@ impl Machine {
             self.startable.pop_front();
         }
         self.running == 0
+            && (self.inbox.is_whole() || self.yielding)
             && self.arrived.is_empty()
             && self.offered.is_none()
             && self.history.is_empty()
@@ -174,19 +186,22 @@ impl Machine {
                 self.phase = Phase::Releasing;
                 Sent::Release
             }
-            Next::Finished { .. } | Next::Stuck { .. } => Sent::End,
+            Next::Finished { .. } | Next::Stuck { .. } | Next::Continued { .. } => Sent::End,
         });
         let (expected_len, entries) = self.ledger.take();
         Decision::Commit(Box::new(RunCommit {
             run_id: self.facts.run_id.clone(),
+            seed: self.facts.seed,
             owner: self.facts.owner.clone(),
             epoch: self.facts.epoch,
-            expected_len,
+            expected_len: self.facts.journal_start + expected_len,
             entries,
             read: self.inbox.take_read(),
-            inbox_seen: self.inbox.seen(),
+            inbox_seen: self.inbox.take_news(),
             next,
             state: self.state.take(),
+            outgoing: Vec::new(),
+            format: None,
             at: self.now.max(wall),
         }))
     }

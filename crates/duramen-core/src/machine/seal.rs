@@ -85,14 +85,17 @@ impl Machine {
             let state = self.state.take();
             let commit = RunCommit {
                 run_id: self.facts.run_id.clone(),
+                seed: self.facts.seed,
                 owner: self.facts.owner.clone(),
                 epoch: self.facts.epoch,
-                expected_len,
+                expected_len: self.facts.journal_start + expected_len,
                 entries,
                 read: self.inbox.read().to_vec(),
-                inbox_seen: self.inbox.seen(),
+                inbox_seen: self.inbox.news(),
                 next: Next::Running,
                 state: state.clone(),
+                outgoing: Vec::new(),
+                format: None,
                 at,
             };
             self.sealed = Some(Sealed { slot, entry, state });
@@ -110,6 +113,7 @@ impl Machine {
         self.ledger.take();
         self.ledger.applied();
         self.inbox.take_read();
+        self.inbox.take_news();
         if self.is_running(sealed.slot) {
             self.ops.set_phase(sealed.slot, StepPhase::Arrived, None);
             self.running -= 1;
