@@ -16,14 +16,16 @@ impl Damaged {
 
 /// A journal shorter than its row says has been tampered with.
 pub fn whole(row: &RunRow, journal: &[Entry]) -> Result<(), Damaged> {
-    if journal.len() as u64 == row.journal_len {
+    let (found, said) = (
+        journal.len() as u64,
+        row.journal_len.saturating_sub(row.journal_start),
+    );
+    if found == said {
         return Ok(());
     }
     Err(Damaged(format!(
-        "the journal of {:?} has {} entries where its row says {}",
-        row.run_id,
-        journal.len(),
-        row.journal_len
+        "the journal of {:?} has {found} entries where its row says {said}",
+        row.run_id
     )))
 }
 

@@ -83,7 +83,13 @@ fn conditioned(select: &str, terms: &[String]) -> String {
 fn terms<D: Dialect>(dialect: &mut D, filter: &Filter) -> Vec<String> {
     let column = |name: &str| format!("{}{name}", D::PREFIX);
     let mut terms = Vec::new();
-    for (name, value) in [("workflow", &filter.workflow), ("version", &filter.version)] {
+    let named = [
+        ("workflow", filter.workflow.as_deref()),
+        ("version", filter.version.as_deref()),
+        ("queue", filter.queue.as_deref()),
+        ("parent", filter.parent.as_deref()),
+    ];
+    for (name, value) in named {
         if let Some(value) = value {
             terms.push(compared(dialect, name, "=", value));
         }
@@ -97,10 +103,15 @@ fn terms<D: Dialect>(dialect: &mut D, filter: &Filter) -> Vec<String> {
             terms.push(dialect.contains(&column(name), item));
         }
     }
-    for (sign, at) in [(">", filter.created_after), ("<", filter.created_before)] {
+    let times = [
+        ("created_at", ">", filter.created_after),
+        ("created_at", "<", filter.created_before),
+        ("finished_at", "<", filter.finished_before),
+    ];
+    for (name, sign, at) in times {
         if let Some(at) = at {
             let mark = dialect.integer(at);
-            terms.push(format!("{} {sign} {mark}", column("created_at")));
+            terms.push(format!("{} {sign} {mark}", column(name)));
         }
     }
     if let Some(prefix) = filter.id_prefix.as_deref().filter(|one| !one.is_empty()) {
@@ -165,6 +176,9 @@ mod tests {
         let filter = Filter {
             workflow: Some("w".to_owned()),
             version: Some("1".to_owned()),
+            queue: Some("q".to_owned()),
+            parent: Some("p".into()),
+            finished_before: Some(11),
             status: vec![Status::Queued, Status::Stuck],
             tag: Some("t".to_owned()),
             waiting_for: Some("event:x".to_owned()),
@@ -175,10 +189,13 @@ mod tests {
         let mut plain = Plain::default();
         assert_eq!(
             count(&mut plain, "SELECT", &filter),
-            "SELECT WHERE workflow = :1 AND version = :2 AND status IN (:3, :4) AND tags HAS :5 \
-             AND waits HAS :6 AND created_at > :7 AND created_at < :8 AND run_id >= :9 AND run_id < :10"
+            "SELECT WHERE workflow = :1 AND version = :2 AND queue = :3 AND parent = :4 \
+             AND status IN (:5, :6) AND tags HAS :7 AND waits HAS :8 AND created_at > :9 \
+             AND created_at < :10 AND finished_at < :11 AND run_id >= :12 AND run_id < :13"
         );
-        let values = ["w", "1", "0", "7", "t", "event:x", "5", "9", "ab", "ac"];
+        let values = [
+            "w", "1", "q", "p", "0", "7", "t", "event:x", "5", "9", "11", "ab", "ac",
+        ];
         assert_eq!(plain.0, values);
     }
 
