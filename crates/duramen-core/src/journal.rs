@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Millis, OpId, Payload};
 
-/// The highest encoding that this build reads; what it writes needs no more.
-pub const ENCODING: u8 = 1;
+/// The highest encoding that this build reads; what it writes needs no more. (With the feature, for tests
+/// of builds side by side, this build plays a newer one.)
+pub const ENCODING: u8 = if cfg!(feature = "newer-format") { 2 } else { 1 };
 
 /// What an entry records. The numbers are stored: append, never renumber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -102,6 +103,15 @@ impl Kind {
             .unwrap_or(Self::Unknown(code))
     }
 
+    /// The least encoding that has entries of this kind, written as this build writes them.
+    pub const fn encoding(self) -> u8 {
+        match self {
+            Self::Unknown(_) => ENCODING,
+            Self::ValueRecorded if cfg!(feature = "newer-format") => 2,
+            _ => 1,
+        }
+    }
+
     /// The name in timelines, events and differences.
     pub const fn name(self) -> &'static str {
         match self {
@@ -171,7 +181,7 @@ pub struct Meta {
 impl Entry {
     pub fn new(kind: Kind, op: OpId, payload: Payload, at: Millis) -> Self {
         Self {
-            encoding: ENCODING,
+            encoding: kind.encoding(),
             kind,
             op,
             meta: None,
@@ -289,6 +299,6 @@ mod tests {
         entry.meta = Some("{".into());
         assert!(matches!(entry.meta(), Err(BadEntry::Meta { .. })));
         entry.encoding = ENCODING + 1;
-        assert_eq!(entry.meta(), Err(BadEntry::Newer { found: 2 }));
+        assert_eq!(entry.meta(), Err(BadEntry::Newer { found: ENCODING + 1 }));
     }
 }

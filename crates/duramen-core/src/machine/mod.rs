@@ -123,6 +123,8 @@ pub struct Facts {
     pub timeout: Option<Millis>,
     /// The index at which the journal of this generation begins. The machine counts from there.
     pub journal_start: u64,
+    /// The least encoding that can read the run, as the store knows it.
+    pub format: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,6 +236,7 @@ impl Machine {
                 deadline: row.deadline,
                 timeout: row.timeout,
                 journal_start: row.journal_start,
+                format: row.format,
             },
             history: History::default(),
             naming: Naming::default(),
@@ -302,6 +305,7 @@ impl Machine {
             self.phase = Phase::Driving;
             self.yielding = false;
             self.facts.epoch = row.epoch;
+            self.facts.format = row.format;
             if let Some(owner) = &row.owner {
                 self.facts.owner.clone_from(owner);
             }
@@ -433,6 +437,12 @@ impl Machine {
                 }
             )
         })
+    }
+
+    /// What the store must be told of who can read these entries, if it does not know.
+    pub(crate) fn raised_format(&self, entries: &[Entry]) -> Option<u8> {
+        let needed = entries.iter().map(|entry| entry.encoding).max()?;
+        (needed > self.facts.format).then_some(needed)
     }
 
     /// Takes an operation out of every index.

@@ -83,6 +83,7 @@ impl Machine {
             let (expected_len, mut entries) = self.ledger.not_durable();
             entries.push(entry.clone());
             let state = self.state.take();
+            let format = self.raised_format(&entries);
             let commit = RunCommit {
                 run_id: self.facts.run_id.clone(),
                 seed: self.facts.seed,
@@ -95,7 +96,7 @@ impl Machine {
                 next: Next::Running,
                 state: state.clone(),
                 outgoing: Vec::new(),
-                format: None,
+                format,
                 at,
             };
             self.sealed = Some(Sealed { slot, entry, state });
@@ -110,7 +111,8 @@ impl Machine {
     pub(crate) fn seal_applied(&mut self, sealed: Sealed) -> AfterCommit {
         let at = sealed.entry.at;
         self.ledger.append(sealed.entry, Weight::Hard);
-        self.ledger.take();
+        let (_, entries) = self.ledger.take();
+        self.facts.format = self.raised_format(&entries).unwrap_or(self.facts.format);
         self.ledger.applied();
         self.inbox.take_read();
         self.inbox.take_news();
