@@ -299,6 +299,11 @@ mod tests {
         entry.meta = Some("{".into());
         assert!(matches!(entry.meta(), Err(BadEntry::Meta { .. })));
         entry.encoding = ENCODING + 1;
-        assert_eq!(entry.meta(), Err(BadEntry::Newer { found: ENCODING + 1 }));
+        assert_eq!(
+            entry.meta(),
+            Err(BadEntry::Newer {
+                found: ENCODING + 1
+            })
+        );
     }
 }

@@ -237,6 +237,14 @@ mod tests {
         let mut newer = entry(Kind::StepCompleted, "a");
         newer.encoding = ENCODING + 1;
         let read = History::new(vec![entry(Kind::RunCreated, ""), newer]);
-        assert_eq!(read.unwrap_err(), (1, BadEntry::Newer { found: ENCODING + 1 }));
+        assert_eq!(
+            read.unwrap_err(),
+            (
+                1,
+                BadEntry::Newer {
+                    found: ENCODING + 1
+                }
+            )
+        );
     }
 }
