@@ -69,7 +69,7 @@ def is_bad_id(text: str) -> bool:
 
 
 def lane(row: s.RunRow) -> str:
-    return "\x1f".join([row["queue"], row["workflow"], row["version"], str(row["format"])])
+    return s.lane_key(row["queue"], row["workflow"], row["version"], row["format"])
 
 
 def never_kept(commit: s.RunCommit) -> str | None:

@@ -150,6 +150,7 @@ from .runs import (
     Unsent,
     UnsentAsk,
     Waiting,
+    lane_key,
 )
 
 __all__ = [
@@ -218,4 +219,5 @@ __all__ = [
     "UnsentAsk",
     "Waiting",
     "WorkflowKey",
+    "lane_key",
 ]

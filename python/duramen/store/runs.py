@@ -39,6 +39,7 @@ __all__ = [
     "Unsent",
     "UnsentAsk",
     "Waiting",
+    "lane_key",
 ]
 
 Status: TypeAlias = Literal[
@@ -79,8 +80,8 @@ class RunRow(TypedDict):
     """A run's routing row.
 
     Its *lane* decides who may take it: the text ``queue␟workflow␟version␟format`` of its fields, separated by
-    U+001F (``default␟order␟1␟1``). Claims name whole lanes; nothing looks inside of one.
-    """
+    U+001F (``default␟order␟1␟1``), which `lane_key` makes. Claims name whole lanes; nothing looks inside of
+    one."""
 
     run_id: str
     workflow: str
@@ -141,6 +142,15 @@ class RunRow(TypedDict):
     """The first of that family."""
     origin: str | None
     """What started it if no program did, such as ``schedule:nightly``."""
+
+
+def lane_key(queue: str, workflow: str, version: str, format: int) -> str:  # noqa: A002 - as in rows
+    r"""The lane of the runs that have these fields, see `RunRow`.
+
+    >>> lane_key("default", "order", "1", 1)
+    'default\x1forder\x1f1\x1f1'
+    """
+    return f"{queue}\x1f{workflow}\x1f{version}\x1f{format}"
 
 
 class Queued(TypedDict):
