@@ -81,7 +81,8 @@ class RunRow(TypedDict):
 
     Its *lane* decides who may take it: the text ``queue␟workflow␟version␟format`` of its fields, separated by
     U+001F (``default␟order␟1␟1``), which `lane_key` makes. Claims name whole lanes; nothing looks inside of
-    one."""
+    one.
+    """
 
     run_id: str
     workflow: str
