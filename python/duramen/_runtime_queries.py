@@ -254,17 +254,32 @@ class Queries(RuntimeCore):
             UnknownRun: there is no such run, or it was deleted meanwhile.
         """
         detail = await self._detail(run_id)
-        # A journal only grows, so its first entries are those that the row counted, whatever came since.
-        wanted: int = detail["row"]["journal_len"]
+        while True:
+            row = detail["row"]
+            entries = await self._entries(run_id, row)
+            if row["status"] != "running":
+                return make_history(detail, entries)
+            # The row of a running run lags behind its journal: both are of one driver if it has it still.
+            detail = await self._detail(run_id)
+            if all(detail["row"][name] == row[name] for name in ("status", "epoch", "seed")):
+                return make_history(detail, entries)
+
+    async def _entries(self, run_id: str, row: dict[str, Any]) -> _List[tuple[Any, ...]]:
+        """What the row counts of a journal, which only grows; of a running run all that there is."""
+        wanted: int | None = None if row["status"] == "running" else row["journal_len"]
         port = self._ready
         entries: _List[tuple[Any, ...]] = []
-        while len(entries) < wanted:
-            limit = min(_PAGE, wanted - len(entries))
+        while wanted is None or len(entries) < wanted:
+            limit = _PAGE if wanted is None else min(_PAGE, wanted - len(entries))
             found = await port.call(port.engine.load, run_id, len(entries), limit)
+            entries += found
+            if wanted is None and len(found) < limit:
+                break
             if not found:
                 raise UnknownRun(run_id)
-            entries += found
-        return make_history(detail, entries)
+        if not entries:
+            raise UnknownRun(run_id)
+        return entries
 
     async def _load(self, run_id: str, index: int, limit: int = _PAGE) -> _List[Event]:
         port = self._ready

@@ -181,7 +181,7 @@ class TransactionCall(StepCall):
             and row["status"] == "running"
             and row["owner"] == owner
             and row["epoch"] == run.epoch
-            and row["journal_len"] == run.durable_len()
+            and await self.transactions.has_length(self.run_id, run.durable_len())
         ):
             self._fail(WrongDatabase(str(self.transactions.target)))
             return

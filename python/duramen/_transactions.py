@@ -202,6 +202,15 @@ class Transactions:
             return None
         return None if detail is None else detail["row"]
 
+    async def has_length(self, run_id: str, length: int) -> bool:
+        """Whether a run's journal has that length; its row may lag behind while it is running."""
+        port = self.port
+        try:
+            last = await port.call(port.engine.load, run_id, length - 1, 2)
+        except DuramenError:
+            return False
+        return len(last) == 1
+
     # -- the store's identity --------------------------------------------------------------------------------
 
     async def identity(self) -> str | None:

@@ -347,6 +347,18 @@ class _NoSteps:
         raise AssertionError(f"a replay started {job!r}")
 
 
+_ZERO = (
+    "journal_start",
+    "generation",
+    "inbox_len",
+    "inbox_seen",
+    "unread",
+    "unread_bytes",
+    "lost",
+    "lost_at",
+)
+
+
 class _OneRun:
     """A store that holds one run for one claim, and keeps nothing."""
 
@@ -364,6 +376,8 @@ class _OneRun:
             "run_id": run["run_id"],
             "workflow": run["workflow"],
             "version": run["version"],
+            "queue": "default",
+            "priority": 5,
             "status": "running",
             "created_at": run["created_at"],
             "started_at": run["created_at"] if run["started_at"] is None else run["started_at"],
@@ -372,22 +386,32 @@ class _OneRun:
             "ready_at": None,
             "owner": "replay",
             "epoch": run["epoch"] + 1,
+            "format": max((entry["encoding"] for entry in self.journal), default=1),
             "journal_len": len(self.journal),
-            "inbox_len": 0,
-            "inbox_seen": 0,
+            **dict.fromkeys(_ZERO, 0),
+            "timeout": None,
             "deadline": run["deadline"],
             "waits": [],
             "tags": run["tags"],
             "seed": list(bytes.fromhex(run["seed"])),
-            "note": None,
+            **dict.fromkeys(("note", "parent", "root", "origin")),
         }
 
     def answer(self, engine: Engine, request: int, method: str, arguments: tuple[Any, ...]) -> None:
         """Answer a request of the engine."""
         if method == "claim":
-            claimed = {"row": self._row, "was": "waiting", "journal": self.journal, "inbox": []}
-            engine.answer(request, {"now": self.now, "runs": [claimed], "more": False}, None)
-        elif method == "close":
+            run = {
+                "row": self._row,
+                "was": "waiting",
+                "journal": self.journal,
+                "inbox": [],
+                "inbox_more": False,
+            }
+            claimed = {"now": self.now, "runs": [run], "more": False, "lapsed": False}
+            engine.answer(request, claimed, None)
+        elif method == "heartbeat":
+            engine.answer(request, {"now": self.now, "alive": True, "inherited": []}, None)
+        elif method in {"retire", "close"}:
             engine.answer(request, None, None)
         elif method == "commit":
             engine.answer(request, [{"kind": "fenced"} for _ in arguments[0]], None)
