@@ -489,6 +489,7 @@ mod tests {
             name: "x".to_owned(),
             payload: bytes::Bytes::new(),
             fingerprint: None,
+            encoding: 1,
             now: None,
         };
         let refused = outside.deliver(&message).unwrap_err();
