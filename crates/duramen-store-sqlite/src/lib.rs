@@ -10,6 +10,7 @@
 
 mod claim;
 mod clock;
+mod codes;
 mod commit;
 mod create;
 mod error;
@@ -23,6 +24,7 @@ mod open;
 mod options;
 mod outside;
 mod owners;
+mod place;
 #[cfg(test)]
 mod plans;
 mod query;
@@ -51,9 +53,10 @@ use duramen_core::store::{
 };
 use rusqlite::Connection;
 
-use error::{Fault, Place};
+use error::Fault;
 use job::{Ask, Job, Migrate, Request, Retire};
 use oneshot::oneshot;
+use place::Place;
 use queue::{Queue, Sent};
 use stats::Counters;
 use threads::{Pace, Threads};
@@ -73,6 +76,7 @@ pub struct SqliteStore {
     threads: Arc<Threads>,
     counters: Arc<Counters>,
     applied: Vec<String>,
+    place: Place,
 }
 
 impl SqliteStore {
@@ -80,7 +84,7 @@ impl SqliteStore {
     /// options allow it. The file stays open until [`Store::close`], or until the store is dropped
     /// and has finished its work.
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
-        let place = Place::new(path);
+        let place = open::place(path)?;
         let (connection, schema) = open::write_connection(&place, &options)?;
         let queue = Arc::new(Queue::default());
         let counters = Arc::new(Counters::default());
@@ -88,10 +92,13 @@ impl SqliteStore {
             queue: Arc::clone(&queue),
             place: place.clone(),
             counters: Arc::clone(&counters),
-            busy_timeout: options.busy_timeout,
-            probe: options.probe,
+            options: SqliteOptions {
+                // What is opened anew after trouble is there and has its schema.
+                migrate: false,
+                ..options.clone()
+            },
         };
-        let threads = Arc::new(Threads::new(place, options.busy_timeout));
+        let threads = Arc::new(Threads::new(place.clone(), options.busy_timeout));
         threads.start_last("duramen-sqlite-writer", move |others_ended| {
             writer.run(connection, others_ended);
         })?;
@@ -100,12 +107,28 @@ impl SqliteStore {
             threads,
             counters,
             applied: schema.applied,
+            place,
         })
     }
 
     /// What the writer has done since the store was opened.
     pub fn stats(&self) -> Stats {
         self.counters.read()
+    }
+
+    /// The file by the name that was resolved when it was opened: a change of the working directory does not
+    /// change it.
+    pub fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// Opens a connection to the same file for data of the user's own; fails if another file has taken its name.
+    pub fn outside(
+        &self,
+        synchronous: Synchronous,
+        busy_timeout: std::time::Duration,
+    ) -> Result<OutsideConnection, StoreError> {
+        OutsideConnection::open_at(self.place.clone(), synchronous, busy_timeout)
     }
 
     /// Names of the migrations that opening the file applied.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use duramen_core::store::StoreError;
 
-use crate::error::Place;
 use crate::oneshot::Reply;
+use crate::place::Place;
 use crate::queue::{Queue, Sent};
 use crate::reader::{Query, Reader};
 
