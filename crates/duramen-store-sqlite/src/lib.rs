@@ -95,10 +95,10 @@ impl SqliteStore {
             options: SqliteOptions {
                 // What is opened anew after trouble is there and has its schema.
                 migrate: false,
-                ..options.clone()
+                ..options
             },
         };
-        let threads = Arc::new(Threads::new(place.clone(), options.busy_timeout));
+        let threads = Arc::new(Threads::new(place.clone(), writer.options.busy_timeout));
         threads.start_last("duramen-sqlite-writer", move |others_ended| {
             writer.run(connection, others_ended);
         })?;

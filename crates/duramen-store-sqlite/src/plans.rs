@@ -3,10 +3,9 @@
 use duramen_core::lanes::Line;
 use duramen_core::run::Status;
 use duramen_core::store::{Cursor, Filter};
-use duramen_store_sql::filter;
 use rusqlite::{Connection, StatementStatus};
 
-use crate::lists::Values;
+use crate::lists::{Part, Source, few, sources_of};
 use crate::session::Session;
 use crate::{migrate, sql};
 
@@ -203,20 +202,23 @@ fn a_deletion_touches_only_its_run() {
     }
 }
 
-#[test]
-fn a_page_of_the_list_is_read_from_the_index_in_its_order() {
-    let list = |filter: &Filter, cursor: Option<&Cursor>| {
-        filter::list(&mut Values::default(), sql::query::LIST, filter, 50, cursor)
-    };
-    let after = Some(&Cursor {
+fn cursor() -> Cursor {
+    Cursor {
         created_at: 1,
         run_id: "r".into(),
-    });
+    }
+}
+
+#[test]
+fn a_page_of_the_list_is_read_from_the_index_in_its_order() {
+    let list =
+        |filter: &Filter, cursor: Option<&Cursor>| Part::default().list(filter, 50, cursor).0;
+    let after = Some(&cursor());
     let search = "USING INDEX runs_created ((created_at,run_id)<(?,?))";
     searches(&list(&Filter::default(), after), &[search]);
     let filter = Filter {
         workflow: Some("w".to_owned()),
-        status: vec![duramen_core::run::Status::Stuck],
+        status: vec![Status::Completed],
         tag: Some("t".to_owned()),
         ..Filter::default()
     };
@@ -224,4 +226,58 @@ fn a_page_of_the_list_is_read_from_the_index_in_its_order() {
     // The first page begins at the index's end: a "scan" that stops after the page.
     let first = plan(&list(&Filter::default(), None));
     assert_eq!(first, "SCAN runs USING INDEX runs_created");
+    let children = Filter {
+        parent: Some("p".into()),
+        ..Filter::default()
+    };
+    searches(
+        &list(&children, None),
+        &["USING INDEX runs_parent (parent=?)"],
+    );
+    searches(
+        &list(&children, after),
+        &["USING INDEX runs_parent (parent=?"],
+    );
+}
+
+#[test]
+fn each_source_of_a_list_reads_its_own_index_and_counts_in_it() {
+    let narrow = Filter {
+        workflow: Some("w".to_owned()),
+        ..Filter::default()
+    };
+    let all = (0..8).filter_map(Status::from_code).flat_map(sources_of);
+    for source in all {
+        let part = Part::of(source);
+        let index = format!("INDEX {}", source.index);
+        for after in [None, Some(&cursor())] {
+            for filter in [&Filter::default(), &narrow] {
+                let plan = plan(&part.list(filter, 50, after).0);
+                assert!(plan.contains(&index), "{plan}");
+                // What is not in the order of lists is sorted: it is little.
+                assert_eq!(plan.contains("TEMP B-TREE"), !source.ordered, "{plan}");
+            }
+        }
+        let covering = format!("COVERING {index}");
+        for count in [part.count(&Filter::default()).0, few(source, 10)] {
+            let plan = plan(&count);
+            assert!(plan.contains(&covering), "{plan}");
+        }
+    }
+    let old = Filter {
+        finished_before: Some(5),
+        ..Filter::default()
+    };
+    let finished = Source {
+        index: "runs_finished",
+        condition: "finished_at < ?1",
+        ordered: false,
+    };
+    let few = plan(&few(&finished, 10));
+    assert!(
+        few.contains("COVERING INDEX runs_finished (finished_at<?)"),
+        "{few}"
+    );
+    let part = Part::of(&finished).list(&old, 50, None).0;
+    assert!(plan(&part).contains("INDEX runs_finished (finished_at<?)"));
 }

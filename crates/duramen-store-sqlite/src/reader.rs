@@ -29,9 +29,7 @@ pub(crate) fn query<T: Send + 'static>(
                 return false;
             }
         };
-        let good = !answer
-            .as_ref()
-            .is_err_and(|fault| fault.spoils_the_connection());
+        let good = !answer.as_ref().is_err_and(Fault::spoils_the_connection);
         reply.send(answer.map_err(|fault| place.error(&fault)));
         good
     })

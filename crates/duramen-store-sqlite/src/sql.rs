@@ -266,13 +266,6 @@ pub(crate) mod intervene {
     ];
 }
 
-pub(crate) mod query {
-    use duramen_store_sql::run_columns;
-
-    pub(crate) const LIST: &str = concat!("SELECT ", run_columns!(""), " FROM runs");
-    pub(crate) const COUNT: &str = "SELECT count(*) FROM runs";
-}
-
 pub(crate) mod schema {
     pub(crate) const EXISTS: &str = "SELECT 1 FROM sqlite_schema \
          WHERE type = 'table' AND name = 'duramen_schema_migrations'";

@@ -164,7 +164,9 @@ impl Writer {
         }
         match outcome {
             Ok(()) => {
-                group.into_iter().for_each(|job| answer(job, Ok(())));
+                for job in group {
+                    answer(job, Ok(()));
+                }
                 false
             }
             // Alone each part would meet the same.
@@ -198,9 +200,7 @@ impl Writer {
             },
             other => other,
         };
-        let spoilt = outcome
-            .as_ref()
-            .is_err_and(|fault| fault.spoils_the_connection());
+        let spoilt = outcome.as_ref().is_err_and(Fault::spoils_the_connection);
         answer(job, outcome.map_err(|fault| self.place.error(&fault)));
         spoilt
     }

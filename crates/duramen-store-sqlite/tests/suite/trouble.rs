@@ -217,8 +217,7 @@ fn a_file_system_that_another_file_fills_for_a_moment_costs_that_moment() {
     create(&store, vec![leased("a", "ann"), leased("b", "ann")]);
     // Full: another file takes what is left, then goes.
     let filler = directory.join("filler");
-    let mut length = 1;
-    for _ in 0..3 {
+    for length in 1..4 {
         let room = vec![0; 8 << 20];
         assert!(std::fs::write(&filler, &room).is_err());
         for outcome in calls(&store, length) {
@@ -229,7 +228,6 @@ fn a_file_system_that_another_file_fills_for_a_moment_costs_that_moment() {
         for outcome in calls(&store, length) {
             outcome.unwrap();
         }
-        length += 1;
     }
     assert!(block_on(store.claim(claim("ann", 0))).unwrap().more);
 }
