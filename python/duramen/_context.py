@@ -26,7 +26,6 @@ from ._bridge import (
     VALUE_UUID,
     Halted,
     InvalidIdError,
-    Recorded,
     invalid_id,
 )
 from ._durations import duration_ms, from_ms, instant_ms
@@ -194,10 +193,10 @@ class Context(Generic[StateT]):
             )
         except (Halted, InvalidIdError) as error:
             await self._failed(error)
-        if isinstance(found, Recorded):
-            loop.now = found.at / 1000
-            payload = found.payload
-            if found.ok:
+        if isinstance(found, tuple):
+            ok, payload, at = found
+            loop.now = at / 1000
+            if ok:
                 if plan.reads_for is not host.serializer:
                     plan.bind(host.serializer)
                 try:
@@ -276,11 +275,12 @@ class Context(Generic[StateT]):
             )
         except (Halted, InvalidIdError) as error:
             await self._failed(error)
-        if isinstance(found, Recorded):
-            self._loop.now = found.at / 1000
-            if found.ok:
-                return await self._read_with_care(plan, found.payload)
-            raise await self._recorded_failure(found.payload)
+        if isinstance(found, tuple):
+            ok, payload, at = found
+            self._loop.now = at / 1000
+            if ok:
+                return await self._read_with_care(plan, payload)
+            raise await self._recorded_failure(payload)
         return await host.await_step(
             found, plan, args, rule, seconds, meta, transaction=True, database=database
         )

@@ -25,7 +25,6 @@ __all__ = [
     "Offer",
     "Page",
     "Received",
-    "Recorded",
     "Refused",
     "Reply",
     "Resume",
@@ -207,16 +206,6 @@ class TimedOut:
 
     __match_args__ = ()
 
-@final
-class Recorded:
-    """What `Run.step` gives for a step that an earlier pass has recorded: its result, or its error."""
-
-    ok: bool
-    payload: bytes
-    at: int
-
-    __match_args__ = ("ok", "payload", "at")
-
 # What calls of the engine are answered with.
 
 @final
@@ -397,10 +386,10 @@ class Run:
     ticket: int
     def step(
         self, id: str, retry: tuple[int, int, int, int, bool] | None, checkpoint: int, alone: bool
-    ) -> int | Recorded:
+    ) -> int | tuple[bool, bytes, int]:
         """retry = (attempts, backoff 0 constant/1 linear/2 exponential, base ms, cap ms, jitter).
         checkpoint 0 durable, 1 lazy, 2 sealed.
-        An int is the slot of a pending operation."""
+        An int is the slot of a pending operation; (ok, payload, at_ms) is a recorded result, at once."""
     def timer(self, stem: int, deadline: int) -> int: ...  # stem 0: ctx.sleep, 1: the loop's own timers
     def event(self, name: str, id: str | None, deadline: int | None) -> int: ...
     def approval(self, id: str | None, request: bytes, deadline: int | None) -> tuple[int, str]: ...

@@ -246,16 +246,16 @@ class RunHost:
         return False
 
     def _act(self, turn: Turn) -> Turn | None:
-        if isinstance(turn, Deliver):
+        if type(turn) is Deliver:
             self._deliver(turn)
-        elif isinstance(turn, Start):
+        elif type(turn) is Start:
             self._fresh = True
             self._slots[turn.slot].start(turn.attempt)
-        elif isinstance(turn, Offer):
+        elif type(turn) is Offer:
             return self._offer(turn)
-        elif isinstance(turn, Seal):
+        elif type(turn) is Seal:
             self._slots[turn.slot].sealed(turn.change)
-        elif isinstance(turn, Cancel):
+        elif type(turn) is Cancel:
             self.loop.now = turn.at / 1000
             self._reason = turn.reason
             if self.main is not None:
@@ -276,17 +276,17 @@ class RunHost:
             return
         if cls is StepCall or cls is TransactionCall:
             future: Future[Any] = entry.future
-            if isinstance(outcome, Completed):
+            if type(outcome) is Completed:
                 payload = outcome.payload
                 if payload is None:
                     future.set_result(entry.value)
                 else:
                     self._resolve(future, payload, entry)
-            elif isinstance(outcome, Failed):
+            elif type(outcome) is Failed:
                 self._fail(future, outcome.error, entry.op)
         elif cls is MessageWait:
             future = entry.future
-            if not isinstance(outcome, Received):
+            if type(outcome) is not Received:
                 future.set_result((False, None))
             elif (payload := outcome.payload) is None:
                 future.set_result((True, entry.value))

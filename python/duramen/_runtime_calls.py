@@ -147,9 +147,9 @@ class Port:
         others: list[RunEvent] = []
         replies: list[Reply] = []
         for event in events:
-            if isinstance(event, Reply):
+            if type(event) is Reply:
                 replies.append(event)
-            elif isinstance(event, StoreRequest):
+            elif type(event) is StoreRequest:
                 assert self._store is not None  # noqa: S101 - only such stores are asked
                 self._store.serve(event)
             else:

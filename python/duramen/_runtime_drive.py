@@ -168,19 +168,19 @@ class Driver:
         """Act on what the engine says of runs, in its order, then flush it once."""
         for event in events:
             ticket = event.ticket
-            if isinstance(event, Drive):
+            if type(event) is Drive:
                 self._drive(ticket, event.run)
                 continue
             host = self._hosts.get(ticket)
             if host is None:
                 continue
-            if isinstance(event, Advance):
+            if type(event) is Advance:
                 self._advance(ticket, host, event.driven)
-            elif isinstance(event, Resume):
+            elif type(event) is Resume:
                 host.services = self._services_for(self._runs[ticket].run_id)
                 self._activate(ticket)
                 self._safely(host, "advance")
-            elif isinstance(event, Evict):
+            elif type(event) is Evict:
                 self._safely(host, "evict")
                 self._forget(ticket, None)
             else:

@@ -37,8 +37,7 @@ mod _native {
     use super::storeobj::StoreObject;
     #[pymodule_export]
     use super::turns::{
-        Cancel, Completed, Deliver, Failed, Fired, Offer, Received, Recorded, Seal, Start, TimeOut,
-        TimedOut,
+        Cancel, Completed, Deliver, Failed, Fired, Offer, Received, Seal, Start, TimeOut, TimedOut,
     };
 
     #[pymodule_export]

@@ -1,11 +1,10 @@
 //! What `Run.turn` gives: one object for each thing that a run's handler is to be told or asked.
 
 use bytes::Bytes;
-use duramen_core::ids::Millis;
 use duramen_core::machine::{Outcome, Turn};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyInt};
+use pyo3::types::{PyBytes, PyInt};
 
 use crate::outside::Change;
 use crate::record::{number, record};
@@ -63,11 +62,6 @@ record! { ordered
 record! { ordered
     /// A wait's deadline has passed.
     TimedOut {}
-}
-
-record! { ordered
-    /// What a step did in an earlier pass, at once.
-    Recorded { ok: Py<PyBool>, payload: Py<PyBytes>, at: Py<PyInt> }
 }
 
 /// An outcome without facts of its own is made once.
@@ -158,19 +152,4 @@ pub(crate) fn turn(py: Python<'_>, turn: Turn) -> PyResult<Option<Py<PyAny>>> {
         Turn::TimeOut { at } => Py::new(py, TimeOut { at: number(py, at) })?.into_any(),
         Turn::Idle => return Ok(None),
     }))
-}
-
-/// The result of a step that an earlier pass has recorded.
-pub(crate) fn recorded(py: Python<'_>, outcome: Outcome, at: Millis) -> PyResult<Py<PyAny>> {
-    let (ok, payload) = match outcome {
-        Outcome::StepCompleted(payload) => (true, payload.unwrap_or_default()),
-        Outcome::StepFailed(payload) => (false, payload),
-        Outcome::Fired | Outcome::Received(_) | Outcome::TimedOut => (false, Bytes::new()),
-    };
-    let recorded = Recorded {
-        ok: PyBool::new(py, ok).to_owned().unbind(),
-        payload: PyBytes::new(py, &payload).unbind(),
-        at: number(py, at),
-    };
-    Ok(Py::new(py, recorded)?.into_any())
 }
