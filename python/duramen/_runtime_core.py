@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from ._bridge import Engine
+    from ._bridge import Engine, RunEvent, Schema
     from ._serial import Serializer
     from .store import Store
 
@@ -361,13 +361,13 @@ _VERSIONS = re.compile(r"at version (\d+), .*?(\d+)")
 _open_runtimes: weakref.WeakSet[RuntimeCore] = weakref.WeakSet()
 
 
-def _ignore(events: list[tuple[Any, ...]]) -> None:
+def _ignore(events: list[RunEvent]) -> None:
     pass
 
 
-def schema_view(found: dict[str, Any]) -> SchemaView:
+def schema_view(schema: Schema) -> SchemaView:
     """Make the view of a schema."""
-    return SchemaView(found["found"], found["needed"], tuple(found["applied"]))
+    return SchemaView(schema.found, schema.needed, tuple(schema.applied))
 
 
 async def _prepare(port: Port, *, migrate: bool, target: Target) -> None:

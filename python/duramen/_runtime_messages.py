@@ -18,6 +18,7 @@ from .errors import ApprovalConflict, EventRejected, InvalidArgument, Serializat
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ._bridge import Delivered, Row
     from ._runtime_drive import Left
 
 __all__ = ["Messages"]
@@ -128,8 +129,8 @@ class Messages(Queries):
         if self._registry.declares_event(name):
             port = self._ready
             (detail,) = await port.call(port.engine.get, [run_id])
-            row = detail["row"] if detail is not None else None
-            definition = self._registry.get(row["workflow"], row["version"]) if row is not None else None
+            row: Row | None = detail.row if detail is not None else None
+            definition = self._registry.get(row.workflow, row.version) if row is not None else None
             annotation = definition.event_type(name) if definition is not None else None
             if annotation is not None:
                 try:
@@ -140,8 +141,8 @@ class Messages(Queries):
 
     async def _deliver(self, messages: list[Message]) -> list[tuple[SignalResult, str | None]]:
         port = self._ready
-        answers = await port.call(port.engine.deliver, messages)
-        return [(SignalResult(result), fingerprint) for result, fingerprint in answers]
+        answers: list[Delivered] = await port.call(port.engine.deliver, messages)
+        return [(SignalResult(answer.result), answer.fingerprint) for answer in answers]
 
     async def approve(
         self,
@@ -244,7 +245,7 @@ class Messages(Queries):
         check_id("run id", run_id)
         port = self._ready
         if not self._intervened(run_id, await port.call(port.engine.reopen, run_id)):
-            status = (await self._detail(run_id))["row"]["status"]
+            status = (await self._detail(run_id)).row.status
             raise InvalidArgument(
                 f"run {run_id!r} is {status}: only failed, cancelled, terminated and stuck runs are retried"
             )
@@ -325,5 +326,5 @@ class Messages(Queries):
         if self._driver.drives(run_id) or await self._take(run_id) is not None:
             return True
         # What was started here is also woken by the engine itself, which may have been faster.
-        row = (await self._detail(run_id))["row"]
-        return row["status"] == "running" and row["owner"] == self._engine.owner()
+        row = (await self._detail(run_id)).row
+        return row.status == "running" and row.owner == self._engine.owner()

@@ -23,6 +23,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
+use crate::events::StoreRequest;
+use crate::record::number;
+
 type Convert = Box<dyn for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyTuple>> + Send>;
 type Resolve = Box<dyn for<'py> FnOnce(Result<&Bound<'py, PyAny>, StoreError>) + Send>;
 
@@ -34,11 +37,12 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn into_python(
-        self,
-        py: Python<'_>,
-    ) -> PyResult<(u64, &'static str, Bound<'_, PyTuple>)> {
-        Ok((self.id, self.method, (self.arguments)(py)?))
+    pub(crate) fn into_python(self, py: Python<'_>) -> PyResult<StoreRequest> {
+        Ok(StoreRequest {
+            request: number(py, self.id),
+            method: self.method,
+            arguments: (self.arguments)(py)?.unbind(),
+        })
     }
 }
 
