@@ -101,7 +101,7 @@ impl Lab {
             *bell.0.lock().unwrap() = true;
             bell.1.notify_all();
         };
-        let queue = Arc::new(HostQueue::with_clock(Box::new(wake), move || env.now()));
+        let queue = Arc::new(HostQueue::with_clock(Box::new(wake), move || env.moment()));
         let engine = Engine::new(store.clone(), self.env.clone(), queue, config);
         engine.register(vec![key("w")]);
         Host::new(engine, store, self.facts.clone())
