@@ -91,7 +91,7 @@ impl RunDriver {
     }
 
     /// The instant that decisions use. What was due for the store when it leased the run is due here,
-    /// even if this host's clock is a little behind: the run would be let go and claimed again until
+    /// even if this machine's clock is a little behind: the run would be let go and claimed again until
     /// both agree.
     pub fn wall(&self) -> Millis {
         self.clock
