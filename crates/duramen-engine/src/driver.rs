@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use duramen_core::ids::Millis;
+use duramen_core::ids::{Millis, RunId};
 use duramen_core::machine::{AfterCommit, Decision, Machine, Turn};
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{ClaimedRun, CommitOutcome, Message, Next};
 
+use crate::claims::Hands;
+use crate::commits::settle_doubt;
 use crate::engine::Engine;
-use crate::host::{HostEvent, Ticket};
-use crate::registry::Leaving;
+use crate::host::{Driven, HostEvent, Ticket, Token};
+use crate::leases::Leaving;
 
 /// How long to wait for a heartbeat that is overdue before looking again.
 const DOUBT: Millis = 10;
@@ -18,32 +20,6 @@ const DOUBT: Millis = 10;
 fn claimed_at(row: &RunRow, lease: Millis) -> Millis {
     row.ready_at
         .map_or(Millis::MIN, |end| end.saturating_sub(lease))
-}
-
-/// How driving a run ended here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Driven {
-    Completed,
-    Failed,
-    Cancelled,
-    Stuck,
-    /// Released, to be taken up again by anyone when it is due.
-    Paused,
-    /// Another owner has it, or the store failed.
-    Lost,
-}
-
-impl Driven {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-            Self::Stuck => "stuck",
-            Self::Paused => "paused",
-            Self::Lost => "lost",
-        }
-    }
 }
 
 /// Drives one run. All calls come from the host's thread.
@@ -76,7 +52,7 @@ impl RunDriver {
         run: ClaimedRun,
         clock: Option<Millis>,
     ) -> Self {
-        let claimed_at = claimed_at(&run.row, engine.config.lease);
+        let claimed_at = claimed_at(&run.row, engine.leases.span());
         let machine = Machine::new(run, engine.owner());
         Self {
             machine,
@@ -93,19 +69,29 @@ impl RunDriver {
         }
     }
 
+    fn hands(&self) -> &Arc<Hands> {
+        self.engine.claims.hands()
+    }
+
+    /// The call of the sweep that took the run up, whose budget it must keep to; none if something else
+    /// did. Asked for anew with each claim of the run.
+    pub fn sweep(&self) -> Option<Token> {
+        self.hands().sweep_of(self.ticket)
+    }
+
     /// Goes on after a new claim of a run that was kept warm.
     pub fn resume(&mut self, row: &RunRow, inbox: Vec<Message>, clock: Option<Millis>) {
         self.clock = clock;
         self.ending = None;
         self.held_until = None;
-        self.claimed_at = claimed_at(row, self.engine.config.lease);
+        self.claimed_at = claimed_at(row, self.engine.leases.span());
         self.withheld = None;
         self.told_to_leave = false;
         self.machine.resume(row, inbox);
     }
 
     /// The instant that decisions use. What was due for the store when it leased the run is due here,
-    /// even if this host's clock is a little behind: the run would be let go and claimed again until
+    /// even if this machine's clock is a little behind: the run would be let go and claimed again until
     /// both agree.
     pub fn wall(&self) -> Millis {
         self.clock
@@ -141,14 +127,14 @@ impl RunDriver {
         }
         // The next heartbeat says whether the run is still here, and comes soon: look again then.
         self.withheld = Some(start);
-        self.engine.tick_at(self.ticket, self.wall() + DOUBT);
+        self.hands().call_after(self.ticket, DOUBT);
         Turn::Idle
     }
 
     /// Whether the lease lasts, as far as is known here. For a host that starts effects later than
     /// it was told to: one that waits for a free thread must ask once more.
     pub fn holds_lease(&self) -> bool {
-        self.clock.is_some() || self.engine.holds(self.ticket)
+        self.clock.is_some() || self.engine.leases.holds(self.ticket)
     }
 
     /// The budget is used up, or the engine is about to close: start nothing fresh, let the run go.
@@ -178,7 +164,7 @@ impl RunDriver {
             Decision::Hold { until } => {
                 if self.held_until != Some(until) {
                     self.held_until = Some(until);
-                    self.engine.tick_at(self.ticket, until);
+                    self.hands().call_at(self.ticket, until);
                 }
             }
             Decision::Commit(commit) => {
@@ -200,13 +186,13 @@ impl RunDriver {
                     // Whatever else is due at once is done, not released.
                     let yields = ready_at.is_some_and(|at| at <= wall);
                     let leaves = yields && self.told_to_leave;
-                    self.engine.leaving(
+                    self.engine.leases.held().set_leaving(
                         self.ticket,
-                        Leaving {
+                        Some(Leaving {
                             ready_at,
                             yields,
                             leaves,
-                        },
+                        }),
                     );
                 }
                 self.engine.pipeline().submit(self.ticket, *commit);
@@ -237,7 +223,7 @@ impl RunDriver {
             AfterCommit::Driving => {
                 if self.ending.take().is_some() {
                     // The store would not keep the commit that was to be the last.
-                    self.engine.stays(self.ticket);
+                    self.engine.leases.held().set_leaving(self.ticket, None);
                 }
                 // The handler has ended or was parked while this commit was under way: its last
                 // commit is due now, and the host has no reason left to call again.
@@ -247,7 +233,7 @@ impl RunDriver {
                 return None;
             }
             AfterCommit::Paused { due } => {
-                self.engine
+                self.hands()
                     .paused(self.ticket, self.machine.journal_len(), due);
                 return Some(Driven::Paused);
             }
@@ -255,10 +241,17 @@ impl RunDriver {
             AfterCommit::Lost => Driven::Lost,
         };
         self.gone = true;
-        self.engine.ended(self.ticket, driven);
+        self.hands().ended(self.ticket, driven);
         if self.in_doubt {
             let facts = self.machine.facts();
-            self.engine.settle_doubt(facts.run_id.clone(), facts.epoch);
+            let hands = Arc::clone(self.hands());
+            let released = move |run_id: &RunId, at| hands.released(run_id, at);
+            settle_doubt(
+                &self.engine.commits.releases,
+                facts.run_id.clone(),
+                facts.epoch,
+                released,
+            );
         }
         Some(driven)
     }
@@ -271,7 +264,7 @@ impl RunDriver {
         }
         self.gone = true;
         self.machine.abandon();
-        self.engine.ended(self.ticket, Driven::Lost);
+        self.hands().ended(self.ticket, Driven::Lost);
         true
     }
 
@@ -280,7 +273,7 @@ impl RunDriver {
     pub fn abandon(&mut self) {
         self.machine.abandon();
         if !std::mem::replace(&mut self.gone, true) {
-            self.engine.given_up(self.ticket);
+            self.hands().given_up(self.ticket);
             self.engine.host().push(HostEvent::Evict {
                 ticket: self.ticket,
             });

@@ -10,7 +10,7 @@ use duramen_core::store::{
     StoreError,
 };
 
-use crate::sweep::SweepReport;
+use crate::env::{Moment, system_moment};
 
 /// A place among the runs that are driven here; never used twice.
 pub type Ticket = u64;
@@ -64,6 +64,43 @@ pub enum HostEvent {
     },
 }
 
+/// How driving a run ended here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driven {
+    Completed,
+    Failed,
+    Cancelled,
+    Stuck,
+    /// Released, to be taken up again by anyone when it is due.
+    Paused,
+    /// Another owner has it, or the store failed.
+    Lost,
+}
+
+impl Driven {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Stuck => "stuck",
+            Self::Paused => "paused",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// What a sweep did, by class, in the order in which runs left its hands.
+#[derive(Debug, Default, Clone)]
+pub struct SweepReport {
+    pub recovered: Vec<(RunId, &'static str)>,
+    pub timers: Vec<(RunId, &'static str)>,
+    pub queued: Vec<(RunId, &'static str)>,
+    pub deadline_reached: bool,
+    /// Whether more may be due.
+    pub more: bool,
+}
+
 /// The outcome of a call.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // as above
@@ -95,7 +132,7 @@ pub type WakeHost = Box<dyn Fn() + Send + Sync>;
 pub struct HostQueue {
     line: Mutex<Line>,
     wake: WakeHost,
-    clock: Box<dyn Fn() -> Millis + Send + Sync>,
+    clock: Box<dyn Fn() -> Moment + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -103,7 +140,7 @@ struct Line {
     events: Vec<HostEvent>,
     /// Since when the host is expected to drain. Kept under the lock with the events: set beside it,
     /// it could be left behind by a drain that comes between, and an idle host would look blocked.
-    expected_since: Option<Millis>,
+    expected_since: Option<Moment>,
 }
 
 impl std::fmt::Debug for HostQueue {
@@ -114,11 +151,11 @@ impl std::fmt::Debug for HostQueue {
 
 impl HostQueue {
     pub fn new(wake: WakeHost) -> Self {
-        Self::with_clock(wake, crate::env::system_now)
+        Self::with_clock(wake, system_moment)
     }
 
     /// A queue that tells by another clock for how long its host has been blocked; for simulations.
-    pub fn with_clock(wake: WakeHost, clock: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
+    pub fn with_clock(wake: WakeHost, clock: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
         Self {
             line: Mutex::default(),
             wake,
@@ -169,11 +206,11 @@ impl HostQueue {
         std::mem::take(&mut line.events)
     }
 
-    /// For how long the host has left events waiting, by the real clock: a loop that is blocked,
-    /// or a process that was stopped and goes on.
+    /// For how long the host has left events waiting, whatever the time of day: a loop that is
+    /// blocked, or a process that was stopped and goes on.
     pub fn blocked_for(&self) -> Millis {
         self.line()
             .expected_since
-            .map_or(0, |since| (self.clock)() - since)
+            .map_or(0, |since| (self.clock)().since(since))
     }
 }

@@ -1,28 +1,29 @@
 //! The engine of Duramen: claims, leases, heartbeats, group commit, sweeps and workers, over any
 //! [`duramen_core::store::Store`], for any host that can run handlers.
+//!
+//! Three parts have their own state: `leases` (what is held, and until when), `claims` (what is taken up,
+//! and when) and `commits` (what is written). [`Engine`] ties them together for a host, and [`RunDriver`]
+//! ties one run's machine to them.
 
-mod doubt;
+mod claims;
+mod clock;
+mod commits;
+mod common;
 mod driver;
 mod engine;
 mod env;
 mod host;
 mod inline;
-mod keeper;
+mod leases;
 mod pending;
-mod pipeline;
-mod registry;
 mod reopen;
-mod suspects;
-mod sweep;
-mod tenure;
 mod ticks;
-mod unread;
-mod worker;
 
-pub use driver::{Driven, RunDriver};
-pub use engine::{CLAIM_BYTES, Config, Counters, Engine};
-pub use env::{Env, Task, TokioEnv, system_now};
-pub use host::{HostEvent, HostQueue, Reply, Ticket, Token, WakeHost};
+pub use claims::{CLAIM_BYTES, SweepOptions};
+pub use commits::Pipeline;
+pub use common::{Config, Counters};
+pub use driver::RunDriver;
+pub use engine::Engine;
+pub use env::{Env, Moment, Task, TokioEnv, system_moment, system_now};
+pub use host::{Driven, HostEvent, HostQueue, Reply, SweepReport, Ticket, Token, WakeHost};
 pub use inline::on_completion;
-pub use pipeline::Pipeline;
-pub use sweep::{Group, SweepOptions, SweepReport};

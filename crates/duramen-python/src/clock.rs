@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use duramen_core::ids::Millis;
 use duramen_core::run::Seed;
-use duramen_engine::{Env, HostQueue, Task};
+use duramen_engine::{Env, HostQueue, Moment, Task};
 use pyo3::prelude::*;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -171,6 +171,11 @@ impl VirtualEnv {
 impl Env for VirtualEnv {
     fn now(&self) -> Millis {
         self.timeline.now()
+    }
+
+    fn moment(&self) -> Moment {
+        // A timeline only goes forward, and nothing but its own pauses makes time pass.
+        Moment::at(self.timeline.now())
     }
 
     fn explicit_now(&self) -> Option<Millis> {

@@ -12,8 +12,8 @@ use duramen_core::store::{
     Cursor, Filter, Intervention, MessageKind, NewMessage, NewRun, Start, Store, WorkflowKey,
 };
 use duramen_engine::{
-    CLAIM_BYTES, Config, Driven, Engine as Core, Env, HostEvent, HostQueue, Reply, RunDriver,
-    SweepOptions, TokioEnv,
+    CLAIM_BYTES, Config, Driven, Engine as Core, Env, HostEvent, HostQueue, Moment, Reply,
+    RunDriver, SweepOptions, TokioEnv,
 };
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -279,7 +279,7 @@ impl Engine {
         let timeline = clock.map(|clock| Arc::clone(&clock.get().0));
         let host = Arc::new(match timeline.clone() {
             None => HostQueue::new(waker),
-            Some(timeline) => HostQueue::with_clock(waker, move || timeline.now()),
+            Some(timeline) => HostQueue::with_clock(waker, move || Moment::at(timeline.now())),
         });
         let virtual_env =
             timeline.map(|timeline| Arc::new(VirtualEnv::new(timeline, Arc::clone(&host))));

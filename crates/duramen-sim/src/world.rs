@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use duramen_core::ids::Millis;
 use duramen_core::inbox::Slot;
-use duramen_engine::{Env, Task, Ticket};
+use duramen_engine::{Env, Moment, Task, Ticket};
 
 use crate::plan::Deed;
 use crate::rng::Rng;
@@ -451,6 +451,11 @@ pub struct ProcessEnv {
 impl Env for ProcessEnv {
     fn now(&self) -> Millis {
         self.world.now() + self.skew
+    }
+
+    fn moment(&self) -> Moment {
+        // However far its time of day is off.
+        Moment::at(self.world.now())
     }
 
     fn explicit_now(&self) -> Option<Millis> {

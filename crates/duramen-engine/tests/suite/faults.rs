@@ -15,6 +15,8 @@ use duramen_core::store::{
 };
 use duramen_engine::Env;
 
+use crate::clocks::Clocks;
+
 /// What happens to a call.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -85,6 +87,7 @@ impl Facts {
 pub struct Faults {
     inner: Arc<dyn Store>,
     env: Arc<dyn Env>,
+    clocks: Option<Arc<Clocks>>,
     facts: Arc<Facts>,
     pub rule: Mutex<Rule>,
     /// Names of all calls with the time of each.
@@ -97,10 +100,16 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub fn new(inner: Arc<dyn Store>, env: Arc<dyn Env>, facts: Arc<Facts>) -> Arc<Self> {
+    pub fn new(
+        inner: Arc<dyn Store>,
+        env: Arc<dyn Env>,
+        clocks: Option<Arc<Clocks>>,
+        facts: Arc<Facts>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             inner,
             env,
+            clocks,
             facts,
             rule: Mutex::new(Box::new(|_| Fault::None)),
             calls: Mutex::default(),
@@ -132,6 +141,16 @@ impl Faults {
 
     pub fn total(&self) -> usize {
         self.calls.lock().unwrap().len()
+    }
+
+    /// What the store takes for the time: its own clock looks at it when the request arrives.
+    fn time(&self) -> impl Fn(&mut Option<Millis>) + Send + 'static {
+        let clocks = self.clocks.clone();
+        move |now| {
+            if let Some(clocks) = &clocks {
+                now.get_or_insert(clocks.store_now());
+            }
+        }
     }
 
     fn call<T: Send + 'static>(
@@ -201,11 +220,23 @@ impl Store for Faults {
     }
 
     fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
-        self.call("create", |store| store.create(batch))
+        let time = self.time();
+        self.call("create", move |store| {
+            let mut batch = batch;
+            for run in &mut batch {
+                time(&mut run.now);
+            }
+            store.create(batch)
+        })
     }
 
     fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
-        self.call("claim", |store| store.claim(claim))
+        let time = self.time();
+        self.call("claim", move |store| {
+            let mut claim = claim;
+            time(&mut claim.now);
+            store.claim(claim)
+        })
     }
 
     fn commit(&self, mut batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
@@ -250,7 +281,12 @@ impl Store for Faults {
     }
 
     fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
-        self.call("heartbeat", |store| store.heartbeat(beat))
+        let time = self.time();
+        self.call("heartbeat", move |store| {
+            let mut beat = beat;
+            time(&mut beat.now);
+            store.heartbeat(beat)
+        })
     }
 
     fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
@@ -258,7 +294,14 @@ impl Store for Faults {
     }
 
     fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
-        self.call("deliver", |store| store.deliver(batch))
+        let time = self.time();
+        self.call("deliver", move |store| {
+            let mut batch = batch;
+            for message in &mut batch {
+                time(&mut message.now);
+            }
+            store.deliver(batch)
+        })
     }
 
     fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
@@ -282,7 +325,18 @@ impl Store for Faults {
     }
 
     fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
-        self.call("next_due", |store| store.next_due(workflows))
+        let clocks = self.clocks.clone();
+        self.call("next_due", move |store| {
+            let asked = store.next_due(workflows);
+            let now = clocks.map(|clocks| clocks.store_now());
+            Box::pin(async move {
+                let next = asked.await?;
+                Ok(NextDue {
+                    now: now.unwrap_or(next.now),
+                    ..next
+                })
+            })
+        })
     }
 
     fn watch(&self, wake: Wake) {

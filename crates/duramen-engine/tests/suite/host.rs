@@ -120,6 +120,15 @@ impl Host {
         self.slow.iter().any(|(_, _, name)| name == op)
     }
 
+    /// The sweep that a run of this process was taken up by.
+    pub fn sweep_of(&self, run_id: &str) -> Option<Token> {
+        self.runs.values().find_map(|toy| {
+            let driver = &toy.ctx.0.borrow().driver;
+            let same = &*driver.machine.facts().run_id == run_id;
+            same.then(|| driver.sweep()).flatten()
+        })
+    }
+
     /// A transaction has ended, or nobody knows how.
     pub fn sealed(&self, ticket: Ticket, applied: bool) {
         self.runs[&ticket].ctx.0.borrow_mut().driver.sealed(applied);

@@ -13,6 +13,7 @@ use duramen_engine::{Config, Engine, Env, HostQueue, TokioEnv};
 use duramen_store_memory::MemoryStore;
 use duramen_store_sqlite::{SqliteOptions, SqliteStore, Synchronous};
 
+use crate::clocks::{Clocks, SetEnv};
 use crate::faults::{Facts, Faults};
 use crate::host::Host;
 use crate::sim::{Sim, SimEnv};
@@ -20,6 +21,8 @@ use crate::sim::{Sim, SimEnv};
 /// What all processes of a test share.
 pub struct Lab {
     pub sim: Option<Arc<Sim>>,
+    /// Times of day that can be set, in some simulations.
+    pub clocks: Option<Arc<Clocks>>,
     pub env: Arc<dyn Env>,
     pub store: Arc<dyn Store>,
     pub sqlite: Option<Arc<SqliteStore>>,
@@ -35,6 +38,16 @@ impl Lab {
         let sim = Sim::new(seed);
         let env = Arc::new(SimEnv(sim.clone()));
         Self::with(Some(sim), env, Arc::new(MemoryStore::new()), None, None)
+    }
+
+    /// Virtual time, memory, and clocks that can be set: of the processes and of the store.
+    pub fn clocks(seed: u64) -> Self {
+        let sim = Sim::new(seed);
+        let clocks = Clocks::new(sim.clone());
+        let env = Arc::new(SetEnv(clocks.clone()));
+        let mut lab = Self::with(Some(sim), env, Arc::new(MemoryStore::new()), None, None);
+        lab.clocks = Some(clocks);
+        lab
     }
 
     /// Real time, memory.
@@ -74,6 +87,7 @@ impl Lab {
     ) -> Self {
         Self {
             sim,
+            clocks: None,
             env,
             store,
             sqlite: None,
@@ -94,14 +108,19 @@ impl Lab {
 
     /// A process: an engine with a host and a store of its own that can fail.
     pub fn process_with(&self, config: Config) -> Host {
-        let store = Faults::new(self.store.clone(), self.env.clone(), self.facts.clone());
+        let store = Faults::new(
+            self.store.clone(),
+            self.env.clone(),
+            self.clocks.clone(),
+            self.facts.clone(),
+        );
         let bell = self.bell.clone();
         let env = self.env.clone();
         let wake = move || {
             *bell.0.lock().unwrap() = true;
             bell.1.notify_all();
         };
-        let queue = Arc::new(HostQueue::with_clock(Box::new(wake), move || env.now()));
+        let queue = Arc::new(HostQueue::with_clock(Box::new(wake), move || env.moment()));
         let engine = Engine::new(store.clone(), self.env.clone(), queue, config);
         engine.register(vec![key("w")]);
         Host::new(engine, store, self.facts.clone())
@@ -132,7 +151,11 @@ impl Lab {
         done: &mut dyn FnMut(&mut [&mut Host]) -> bool,
     ) -> bool {
         let begun = Instant::now();
-        let end = self.env.now() + limit;
+        let now = || {
+            let sim = self.sim.as_ref();
+            sim.map_or_else(|| self.env.now(), |sim| sim.now())
+        };
+        let end = now() + limit;
         loop {
             let mut moved = false;
             for host in hosts.iter_mut() {
@@ -149,7 +172,7 @@ impl Lab {
                 if moved {
                     continue;
                 }
-                if self.env.now() >= end {
+                if now() >= end {
                     return false;
                 }
                 let bell = self.bell.0.lock().unwrap();
@@ -166,6 +189,15 @@ impl Lab {
                 return false;
             }
         }
+    }
+
+    /// The instant of a request that reaches the store by another way than through an engine.
+    fn instant(&self) -> Option<Millis> {
+        let clocks = self.clocks.as_ref();
+        clocks.map_or_else(
+            || self.env.explicit_now(),
+            |clocks| Some(clocks.store_now()),
+        )
     }
 
     pub fn detail(&self, run_id: &str) -> Option<RunDetail> {
@@ -199,7 +231,7 @@ impl Lab {
             name: name.into(),
             payload: Payload::from(payload.to_owned()),
             fingerprint: None,
-            now: self.env.explicit_now(),
+            now: self.instant(),
         }
     }
 
@@ -214,7 +246,7 @@ impl Lab {
     /// Runs in the store that nobody has been told of.
     pub fn enqueue(&self, run_ids: &[&str]) {
         let runs = run_ids.iter().map(|run_id| NewRun {
-            now: self.env.explicit_now(),
+            now: self.instant(),
             ..new_run(run_id)
         });
         now(self.store.create(runs.collect()));

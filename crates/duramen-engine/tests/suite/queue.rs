@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use duramen_engine::{HostEvent, HostQueue};
+use duramen_engine::{HostEvent, HostQueue, Moment};
 
 const ROUNDS: i64 = 2_000;
 
@@ -13,7 +13,7 @@ fn a_host_that_has_drained_is_never_taken_for_blocked() {
     let clock = AtomicI64::new(1);
     let queue = Arc::new(HostQueue::with_clock(
         Box::new(std::thread::yield_now),
-        move || clock.fetch_add(1, Ordering::Relaxed),
+        move || Moment::at(clock.fetch_add(1, Ordering::Relaxed)),
     ));
     let turn = Arc::new(AtomicI64::new(0));
     let pusher = {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use duramen_core::ids::Millis;
-use duramen_engine::{Env, Task};
+use duramen_engine::{Env, Moment, Task};
 
 /// The instant at which every simulation begins.
 pub const T0: Millis = 1_000_000;
@@ -160,6 +160,10 @@ pub struct SimEnv(pub Arc<Sim>);
 impl Env for SimEnv {
     fn now(&self) -> Millis {
         self.0.now()
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::at(self.0.now())
     }
 
     fn explicit_now(&self) -> Option<Millis> {

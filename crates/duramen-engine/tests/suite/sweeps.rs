@@ -364,3 +364,41 @@ fn a_run_that_nobody_can_drive_here_does_not_hold_the_sweep_up() {
     assert_eq!(names(&swept.queued), ["r1 lost", "r2 completed"]);
     assert!(swept.more);
 }
+
+#[test]
+fn each_run_knows_the_sweep_whose_budget_it_must_keep_to() {
+    let lab = Lab::sim(1);
+    let mut a = lab.process("a");
+    a.program(|ctx| async move {
+        ctx.step("slow").await?;
+        ctx.event("go", None).await?;
+        ctx.step("slow").await
+    });
+    let one = SweepOptions {
+        limit: 1,
+        ..options()
+    };
+    lab.enqueue(&["r1"]);
+    let first = begin(&mut a, one);
+    lab.until(100, &mut [&mut a], |hosts| hosts[0].in_flight() == 1);
+    lab.enqueue(&["r2"]);
+    let second = begin(&mut a, one);
+    lab.until(100, &mut [&mut a], |hosts| hosts[0].in_flight() == 2);
+    a.start("r3");
+    lab.until(100, &mut [&mut a], |hosts| hosts[0].in_flight() == 3);
+    assert_eq!(a.sweep_of("r1"), Some(first));
+    assert_eq!(a.sweep_of("r2"), Some(second));
+    assert_eq!(a.sweep_of("r3"), None);
+    // The first ends before the second, and nothing of it is left behind.
+    a.complete_all();
+    lab.until(100, &mut [&mut a], |hosts| {
+        hosts[0].replies.contains_key(&first) && hosts[0].replies.contains_key(&second)
+    });
+    assert_eq!(a.sweep_of("r1"), None);
+    let send = lab.message("r1", "go", "1");
+    a.send(send);
+    lab.pass(20, &mut [&mut a]);
+    let third = begin(&mut a, one);
+    lab.until(100, &mut [&mut a], |hosts| hosts[0].in_flight() == 1);
+    assert_eq!((a.sweep_of("r1"), a.resumed), (Some(third), 1));
+}

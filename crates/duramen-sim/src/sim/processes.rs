@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use duramen_core::store::{Store, WorkflowKey};
-use duramen_engine::{Config, Engine, HostQueue, SweepOptions};
+use duramen_engine::{Config, Engine, HostQueue, Moment, SweepOptions};
 
 use super::Sim;
 use crate::host::{Host, Parts};
@@ -53,7 +53,7 @@ impl Sim {
         let (waker, clock) = (Arc::clone(&self.world), Arc::clone(&self.world));
         let queue = Arc::new(HostQueue::with_clock(
             Box::new(move || waker.wake_host(process)),
-            move || clock.now() + plan.skew,
+            move || Moment::at(clock.now()),
         ));
         let config = Config {
             owner: format!("p{process}"),

@@ -83,8 +83,13 @@ fn tracing_changes_nothing() {
 fn the_engine_leaves_no_order_to_chance() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../duramen-engine/src");
     let mut selects = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    let mut paths = vec![std::path::PathBuf::from(folder)];
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            let entries = std::fs::read_dir(&path).unwrap();
+            paths.extend(entries.map(|entry| entry.unwrap().path()));
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         for (place, _) in text.match_indices("select! {") {
             let body = text[place..].trim_start_matches("select! {").trim_start();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use duramen_core::ids::Millis;
 use duramen_core::store::{CommitOutcome, RunCommit, Store, StoreError};
 
-use crate::env::Env;
+use crate::env::{Env, Moment};
 use crate::host::{HostEvent, HostQueue, Ticket};
 use crate::inline::on_completion;
 
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Pipeline {
 struct Batch {
     tickets: Vec<Ticket>,
     commits: Vec<RunCommit>,
-    since: Millis,
+    since: Moment,
     failures: u32,
     /// One run that was blocked: it waits by itself, and the others do not wait for it.
     aside: bool,
@@ -134,7 +134,7 @@ impl Pipeline {
         Some(Batch {
             tickets,
             commits,
-            since: self.env.now(),
+            since: self.env.moment(),
             failures: 0,
             aside: false,
         })
@@ -157,7 +157,7 @@ impl Pipeline {
         });
         match result {
             Ok(outcomes) => self.answered(batch, outcomes),
-            Err(error) if error.is_transient() && self.env.now() - batch.since < self.patience => {
+            Err(error) if error.is_transient() && self.has_patience(batch.since) => {
                 return self.try_again(batch, &error);
             }
             Err(error) => {
@@ -180,7 +180,7 @@ impl Pipeline {
 
     fn answered(self: &Arc<Self>, batch: Batch, outcomes: Vec<CommitOutcome>) {
         self.batches.fetch_add(1, Ordering::Relaxed);
-        let waits = self.env.now() - batch.since < self.patience;
+        let waits = self.has_patience(batch.since);
         let blocked = StoreError::Locked {
             reason: "a transaction that is not Duramen's holds the run".to_owned(),
         };
@@ -226,6 +226,10 @@ impl Pipeline {
             sleep.await;
             pipeline.launch(batch);
         }));
+    }
+
+    fn has_patience(&self, since: Moment) -> bool {
+        self.env.moment().since(since) < self.patience
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Gathering> {

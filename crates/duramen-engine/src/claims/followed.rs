@@ -1,0 +1,158 @@
+//! Runs that were started here: whoever started them goes on with them until they end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use duramen_core::ids::{Millis, RunId};
+
+use crate::env::Moment;
+
+/// A run that is paused now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Paused {
+    /// When it is due, by the store's time.
+    at: Option<Millis>,
+    /// It was tried in vain, and is not tried again before.
+    rests_until: Option<Moment>,
+}
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(super) struct Followed {
+    paused: BTreeMap<RunId, Paused>,
+    /// The same by their instants, except those that rest: finding who is due must not walk over all
+    /// that sleep.
+    due: BTreeSet<(Millis, RunId)>,
+    resting: BTreeSet<(Moment, RunId)>,
+    /// Runs that are driven now.
+    driven: BTreeSet<RunId>,
+}
+
+impl Followed {
+    /// The run was started here and is driven.
+    pub(super) fn own(&mut self, run_id: &RunId) {
+        self.driven.insert(run_id.clone());
+    }
+
+    /// The run is driven again.
+    pub(super) fn wakes(&mut self, run_id: &RunId) {
+        if self.remove(run_id) {
+            self.driven.insert(run_id.clone());
+        }
+    }
+
+    /// The run is not driven any more. True if it is followed, as the only one.
+    pub(super) fn pauses(&mut self, run_id: &RunId, at: Option<Millis>) -> bool {
+        if !self.driven.remove(run_id) {
+            return false;
+        }
+        let first = self.paused.is_empty();
+        self.put(run_id, Paused::default(), at, None);
+        first
+    }
+
+    pub(super) fn forget(&mut self, run_id: &RunId) {
+        self.driven.remove(run_id);
+        self.remove(run_id);
+    }
+
+    fn remove(&mut self, run_id: &RunId) -> bool {
+        let Some(paused) = self.paused.remove(run_id) else {
+            return false;
+        };
+        self.unlist(run_id, paused);
+        true
+    }
+
+    fn unlist(&mut self, run_id: &RunId, paused: Paused) {
+        if let Some(until) = paused.rests_until {
+            self.resting.remove(&(until, run_id.clone()));
+        } else if let Some(at) = paused.at {
+            self.due.remove(&(at, run_id.clone()));
+        }
+    }
+
+    fn put(&mut self, run_id: &RunId, before: Paused, at: Option<Millis>, rests: Option<Moment>) {
+        self.unlist(run_id, before);
+        let paused = Paused {
+            at,
+            rests_until: rests,
+        };
+        if let Some(until) = rests {
+            self.resting.insert((until, run_id.clone()));
+        } else if let Some(at) = at {
+            self.due.insert((at, run_id.clone()));
+        }
+        self.paused.insert(run_id.clone(), paused);
+    }
+
+    /// When a paused run is due. True if that was not known.
+    pub(super) fn due_at(&mut self, run_id: &RunId, at: Option<Millis>) -> bool {
+        let Some(before) = self.paused.get(run_id).copied() else {
+            return false;
+        };
+        if before.at == at {
+            return false;
+        }
+        self.put(run_id, before, at, None);
+        true
+    }
+
+    /// It is not tried before that moment, whenever it is due.
+    pub(super) fn rests(&mut self, run_id: &RunId, until: Moment) {
+        if let Some(before) = self.paused.get(run_id).copied() {
+            self.put(run_id, before, before.at, Some(until));
+        }
+    }
+
+    /// Runs that are due, and if there are not so many: when the next one will be, and when the next
+    /// has rested.
+    pub(super) fn take_due(
+        &mut self,
+        now: Millis,
+        moment: Moment,
+        most: usize,
+    ) -> (Vec<RunId>, Option<Millis>, Option<Moment>) {
+        let mut rested = None;
+        while let Some((until, run_id)) = self.resting.first().cloned() {
+            if until > moment {
+                rested = Some(until);
+                break;
+            }
+            let before = self.paused.get(&run_id).copied().unwrap_or_default();
+            self.resting.pop_first();
+            self.put(&run_id, before, before.at, None);
+        }
+        let mut due = Vec::new();
+        for (at, run_id) in &self.due {
+            if *at > now {
+                return (due, Some(*at), rested);
+            }
+            if due.len() == most {
+                break;
+            }
+            due.push(run_id.clone());
+        }
+        (due, None, rested)
+    }
+
+    /// Up to `most` paused runs behind `from`, in order.
+    pub(super) fn after(&self, from: Option<&RunId>, most: usize) -> Vec<RunId> {
+        let from = from.map_or(Bound::Unbounded, Bound::Excluded);
+        self.paused
+            .range::<RunId, _>((from, Bound::Unbounded))
+            .take(most)
+            .map(|(run_id, _)| run_id.clone())
+            .collect()
+    }
+
+    /// Those that are paused.
+    pub(super) fn len(&self) -> usize {
+        self.paused.len()
+    }
+
+    /// All that are remembered.
+    pub(super) fn remembered(&self) -> usize {
+        self.paused.len() + self.driven.len()
+    }
+}

@@ -1,0 +1,422 @@
+//! How a run comes into the host's hands and out of them again, and what is remembered of it.
+//!
+//! Nothing is pushed to the host and no store is called under the lock: both may run other people's
+//! code, which may come back here. Whatever enters or leaves what is held does so under it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use duramen_core::ids::{Millis, RunId};
+use duramen_core::run::Status;
+use duramen_core::store::ClaimedRun;
+
+use super::alarm::Alarm;
+use super::followed::Followed;
+use super::group::Group;
+use super::unread::Unread;
+use super::warm::{Kept, Warm};
+use crate::clock::Until;
+use crate::common::Common;
+use crate::env::Moment;
+use crate::host::{Driven, HostEvent, Ticket, Token};
+use crate::leases::{Leases, Listener, Tenure};
+use crate::ticks::Ticks;
+
+/// What is noted of a run that is held.
+#[derive(Debug, Default)]
+struct Note {
+    /// The sweep that took it up.
+    group: Option<Arc<Group>>,
+    /// A message came that the pause under way does not know of.
+    woken: bool,
+}
+
+#[derive(Debug)]
+struct Notes {
+    held: BTreeMap<Ticket, Note>,
+    followed: Followed,
+    warm: Warm,
+    /// The worker has no use for free places until no more than so many runs are held.
+    room_at: Option<usize>,
+}
+
+/// A run that was taken up.
+pub(super) struct Entered {
+    pub(super) run: ClaimedRun,
+    pub(super) ticket: Ticket,
+    /// The handler is still here.
+    pub(super) warm: bool,
+    /// A handler that was kept and cannot be used.
+    pub(super) stale: Option<Ticket>,
+    /// It was held already under that ticket, and the host must be told that it is lost.
+    pub(super) lost: Option<(Ticket, i64)>,
+}
+
+/// A run that has left.
+struct Left {
+    tenure: Tenure,
+    note: Note,
+    /// The worker waits for the room.
+    room: bool,
+}
+
+/// See the module's head.
+pub(crate) struct Hands {
+    common: Arc<Common>,
+    leases: Arc<Leases>,
+    ticks: Arc<Ticks>,
+    unread: Arc<Unread>,
+    alarm: Arc<Alarm>,
+    notes: Mutex<Notes>,
+}
+
+impl Hands {
+    pub(super) fn new(
+        common: Arc<Common>,
+        leases: Arc<Leases>,
+        ticks: Arc<Ticks>,
+        unread: Arc<Unread>,
+        alarm: Arc<Alarm>,
+    ) -> Self {
+        let notes = Mutex::new(Notes {
+            held: BTreeMap::new(),
+            followed: Followed::default(),
+            warm: Warm::new(common.config.warm),
+            room_at: None,
+        });
+        Self {
+            common,
+            leases,
+            ticks,
+            unread,
+            alarm,
+            notes,
+        }
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes up runs that were leased to this process: each under the ticket of its kept handler if the
+    /// store left the journal out and it stands where the handler does, else under a new one.
+    pub(super) fn enter(
+        &self,
+        runs: Vec<ClaimedRun>,
+        until: Until,
+        group: Option<&Arc<Group>>,
+    ) -> Vec<Entered> {
+        let held = self.leases.held();
+        let mut formers = Vec::new();
+        let mut notes = self.notes();
+        let first = held.len() == 0;
+        let runs: Vec<ClaimedRun> = runs
+            .into_iter()
+            .filter(|run| !held.is_overtaken(&run.row))
+            .collect();
+        let mut entered: Vec<Entered> = runs
+            .into_iter()
+            .map(|run| {
+                let kept = notes.warm.take(&run.row.run_id);
+                let usable = kept.filter(|kept| run.journal.is_none() && kept.fits(&run.row));
+                let stale = kept.filter(|_| usable.is_none()).map(|kept| kept.ticket);
+                let usable = usable.map(|kept| kept.ticket);
+                let (ticket, former) = held.enter(&run.row, usable, until);
+                if let Some((former, tenure)) = former {
+                    let note = notes.held.remove(&former).unwrap_or_default();
+                    formers.push((ticket, former, tenure, note, run.was));
+                }
+                let note = Note {
+                    group: group.cloned(),
+                    woken: false,
+                };
+                notes.held.insert(ticket, note);
+                notes.followed.wakes(&run.row.run_id);
+                Entered {
+                    run,
+                    ticket,
+                    warm: usable.is_some(),
+                    stale,
+                    lost: None,
+                }
+            })
+            .collect();
+        drop(notes);
+        for (ticket, former, tenure, note, was) in formers {
+            if former != ticket {
+                self.ticks.forget(former);
+                self.unread.end(former);
+            }
+            let released = tenure.leaving.is_some() && was != Status::Running;
+            if !released && let Some(by) = entered.iter_mut().find(|run| run.ticket == ticket) {
+                by.lost = Some((former, tenure.epoch));
+            }
+            // If it was released properly, the host will be told so: see `paused`.
+            let driven = if released {
+                Driven::Paused
+            } else {
+                Driven::Lost
+            };
+            self.count(&note, former, driven, false);
+        }
+        if first && !entered.is_empty() {
+            self.unread.ring();
+        }
+        entered
+    }
+
+    /// The host has been given these runs, with so many messages: from now on it may be told what
+    /// concerns them.
+    pub(super) fn given(&self, runs: impl IntoIterator<Item = (Ticket, u64)>) {
+        let _notes = self.notes(); // so that none leaves between
+        for (ticket, seq) in runs {
+            if self.leases.held().has(ticket) {
+                self.unread.begin(ticket, seq);
+            }
+        }
+    }
+
+    fn leave(&self, notes: &mut Notes, ticket: Ticket) -> Option<Left> {
+        let tenure = self.leases.held().leave(ticket)?;
+        self.ticks.forget(ticket);
+        self.unread.end(ticket);
+        let note = notes.held.remove(&ticket).unwrap_or_default();
+        let held = self.leases.held().len();
+        let room = notes.room_at.is_some_and(|most| held <= most);
+        if room {
+            notes.room_at = None;
+        }
+        Some(Left { tenure, note, room })
+    }
+
+    /// A run was released by a pause.
+    pub(crate) fn paused(&self, ticket: Ticket, journal_len: u64, due: bool) {
+        let now = self.common.clock.now();
+        let mut notes = self.notes();
+        let Some(left) = self.leave(&mut notes, ticket) else {
+            drop(notes);
+            // It was claimed anew before the host heard of its release: under another ticket, so
+            // that this handler is of no use any more.
+            self.common.host.push(HostEvent::Evict { ticket });
+            return;
+        };
+        let tenure = left.tenure;
+        let due = due || left.note.woken;
+        let ready_at = if due {
+            Some(now)
+        } else {
+            tenure.leaving.and_then(|leaving| leaving.ready_at)
+        };
+        let yielded = tenure.leaving.is_some_and(|leaving| leaving.yields);
+        // If it was to be let go of: taken up again right here, it would never leave.
+        let first = if tenure.leaving.is_some_and(|leaving| leaving.leaves) {
+            notes.followed.forget(&tenure.run_id);
+            false
+        } else {
+            notes.followed.pauses(&tenure.run_id, ready_at)
+        };
+        let kept = Kept {
+            ticket,
+            journal_len,
+            seed: tenure.seed,
+        };
+        let evicted = notes.warm.keep(tenure.run_id, kept);
+        drop(notes);
+        if let Some(ticket) = evicted {
+            self.common.host.push(HostEvent::Evict { ticket });
+        }
+        self.count(&left.note, ticket, Driven::Paused, due || yielded);
+        if due || left.room {
+            self.alarm.nudge();
+        } else if first {
+            self.alarm.ring();
+        }
+        if let Some(ready_at) = ready_at {
+            self.alarm.due_at(ready_at);
+        }
+    }
+
+    /// A run is out of the host's hands for good.
+    pub(crate) fn ended(&self, ticket: Ticket, driven: Driven) {
+        self.out_of_hands(ticket, driven, driven == Driven::Lost);
+    }
+
+    /// A run cannot be driven here.
+    pub(crate) fn given_up(&self, ticket: Ticket) {
+        self.out_of_hands(ticket, Driven::Lost, false);
+    }
+
+    fn out_of_hands(&self, ticket: Ticket, driven: Driven, follow: bool) {
+        let mut notes = self.notes();
+        let Some(left) = self.leave(&mut notes, ticket) else {
+            return;
+        };
+        let first = if follow {
+            // Whoever started it still wants it to end: if no one else drives it, this process does
+            // once the lease is over.
+            notes.followed.pauses(&left.tenure.run_id, None)
+        } else {
+            notes.followed.forget(&left.tenure.run_id);
+            false
+        };
+        drop(notes);
+        self.count(&left.note, ticket, driven, false);
+        if left.room {
+            self.alarm.nudge();
+        } else if first {
+            self.alarm.ring();
+        }
+    }
+
+    fn count(&self, note: &Note, ticket: Ticket, driven: Driven, due: bool) {
+        let counters = &self.common.counters;
+        match driven {
+            Driven::Lost => counters.lost.fetch_add(1, Ordering::Relaxed),
+            Driven::Paused => 0,
+            _ => counters.ended.fetch_add(1, Ordering::Relaxed),
+        };
+        if let Some(group) = &note.group {
+            group.ended(ticket, driven, due);
+        }
+    }
+
+    /// Wakes the run's driver when the store has that time, unless the run is out of its hands by then.
+    pub(crate) fn call_at(&self, ticket: Ticket, instant: Millis) {
+        let _notes = self.notes(); // so that it does not leave between
+        if self.leases.held().has(ticket) {
+            self.ticks.at(ticket, instant);
+        }
+    }
+
+    /// Wakes the run's driver after a pause, unless the run is out of its hands by then.
+    pub(crate) fn call_after(&self, ticket: Ticket, pause: Millis) {
+        let _notes = self.notes();
+        if self.leases.held().has(ticket) {
+            self.ticks.after(ticket, pause);
+        }
+    }
+
+    /// The sweep that took the run up.
+    pub(crate) fn sweep_of(&self, ticket: Ticket) -> Option<Token> {
+        let notes = self.notes();
+        let group = notes.held.get(&ticket)?.group.as_ref();
+        group.map(|group| group.token)
+    }
+
+    /// How many places are free. If there are fewer than `least`, whichever run makes them as many
+    /// nudges the worker.
+    pub(super) fn room(&self, places: usize, least: usize) -> usize {
+        let mut notes = self.notes();
+        let free = places.saturating_sub(self.leases.held().len());
+        notes.room_at = (free < least).then(|| places.saturating_sub(least));
+        free
+    }
+
+    /// What a claim says of kept handlers: of one run, or of all.
+    pub(super) fn warm_runs(&self, only: Option<&RunId>) -> Vec<(RunId, u64)> {
+        self.notes().warm.runs(only)
+    }
+
+    // The runs that were started here.
+
+    pub(super) fn own(&self, run_id: &RunId) {
+        self.notes().followed.own(run_id);
+    }
+
+    /// Messages have made runs due that were waiting.
+    pub(super) fn woken<'a>(&self, run_ids: impl IntoIterator<Item = &'a RunId>) {
+        let now = self.common.clock.now();
+        let mut notes = self.notes();
+        for run_id in run_ids {
+            notes.followed.due_at(run_id, Some(now));
+            if let Some(ticket) = self.leases.held().ticket_of(run_id)
+                && let Some(note) = notes.held.get_mut(&ticket)
+            {
+                // Its pause has taken place in the store and the host does not know it yet.
+                note.woken = true;
+            }
+        }
+    }
+
+    /// A run whose commit was in doubt is released, due at that instant.
+    pub(crate) fn released(&self, run_id: &RunId, at: Millis) {
+        self.notes().followed.due_at(run_id, Some(at));
+        self.alarm.nudge();
+    }
+
+    /// Something else was decided than to drive a claimed run: whoever started it here goes on
+    /// following it, unless it is parked.
+    pub(super) fn stands_aside(&self, run_id: &RunId, ready_at: Option<Millis>) {
+        let mut notes = self.notes();
+        match ready_at {
+            None => notes.followed.forget(run_id),
+            Some(at) => {
+                if !notes.followed.due_at(run_id, Some(at)) {
+                    notes.followed.pauses(run_id, Some(at));
+                }
+            }
+        }
+        drop(notes);
+        if let Some(at) = ready_at {
+            self.alarm.due_at(at);
+        }
+    }
+
+    /// Paused runs that were started here.
+    pub(super) fn followed(&self) -> usize {
+        self.notes().followed.len()
+    }
+
+    /// Runs that were started here and are remembered for it.
+    pub(super) fn remembered(&self) -> usize {
+        self.notes().followed.remembered()
+    }
+
+    pub(super) fn followed_after(&self, from: Option<&RunId>, most: usize) -> Vec<RunId> {
+        self.notes().followed.after(from, most)
+    }
+
+    /// Followed runs to claim now, and the moment at which the next one is due or has rested.
+    pub(super) fn followed_due(&self, most: usize) -> (Vec<RunId>, Option<Moment>) {
+        let clock = &self.common.clock;
+        let mut notes = self.notes();
+        let (due, at, rested) = notes.followed.take_due(clock.now(), clock.moment(), most);
+        drop(notes);
+        let at = at.map(|at| clock.moment_of(at));
+        (due, at.into_iter().chain(rested).min())
+    }
+
+    /// These are not claimed before that moment.
+    pub(super) fn rest<'a>(&self, run_ids: impl IntoIterator<Item = &'a RunId>, until: Moment) {
+        let mut notes = self.notes();
+        for run_id in run_ids {
+            notes.followed.rests(run_id, until);
+        }
+    }
+
+    /// The store says when a followed run is due. True if that is at another time than was known.
+    pub(super) fn found_due(&self, run_id: &RunId, at: Option<Millis>) -> bool {
+        let mut notes = self.notes();
+        self.leases.held().ticket_of(run_id).is_none() && notes.followed.due_at(run_id, at)
+    }
+
+    /// The store says that a followed run has ended.
+    pub(super) fn found_over(&self, run_id: &RunId) {
+        self.notes().followed.forget(run_id);
+    }
+
+    pub(super) fn is_held(&self, run_id: &RunId) -> bool {
+        self.leases.held().ticket_of(run_id).is_some()
+    }
+}
+
+impl Listener for Hands {
+    fn lost(&self, ticket: Ticket) {
+        self.ended(ticket, Driven::Lost);
+    }
+
+    fn freed(&self) {
+        self.alarm.nudge();
+    }
+}

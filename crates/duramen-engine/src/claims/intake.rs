@@ -1,0 +1,295 @@
+//! From a claim to the host: what is asked for, and what becomes of the answer.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use duramen_core::ids::{Millis, Payload, RunId};
+use duramen_core::journal::{Entry, Kind};
+use duramen_core::run::{RunRow, Status};
+use duramen_core::store::{Claim, Claimed, ClaimedRun, Due, WorkflowKey};
+
+use super::group::Group;
+use super::hands::Hands;
+use super::suspects::sift;
+use crate::clock::Asked;
+use crate::commits::Releases;
+use crate::common::Common;
+use crate::host::{Driven, HostEvent, Ticket};
+use crate::inline::on_completion;
+use crate::leases::Leases;
+
+/// Journals of one claim may hold this many bytes together, unless the caller says otherwise.
+pub const CLAIM_BYTES: u64 = 64 << 20;
+
+/// What was the case when a request was sent to the store that may bring runs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish {
+    pub(super) asked: Asked,
+    yields: u64,
+}
+
+/// See the module's head.
+pub(super) struct Intake {
+    common: Arc<Common>,
+    leases: Arc<Leases>,
+    releases: Arc<Releases>,
+    hands: Arc<Hands>,
+    workflows: Mutex<Vec<WorkflowKey>>,
+    /// How often everybody was told to yield.
+    yields: AtomicU64,
+}
+
+impl Intake {
+    pub(super) fn new(
+        common: Arc<Common>,
+        leases: Arc<Leases>,
+        releases: Arc<Releases>,
+        hands: Arc<Hands>,
+    ) -> Self {
+        Self {
+            common,
+            leases,
+            releases,
+            hands,
+            workflows: Mutex::default(),
+            yields: AtomicU64::new(0),
+        }
+    }
+
+    /// The workflows whose runs may be claimed here.
+    pub(super) fn register(&self, workflows: Vec<WorkflowKey>) {
+        *self
+            .workflows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = workflows;
+    }
+
+    pub(super) fn workflows(&self) -> Vec<WorkflowKey> {
+        self.workflows
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// To be noted before a request is sent.
+    pub(super) fn wish(&self) -> Wish {
+        Wish {
+            asked: self.common.clock.asking(),
+            yields: self.yields.load(Ordering::Acquire),
+        }
+    }
+
+    /// Whatever is asked for now is not wanted any more.
+    pub(super) fn yields(&self) {
+        self.yields.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether what was asked for is not wanted any more: everybody was told to yield meanwhile, or
+    /// the engine is closed. Nobody else should have to wait for the leases to end.
+    fn lets_go(&self, wish: Wish) -> bool {
+        self.common.is_closing() || self.yields.load(Ordering::Acquire) != wish.yields
+    }
+
+    /// A claim of due runs with everything that is always said.
+    pub(super) fn claim(&self, due: Due, limit: usize) -> Claim {
+        Claim {
+            limit: u32::try_from(limit).unwrap_or(u32::MAX),
+            warm: self.hands.warm_runs(None),
+            ..self.claim_nothing(due)
+        }
+    }
+
+    /// A claim of one run.
+    pub(super) fn claim_one(&self, run_id: RunId) -> Claim {
+        Claim {
+            limit: 1,
+            warm: self.hands.warm_runs(Some(&run_id)),
+            run_id: Some(run_id),
+            ..self.claim_nothing(Due::Any)
+        }
+    }
+
+    fn claim_nothing(&self, due: Due) -> Claim {
+        Claim {
+            owner: self.common.owner().to_owned(),
+            lease: self.leases.span(),
+            now: self.common.clock.explicit_now(),
+            due,
+            limit: 0,
+            workflows: self.workflows(),
+            run_id: None,
+            warm: Vec::new(),
+            turn: 0,
+            max_bytes: Some(CLAIM_BYTES),
+        }
+    }
+
+    /// Hands claimed runs to the host.
+    pub(super) fn take_up(
+        self: &Arc<Self>,
+        claimed: Claimed,
+        wish: Wish,
+        group: Option<&Arc<Group>>,
+        clock: Option<Millis>,
+    ) -> Vec<(RunId, Ticket)> {
+        let counters = &self.common.counters;
+        counters.claims.fetch_add(1, Ordering::Relaxed);
+        counters
+            .claimed
+            .fetch_add(claimed.runs.len() as u64, Ordering::Relaxed);
+        if clock.is_none() {
+            self.common.clock.learn(wish.asked, claimed.now);
+        }
+        if self.lets_go(wish) {
+            self.releases
+                .let_go(claimed.runs.into_iter().map(|run| run.row));
+            return Vec::new();
+        }
+        let now = clock.unwrap_or_else(|| self.common.clock.now());
+        let sifted = sift(claimed.runs, &self.common.config, now);
+        if let Some(group) = group {
+            for (run_id, driven) in sifted.settled {
+                group.settled(run_id, driven);
+            }
+        }
+        if !sifted.commits.is_empty() {
+            let hands = Arc::clone(&self.hands);
+            self.releases
+                .set_aside(sifted.commits, move |run_id, ready_at| {
+                    hands.stands_aside(run_id, ready_at);
+                });
+        }
+        self.hand_out(sifted.sound, group, clock, wish)
+    }
+
+    /// A run that was created here goes straight to the host, if it is still wanted here.
+    pub(super) fn drive_new(
+        self: &Arc<Self>,
+        row: &RunRow,
+        input: Payload,
+        wish: Wish,
+    ) -> Option<Ticket> {
+        // The lease is one of the store's clock, and it may be the first that is seen of it.
+        self.common.clock.learn(wish.asked, row.created_at);
+        if self.lets_go(wish) {
+            self.releases.let_go([row.clone()]);
+            return None;
+        }
+        let entry = Entry::new(Kind::RunCreated, "".into(), input, row.created_at);
+        self.hands.own(&row.run_id);
+        let run = ClaimedRun {
+            row: row.clone(),
+            was: Status::Queued,
+            journal: Some(vec![entry]),
+            inbox: Vec::new(),
+        };
+        self.hand_out(vec![run], None, None, wish)
+            .first()
+            .map(|(_, ticket)| *ticket)
+    }
+
+    fn hand_out(
+        self: &Arc<Self>,
+        runs: Vec<ClaimedRun>,
+        group: Option<&Arc<Group>>,
+        clock: Option<Millis>,
+        wish: Wish,
+    ) -> Vec<(RunId, Ticket)> {
+        let until = self.leases.from(wish.asked);
+        let entered = self.hands.enter(runs, until, group);
+        let mut taken = Vec::with_capacity(entered.len());
+        let mut events = Vec::with_capacity(entered.len());
+        let mut complete = Vec::with_capacity(entered.len());
+        let mut incomplete = Vec::new();
+        for entered in entered {
+            let (run, ticket) = (entered.run, entered.ticket);
+            let (run_id, inbox_len) = (run.row.run_id.clone(), run.row.inbox_len);
+            if let Some((ticket, epoch)) = entered.lost {
+                events.push(HostEvent::Lost {
+                    ticket,
+                    epoch,
+                    error: None,
+                });
+            }
+            if let Some(ticket) = entered.stale {
+                events.push(HostEvent::Evict { ticket });
+            }
+            if let Some(group) = group {
+                group.took(ticket, run_id.clone());
+            }
+            if entered.warm {
+                events.push(HostEvent::Resume {
+                    ticket,
+                    row: Box::new(run.row),
+                    inbox: run.inbox,
+                    clock,
+                });
+                complete.push((ticket, inbox_len));
+            } else if run.journal.is_some() {
+                events.push(HostEvent::Drive {
+                    ticket,
+                    run: Box::new(run),
+                    clock,
+                });
+                complete.push((ticket, inbox_len));
+            } else {
+                incomplete.push((ticket, run));
+            }
+            taken.push((run_id, ticket));
+        }
+        self.common.host.push_all(events);
+        self.hands.given(complete);
+        for (ticket, run) in incomplete {
+            self.load_and_drive(ticket, run, clock, wish, 0);
+        }
+        taken
+    }
+
+    /// The claim left the journal out because the run was warm, but it is not any more.
+    fn load_and_drive(
+        self: &Arc<Self>,
+        ticket: Ticket,
+        mut run: ClaimedRun,
+        clock: Option<Millis>,
+        wish: Wish,
+        failures: u32,
+    ) {
+        let intake = Arc::clone(self);
+        let load = self.common.store.load(run.row.run_id.clone(), 0, u32::MAX);
+        on_completion(load, move |result| match result {
+            Ok(journal) => {
+                if !intake.leases.held().has(ticket) {
+                    return; // lost meanwhile
+                }
+                if intake.lets_go(wish) {
+                    intake.hands.given_up(ticket);
+                    return intake.releases.let_go([run.row]);
+                }
+                run.journal = Some(journal);
+                let inbox_len = run.row.inbox_len;
+                intake.common.host.push(HostEvent::Drive {
+                    ticket,
+                    run: Box::new(run),
+                    clock,
+                });
+                intake.hands.given([(ticket, inbox_len)]);
+            }
+            Err(error) if error.is_transient() && failures < 8 => {
+                tracing::warn!(%error, "a journal could not be read; trying again");
+                let env = Arc::clone(&intake.common.env);
+                let sleep = env.sleep(Duration::from_millis(25 << failures));
+                env.spawn(Box::pin(async move {
+                    sleep.await;
+                    intake.load_and_drive(ticket, run, clock, wish, failures + 1);
+                }));
+            }
+            Err(error) => {
+                // The host has never heard of this ticket and cannot give it back.
+                tracing::error!(%error, run = %run.row.run_id, "a journal could not be read; the run is let go");
+                intake.hands.ended(ticket, Driven::Lost);
+                intake.releases.let_go([run.row]);
+            }
+        });
+    }
+}

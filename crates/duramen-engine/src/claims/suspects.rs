@@ -1,0 +1,71 @@
+//! Claimed runs over which drivers were lost before: they are set back or parked instead of driven,
+//! see [`duramen_core::suspect`].
+
+use duramen_core::ids::{Millis, RunId};
+use duramen_core::run::RunRow;
+use duramen_core::store::{ClaimedRun, Next, RunCommit};
+use duramen_core::suspect::{Verdict, verdict};
+
+use crate::common::Config;
+use crate::host::Driven;
+
+/// What is made of claimed runs.
+#[derive(Debug, Default)]
+pub(super) struct Sifted {
+    /// To be driven.
+    pub(super) sound: Vec<ClaimedRun>,
+    /// To be committed instead of driving the others.
+    pub(super) commits: Vec<RunCommit>,
+    /// What that makes of them.
+    pub(super) settled: Vec<(RunId, Driven)>,
+}
+
+/// Tells the runs that may be driven from those to be released or parked.
+pub(super) fn sift(runs: Vec<ClaimedRun>, config: &Config, now: Millis) -> Sifted {
+    let mut sifted = Sifted::default();
+    for run in runs {
+        let (driven, next) = match verdict(&run.row, run.was, config.lease) {
+            Verdict::Drive => {
+                sifted.sound.push(run);
+                continue;
+            }
+            Verdict::SetBack { pause, wait } => {
+                tracing::warn!(
+                    run = %run.row.run_id,
+                    lost = run.row.lost_drivers(),
+                    pause,
+                    "drivers were lost over this run; it is set back for so many milliseconds"
+                );
+                let next = Next::Waiting {
+                    ready_at: Some(now.saturating_add(pause)),
+                    waits: vec![wait],
+                };
+                (Driven::Paused, next)
+            }
+            Verdict::Park { note } => {
+                tracing::error!(run = %run.row.run_id, "the run is parked: {note}");
+                (Driven::Stuck, Next::Stuck { note })
+            }
+        };
+        sifted.settled.push((run.row.run_id.clone(), driven));
+        sifted.commits.push(instead(run.row, config, next, now));
+    }
+    sifted
+}
+
+/// The commit that is made instead of driving a run.
+fn instead(row: RunRow, config: &Config, next: Next, at: Millis) -> RunCommit {
+    RunCommit {
+        run_id: row.run_id,
+        owner: config.owner.clone(),
+        epoch: row.epoch,
+        expected_len: row.journal_len,
+        entries: Vec::new(),
+        read: Vec::new(),
+        // All of them: unseen messages would make it due at once. They come with the next claim.
+        inbox_seen: row.inbox_len,
+        next,
+        state: None,
+        at,
+    }
+}

@@ -1,0 +1,100 @@
+//! What the parts of one engine share: the store, the world, the host, and what they were told once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use duramen_core::ids::Millis;
+use duramen_core::store::{Store, StoreFuture};
+
+use crate::clock::Clock;
+use crate::env::Env;
+use crate::host::{HostEvent, HostQueue, Reply, Token};
+use crate::inline::on_completion;
+use crate::pending::Pending;
+
+/// What an engine is told once.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Unique to this engine: exclusion rests on it.
+    pub owner: String,
+    pub lease: Millis,
+    /// How near a deadline must be for the lease to be kept meanwhile.
+    pub hold: Millis,
+    /// How many paused runs are kept warm.
+    pub warm: usize,
+    /// Others use the store too: closing the engine leaves it open.
+    pub shared_store: bool,
+}
+
+/// Counters, for tests and for people.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub claims: AtomicU64,
+    pub claimed: AtomicU64,
+    /// Driven to their ends here, or parked.
+    pub ended: AtomicU64,
+    pub lost: AtomicU64,
+    pub heartbeats: AtomicU64,
+    /// Runs that were leased to this engine although nobody drove them here, and were let go.
+    pub orphans: AtomicU64,
+}
+
+/// See the module's head.
+pub(crate) struct Common {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) host: Arc<HostQueue>,
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) counters: Counters,
+    pub(crate) pending: Arc<Pending>,
+    closing: AtomicBool,
+}
+
+impl Common {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        env: Arc<dyn Env>,
+        host: Arc<HostQueue>,
+        config: Config,
+    ) -> Self {
+        Self {
+            store,
+            clock: Clock::new(Arc::clone(&env)),
+            env,
+            host,
+            config,
+            counters: Counters::default(),
+            pending: Arc::default(),
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn owner(&self) -> &str {
+        &self.config.owner
+    }
+
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Sends a store's answer to the host as a reply.
+    pub(crate) fn call<T: Send + 'static>(
+        &self,
+        token: Token,
+        future: StoreFuture<T>,
+        into: impl FnOnce(T) -> Reply + Send + 'static,
+    ) {
+        let host = Arc::clone(&self.host);
+        on_completion(future, move |result| {
+            host.push(HostEvent::Reply {
+                token,
+                reply: result.map(into),
+            });
+        });
+    }
+}
