@@ -240,6 +240,8 @@ class Row:
     run_id: str
     workflow: str
     version: str
+    queue: str
+    priority: int
     status: str
     created_at: int
     started_at: int | None
@@ -248,14 +250,24 @@ class Row:
     ready_at: int | None
     owner: str | None
     epoch: int
+    format: int
+    journal_start: int
     journal_len: int
+    generation: int
     inbox_len: int
     inbox_seen: int
+    unread: int
+    unread_bytes: int
+    timeout: int | None
     deadline: int | None
+    lost: int
     waits: list[str]
     tags: list[str]
     seed: bytes
     note: str | None
+    parent: str | None
+    root: str | None
+    origin: str | None
 
 @final
 class Entry:

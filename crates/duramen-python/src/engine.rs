@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::{Entry, Kind};
+use duramen_core::lanes::{DEFAULT_PRIORITY, DEFAULT_QUEUE};
 use duramen_core::run::Seed;
 use duramen_core::store::{
     Cursor, Filter, Intervention, MessageKind, NewMessage, NewRun, Start, Store, WorkflowKey,
@@ -217,12 +218,19 @@ fn new_run(run: NewRunTuple, virtual_env: Option<&VirtualEnv>) -> PyResult<NewRu
         run_id: run_id.into(),
         workflow,
         version,
+        queue: DEFAULT_QUEUE.to_owned(),
+        priority: DEFAULT_PRIORITY,
         input: input.into(),
+        entries: Vec::new(),
+        started_at: None,
         start: Start::Queued { at },
         tags,
         memo: memo.map(Bytes::from),
         timeout,
         seed,
+        parent: None,
+        root: None,
+        origin: None,
         now: None,
     })
 }
@@ -246,6 +254,7 @@ pub(crate) fn new_message(message: MessageTuple) -> PyResult<NewMessage> {
         name,
         payload: payload.into(),
         fingerprint,
+        encoding: 1,
         now: None,
     })
 }

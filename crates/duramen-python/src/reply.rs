@@ -120,6 +120,7 @@ pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Py<PyAny>> {
                 Intervened::Done => "done",
                 Intervened::NotFound => "not_found",
                 Intervened::NotAllowed => "not_allowed",
+                Intervened::Blocked => "blocked",
             })
             .into_py_any(py),
         Reply::Details(details) => rows::details(py, details)?.into_py_any(py),
@@ -145,6 +146,8 @@ pub(crate) const fn delivery(delivery: Delivery) -> &'static str {
         Delivery::Duplicate => "duplicate",
         Delivery::NotFound => "not_found",
         Delivery::Finished => "finished",
+        Delivery::Full => "full",
+        Delivery::Blocked => "blocked",
     }
 }
 
