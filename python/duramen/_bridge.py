@@ -127,6 +127,9 @@ __all__ = [
     "native_version",
 ]
 
+# The classes are final. On the path of every run they are told apart by `type(x) is C`: a chain of
+# `isinstance` looks up `__class__` at each miss, and cost 1 % of all instructions of a run of ten steps.
+
 RunEvent: TypeAlias = Drive | Resume | Evict | Advance | Lost
 """What the engine says of a run; beside these `Engine.drain` gives `Reply` and `StoreRequest`."""
 
