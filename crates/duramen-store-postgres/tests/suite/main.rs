@@ -10,12 +10,5 @@
     clippy::doc_markdown
 )]
 
-mod counts;
 mod differential;
-mod grouping;
-mod locks;
-mod lost;
-mod migrations;
-mod races;
 mod support;
-mod vacuum;

@@ -76,7 +76,7 @@ impl Place {
             migrate: true,
             notify: false,
             // Tests that hold locks say by themselves who waits.
-            lock_timeout: Duration::from_secs(10),
+            lock_timeout: Duration::from_secs(1),
             ..PostgresOptions::default()
         }
     }
