@@ -10,5 +10,12 @@
     clippy::doc_markdown
 )]
 
+mod counts;
 mod differential;
+mod grouping;
+mod locks;
+mod lost;
+mod migrations;
+mod races;
 mod support;
+mod vacuum;
