@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use duramen_core::ids::Payload;
 use duramen_core::journal::{Entry, Kind};
 use duramen_core::run::Status;
-use duramen_core::store::{NewRun, Next, RunCommit, Store};
+use duramen_core::store::{Claims, NewRun, Next, RunCommit, Runs, Store};
 use duramen_store_postgres::PostgresStore;
-use duramen_store_testing::{APPLIED, commit, create, leased};
+use duramen_store_testing::{APPLIED, alive, commit, create, heartbeat, leased};
 
 use crate::support::{Place, block_on};
 
@@ -105,6 +105,7 @@ fn a_run_writes_few_bytes_of_log() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Place::new();
     let store = place.open();
+    alive(&store, OWNER);
     let mut next = 0;
     // Grown tables: the first rows of a page bring the whole page into the log.
     drive(&store, &ids(next, 5_000), 1);
@@ -156,6 +157,7 @@ fn commits_that_keep_the_lease_touch_no_index() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let place = Place::new();
     let store = place.open();
+    alive(&store, OWNER);
     for batch in 0..20 {
         drive(&store, &ids(batch * 64, 64), 10);
     }
