@@ -89,7 +89,7 @@ impl Commits {
                 let (format, waits) = (*format, waits.clone());
                 let mut commit = self.release(run, standing, Some(wall), waits, wall);
                 commit.format = Some(format);
-                Decision::Commit(Box::new(commit))
+                Decision::Commit(commit)
             }
         }
     }
@@ -163,7 +163,7 @@ impl Commits {
     ) -> Decision {
         record_waits(run, wall);
         let waits = run.ops.wait_keys();
-        Decision::Commit(Box::new(self.release(run, standing, ready_at, waits, wall)))
+        Decision::Commit(self.release(run, standing, ready_at, waits, wall))
     }
 
     /// A commit that releases the lease.
@@ -174,16 +174,16 @@ impl Commits {
         ready_at: Option<Millis>,
         waits: Vec<String>,
         wall: Millis,
-    ) -> RunCommit {
+    ) -> Box<RunCommit> {
         standing.phase = Phase::Releasing;
         self.build(run, Next::Waiting { ready_at, waits }, wall)
     }
 
     fn commit(&mut self, run: &mut Progress, next: Next, wall: Millis) -> Decision {
-        Decision::Commit(Box::new(self.build(run, next, wall)))
+        Decision::Commit(self.build(run, next, wall))
     }
 
-    fn build(&mut self, run: &mut Progress, next: Next, wall: Millis) -> RunCommit {
+    fn build(&mut self, run: &mut Progress, next: Next, wall: Millis) -> Box<RunCommit> {
         self.sent = Some(match &next {
             Next::Running => Sent::Save,
             Next::Waiting { .. } => Sent::Release,

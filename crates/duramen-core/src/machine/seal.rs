@@ -87,10 +87,7 @@ impl Sealing {
             commit.inbox_seen = run.inbox.news();
             commit.state.clone_from(&state);
             self.sealed = Some(Sealed { slot, entry, state });
-            return Some(Turn::Seal {
-                slot,
-                commit: Box::new(commit),
-            });
+            return Some(Turn::Seal { slot, commit });
         }
     }
 

@@ -46,8 +46,7 @@ pub(crate) fn request(
 /// Starts the next step that may start: its barrier is reached and nothing is left to replay.
 pub(crate) fn next_start(mut desk: Desk<'_>) -> Option<Turn> {
     let slot = desk.next_step()?;
-    let committing = desk.is_committing();
-    let durable = desk.is_durable(desk.op(slot)?.barrier);
+    let (durable, committing) = (desk.durable_len(), desk.is_committing());
     let op = desk.op_mut(slot)?;
     let OpKind::Step {
         phase,
@@ -59,8 +58,8 @@ pub(crate) fn next_start(mut desk: Desk<'_>) -> Option<Turn> {
         return None;
     };
     let sealed = *checkpoint == Checkpoint::Sealed;
-    // A transaction of the user's own may wait for a commit on its way, never the other way round.
-    if !durable || (sealed && committing) {
+    // A transaction may hold locks that a commit on its way waits for: see `seal.rs`.
+    if op.barrier > durable || (sealed && committing) {
         return None;
     }
     *phase = StepPhase::Running;

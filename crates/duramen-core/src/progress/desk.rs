@@ -118,9 +118,9 @@ impl Desk<'_> {
         self.run.ledger.append(entry, weight)
     }
 
-    /// Whether an operation with this barrier may take effect.
-    pub(crate) const fn is_durable(&self, barrier: u64) -> bool {
-        self.run.ledger.reached(barrier)
+    /// How much of the journal is durable: an operation takes effect when its barrier is.
+    pub(crate) const fn durable_len(&self) -> u64 {
+        self.run.ledger.durable_len()
     }
 
     /// Whether a commit of the run's own is on its way.

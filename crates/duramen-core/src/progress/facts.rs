@@ -61,9 +61,9 @@ impl Facts {
         entries: Vec<Entry>,
         next: Next,
         at: Millis,
-    ) -> RunCommit {
+    ) -> Box<RunCommit> {
         let format = self.raised_format(&entries);
-        RunCommit {
+        Box::new(RunCommit {
             run_id: self.run_id.clone(),
             seed: self.seed,
             owner: self.owner.clone(),
@@ -77,7 +77,7 @@ impl Facts {
             outgoing: Vec::new(),
             format,
             at,
-        }
+        })
     }
 
     /// What the store must be told of who can read these entries, if it does not know.
