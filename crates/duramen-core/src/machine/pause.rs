@@ -1,11 +1,13 @@
 //! When a commit is due, what it says, and what follows from its outcome.
 
-use super::divergence::{Handler, Recorded};
-use super::ledger::Weight;
-use super::op::{OpKind, StepPhase};
-use super::{Machine, Phase, Sent};
+use super::seal::Sealing;
+use super::standing::{Phase, Standing};
 use crate::ids::{Millis, Payload};
 use crate::journal::{Entry, Kind, Meta};
+use crate::progress::divergence::{Divergence, Handler, Recorded};
+use crate::progress::ledger::Weight;
+use crate::progress::op::OpKind;
+use crate::progress::state::Progress;
 use crate::store::{CommitOutcome, Next, RunCommit};
 
 /// What to do when a turn was idle.
@@ -13,17 +15,17 @@ use crate::store::{CommitOutcome, Next, RunCommit};
 pub enum Decision {
     /// Nothing; something in flight will come in.
     Wait,
-    /// Call [`Machine::turn`] again then at the latest: a step or a commit is in flight and a
+    /// Call [`Machine::turn`](crate::machine::Machine::turn) again then at the latest: a step or a commit is in flight and a
     /// deadline runs beside it, or nothing is and a deadline is so near that the lease is kept.
     Hold { until: Millis },
-    /// Hand this to the store; report its outcome by [`Machine::committed`].
+    /// Hand this to the store; report its outcome by [`Machine::committed`](crate::machine::Machine::committed).
     Commit(Box<RunCommit>),
 }
 
 /// What became of the run with a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AfterCommit {
-    /// There is more to do here; see [`Machine::committed`].
+    /// There is more to do here; see [`Machine::committed`](crate::machine::Machine::committed).
     Driving,
     /// Released by a pause; `due` if it is due again already.
     Paused { due: bool },
@@ -33,225 +35,223 @@ pub enum AfterCommit {
     Lost,
 }
 
-impl Machine {
-    /// Decides what the store must be told now. `hold` is how near a deadline must be for the
-    /// lease to be kept instead of released.
-    pub fn next_commit(&mut self, wall: Millis, hold: Millis) -> Decision {
-        if self.is_sealed() {
-            // Whatever is due waits for the outcome, so a deadline is no reason to come back.
-            return Decision::Wait;
-        }
-        if self.ledger.is_in_flight() {
-            return self
-                .wake()
+/// What the commit under way makes of the run. The phase may have moved on since it was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Save,
+    Release,
+    End,
+}
+
+/// What goes out with the next commit besides the record, and what is on its way.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    /// The run's state object, if it changed.
+    pub(super) state: Option<Payload>,
+    /// The lease is to be given back as soon as nothing is in flight.
+    pub(super) yielding: bool,
+    sent: Option<Sent>,
+}
+
+impl Commits {
+    /// Decides what the store must be told now.
+    pub(super) fn next(
+        &mut self,
+        run: &mut Progress,
+        standing: &mut Standing,
+        wall: Millis,
+        hold: Millis,
+    ) -> Decision {
+        if run.ledger.is_in_flight() {
+            // When the driver has to come back even if nothing that is in flight comes in.
+            return run
+                .next_deadline()
+                .filter(|_| standing.is_driving() && !self.yielding)
                 .map_or(Decision::Wait, |until| Decision::Hold { until });
         }
-        match &self.phase {
-            Phase::Gone | Phase::Paused | Phase::Releasing => Decision::Wait,
+        if standing.is_driving() {
+            match self.pause_or_save(run, standing, wall, hold) {
+                Ok(decision) => return decision,
+                Err(divergence) => standing.park(divergence, &run.facts.version),
+            }
+        }
+        match &standing.phase {
+            Phase::Driving | Phase::Gone | Phase::Paused | Phase::Releasing => Decision::Wait,
             Phase::Ended(status) => {
                 let status = *status;
-                self.commit(Next::Finished { status }, wall)
+                self.commit(run, Next::Finished { status }, wall)
             }
             Phase::Parking { note, .. } => {
                 let note = note.clone();
-                self.commit(Next::Stuck { note }, wall)
+                self.commit(run, Next::Stuck { note }, wall)
             }
             Phase::Leaving { format, waits } => {
                 let (format, waits) = (*format, waits.clone());
-                let ready_at = Some(wall);
-                match self.commit(Next::Waiting { ready_at, waits }, wall) {
-                    Decision::Commit(mut commit) => {
-                        commit.format = Some(format);
-                        Decision::Commit(commit)
-                    }
-                    other => other,
-                }
+                let mut commit = self.release(run, standing, Some(wall), waits, wall);
+                commit.format = Some(format);
+                Decision::Commit(commit)
             }
-            Phase::Driving => self.pause_or_save(wall, hold),
         }
     }
 
-    fn pause_or_save(&mut self, wall: Millis, hold: Millis) -> Decision {
-        if !self.is_quiescent() {
-            return self.save(wall, self.wake());
+    /// Of a run that is driven. An error if it can never go on.
+    fn pause_or_save(
+        &mut self,
+        run: &mut Progress,
+        standing: &mut Standing,
+        wall: Millis,
+        hold: Millis,
+    ) -> Result<Decision, Divergence> {
+        let due = run.next_deadline();
+        if !self.is_quiescent(run) {
+            return Ok(self.save(run, wall, due.filter(|_| !self.yielding)));
         }
-        if !self.yielding && self.inbox.has_match() {
+        if self.yielding {
+            let ready_at = if has_fresh_work(run, wall) {
+                Some(wall)
+            } else {
+                due
+            };
+            return Ok(self.pause(run, standing, ready_at, wall));
+        }
+        if run.inbox.has_match() {
             // A message came in since the last turn. To pause now would be to sleep over it.
-            return self.save(wall, Some(wall));
+            return Ok(self.save(run, wall, Some(wall)));
         }
-        if self.yielding && self.has_fresh_work(wall) {
-            return self.release(Some(wall), wall);
+        if run.ops.is_empty() {
+            return Err(Divergence {
+                index: run.ledger.journal_len(),
+                recorded: Recorded::End,
+                handler: Handler::Deadlocked,
+            });
         }
-        if self.ops.is_empty() {
-            self.diverge(
-                self.ledger.journal_len(),
-                Recorded::End,
-                Handler::Deadlocked,
-            );
-            return self.next_commit(wall, hold);
-        }
-        let ready_at = self.next_deadline();
-        if let Some(until) = ready_at
-            && !self.yielding
+        if let Some(until) = due
             && until.saturating_sub(wall) <= hold
         {
-            return self.save(wall, Some(until));
+            return Ok(self.save(run, wall, Some(until)));
         }
-        self.release(ready_at, wall)
+        Ok(self.pause(run, standing, due, wall))
     }
 
-    /// When the driver has to come back even if nothing that is in flight comes in.
-    fn wake(&self) -> Option<Millis> {
-        self.next_deadline()
-            .filter(|_| self.phase == Phase::Driving && !self.yielding)
-    }
-
-    /// Whether a run that yields has something to do, so that the next sweep must take it at once.
-    fn has_fresh_work(&self, wall: Millis) -> bool {
-        self.ops.is_empty()
-            || !self.startable.is_empty()
-            || self.inbox.has_match()
-            || self
-                .next_deadline()
-                .is_some_and(|until| until <= self.now.max(wall))
+    /// Nothing is in flight and nothing can start: only time or a message can bring the run on.
+    fn is_quiescent(&self, run: &mut Progress) -> bool {
+        let startable = run.steps.next(&run.ops).is_some();
+        run.steps.running() == 0
+            && (run.inbox.is_whole() || self.yielding)
+            && run.arrivals.is_empty()
+            && !run.inbox.is_offering()
+            && run.history.is_empty()
+            && (!startable || self.yielding)
     }
 
     /// A commit that keeps the lease, if something is staged that must not be lost; else the
     /// lease is kept for what is in flight, or until `wake`.
-    fn save(&mut self, wall: Millis, wake: Option<Millis>) -> Decision {
-        if (self.ledger.has_hard() || self.inbox.has_read()) && !self.is_transacting() {
-            return self.commit(Next::Running, wall);
+    fn save(&mut self, run: &mut Progress, wall: Millis, wake: Option<Millis>) -> Decision {
+        if (run.ledger.has_hard() || run.inbox.has_read()) && !run.steps.is_transacting() {
+            return self.commit(run, Next::Running, wall);
         }
         wake.map_or(Decision::Wait, |until| Decision::Hold { until })
     }
 
+    /// A commit that shows what the run waits for and releases the lease.
+    fn pause(
+        &mut self,
+        run: &mut Progress,
+        standing: &mut Standing,
+        ready_at: Option<Millis>,
+        wall: Millis,
+    ) -> Decision {
+        record_waits(run, wall);
+        let waits = run.ops.wait_keys();
+        Decision::Commit(self.release(run, standing, ready_at, waits, wall))
+    }
+
     /// A commit that releases the lease.
-    fn release(&mut self, ready_at: Option<Millis>, wall: Millis) -> Decision {
-        self.record_waits(wall);
-        let waits = self.ops.wait_keys();
-        self.commit(Next::Waiting { ready_at, waits }, wall)
+    fn release(
+        &mut self,
+        run: &mut Progress,
+        standing: &mut Standing,
+        ready_at: Option<Millis>,
+        waits: Vec<String>,
+        wall: Millis,
+    ) -> Box<RunCommit> {
+        standing.phase = Phase::Releasing;
+        self.build(run, Next::Waiting { ready_at, waits }, wall)
     }
 
-    /// Nothing is in flight and nothing can start: only time or a message can bring the run on.
-    fn is_quiescent(&mut self) -> bool {
-        while let Some(slot) = self.startable.front() {
-            if self.is_requested(*slot) {
-                break;
-            }
-            self.startable.pop_front();
-        }
-        self.running == 0
-            && (self.inbox.is_whole() || self.yielding)
-            && self.arrived.is_empty()
-            && self.offered.is_none()
-            && self.history.is_empty()
-            && (self.startable.is_empty() || self.yielding)
+    fn commit(&mut self, run: &mut Progress, next: Next, wall: Millis) -> Decision {
+        Decision::Commit(self.build(run, next, wall))
     }
 
-    pub(crate) fn is_requested(&self, slot: crate::inbox::Slot) -> bool {
-        matches!(
-            self.ops.get(slot).map(|op| &op.kind),
-            Some(OpKind::Step {
-                phase: StepPhase::Requested,
-                ..
-            })
-        )
-    }
-
-    /// Records each wait that was not recorded yet, with its deadline.
-    fn record_waits(&mut self, wall: Millis) {
-        let at = self.now.max(wall);
-        for slot in self.ops.take_unopened() {
-            let Some(op) = self.ops.get(slot) else {
-                continue;
-            };
-            let (kind, payload) = match &op.kind {
-                OpKind::Approval { request, .. } => (Kind::ApprovalRequested, request.clone()),
-                _ => (Kind::WaitOpened, Payload::new()),
-            };
-            let meta = Meta {
-                wait: op.kind.wait_key().map(str::to_owned),
-                deadline: op.deadline,
-                ..Meta::default()
-            };
-            let entry = Entry::new(kind, op.id.clone(), payload, at).with_meta(&meta);
-            self.ledger.append(entry, Weight::Hard);
-        }
-    }
-
-    fn commit(&mut self, next: Next, wall: Millis) -> Decision {
+    fn build(&mut self, run: &mut Progress, next: Next, wall: Millis) -> Box<RunCommit> {
         self.sent = Some(match &next {
             Next::Running => Sent::Save,
-            Next::Waiting { .. } => {
-                self.phase = Phase::Releasing;
-                Sent::Release
-            }
+            Next::Waiting { .. } => Sent::Release,
             Next::Finished { .. } | Next::Stuck { .. } | Next::Continued { .. } => Sent::End,
         });
-        let (expected_len, entries) = self.ledger.take();
-        let format = self.raised_format(&entries);
-        self.facts.format = format.unwrap_or(self.facts.format);
-        Decision::Commit(Box::new(RunCommit {
-            run_id: self.facts.run_id.clone(),
-            seed: self.facts.seed,
-            owner: self.facts.owner.clone(),
-            epoch: self.facts.epoch,
-            expected_len: self.facts.journal_start + expected_len,
-            entries,
-            read: self.inbox.take_read(),
-            inbox_seen: self.inbox.take_news(),
-            next,
-            state: self.state.take(),
-            outgoing: Vec::new(),
-            format,
-            at: self.now.max(wall),
-        }))
+        let (expected, entries) = run.ledger.take();
+        let at = run.clock.at(wall);
+        let mut commit = run.facts.commit(expected, entries, next, at);
+        run.facts.told_format(commit.format);
+        commit.read = run.inbox.take_read();
+        commit.inbox_seen = run.inbox.take_news();
+        commit.state = self.state.take();
+        commit
     }
 
-    /// Takes in the outcome of the commit in flight. After [`AfterCommit::Driving`] the driver goes
-    /// on with [`Machine::turn`] and [`Machine::next_commit`] even if the handler may not be run
-    /// any more ([`Machine::is_driving`]): its end, or the reason it is parked for, is still to be
-    /// written.
-    pub fn committed(&mut self, outcome: &CommitOutcome) -> AfterCommit {
+    /// Takes in the outcome of the commit in flight, sealed or not.
+    pub(super) fn committed(
+        &mut self,
+        outcome: &CommitOutcome,
+        sealing: &mut Sealing,
+        run: &mut Progress,
+        standing: &mut Standing,
+    ) -> AfterCommit {
         let sent = self.sent.take();
-        if self.phase == Phase::Gone {
+        if standing.phase == Phase::Gone {
             return AfterCommit::Lost;
         }
-        let sealed = self.sealed.take();
+        let sealed = sealing.take();
         match outcome {
             CommitOutcome::Applied { due } => {
                 if let Some(sealed) = sealed {
-                    return self.seal_applied(sealed);
+                    sealed.applied(run);
+                    return AfterCommit::Driving;
                 }
-                self.ledger.applied();
+                run.ledger.applied();
                 match sent {
                     Some(Sent::Save) | None => AfterCommit::Driving,
                     Some(Sent::Release) => {
-                        self.phase = Phase::Paused;
+                        standing.phase = Phase::Paused;
                         AfterCommit::Paused { due: *due }
                     }
                     Some(Sent::End) => {
-                        self.phase = Phase::Gone;
+                        standing.phase = Phase::Gone;
                         AfterCommit::Ended
                     }
                 }
             }
             // Who sends commits sends a blocked one again; to be told of it is to be told to give up.
             CommitOutcome::Fenced | CommitOutcome::Blocked => {
-                self.phase = Phase::Gone;
+                standing.phase = Phase::Gone;
                 AfterCommit::Lost
             }
-            CommitOutcome::Rejected { reason } => self.rejected(reason),
+            CommitOutcome::Rejected { reason } => self.rejected(reason, run, standing),
         }
     }
 
     /// The store cannot keep what it was told. Whatever was staged since stands on it and falls
     /// with it: only the note that parks the run is written.
-    fn rejected(&mut self, reason: &str) -> AfterCommit {
-        self.ledger.rolled_back();
-        self.inbox.forget_read();
+    fn rejected(
+        &mut self,
+        reason: &str,
+        run: &mut Progress,
+        standing: &mut Standing,
+    ) -> AfterCommit {
+        run.ledger.rolled_back();
+        run.inbox.forget_read();
         self.state = None;
-        let note = match std::mem::replace(&mut self.phase, Phase::Gone) {
+        let note = match std::mem::replace(&mut standing.phase, Phase::Gone) {
             // Even the bare note was refused: give up and leave the run to a later recovery.
             Phase::Parking { bare: true, .. } => return AfterCommit::Lost,
             Phase::Parking { note, .. } => note,
@@ -260,8 +260,39 @@ impl Machine {
                  before is whole; mend the cause, then `retry` the run"
             ),
         };
-        self.phase = Phase::Parking { note, bare: true };
+        standing.phase = Phase::Parking { note, bare: true };
         AfterCommit::Driving
+    }
+}
+
+/// Whether a run that yields has something to do, so that the next sweep must take it at once.
+fn has_fresh_work(run: &mut Progress, wall: Millis) -> bool {
+    run.ops.is_empty()
+        || run.steps.next(&run.ops).is_some()
+        || run.inbox.has_match()
+        || run
+            .next_deadline()
+            .is_some_and(|until| until <= run.clock.at(wall))
+}
+
+/// Records each wait that was not recorded yet, with its deadline.
+fn record_waits(run: &mut Progress, wall: Millis) {
+    let at = run.clock.at(wall);
+    for slot in run.ops.take_unopened() {
+        let Some(op) = run.ops.get(slot) else {
+            continue;
+        };
+        let (kind, payload) = match &op.kind {
+            OpKind::Approval { request, .. } => (Kind::ApprovalRequested, request.clone()),
+            _ => (Kind::WaitOpened, Payload::new()),
+        };
+        let meta = Meta {
+            wait: op.kind.wait_key().map(str::to_owned),
+            deadline: op.deadline,
+            ..Meta::default()
+        };
+        let entry = Entry::new(kind, op.id.clone(), payload, at).with_meta(&meta);
+        run.ledger.append(entry, Weight::Hard);
     }
 }
 
@@ -599,7 +630,7 @@ mod tests {
         sim.machine(|machine| {
             let mut entry = Entry::new(Kind::PatchMarked, "p".into(), Payload::new(), T0);
             entry.encoding = 9;
-            machine.ledger.append(entry, Weight::Light);
+            machine.run.ledger.append(entry, Weight::Light);
         });
         sim.complete("a");
         assert_eq!(sim.settle(), Rest::Committing);
@@ -629,7 +660,7 @@ mod tests {
     fn a_run_does_not_pause_before_it_knows_the_messages_that_its_claim_left_behind() {
         let mut sim = Sim::new(|ctx| async move { ctx.event("x", None).await });
         sim.claim();
-        sim.machine(|machine| machine.inbox.expect(0, 1));
+        sim.machine(|machine| machine.run.inbox.expect(0, 1));
         assert_eq!(sim.settle(), Rest::Waiting);
         sim.event("x", "1");
         assert_eq!(sim.run(), Status::Completed);
