@@ -24,6 +24,7 @@
 //! `replay.rs`, `live.rs` and `ending.rs` work on the progress alone and keep nothing. All of it is
 //! called from here, and nothing calls back.
 
+mod commits;
 #[cfg(test)]
 mod cost;
 mod ending;
@@ -51,18 +52,19 @@ use crate::retry::RetryPolicy;
 use crate::run::RunRow;
 use crate::store::{ClaimedRun, CommitOutcome, Message};
 
+use commits::Commits;
 use divergence::{Divergence, Handler, Recorded};
 use history::History;
 use op::{Checkpoint, OpKind, StepPhase};
-use pause::Commits;
 use seal::Sealing;
 use standing::{Phase, Standing};
 
 pub use crate::progress::facts::Facts;
 pub use crate::progress::turn::{Halt, Outcome, Requested, StepOutcome, Turn};
 pub use crate::progress::{divergence, history, ledger, naming, op};
+pub use commits::AfterCommit;
 pub use ending::Ending;
-pub use pause::{AfterCommit, Decision};
+pub use pause::Decision;
 
 /// See the module's head.
 #[derive(Debug)]
