@@ -13,6 +13,7 @@ CORE = "duramen-core"
 ENGINE = "duramen-engine"
 PYTHON = "duramen-python"
 SIM = "duramen-sim"
+STORE_SQL = "duramen-store-sql"
 STORE_TESTING = "duramen-store-testing"
 STORES = {"duramen-store-memory", "duramen-store-postgres", "duramen-store-sqlite"}
 
@@ -21,7 +22,9 @@ ALLOWED: dict[str, set[str]] = {
     CORE: set(),
     ENGINE: {CORE},
     PYTHON: {CORE, ENGINE, *STORES},
-    **{store: {CORE} for store in STORES},
+    **{store: {CORE, STORE_SQL} for store in STORES},
+    "duramen-store-memory": {CORE},
+    STORE_SQL: {CORE},
     STORE_TESTING: {CORE},
     # Nothing is built from it: it drives the others as they are.
     SIM: {CORE, ENGINE, "duramen-store-memory", "duramen-store-sqlite"},
@@ -122,6 +125,10 @@ def test_engine_reaches_no_database_and_no_python() -> None:
         "pyo3",
         *STORES,
     }
+
+
+def test_what_sql_stores_share_is_built_from_the_core_alone() -> None:
+    assert graph()[STORE_SQL] == {CORE}
 
 
 @pytest.mark.parametrize("store", sorted(STORES))

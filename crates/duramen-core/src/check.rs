@@ -5,18 +5,36 @@
 //! another store could not keep.
 
 use crate::ids::check_id;
+use crate::journal::Kind;
+use crate::lanes::LAST_PRIORITY;
 use crate::store::{NewMessage, NewRun, Next, RunCommit, StoreError};
 
 /// Refuses a run whose ids no store could keep.
 pub fn new_run(new: &NewRun) -> Result<(), StoreError> {
+    if new.priority > LAST_PRIORITY {
+        return Err(StoreError::Invalid {
+            reason: format!(
+                "the priority {} is too large; it goes from 0 to {LAST_PRIORITY}",
+                new.priority
+            ),
+        });
+    }
     let tags = new.tags.iter().map(|tag| ("tag", tag.as_str()));
+    let family = [("parent's id", &new.parent), ("root's id", &new.root)];
+    let family = family
+        .into_iter()
+        .filter_map(|(what, id)| Some((what, &**id.as_ref()?)));
+    let origin = new.origin.iter().map(|text| ("origin", text.as_str()));
     [
         ("run id", &*new.run_id),
         ("workflow name", &new.workflow),
         ("workflow version", &new.version),
+        ("queue's name", &new.queue),
     ]
     .into_iter()
     .chain(tags)
+    .chain(family)
+    .chain(origin)
     .try_for_each(|(what, value)| check_id(what, value))
     .map_err(|error| StoreError::Invalid {
         reason: error.to_string(),
@@ -37,8 +55,25 @@ pub fn new_message(new: &NewMessage) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Refuses an owner's name that no store could keep.
+pub fn owner(name: &str) -> Result<(), StoreError> {
+    check_id("owner's name", name).map_err(|error| StoreError::Invalid {
+        reason: error.to_string(),
+    })
+}
+
 /// The reason for which a commit can never be kept, if there is one.
 pub fn commit(commit: &RunCommit) -> Option<String> {
+    if commit.outgoing.len() > MOST_OUTGOING {
+        return Some(format!(
+            "{} items leave the run at once; at most {MOST_OUTGOING} can",
+            commit.outgoing.len()
+        ));
+    }
+    if !commit.outgoing.is_empty() && commit.entries.is_empty() {
+        // Their place is told by the entry.
+        return Some("items leave the run without an entry of its journal".to_owned());
+    }
     match &commit.next {
         Next::Waiting { waits, .. } => waits
             .iter()
@@ -48,6 +83,14 @@ pub fn commit(commit: &RunCommit) -> Option<String> {
             "a run cannot finish as {:?}, which is not final",
             status.name()
         )),
-        Next::Finished { .. } | Next::Running | Next::Stuck { .. } => None,
+        Next::Continued { .. }
+            if commit.entries.last().map(|entry| entry.kind) != Some(Kind::RunCreated) =>
+        {
+            Some("a run that is continued as new must end with a new beginning".to_owned())
+        }
+        Next::Finished { .. } | Next::Running | Next::Stuck { .. } | Next::Continued { .. } => None,
     }
 }
+
+/// The most items of one commit.
+const MOST_OUTGOING: usize = 10_000;

@@ -20,6 +20,10 @@ pub struct Inbox {
     matches: BTreeMap<u64, Arc<str>>,
     cancels: VecDeque<Message>,
     seen: u64,
+    /// What the store has been told of `seen`.
+    told: u64,
+    /// Messages up to this number are on their way.
+    expected: u64,
     /// Messages that came before an earlier one did: notices of several senders may overtake each other.
     ahead: BTreeSet<u64>,
     read: Vec<ReadMessage>,
@@ -44,6 +48,34 @@ impl Inbox {
     /// All messages up to this sequence number have been taken note of.
     pub const fn seen(&self) -> u64 {
         self.seen
+    }
+
+    /// What the store does not know yet of what was seen.
+    pub fn news(&self) -> Option<u64> {
+        (self.seen > self.told).then_some(self.seen)
+    }
+
+    /// The same, for the next commit: it will be known.
+    pub fn take_news(&mut self) -> Option<u64> {
+        let news = self.news();
+        self.told = self.told.max(self.seen);
+        news
+    }
+
+    /// The store knows that messages up to this number were seen.
+    pub const fn store_knows(&mut self, seen: u64) {
+        self.told = seen;
+    }
+
+    /// Unread messages up to `last` came with a claim; those up to `expected` are still to come.
+    pub fn expect(&mut self, last: u64, expected: u64) {
+        self.saw(last);
+        self.expected = self.expected.max(expected);
+    }
+
+    /// Whether every message is here that was there when the run was claimed.
+    pub const fn is_whole(&self) -> bool {
+        self.seen >= self.expected
     }
 
     /// Everything up to this sequence number has been added or was read long ago.
@@ -134,7 +166,11 @@ impl Inbox {
         let message = self.channels.get_mut(key)?.queue.remove(&seq)?;
         self.matches.remove(&seq);
         self.refresh(key);
-        self.read.push(ReadMessage { seq, refused });
+        self.read.push(ReadMessage {
+            seq,
+            refused,
+            reply: None,
+        });
         Some(message)
     }
 
@@ -144,6 +180,7 @@ impl Inbox {
         self.read.push(ReadMessage {
             seq: message.seq,
             refused: None,
+            reply: None,
         });
         Some(message)
     }
@@ -212,6 +249,7 @@ mod tests {
             kind,
             name: name.into(),
             payload: Payload::new(),
+            encoding: 1,
             at: 0,
         }
     }
@@ -318,11 +356,13 @@ mod tests {
             [
                 ReadMessage {
                     seq: 1,
-                    refused: Some("not a number".into())
+                    refused: Some("not a number".into()),
+                    reply: None
                 },
                 ReadMessage {
                     seq: 2,
-                    refused: None
+                    refused: None,
+                    reply: None
                 }
             ]
         );

@@ -1,42 +1,49 @@
 //! Journal entries: what replay reads, and their stored form.
 //!
 //! A stored [`Entry`] is flat: a kind, the operation's id, a small `meta` text that belongs to
-//! Duramen and a payload that belongs to the user. [`ENCODING`] numbers the meaning of `kind` and
-//! `meta`; it is stored with every entry, so that a later build can tell old entries from new ones.
+//! Duramen and a payload that belongs to the user.
+//!
+//! **Who can read an entry.** Its `encoding` is the least number of a build that understands it, and the
+//! run's row has the highest of its journal and inbox ([`crate::run::RunRow::format`]): claims take only what
+//! they can read. A later build that adds a field to `meta` decides what the field is: one that older
+//! builds may pass over is written with the encoding as it was (unknown fields are passed over); one that
+//! must be understood, like a new kind, is written with a higher one.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Millis, OpId, Payload};
 
-/// The encoding version this build writes.
-pub const ENCODING: u8 = 1;
+/// The highest encoding that this build reads; what it writes needs no more. (With the feature, for tests
+/// of builds side by side, this build plays a newer one.)
+pub const ENCODING: u8 = if cfg!(feature = "newer-format") { 2 } else { 1 };
 
 /// What an entry records. The numbers are stored: append, never renumber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[repr(u8)]
 pub enum Kind {
     /// Always entry 0; its payload is the run's input.
-    RunCreated = 0,
-    StepCompleted = 1,
-    StepFailed = 2,
-    StepAttemptFailed = 3,
-    WaitOpened = 4,
-    EventReceived = 5,
-    TimerFired = 6,
-    ApprovalRequested = 7,
-    ApprovalResolved = 8,
-    ValueRecorded = 9,
-    ChildStarted = 10,
-    ChildFinished = 11,
-    PatchMarked = 12,
-    CancelRequested = 13,
-    RunFinished = 14,
-    RunFailed = 15,
-    RunCancelled = 16,
-    RunTerminated = 17,
+    RunCreated,
+    StepCompleted,
+    StepFailed,
+    StepAttemptFailed,
+    WaitOpened,
+    EventReceived,
+    TimerFired,
+    ApprovalRequested,
+    ApprovalResolved,
+    ValueRecorded,
+    ChildStarted,
+    ChildFinished,
+    PatchMarked,
+    CancelRequested,
+    RunFinished,
+    RunFailed,
+    RunCancelled,
+    RunTerminated,
     /// `retry` reopened the run; its meta says which failure it takes back.
-    RunReopened = 18,
+    RunReopened,
+    /// Of a newer build, with its number: not for this one.
+    Unknown(u8),
 }
 
 impl Kind {
@@ -64,14 +71,45 @@ impl Kind {
 
     /// The number that stores keep.
     pub const fn code(self) -> u8 {
-        self as u8
+        match self {
+            Self::RunCreated => 0,
+            Self::StepCompleted => 1,
+            Self::StepFailed => 2,
+            Self::StepAttemptFailed => 3,
+            Self::WaitOpened => 4,
+            Self::EventReceived => 5,
+            Self::TimerFired => 6,
+            Self::ApprovalRequested => 7,
+            Self::ApprovalResolved => 8,
+            Self::ValueRecorded => 9,
+            Self::ChildStarted => 10,
+            Self::ChildFinished => 11,
+            Self::PatchMarked => 12,
+            Self::CancelRequested => 13,
+            Self::RunFinished => 14,
+            Self::RunFailed => 15,
+            Self::RunCancelled => 16,
+            Self::RunTerminated => 17,
+            Self::RunReopened => 18,
+            Self::Unknown(code) => code,
+        }
     }
 
     /// The inverse of [`Kind::code`].
-    pub fn from_code(code: i64) -> Option<Self> {
-        usize::try_from(code)
-            .ok()
-            .and_then(|index| Self::ALL.get(index).copied())
+    pub fn from_code(code: u8) -> Self {
+        Self::ALL
+            .get(usize::from(code))
+            .copied()
+            .unwrap_or(Self::Unknown(code))
+    }
+
+    /// The least encoding that has entries of this kind, written as this build writes them.
+    pub const fn encoding(self) -> u8 {
+        match self {
+            Self::Unknown(_) => ENCODING,
+            Self::ValueRecorded if cfg!(feature = "newer-format") => 2,
+            _ => 1,
+        }
     }
 
     /// The name in timelines, events and differences.
@@ -96,6 +134,7 @@ impl Kind {
             Self::RunCancelled => "run_cancelled",
             Self::RunTerminated => "run_terminated",
             Self::RunReopened => "run_reopened",
+            Self::Unknown(_) => "unknown",
         }
     }
 }
@@ -103,7 +142,7 @@ impl Kind {
 /// One journal entry as stores keep it. Its index is its place in the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// [`ENCODING`] of the build that wrote it.
+    /// The least encoding of a build that understands it.
     pub encoding: u8,
     pub kind: Kind,
     /// The operation it belongs to; empty for entries of the run itself.
@@ -115,9 +154,10 @@ pub struct Entry {
     pub at: Millis,
 }
 
-/// The facts beside the payload. Absent fields are not written; an entry without any has no meta.
+/// The facts beside the payload. Absent fields are not written; an entry without any has no meta. Fields
+/// that this build does not know may be passed over: the encoding would be higher otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Meta {
     /// The attempt that ended so (1 for the first); written from the second on.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -141,7 +181,7 @@ pub struct Meta {
 impl Entry {
     pub fn new(kind: Kind, op: OpId, payload: Payload, at: Millis) -> Self {
         Self {
-            encoding: ENCODING,
+            encoding: kind.encoding(),
             kind,
             op,
             meta: None,
@@ -162,13 +202,18 @@ impl Entry {
         self
     }
 
+    /// Refuses an entry that only a newer build understands.
+    pub const fn check_readable(&self) -> Result<(), BadEntry> {
+        match (self.kind, self.encoding) {
+            (_, found) if found > ENCODING => Err(BadEntry::Newer { found }),
+            (Kind::Unknown(code), _) => Err(BadEntry::Kind { code }),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads `meta`; an entry without one has only defaults.
     pub fn meta(&self) -> Result<Meta, BadEntry> {
-        if self.encoding > ENCODING {
-            return Err(BadEntry::Newer {
-                found: self.encoding,
-            });
-        }
+        self.check_readable()?;
         self.meta.as_deref().map_or_else(
             || Ok(Meta::default()),
             |text| {
@@ -181,13 +226,16 @@ impl Entry {
     }
 }
 
-/// An entry that this build cannot read. The run that has it is parked, not failed.
+/// An entry that this build cannot read. A run with a newer one is left to those who can read it; a damaged one
+/// parks its run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadEntry {
     #[error(
         "a journal entry has encoding {found}, this build reads up to {ENCODING}; upgrade duramen"
     )]
     Newer { found: u8 },
+    #[error("a journal entry has the kind {code}, which no build knows in its encoding")]
+    Kind { code: u8 },
     #[error("the meta of a {kind} entry cannot be read: {reason}")]
     Meta { kind: &'static str, reason: String },
 }
@@ -198,12 +246,33 @@ mod tests {
 
     #[test]
     fn kind_codes_are_their_places_and_round_trip() {
-        for (index, kind) in Kind::ALL.into_iter().enumerate() {
-            assert_eq!(usize::from(kind.code()), index);
-            assert_eq!(Kind::from_code(i64::from(kind.code())), Some(kind));
+        for code in 0..=u8::MAX {
+            let kind = Kind::from_code(code);
+            assert_eq!(kind.code(), code);
+            assert_eq!(
+                Kind::ALL.contains(&kind),
+                usize::from(code) < Kind::ALL.len()
+            );
         }
-        assert_eq!(Kind::from_code(19), None);
-        assert_eq!(Kind::from_code(-1), None);
+        assert_eq!(Kind::from_code(18), Kind::RunReopened);
+        assert_eq!(Kind::from_code(19), Kind::Unknown(19));
+    }
+
+    #[test]
+    fn a_field_of_a_newer_build_is_passed_over_unless_its_entry_must_be_understood() {
+        let mut entry = Entry::new(Kind::StepFailed, "a".into(), Payload::new(), 0);
+        entry.meta = Some(r#"{"attempt":2,"weather":{"sun":true}}"#.into());
+        assert_eq!(entry.meta().unwrap().attempt, Some(2));
+        entry.encoding = ENCODING + 1;
+        assert_eq!(
+            entry.meta(),
+            Err(BadEntry::Newer {
+                found: ENCODING + 1
+            })
+        );
+        entry.encoding = ENCODING;
+        entry.kind = Kind::Unknown(200);
+        assert_eq!(entry.meta(), Err(BadEntry::Kind { code: 200 }));
     }
 
     #[test]
@@ -230,6 +299,11 @@ mod tests {
         entry.meta = Some("{".into());
         assert!(matches!(entry.meta(), Err(BadEntry::Meta { .. })));
         entry.encoding = ENCODING + 1;
-        assert_eq!(entry.meta(), Err(BadEntry::Newer { found: 2 }));
+        assert_eq!(
+            entry.meta(),
+            Err(BadEntry::Newer {
+                found: ENCODING + 1
+            })
+        );
     }
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Millis, RunId};
+use crate::lanes::Lane;
 
 /// Where a run stands. The first three are live, the others are final until someone reopens the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -10,7 +11,7 @@ use crate::ids::{Millis, RunId};
 pub enum Status {
     /// Created, never driven yet (or reopened by `retry`); due at `ready_at`.
     Queued,
-    /// Leased to an owner until `ready_at`.
+    /// In the hands of its owner, as long as that one's lease lasts.
     Running,
     /// Paused; due at `ready_at`, or only when a message arrives if that is none.
     Waiting,
@@ -85,32 +86,81 @@ pub struct RunRow {
     pub run_id: RunId,
     pub workflow: String,
     pub version: String,
+    /// The queue that it stands in.
+    pub queue: String,
+    /// 0 to 9, lower first.
+    pub priority: u8,
     pub status: Status,
     pub created_at: Millis,
-    /// When the run was first leased to an owner; the origin of its logical clock.
+    /// When the run was first given to an owner; the origin of its logical clock.
     pub started_at: Option<Millis>,
+    /// Of a running run: when it was claimed, or last rewritten.
     pub updated_at: Millis,
     pub finished_at: Option<Millis>,
-    /// When the run needs attention; none for final, stuck and message-only waits.
+    /// When a queued or waiting run needs attention. None for a wait that only a message ends, and for all
+    /// others: a running run has its owner's lease.
     pub ready_at: Option<Millis>,
     pub owner: Option<String>,
-    /// Raised by each claim, reopening and termination: the fencing token.
+    /// Raised by each claim and each intervention: the fencing token.
     pub epoch: i64,
+    /// The least encoding that can read its journal and inbox.
+    pub format: u8,
+    /// The index at which the journal of the present generation begins.
+    pub journal_start: u64,
+    /// The index after the last entry. Of a running run: as it was claimed, or last rewritten; commits that
+    /// only append leave it (see [`crate::store::RunCommit`]).
     pub journal_len: u64,
+    /// How often it was continued as new.
+    pub generation: u64,
     /// How many messages the inbox ever got: the highest `seq` given out.
     pub inbox_len: u64,
     /// The highest `seq` that a driver of the run has taken note of.
     pub inbox_seen: u64,
+    /// How many messages are unread (neither consumed nor set aside), and the sum of their payloads' lengths.
+    pub unread: u64,
+    pub unread_bytes: u64,
+    /// How long the whole run may take.
+    pub timeout: Option<Millis>,
     /// When the whole run times out.
     pub deadline: Option<Millis>,
+    /// How many drivers in a row were lost over it at the length `lost_at` of its journal.
+    pub lost: u32,
+    pub lost_at: u64,
     /// Keys of the open waits: `timer`, `event:NAME`, `approval:ID`, `retry:STEP`. A running run
     /// keeps those of its last pause.
     pub waits: Vec<String>,
     pub tags: Vec<String>,
     pub seed: Seed,
-    /// Why a stuck run is stuck, for people. Of a running run that was taken over from a driver whose
-    /// lease had ended: [`RunRow::standing`].
+    /// Why a stuck run is stuck, for people.
     pub note: Option<String>,
+    /// The run that started this one, and the first of that family.
+    pub parent: Option<RunId>,
+    pub root: Option<RunId>,
+    /// What started it if no program did.
+    pub origin: Option<String>,
+}
+
+impl RunRow {
+    /// The lane that it stands in.
+    pub fn lane(&self) -> Lane<'_> {
+        Lane {
+            queue: &self.queue,
+            workflow: &self.workflow,
+            version: &self.version,
+            format: self.format,
+        }
+    }
+
+    /// A claim takes the run from an owner that has ended, when its journal has this length: notes that a
+    /// driver was lost over it. Progress starts the count anew.
+    pub const fn lose_driver(&mut self, journal_len: u64) {
+        self.lost = if self.lost_at == journal_len {
+            self.lost.saturating_add(1)
+        } else {
+            1
+        };
+        self.lost_at = journal_len;
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! answer, so a rule that is unclear in the contract is decided here (see `state.rs`).
 
 mod claim;
+mod owners;
 mod query;
 mod state;
 
@@ -12,12 +13,13 @@ use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use duramen_core::check;
-use duramen_core::ids::RunId;
+use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
-    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Filter, Heartbeat, Intervened,
-    Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit, RunDetail, Schema, Store,
-    StoreError, StoreFuture, WorkflowKey,
+    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
+    Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
+    OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing, Store,
+    StoreError, StoreFuture, Unsent, UnsentAsk,
 };
 
 use state::State;
@@ -70,15 +72,7 @@ const SCHEMA: Schema = Schema {
     applied: Vec::new(),
 };
 
-impl Store for MemoryStore {
-    fn migrate(&self) -> StoreFuture<Schema> {
-        self.with(|_| Ok(SCHEMA))
-    }
-
-    fn schema(&self) -> StoreFuture<Schema> {
-        self.with(|_| Ok(SCHEMA))
-    }
-
+impl Runs for MemoryStore {
     fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
         self.with(|state| {
             batch.iter().try_for_each(check::new_run)?;
@@ -86,22 +80,64 @@ impl Store for MemoryStore {
         })
     }
 
-    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
-        self.with(|state| Ok(state.claim(&claim)))
-    }
-
     fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
         self.with(|state| Ok(batch.into_iter().map(|one| state.commit(one)).collect()))
     }
 
+    fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
+        self.with(|state| Ok(batch.into_iter().map(|one| state.intervene(one)).collect()))
+    }
+
+    fn unsent(&self, ask: UnsentAsk) -> StoreFuture<Vec<Unsent>> {
+        self.with(|state| Ok(state.unsent(&ask)))
+    }
+
+    fn sent(&self, items: Vec<Unsent>) -> StoreFuture<()> {
+        self.with(|state| {
+            state.sent(&items);
+            Ok(())
+        })
+    }
+}
+
+impl Claims for MemoryStore {
     fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
-        self.with(|state| Ok(state.heartbeat(&beat)))
+        self.with(|state| {
+            check::owner(&beat.owner)?;
+            Ok(state.heartbeat(beat))
+        })
     }
 
-    fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
-        self.with(|state| Ok(state.unread(&owner)))
+    fn retire(&self, owner: String, now: Option<Millis>) -> StoreFuture<()> {
+        self.with(|state| {
+            state.retire(&owner, now);
+            Ok(())
+        })
     }
 
+    fn owners(&self) -> StoreFuture<Vec<OwnerRow>> {
+        self.with(|state| Ok(state.owners()))
+    }
+
+    fn held(
+        &self,
+        owner: String,
+        after: Option<RunId>,
+        limit: u32,
+    ) -> StoreFuture<Vec<(RunId, i64)>> {
+        self.with(|state| Ok(state.held(&owner, after.as_ref(), limit)))
+    }
+
+    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        self.with(|state| Ok(state.claim(&claim)))
+    }
+
+    fn next_due(&self, ask: DueAsk) -> StoreFuture<NextDue> {
+        self.with(|state| Ok(state.next_due(&ask)))
+    }
+}
+
+impl Inboxes for MemoryStore {
     fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
         self.with(|state| {
             batch.iter().try_for_each(check::new_message)?;
@@ -109,12 +145,33 @@ impl Store for MemoryStore {
         })
     }
 
-    fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
-        self.with(|state| Ok(batch.into_iter().map(|one| state.intervene(one)).collect()))
+    fn unread(&self, owner: String, told: Vec<(RunId, u64)>) -> StoreFuture<Vec<Message>> {
+        self.with(|state| Ok(state.unread(&owner, &told)))
     }
 
+    fn inbox(&self, run_id: RunId, behind: u64) -> StoreFuture<InboxPage> {
+        self.with(|state| Ok(state.inbox(&run_id, behind)))
+    }
+
+    fn receipts(&self, messages: Vec<(RunId, String)>) -> StoreFuture<Vec<Option<Receipt>>> {
+        self.with(|state| {
+            let receipt =
+                |(run_id, message_id): &(RunId, String)| state.receipt(run_id, message_id);
+            Ok(messages.iter().map(receipt).collect())
+        })
+    }
+}
+
+impl Queries for MemoryStore {
     fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
         self.with(|state| Ok(run_ids.iter().map(|run_id| state.get(run_id)).collect()))
+    }
+
+    fn standing(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<Standing>>> {
+        self.with(|state| {
+            let standing = |run_id| state.standing(run_id);
+            Ok(run_ids.iter().map(standing).collect())
+        })
     }
 
     fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
@@ -128,9 +185,15 @@ impl Store for MemoryStore {
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
         self.with(|state| Ok(state.count(&filter)))
     }
+}
 
-    fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
-        self.with(|state| Ok(state.next_due(&workflows)))
+impl Store for MemoryStore {
+    fn migrate(&self) -> StoreFuture<Schema> {
+        self.with(|_| Ok(SCHEMA))
+    }
+
+    fn schema(&self) -> StoreFuture<Schema> {
+        self.with(|_| Ok(SCHEMA))
     }
 
     fn close(&self) -> StoreFuture<()> {

@@ -3,17 +3,17 @@
 use duramen_core::ids::RunId;
 use duramen_core::journal::Entry;
 use duramen_core::run::RunRow;
-use duramen_core::store::{Cursor, Filter, Page, RunDetail};
+use duramen_core::store::{Cursor, Filter, Page, Receipt, RunDetail, Standing, Unsent, UnsentAsk};
 
-use crate::state::{Fate, State};
+use crate::state::{Fate, Run, State};
 
 impl State {
     pub(crate) fn get(&self, run_id: &RunId) -> Option<RunDetail> {
         let run = self.runs.get(run_id)?;
-        let input = run.journal.first().map(|entry| entry.payload.clone());
+        let input = run.present().first().map(|entry| entry.payload.clone());
         let refused = run.inbox.iter().filter_map(|letter| match &letter.fate {
             Fate::SetAside(reason) => Some((letter.message.clone(), reason.clone())),
-            Fate::Unread | Fate::Consumed => None,
+            Fate::Unread | Fate::Consumed { .. } => None,
         });
         Some(RunDetail {
             row: run.row.clone(),
@@ -27,6 +27,55 @@ impl State {
             memo: run.memo.clone(),
             refused: refused.collect(),
         })
+    }
+
+    pub(crate) fn standing(&self, run_id: &RunId) -> Option<Standing> {
+        let Run { row, journal, .. } = self.runs.get(run_id)?;
+        Some(Standing {
+            status: row.status,
+            seed: row.seed,
+            owner: row.owner.clone(),
+            epoch: row.epoch,
+            journal_len: journal.len() as u64,
+            generation: row.generation,
+            ready_at: row.ready_at,
+        })
+    }
+
+    pub(crate) fn receipt(&self, run_id: &RunId, message_id: &str) -> Option<Receipt> {
+        let letter = self
+            .runs
+            .get(run_id)?
+            .inbox
+            .iter()
+            .find(|letter| letter.message.message_id == message_id)?;
+        Some(match &letter.fate {
+            Fate::Unread => Receipt::Unread,
+            Fate::Consumed { reply } => Receipt::Consumed {
+                reply: reply.clone(),
+            },
+            Fate::SetAside(reason) => Receipt::SetAside {
+                reason: reason.clone(),
+            },
+        })
+    }
+
+    pub(crate) fn unsent(&self, ask: &UnsentAsk) -> Vec<Unsent> {
+        let mut items: Vec<Unsent> = self
+            .unsent
+            .iter()
+            .filter(|item| item.at <= ask.before)
+            .filter(|item| ask.run_id.as_ref().is_none_or(|id| *id == item.run_id))
+            .cloned()
+            .collect();
+        items.sort_by(|a, b| place_of(a).cmp(&place_of(b)));
+        items.truncate(ask.limit as usize);
+        items
+    }
+
+    pub(crate) fn sent(&mut self, items: &[Unsent]) {
+        self.unsent
+            .retain(|kept| !items.iter().any(|sent| place_of(sent) == place_of(kept)));
     }
 
     pub(crate) fn load(&self, run_id: &RunId, from: u64, limit: u32) -> Vec<Entry> {
@@ -69,6 +118,11 @@ impl State {
     }
 }
 
+/// Oldest first; those of one run in the order in which they left it.
+fn place_of(item: &Unsent) -> (i64, &RunId, u64, u32) {
+    (item.at, &item.run_id, item.entry, item.number)
+}
+
 fn place(row: &RunRow) -> Cursor {
     Cursor {
         created_at: row.created_at,
@@ -83,6 +137,13 @@ fn matches(filter: &Filter, row: &RunRow) -> bool {
     }
     fits(filter.workflow.as_ref(), |name| row.workflow == **name)
         && fits(filter.version.as_ref(), |version| row.version == **version)
+        && fits(filter.queue.as_ref(), |queue| row.queue == **queue)
+        && fits(filter.parent.as_ref(), |parent| {
+            row.parent.as_ref() == Some(parent)
+        })
+        && fits(filter.finished_before.as_ref(), |at| {
+            row.finished_at.is_some_and(|finished| finished < *at)
+        })
         && (filter.status.is_empty() || filter.status.contains(&row.status))
         && fits(filter.tag.as_ref(), |tag| row.tags.contains(tag))
         && fits(filter.waiting_for.as_ref(), |key| row.waits.contains(key))

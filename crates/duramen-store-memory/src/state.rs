@@ -1,27 +1,32 @@
-//! The runs and how they change.
+//! The runs and the owners, and how they change.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use duramen_core::check;
 use duramen_core::ids::{Millis, Payload, RunId};
-use duramen_core::journal::{Entry, Kind};
+use duramen_core::journal::Entry;
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
     CommitOutcome, Created, Delivered, Delivery, Intervened, Intervention, Message, NewMessage,
-    NewRun, Next, RunCommit,
+    NewRun, Next, RunCommit, Start, Unsent,
 };
 
-/// All runs by id.
+use crate::owners::Owner;
+
+/// All runs by id, all owners by name, and what is still to be carried out.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) runs: BTreeMap<RunId, Run>,
+    pub(crate) owners: BTreeMap<String, Owner>,
+    pub(crate) unsent: Vec<Unsent>,
 }
 
 /// A run with all that belongs to it.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) row: RunRow,
+    /// The journals of all generations; the row says where the present one begins.
     pub(crate) journal: Vec<Entry>,
     /// Every message the run ever got; the one with `seq` n stands at n - 1.
     pub(crate) inbox: Vec<Letter>,
@@ -40,7 +45,7 @@ pub(crate) struct Letter {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Unread,
-    Consumed,
+    Consumed { reply: Option<Payload> },
     SetAside(String),
 }
 
@@ -58,22 +63,27 @@ pub(crate) fn instant(now: Option<Millis>) -> Millis {
 impl State {
     pub(crate) fn create(&mut self, new: NewRun) -> Created {
         if let Some(run) = self.runs.get(&new.run_id) {
-            return Created {
-                created: false,
-                row: run.row.clone(),
-            };
+            let row = run.row.clone();
+            return Created::Exists { row };
         }
         let now = instant(new.now);
-        let row = new.first_row(now);
+        let row = match &new.start {
+            Start::Leased { owner } if !self.is_live(owner, now) => {
+                new.left_to_others().first_row(now)
+            }
+            _ => new.first_row(now),
+        };
+        let mut journal = vec![new.first_entry(now)];
+        journal.extend(new.entries);
         let run = Run {
             row: row.clone(),
-            journal: vec![Entry::new(Kind::RunCreated, "".into(), new.input, now)],
+            journal,
             inbox: Vec::new(),
             state: None,
             memo: new.memo,
         };
         self.runs.insert(new.run_id, run);
-        Created { created: true, row }
+        Created::Created { row }
     }
 
     pub(crate) fn commit(&mut self, commit: RunCommit) -> CommitOutcome {
@@ -83,65 +93,37 @@ impl State {
         let Some(run) = self.runs.get_mut(&commit.run_id) else {
             return CommitOutcome::Fenced;
         };
-        let row = &mut run.row;
-        if row.status != Status::Running
-            || row.owner.as_deref() != Some(&*commit.owner)
-            || row.epoch != commit.epoch
-            || row.journal_len != commit.expected_len
-        {
+        if !run.lets_through(&commit) {
             return CommitOutcome::Fenced;
         }
-        row.updated_at = commit.at;
-        // A driver cannot have seen what has not arrived, nor forget what it has seen.
-        row.inbox_seen = row.inbox_seen.max(commit.inbox_seen.min(row.inbox_len));
-        for read in commit.read {
-            let place = read
-                .seq
-                .checked_sub(1)
-                .and_then(|n| usize::try_from(n).ok());
-            if let Some(letter) = place.and_then(|place| run.inbox.get_mut(place))
-                && letter.fate == Fate::Unread
-            {
-                match read.refused {
-                    Some(reason) => letter.fate = Fate::SetAside(reason),
-                    None => letter.consume(),
-                }
-            }
-        }
-        if let Some(state) = commit.state {
-            run.state = Some(state);
-        }
-        let mut due = false;
-        match commit.next {
-            Next::Running => {}
-            Next::Waiting { ready_at, waits } => {
-                due = row.inbox_len > row.inbox_seen;
-                row.release(
-                    Status::Waiting,
-                    if due { Some(commit.at) } else { ready_at },
-                );
-                row.waits = waits;
-            }
-            Next::Finished { status } => {
-                row.release(status, None);
-                row.finished_at = Some(commit.at);
-            }
-            Next::Stuck { note } => {
-                row.release(Status::Stuck, None);
-                row.note = Some(note);
-            }
-        }
-        run.append(commit.entries);
+        let due = run.apply(&commit);
+        let RunCommit {
+            run_id,
+            expected_len,
+            at,
+            ..
+        } = commit;
+        let items = (0..).zip(commit.outgoing);
+        self.unsent.extend(items.map(|(number, item)| Unsent {
+            run_id: run_id.clone(),
+            entry: expected_len,
+            number,
+            kind: item.kind,
+            target: item.target,
+            body: item.body,
+            at,
+        }));
         CommitOutcome::Applied { due }
     }
 
     pub(crate) fn deliver(&mut self, new: NewMessage) -> Delivered {
+        let answer = |result, fingerprint, owner| Delivered {
+            result,
+            fingerprint,
+            owner,
+        };
         let Some(run) = self.runs.get_mut(&new.run_id) else {
-            return Delivered {
-                result: Delivery::NotFound,
-                fingerprint: None,
-                owner: None,
-            };
+            return answer(Delivery::NotFound, None, None);
         };
         let owner = run.row.owner.clone();
         // A duplicate is answered as such even after the run has ended: its sender wants to know
@@ -151,26 +133,23 @@ impl State {
             .iter()
             .find(|letter| letter.message.message_id == new.message_id);
         if let Some(first) = first {
-            return Delivered {
-                result: Delivery::Duplicate,
-                fingerprint: first.fingerprint.clone(),
-                owner,
-            };
+            return answer(Delivery::Duplicate, first.fingerprint.clone(), owner);
         }
-        if run.row.status.is_final() {
-            return Delivered {
-                result: Delivery::Finished,
-                fingerprint: None,
-                owner,
-            };
+        let row = &mut run.row;
+        if row.status.is_final() {
+            return answer(Delivery::Finished, None, owner);
+        }
+        if new.overfills(row.unread, row.unread_bytes) {
+            return answer(Delivery::Full, None, owner);
         }
         let now = instant(new.now);
-        let row = &mut run.row;
         row.inbox_len += 1;
+        row.unread += 1;
+        row.unread_bytes += new.payload.len() as u64;
+        row.format = row.format.max(new.encoding);
         let awaited = match (row.status, new.kind.wait_key(&new.name)) {
             (Status::Waiting, Some(key)) => row.waits.contains(&key),
-            // A cancellation reaches a run whatever it does, unless it is parked.
-            (Status::Waiting | Status::Queued | Status::Running, None) => true,
+            (Status::Waiting | Status::Queued | Status::Running, None) => new.kind.reaches_any(),
             _ => false,
         };
         if awaited && row.status != Status::Running {
@@ -185,41 +164,40 @@ impl State {
                 kind: new.kind,
                 name: new.name,
                 payload: new.payload,
+                encoding: new.encoding,
                 at: now,
             },
             fingerprint: new.fingerprint,
             fate: Fate::Unread,
         });
-        Delivered {
-            result: if awaited {
-                Delivery::Delivered
-            } else {
-                Delivery::Buffered
-            },
-            fingerprint: None,
-            owner,
-        }
+        let result = if awaited {
+            Delivery::Delivered
+        } else {
+            Delivery::Buffered
+        };
+        answer(result, None, owner)
     }
 
     pub(crate) fn intervene(&mut self, intervention: Intervention) -> Intervened {
-        let run_id = match &intervention {
-            Intervention::Terminate { run_id, .. }
-            | Intervention::Reopen { run_id, .. }
-            | Intervention::Delete { run_id, .. } => run_id.clone(),
-        };
+        let run_id = intervention.run_id().clone();
         let Some(run) = self.runs.get_mut(&run_id) else {
             return Intervened::NotFound;
         };
         let row = &mut run.row;
+        let live = matches!(
+            row.status,
+            Status::Queued | Status::Running | Status::Waiting
+        );
         match intervention {
+            Intervention::Terminate { .. } if !live && row.status != Status::Stuck => {
+                return Intervened::NotAllowed;
+            }
             Intervention::Terminate { entry, .. } => {
-                if row.status.is_final() {
-                    return Intervened::NotAllowed;
-                }
                 row.release(Status::Terminated, None);
                 row.epoch += 1;
                 row.updated_at = entry.at;
                 row.finished_at = Some(entry.at);
+                row.format = row.format.max(entry.encoding);
                 run.append(vec![entry]);
             }
             Intervention::Reopen {
@@ -228,11 +206,7 @@ impl State {
                 now,
                 ..
             } => {
-                let reopens = matches!(
-                    row.status,
-                    Status::Failed | Status::Cancelled | Status::Terminated | Status::Stuck
-                );
-                if !reopens || row.journal_len != expected_len {
+                if live || row.status == Status::Completed || row.journal_len != expected_len {
                     return Intervened::NotAllowed;
                 }
                 let now = instant(now);
@@ -240,17 +214,18 @@ impl State {
                 row.epoch += 1;
                 row.updated_at = now;
                 row.finished_at = None;
+                // Somebody has looked at it: what it cost before does not count.
+                (row.lost, row.lost_at) = (0, 0);
+                let encodings = entries.iter().map(|entry| entry.encoding);
+                row.format = encodings.fold(row.format, u8::max);
                 run.append(entries);
             }
             Intervention::Delete { force, .. } => {
-                let live = matches!(
-                    row.status,
-                    Status::Queued | Status::Running | Status::Waiting
-                );
                 if live && !force {
                     return Intervened::NotAllowed;
                 }
                 self.runs.remove(&run_id);
+                self.unsent.retain(|item| item.run_id != run_id);
             }
         }
         Intervened::Done
@@ -258,23 +233,101 @@ impl State {
 }
 
 impl Run {
+    /// The fence.
+    fn lets_through(&self, commit: &RunCommit) -> bool {
+        let row = &self.row;
+        row.status == Status::Running
+            && row.seed == commit.seed
+            && row.owner.as_deref() == Some(&*commit.owner)
+            && row.epoch == commit.epoch
+            && self.journal.len() as u64 == commit.expected_len
+    }
+
+    /// True if the run is due at once.
+    fn apply(&mut self, commit: &RunCommit) -> bool {
+        self.journal.extend(commit.entries.iter().cloned());
+        if let Some(state) = &commit.state {
+            self.state = Some(state.clone());
+        }
+        if commit.only_appends() {
+            return false;
+        }
+        let row = &mut self.row;
+        row.journal_len = self.journal.len() as u64;
+        row.updated_at = commit.at;
+        row.format = row.format.max(commit.format.unwrap_or(0));
+        // A driver cannot have seen what has not arrived, nor forget what it has seen.
+        let seen = commit.inbox_seen.unwrap_or(0).min(row.inbox_len);
+        row.inbox_seen = row.inbox_seen.max(seen);
+        for read in &commit.read {
+            let place = read
+                .seq
+                .checked_sub(1)
+                .and_then(|n| usize::try_from(n).ok());
+            if let Some(letter) = place.and_then(|place| self.inbox.get_mut(place))
+                && letter.fate == Fate::Unread
+            {
+                row.unread -= 1;
+                row.unread_bytes -= letter.message.payload.len() as u64;
+                match &read.refused {
+                    Some(reason) => letter.fate = Fate::SetAside(reason.clone()),
+                    None => letter.consume(read.reply.clone()),
+                }
+            }
+        }
+        match &commit.next {
+            Next::Running => {}
+            Next::Waiting { ready_at, waits } => {
+                let due = row.inbox_len > row.inbox_seen;
+                row.release(
+                    Status::Waiting,
+                    if due { Some(commit.at) } else { *ready_at },
+                );
+                row.waits.clone_from(waits);
+                return due;
+            }
+            Next::Finished { status } => {
+                row.release(*status, None);
+                row.finished_at = Some(commit.at);
+            }
+            Next::Stuck { note } => {
+                row.release(Status::Stuck, None);
+                row.note = Some(note.clone());
+            }
+            Next::Continued { ready_at } => {
+                row.release(Status::Queued, Some(*ready_at));
+                row.journal_start = row.journal_len - 1;
+                row.generation += 1;
+                row.deadline = row.timeout.map(|timeout| ready_at.saturating_add(timeout));
+                (row.lost, row.lost_at) = (0, 0);
+            }
+        }
+        false
+    }
+
     fn append(&mut self, entries: Vec<Entry>) {
         self.journal.extend(entries);
         self.row.journal_len = self.journal.len() as u64;
+    }
+
+    /// The present generation's journal.
+    pub(crate) fn present(&self) -> &[Entry] {
+        let start = usize::try_from(self.row.journal_start).unwrap_or(usize::MAX);
+        self.journal.get(start..).unwrap_or_default()
     }
 }
 
 impl Letter {
     /// A consumed message stays for ever as a dedupe key; its payload is in the journal now.
-    fn consume(&mut self) {
-        self.fate = Fate::Consumed;
+    fn consume(&mut self, reply: Option<Payload>) {
+        self.fate = Fate::Consumed { reply };
         self.message.payload = Payload::new();
     }
 }
 
 /// What several changes of a row share.
 trait Release {
-    /// Gives the lease up and forgets what belonged to the former status.
+    /// Gives the run out of its owner's hands and forgets what belonged to the former status.
     fn release(&mut self, status: Status, ready_at: Option<Millis>);
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+use std::vec::IntoIter;
 
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
@@ -10,16 +11,16 @@ use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
     Beat, Claim, Claimed, ClaimedRun, Due, Heartbeat, Message, NextDue, WorkflowKey,
 };
+use duramen_store_sql::{
+    Columns, Damaged, entry, lists, message, payload, run_row, unreadable, whole,
+};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::error::Fault;
 use crate::floors::{Floors, Look};
 use crate::link::{Link, Params};
-use crate::row::{
-    clean, column, count, damaged, entry, entry_from, message, message_kind, payload, seed, signed,
-    split, status,
-};
+use crate::row::{Reader, clean, column, signed};
 use crate::sql::Book;
 
 /// How often a heartbeat comes back for runs that were locked when it came by.
@@ -134,14 +135,7 @@ impl Answer {
                 self.runs.insert(n, taken(row, a != 0)?);
             }
             2 => {
-                let found = entry(
-                    column(row, 4, "encoding")?,
-                    column(row, 5, "kind")?,
-                    column(row, 6, "op")?,
-                    column(row, 3, "at")?,
-                    column(row, 7, "meta")?,
-                    column(row, 8, "payload")?,
-                );
+                let found = entry(&mut Reader::at(row, 3));
                 self.journals.entry(n).or_default().push((a, found));
             }
             _ => {
@@ -150,9 +144,9 @@ impl Answer {
                         .runs
                         .get(&n)
                         .map_or_else(|| "".into(), |taken| taken.row.run_id.clone()),
-                    seq: count(a, "seq")?,
+                    seq: u64::try_from(a).map_err(|_| Damaged::column("seq"))?,
                     message_id: column(row, 6, "message_id")?,
-                    kind: message_kind(column(row, 4, "kind")?)?,
+                    kind: Reader::at(row, 4).message_kind()?,
                     name: column(row, 7, "name")?,
                     payload: payload(column(row, 8, "payload")?),
                     at: column(row, 3, "at")?,
@@ -215,19 +209,6 @@ impl Answer {
 
 type Loaded = (Option<Vec<Entry>>, Vec<Message>);
 
-/// A journal shorter than its row says has been tampered with.
-fn whole(row: &RunRow, journal: &[Entry]) -> Result<(), Fault> {
-    if journal.len() as u64 == row.journal_len {
-        return Ok(());
-    }
-    Err(Fault::Damaged(format!(
-        "the journal of {:?} has {} entries where its row says {}",
-        row.run_id,
-        journal.len(),
-        row.journal_len
-    )))
-}
-
 /// Journal and inbox from a new snapshot. Nobody else writes them: the run is leased to the caller.
 async fn read_again(link: &Link, book: &Book, taken: &Taken) -> Result<Loaded, Fault> {
     let run_id = &*taken.row.run_id;
@@ -235,7 +216,7 @@ async fn read_again(link: &Link, book: &Book, taken: &Taken) -> Result<Loaded, F
         .read(&book.unread, &[&run_id])
         .await?
         .iter()
-        .map(message)
+        .map(|row| message(&mut Reader::new(row)))
         .collect::<Result<_, _>>()?;
     if taken.warm {
         return Ok((None, inbox));
@@ -244,7 +225,7 @@ async fn read_again(link: &Link, book: &Book, taken: &Taken) -> Result<Loaded, F
         .read(&book.load, &[&run_id, &0_i64, &i64::MAX])
         .await?
         .iter()
-        .map(|row| entry_from(row, 0))
+        .map(|row| entry(&mut Reader::new(row)))
         .collect::<Result<_, _>>()?;
     whole(&taken.row, &journal)?;
     Ok((Some(journal), inbox))
@@ -259,47 +240,67 @@ async fn park(
     now: Millis,
     what: &str,
 ) -> Result<(), Fault> {
-    let note =
-        format!("this build cannot read the run: {what}. Upgrade duramen if a newer one wrote it");
+    let note = unreadable(what);
     link.run(&book.park, &[&run_id, &epoch, &note, &now])
         .await?;
     Ok(())
 }
 
 fn taken(row: &Row, current: bool) -> Result<Taken, Fault> {
-    let numbers: Vec<Option<i64>> = column(row, 9, "numbers")?;
-    let texts: Vec<Option<&str>> = column(row, 10, "texts")?;
-    let number = |place: usize| numbers.get(place).copied().flatten();
-    let needed = |place: usize, what| number(place).ok_or_else(|| damaged(what));
-    let text = |place: usize| texts.get(place).copied().flatten();
-    let named = |place: usize, what| text(place).map(str::to_owned).ok_or_else(|| damaged(what));
+    let mut packed = Packed {
+        row,
+        numbers: column::<Vec<_>>(row, 9, "numbers")?.into_iter(),
+        texts: column::<Vec<_>>(row, 10, "texts")?.into_iter(),
+    };
     Ok(Taken {
-        was: status(column(row, 4, "was")?)?,
-        was_due: number(10),
+        was: Reader::at(row, 4).status()?,
+        row: run_row(&mut packed)?,
+        was_due: packed.integer_or_null("was_due")?,
         warm: column::<i64>(row, 3, "warm")? != 0,
         current,
-        row: RunRow {
-            status: status(column(row, 5, "status")?)?,
-            run_id: column::<&str>(row, 6, "run_id")?.into(),
-            note: column(row, 7, "note")?,
-            seed: seed(column(row, 8, "seed")?)?,
-            epoch: needed(0, "epoch")?,
-            journal_len: count(needed(1, "journal_len")?, "journal_len")?,
-            inbox_len: count(needed(2, "inbox_len")?, "inbox_len")?,
-            inbox_seen: count(needed(3, "inbox_seen")?, "inbox_seen")?,
-            ready_at: number(4),
-            updated_at: needed(5, "updated_at")?,
-            started_at: number(6),
-            finished_at: number(7),
-            created_at: needed(8, "created_at")?,
-            deadline: number(9),
-            owner: text(0).map(str::to_owned),
-            workflow: named(1, "workflow")?,
-            version: named(2, "version")?,
-            waits: split(text(3)),
-            tags: split(text(4)),
-        },
     })
+}
+
+/// The columns of a run as a claim brings them: numbers in one array and texts in another, in their order,
+/// beside a status and bytes.
+struct Packed<'r> {
+    row: &'r Row,
+    numbers: IntoIter<Option<i64>>,
+    texts: IntoIter<Option<&'r str>>,
+}
+
+impl Columns for Packed<'_> {
+    type Fault = Fault;
+
+    fn integer(&mut self, name: &str) -> Result<i64, Fault> {
+        let number = self.integer_or_null(name)?;
+        number.ok_or_else(|| Damaged::column(name).into())
+    }
+
+    fn integer_or_null(&mut self, _name: &str) -> Result<Option<i64>, Fault> {
+        Ok(self.numbers.next().flatten())
+    }
+
+    fn code(&mut self, name: &str) -> Result<i64, Fault> {
+        Reader::at(self.row, 5).code(name)
+    }
+
+    fn text(&mut self, name: &str) -> Result<&str, Fault> {
+        let text = self.text_or_null(name)?;
+        text.ok_or_else(|| Damaged::column(name).into())
+    }
+
+    fn text_or_null(&mut self, _name: &str) -> Result<Option<&str>, Fault> {
+        Ok(self.texts.next().flatten())
+    }
+
+    fn bytes(&mut self, name: &str) -> Result<&[u8], Fault> {
+        column(self.row, 8, name)
+    }
+
+    fn list(&mut self, name: &str) -> Result<Vec<String>, Fault> {
+        self.text_or_null(name).map(lists::split)
+    }
 }
 
 type Keys<'k> = (Vec<i16>, Vec<&'k str>, Vec<&'k str>);
@@ -378,7 +379,7 @@ pub(crate) async fn next_due(
     let rows = link
         .read(&book.next, &[&status, &names, &versions, &look.floors])
         .await?;
-    let row = rows.first().ok_or_else(|| damaged("now"))?;
+    let row = rows.first().ok_or_else(|| Damaged::column("now"))?;
     let ready_at = column(row, 1, "ready_at")?;
     floors.seen(&lines, &look, ready_at);
     Ok(NextDue {

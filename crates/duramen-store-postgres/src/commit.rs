@@ -7,10 +7,11 @@ use std::sync::{Mutex, PoisonError};
 use duramen_core::check;
 use duramen_core::ids::RunId;
 use duramen_core::store::{CommitOutcome, Next, RunCommit};
+use duramen_store_sql::lists;
 
 use crate::error::Fault;
 use crate::link::{Link, Params};
-use crate::row::{clean, column, join, signed};
+use crate::row::{clean, column, signed};
 use crate::sql::Book;
 
 /// The most commits in one statement.
@@ -272,7 +273,7 @@ impl<'c> Columns<'c> {
         rows.at.push(commit.at);
         let (status, ready_at, waits, note) = match &commit.next {
             Next::Running => (1, None, None, None),
-            Next::Waiting { ready_at, waits } => (2, *ready_at, join(waits), None),
+            Next::Waiting { ready_at, waits } => (2, *ready_at, lists::join(waits), None),
             // `check::commit` has let final ones through only, which are 3 to 6.
             Next::Finished { status } => {
                 (i16::try_from(status.code()).unwrap_or(0), None, None, None)

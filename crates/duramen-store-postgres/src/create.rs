@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use duramen_core::ids::RunId;
 use duramen_core::run::RunRow;
 use duramen_core::store::{Created, NewRun, Start};
+use duramen_store_sql::{Damaged, lists, run_row};
 
 use crate::error::Fault;
 use crate::link::{Link, Params};
-use crate::row::{RUN_COLUMNS, clean, column, damaged, join, run_row};
+use crate::row::{Reader, clean, column};
 use crate::sql::Book;
 
 /// Creates runs with one statement, in the order of their ids: two batches with the same ids, in
@@ -43,7 +44,7 @@ pub(crate) async fn create(
                     row: row.clone(),
                 })
                 // It was there and has been deleted since.
-                .ok_or_else(|| damaged("run_id"))
+                .ok_or_else(|| Damaged::column("run_id").into())
         })
         .collect()
 }
@@ -70,7 +71,7 @@ async fn insert(
         .collect();
     let workflow: Vec<&str> = sent.iter().map(|new| &*new.workflow).collect();
     let version: Vec<&str> = sent.iter().map(|new| &*new.version).collect();
-    let tags: Vec<Option<String>> = sent.iter().map(|new| join(&new.tags)).collect();
+    let tags: Vec<Option<String>> = sent.iter().map(|new| lists::join(&new.tags)).collect();
     let seed: Vec<&[u8]> = sent.iter().map(|new| &new.seed[..]).collect();
     let start_at = each(|new| match &new.start {
         Start::Queued { at } => *at,
@@ -123,8 +124,7 @@ async fn existing(
     let rows = link.read(&book.rows, &[&wanted]).await?;
     rows.iter()
         .map(|row| {
-            debug_assert_eq!(row.len(), RUN_COLUMNS);
-            let row = run_row(row)?;
+            let row = run_row(&mut Reader::new(row))?;
             Ok((row.run_id.to_string(), row))
         })
         .collect()

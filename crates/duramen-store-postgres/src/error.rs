@@ -1,6 +1,7 @@
 //! What Postgres's errors mean for a caller, and what can be done about them.
 
 use duramen_core::store::StoreError;
+use duramen_store_sql::Damaged;
 use tokio_postgres::error::SqlState;
 
 /// Why a statement failed.
@@ -24,6 +25,12 @@ impl From<tokio_postgres::Error> for Fault {
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         Self::Known(error)
+    }
+}
+
+impl From<Damaged> for Fault {
+    fn from(Damaged(what): Damaged) -> Self {
+        Self::Damaged(what)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use duramen_core::run::Status;
 use duramen_core::store::{Delivered, Delivery, Message, NewMessage};
+use duramen_store_sql::{Columns, message};
 use tokio_postgres::Row;
 
 use crate::error::Fault;
 use crate::link::Link;
-use crate::row::{clean, column, message, status};
+use crate::row::{Reader, clean, column};
 use crate::sql::Book;
 
 /// The most messages in one statement: their lists are compared element by element.
@@ -126,10 +126,10 @@ async fn delivered(
         fingerprint,
         owner,
     };
-    let Some(code) = column::<Option<i16>>(row, 1, "status")? else {
+    if column::<Option<i16>>(row, 1, "status")?.is_none() {
         return Ok(answer(Delivery::NotFound, None, None));
-    };
-    let standing: Status = status(code)?;
+    }
+    let standing = Reader::at(row, 1).status()?;
     let owner: Option<String> = column(row, 2, "owner")?;
     if column::<bool>(row, 3, "kept")? {
         let awaited = column::<Option<bool>>(row, 4, "awaited")?.unwrap_or(false);
@@ -165,7 +165,10 @@ async fn delivered(
 /// What the runs of an owner have not seen yet.
 pub(crate) async fn unread(link: &Link, book: &Book, owner: &str) -> Result<Vec<Message>, Fault> {
     let rows = link.read(&book.unread_of_owner, &[&clean(owner)]).await?;
-    let mut messages: Vec<Message> = rows.iter().map(message).collect::<Result<_, _>>()?;
+    let mut messages: Vec<Message> = rows
+        .iter()
+        .map(|row| message(&mut Reader::new(row)))
+        .collect::<Result<_, _>>()?;
     messages.sort_by(|a, b| (&a.run_id, a.seq).cmp(&(&b.run_id, b.seq)));
     Ok(messages)
 }

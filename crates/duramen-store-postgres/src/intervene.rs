@@ -4,10 +4,11 @@
 use duramen_core::journal::Entry;
 use duramen_core::run::Status;
 use duramen_core::store::{Intervened, Intervention};
+use duramen_store_sql::Columns;
 
 use crate::error::Fault;
 use crate::link::{Link, REPEATS, Transaction};
-use crate::row::{clean, column, count, signed, status};
+use crate::row::{Reader, clean, signed};
 use crate::sql::Book;
 
 pub(crate) async fn intervene(
@@ -48,11 +49,11 @@ async fn change(
     | Intervention::Delete { run_id, .. }) = intervention;
     let run_id = clean(run_id);
     let found = transaction.run(&book.standing, &[&run_id]).await?;
-    let Some(row) = found.first() else {
+    let Some(mut row) = found.first().map(Reader::new) else {
         return Ok(Intervened::NotFound);
     };
-    let standing = status(column(row, 0, "status")?)?;
-    let length = count(column(row, 1, "journal_len")?, "journal_len")?;
+    let standing = row.status()?;
+    let length = row.count("journal_len")?;
     let live = matches!(standing, Status::Queued | Status::Running | Status::Waiting);
     match intervention {
         Intervention::Terminate { entry, .. } if live || standing == Status::Stuck => {

@@ -62,6 +62,7 @@ use crate::floors::Floors;
 use crate::hints::Hints;
 use crate::lane::Lane;
 use crate::link::{Counters, Link, Target};
+use crate::migrate::MIGRATIONS;
 use crate::sql::Book;
 
 /// Half-open connections are noticed by the kernel after about this long, whoever waits.
@@ -268,18 +269,14 @@ impl Inner {
         let look = async || migrate::found(link, &self.book).await;
         let mut found = look().await.map_err(|fault| self.error(fault))?;
         let mut applied = Vec::new();
-        if migrate
-            && found
-                .check()
-                .is_err_and(|error| matches!(error, StoreError::Unmigrated { .. }))
-        {
+        if migrate && found.lacks(MIGRATIONS) {
             applied = migrate::migrate(link, &self.book, &self.names)
                 .await
                 .map_err(|fault| self.error(fault))?
                 .applied;
             found = look().await.map_err(|fault| self.error(fault))?;
         }
-        found.check()?;
+        found.check(MIGRATIONS)?;
         Ok(applied)
     }
 }
@@ -358,7 +355,7 @@ impl Store for PostgresStore {
         self.ask(async |inner| {
             Ok(migrate::found(inner.link(Use::Read), &inner.book)
                 .await?
-                .schema())
+                .schema(MIGRATIONS))
         })
     }
 

@@ -62,7 +62,7 @@ pub(crate) struct Counters {
 
 impl Target {
     pub(crate) fn error(&self, fault: Fault) -> StoreError {
-        store_error(&self.place, fault, migrate::needed())
+        store_error(&self.place, fault, migrate::MIGRATIONS.needed())
     }
 }
 

@@ -11,9 +11,10 @@ use duramen_core::check;
 use duramen_core::journal::Entry;
 use duramen_core::script::{Change, Expect, Script, Statement, Value};
 use duramen_core::store::{NewMessage, NewRun, Next, RunCommit, Start, StoreError};
+use duramen_store_sql::lists;
 
 use crate::options::Names;
-use crate::row::{clean, join, signed};
+use crate::row::{clean, signed};
 use crate::sql::outside;
 
 /// The most journal entries in one statement; each has seven values.
@@ -149,7 +150,7 @@ fn create_statements(names: &Names, new: &NewRun) -> Result<Vec<Statement>, Stor
         text(&new.run_id),
         text(&new.workflow),
         text(&new.version),
-        or_null(join(&new.tags), Value::Text),
+        or_null(lists::join(&new.tags), Value::Text),
         or_null(at, Value::Integer),
         or_null(new.timeout, Value::Integer),
         Value::Bytes(new.seed.to_vec().into()),

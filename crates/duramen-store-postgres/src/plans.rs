@@ -379,8 +379,8 @@ fn pages(names: &Names) -> Vec<(&'static str, Sql, String, i64)> {
         ..Filter::default()
     };
     let sql = |filter: &Filter, cursor| {
-        let (terms, text) = page(filter, 50, cursor);
-        terms.sql(names, &text)
+        let (values, text) = page(filter, 50, cursor);
+        values.sql(names, &text)
     };
     vec![
         (

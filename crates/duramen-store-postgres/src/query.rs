@@ -7,13 +7,15 @@ use duramen_core::ids::{Payload, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::run::RunRow;
 use duramen_core::store::{Cursor, Filter, Message, Page, RunDetail};
+use duramen_store_sql::filter::{self, Dialect};
+use duramen_store_sql::{Columns, RUN_COLUMNS, entry, message, payload, run_row};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::error::Fault;
 use crate::link::Link;
 use crate::options::Names;
-use crate::row::{RUN_COLUMNS, clean, column, entry_from, message, payload, run_row, signed};
+use crate::row::{Reader, clean, column, signed};
 use crate::sql::{self, Book, Sql};
 
 /// All rows from one snapshot; a second question only for runs that got messages.
@@ -54,13 +56,16 @@ fn detail(row: &Row) -> Result<RunDetail, Fault> {
         Ok(column::<Option<&[u8]>>(row, place, what)?.map(payload))
     };
     let next = RUN_COLUMNS + 1;
-    let ended = column::<Option<i16>>(row, next + 3, "encoding")?.is_some();
+    // Of a left join: all of its columns are there, or none.
+    let ended = column::<Option<i64>>(row, next + 3, "at")?.is_some();
     Ok(RunDetail {
-        row: run_row(row)?,
+        row: run_row(&mut Reader::new(row))?,
         input: bytes(next, "payload")?.unwrap_or_default(),
         state: bytes(next + 1, "state")?,
         memo: bytes(next + 2, "memo")?,
-        end: ended.then(|| entry_from(row, next + 3)).transpose()?,
+        end: ended
+            .then(|| entry(&mut Reader::at(row, next + 3)))
+            .transpose()?,
         refused: Vec::new(),
     })
 }
@@ -70,12 +75,13 @@ type Refused = BTreeMap<RunId, Vec<(Message, String)>>;
 async fn refused(link: &Link, book: &Book, run_ids: &[String]) -> Result<Refused, Fault> {
     let mut refused = Refused::new();
     for row in &link.read(&book.refused, &[&run_ids]).await? {
-        let found = message(row)?;
-        let reason: Option<String> = column(row, 7, "note")?;
+        let mut columns = Reader::new(row);
+        let found = message(&mut columns)?;
+        let reason = columns.text_or_null("note")?.unwrap_or_default().to_owned();
         refused
             .entry(found.run_id.clone())
             .or_default()
-            .push((found, reason.unwrap_or_default()));
+            .push((found, reason));
     }
     Ok(refused)
 }
@@ -93,130 +99,90 @@ pub(crate) async fn load(
             &[&clean(run_id), &signed(from), &i64::from(limit)],
         )
         .await?;
-    rows.iter().map(|row| entry_from(row, 0)).collect()
+    rows.iter()
+        .map(|row| entry(&mut Reader::new(row)))
+        .collect()
 }
 
 pub(crate) async fn list(
     link: &Link,
     names: &Names,
-    filter: &Filter,
+    wanted: &Filter,
     limit: u32,
     cursor: Option<&Cursor>,
 ) -> Result<Page, Fault> {
-    let (terms, text) = page(filter, limit, cursor);
-    let found = terms.ask(link, names, &text).await?;
-    let mut rows: Vec<RunRow> = found.iter().map(run_row).collect::<Result<_, _>>()?;
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|last| Cursor {
-        created_at: last.created_at,
-        run_id: last.run_id.clone(),
-    });
-    Ok(Page { rows, next })
+    let (values, text) = page(wanted, limit, cursor);
+    let found = values.ask(link, names, &text).await?;
+    let rows: Vec<RunRow> = found
+        .iter()
+        .map(|row| run_row(&mut Reader::new(row)))
+        .collect::<Result<_, _>>()?;
+    Ok(filter::page(rows, limit))
 }
 
-/// The statement of one page, with one row more than asked for, so that the last page is known to be the
-/// last.
-pub(crate) fn page(filter: &Filter, limit: u32, cursor: Option<&Cursor>) -> (Terms, String) {
-    let mut terms = Terms::of(filter);
-    if let Some(cursor) = cursor {
-        // The index has the time alone; the row comparison sorts out those of the same instant.
-        let at = terms.value(Type::INT8, cursor.created_at);
-        let run_id = terms.value(Type::TEXT, clean(&cursor.run_id).into_owned());
-        terms.text.push(format!(
-            "r.created_at <= {at} AND (r.created_at, r.run_id) < ({at}, {run_id})"
-        ));
-    }
-    let most = terms.value(Type::INT8, i64::from(limit) + 1);
-    let text = format!(
-        "{}{}{most}",
-        terms.after(sql::query::LIST),
-        sql::query::NEWEST_FIRST
-    );
-    (terms, text)
+/// The statement of one page.
+pub(crate) fn page(wanted: &Filter, limit: u32, cursor: Option<&Cursor>) -> (Values, String) {
+    let mut values = Values::default();
+    let text = filter::list(&mut values, sql::query::LIST, wanted, limit, cursor);
+    (values, text)
 }
 
-pub(crate) async fn count(link: &Link, names: &Names, filter: &Filter) -> Result<u64, Fault> {
-    let terms = Terms::of(filter);
-    let text = terms.after(sql::query::COUNT);
-    let rows = terms.ask(link, names, &text).await?;
+pub(crate) async fn count(link: &Link, names: &Names, wanted: &Filter) -> Result<u64, Fault> {
+    let mut values = Values::default();
+    let text = filter::count(&mut values, sql::query::COUNT, wanted);
+    let rows = values.ask(link, names, &text).await?;
     let count: i64 = rows.first().map_or(Ok(0), |row| column(row, 0, "count"))?;
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// The conditions of a filter, with their values as parameters.
+/// The parameters of a statement.
 #[derive(Default)]
-pub(crate) struct Terms {
-    text: Vec<String>,
+pub(crate) struct Values {
     types: Vec<Type>,
     values: Vec<Box<dyn ToSql + Sync + Send>>,
 }
 
-impl Terms {
-    pub(crate) fn of(filter: &Filter) -> Self {
-        let mut terms = Self::default();
-        let equal = [
-            ("r.workflow", &filter.workflow),
-            ("r.version", &filter.version),
-        ];
-        for (name, value) in equal {
-            if let Some(value) = value {
-                let mark = terms.value(Type::TEXT, clean(value).into_owned());
-                terms.text.push(format!("{name} = {mark}"));
-            }
-        }
-        if !filter.status.is_empty() {
-            let codes: Vec<i16> = filter
-                .status
-                .iter()
-                .filter_map(|status| i16::try_from(status.code()).ok())
-                .collect();
-            let mark = terms.value(Type::INT2_ARRAY, codes);
-            terms.text.push(format!("r.status = ANY({mark})"));
-        }
-        for (name, item) in [("r.tags", &filter.tag), ("r.waits", &filter.waiting_for)] {
-            if let Some(item) = item {
-                let mark = terms.value(Type::TEXT, clean(item).into_owned());
-                terms.text.push(format!("{mark} = ANY({name})"));
-            }
-        }
-        if let Some(after) = filter.created_after {
-            let mark = terms.value(Type::INT8, after);
-            terms.text.push(format!("r.created_at > {mark}"));
-        }
-        if let Some(before) = filter.created_before {
-            let mark = terms.value(Type::INT8, before);
-            terms.text.push(format!("r.created_at < {mark}"));
-        }
-        if let Some(prefix) = filter.id_prefix.as_deref().filter(|one| !one.is_empty()) {
-            terms.prefix(&clean(prefix));
-        }
-        terms
+impl Dialect for Values {
+    const PREFIX: &'static str = "r.";
+
+    fn kept<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        clean(text)
     }
 
-    /// Ids from the prefix on to the least text that is greater than all with it (byte by byte, as
-    /// the column's collation compares).
-    fn prefix(&mut self, prefix: &str) {
-        let from = self.value(Type::TEXT, prefix.to_owned());
-        self.text.push(format!("r.run_id >= {from}"));
-        if let Some(end) = after_prefix(prefix) {
-            let until = self.value(Type::TEXT, end);
-            self.text.push(format!("r.run_id < {until}"));
-        }
+    fn text(&mut self, value: &str) -> String {
+        self.mark(Type::TEXT, clean(value).into_owned())
     }
 
+    fn integer(&mut self, value: i64) -> String {
+        self.mark(Type::INT8, value)
+    }
+
+    fn one_of(&mut self, column: &str, codes: &[i64]) -> String {
+        let codes: Vec<i16> = codes
+            .iter()
+            .filter_map(|&code| i16::try_from(code).ok())
+            .collect();
+        format!("{column} = ANY({})", self.mark(Type::INT2_ARRAY, codes))
+    }
+
+    fn contains(&mut self, column: &str, item: &str) -> String {
+        format!("{} = ANY({column})", self.text(item))
+    }
+
+    fn after(&mut self, cursor: &Cursor) -> String {
+        // The index has the time alone; the row comparison sorts out those of the same instant.
+        let at = self.integer(cursor.created_at);
+        let run_id = self.text(&cursor.run_id);
+        format!("r.created_at <= {at} AND (r.created_at, r.run_id) < ({at}, {run_id})")
+    }
+}
+
+impl Values {
     /// Takes a value and gives its place in the text.
-    fn value(&mut self, of: Type, value: impl ToSql + Sync + Send + 'static) -> String {
+    fn mark(&mut self, of: Type, value: impl ToSql + Sync + Send + 'static) -> String {
         self.types.push(of);
         self.values.push(Box::new(value));
         format!("${}", self.values.len())
-    }
-
-    pub(crate) fn after(&self, select: &str) -> String {
-        if self.text.is_empty() {
-            return select.to_owned();
-        }
-        format!("{select} WHERE {}", self.text.join(" AND "))
     }
 
     pub(crate) fn sql(&self, names: &Names, text: &str) -> Sql {
@@ -236,21 +202,4 @@ impl Terms {
             .collect();
         link.read(&sql, &values).await
     }
-}
-
-/// The least text that is greater than every text with this prefix; none if there is no such text.
-fn after_prefix(prefix: &str) -> Option<String> {
-    let mut text = prefix.to_owned();
-    while let Some(last) = text.pop() {
-        // Surrogates are no characters: past the last one before them comes U+E000.
-        let next = match last {
-            '\u{d7ff}' => Some('\u{e000}'),
-            other => char::from_u32(u32::from(other) + 1),
-        };
-        if let Some(next) = next {
-            text.push(next);
-            return Some(text);
-        }
-    }
-    None
 }

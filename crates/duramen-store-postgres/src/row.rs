@@ -2,29 +2,11 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-use duramen_core::ids::{Millis, Payload};
-use duramen_core::journal::{Entry, Kind};
-use duramen_core::run::{RunRow, Seed, Status};
-use duramen_core::store::{Message, MessageKind};
+use duramen_store_sql::{Columns, Damaged};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
 use crate::error::Fault;
-
-/// Separates the items of a list that crosses as one text.
-pub(crate) const SEPARATOR: char = '\u{1f}';
-
-/// A list as one text; none if it is empty.
-pub(crate) fn join(items: &[String]) -> Option<String> {
-    (!items.is_empty()).then(|| items.join("\u{1f}"))
-}
-
-/// The inverse of [`join`].
-pub(crate) fn split(text: Option<&str>) -> Vec<String> {
-    text.map(|text| text.split(SEPARATOR).map(str::to_owned).collect())
-        .unwrap_or_default()
-}
 
 /// A text as Postgres keeps it, which cannot keep NUL. Ids with one are refused long before; this is for
 /// reasons and notes, which may quote anything.
@@ -41,106 +23,65 @@ pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-pub(crate) fn damaged(what: &str) -> Fault {
-    Fault::Damaged(format!("the column {what} has an impossible value"))
-}
-
 pub(crate) fn column<'r, T: FromSql<'r>>(
     row: &'r Row,
     place: usize,
     what: &str,
 ) -> Result<T, Fault> {
-    row.try_get(place).map_err(|_| damaged(what))
+    row.try_get(place).map_err(|_| Damaged::column(what).into())
 }
 
-pub(crate) fn count(number: i64, what: &str) -> Result<u64, Fault> {
-    u64::try_from(number).map_err(|_| damaged(what))
+/// Reads the columns of a row from a place on.
+pub(crate) struct Reader<'r> {
+    row: &'r Row,
+    place: usize,
 }
 
-pub(crate) fn status(code: i16) -> Result<Status, Fault> {
-    Status::from_code(i64::from(code)).ok_or_else(|| damaged("status"))
+impl<'r> Reader<'r> {
+    pub(crate) fn new(row: &'r Row) -> Self {
+        Self::at(row, 0)
+    }
+
+    pub(crate) fn at(row: &'r Row, place: usize) -> Self {
+        Self { row, place }
+    }
+
+    pub(crate) fn next<T: FromSql<'r>>(&mut self, name: &str) -> Result<T, Fault> {
+        let value = column(self.row, self.place, name)?;
+        self.place += 1;
+        Ok(value)
+    }
 }
 
-pub(crate) fn seed(bytes: &[u8]) -> Result<Seed, Fault> {
-    bytes.try_into().map_err(|_| damaged("seed"))
-}
+impl Columns for Reader<'_> {
+    type Fault = Fault;
 
-pub(crate) fn payload(bytes: &[u8]) -> Payload {
-    Bytes::copy_from_slice(bytes)
-}
+    fn integer(&mut self, name: &str) -> Result<i64, Fault> {
+        self.next(name)
+    }
 
-/// How many columns `row!` names.
-pub(crate) const RUN_COLUMNS: usize = 19;
+    fn integer_or_null(&mut self, name: &str) -> Result<Option<i64>, Fault> {
+        self.next(name)
+    }
 
-/// Reads the columns of `row!`, which come first.
-pub(crate) fn run_row(row: &Row) -> Result<RunRow, Fault> {
-    Ok(RunRow {
-        status: status(column(row, 0, "status")?)?,
-        epoch: column(row, 1, "epoch")?,
-        journal_len: count(column(row, 2, "journal_len")?, "journal_len")?,
-        inbox_len: count(column(row, 3, "inbox_len")?, "inbox_len")?,
-        inbox_seen: count(column(row, 4, "inbox_seen")?, "inbox_seen")?,
-        ready_at: column(row, 5, "ready_at")?,
-        updated_at: column(row, 6, "updated_at")?,
-        started_at: column(row, 7, "started_at")?,
-        finished_at: column(row, 8, "finished_at")?,
-        created_at: column(row, 9, "created_at")?,
-        deadline: column(row, 10, "deadline")?,
-        run_id: column::<&str>(row, 11, "run_id")?.into(),
-        owner: column(row, 12, "owner")?,
-        workflow: column(row, 13, "workflow")?,
-        version: column(row, 14, "version")?,
-        waits: column::<Option<Vec<String>>>(row, 15, "waits")?.unwrap_or_default(),
-        tags: column::<Option<Vec<String>>>(row, 16, "tags")?.unwrap_or_default(),
-        seed: seed(column(row, 17, "seed")?)?,
-        note: column(row, 18, "note")?,
-    })
-}
+    fn code(&mut self, name: &str) -> Result<i64, Fault> {
+        self.next::<i16>(name).map(i64::from)
+    }
 
-/// Puts an entry together from its columns.
-pub(crate) fn entry(
-    encoding: i16,
-    kind: i16,
-    op: &str,
-    at: Millis,
-    meta: Option<&str>,
-    bytes: &[u8],
-) -> Result<Entry, Fault> {
-    Ok(Entry {
-        encoding: u8::try_from(encoding).map_err(|_| damaged("encoding"))?,
-        kind: Kind::from_code(i64::from(kind)).ok_or_else(|| damaged("kind"))?,
-        op: op.into(),
-        meta: meta.map(str::to_owned),
-        payload: payload(bytes),
-        at,
-    })
-}
+    fn text(&mut self, name: &str) -> Result<&str, Fault> {
+        self.next(name)
+    }
 
-/// Reads `encoding, kind, op, at, meta, payload` from a place on.
-pub(crate) fn entry_from(row: &Row, from: usize) -> Result<Entry, Fault> {
-    entry(
-        column(row, from, "encoding")?,
-        column(row, from + 1, "kind")?,
-        column(row, from + 2, "op")?,
-        column(row, from + 3, "at")?,
-        column(row, from + 4, "meta")?,
-        column(row, from + 5, "payload")?,
-    )
-}
+    fn text_or_null(&mut self, name: &str) -> Result<Option<&str>, Fault> {
+        self.next(name)
+    }
 
-pub(crate) fn message_kind(code: i16) -> Result<MessageKind, Fault> {
-    MessageKind::from_code(i64::from(code)).ok_or_else(|| damaged("kind"))
-}
+    fn bytes(&mut self, name: &str) -> Result<&[u8], Fault> {
+        self.next(name)
+    }
 
-/// Reads `run_id, seq, message_id, kind, name, at, payload`, which come first.
-pub(crate) fn message(row: &Row) -> Result<Message, Fault> {
-    Ok(Message {
-        run_id: column::<&str>(row, 0, "run_id")?.into(),
-        seq: count(column(row, 1, "seq")?, "seq")?,
-        message_id: column(row, 2, "message_id")?,
-        kind: message_kind(column(row, 3, "kind")?)?,
-        name: column(row, 4, "name")?,
-        at: column(row, 5, "at")?,
-        payload: payload(column(row, 6, "payload")?),
-    })
+    fn list(&mut self, name: &str) -> Result<Vec<String>, Fault> {
+        let items: Option<Vec<String>> = self.next(name)?;
+        Ok(items.unwrap_or_default())
+    }
 }

@@ -147,53 +147,9 @@ macro_rules! later {
     };
 }
 
-/// The columns of `runs` in the order in which [`crate::row::run_row`] reads them.
-macro_rules! row {
-    ($r:literal) => {
-        concat!(
-            $r,
-            ".status, ",
-            $r,
-            ".epoch, ",
-            $r,
-            ".journal_len, ",
-            $r,
-            ".inbox_len, ",
-            $r,
-            ".inbox_seen, ",
-            $r,
-            ".ready_at, ",
-            $r,
-            ".updated_at, ",
-            $r,
-            ".started_at, ",
-            $r,
-            ".finished_at, ",
-            $r,
-            ".created_at, ",
-            $r,
-            ".deadline, ",
-            $r,
-            ".run_id, ",
-            $r,
-            ".owner, ",
-            $r,
-            ".workflow, ",
-            $r,
-            ".version, ",
-            $r,
-            ".waits, ",
-            $r,
-            ".tags, ",
-            $r,
-            ".seed, ",
-            $r,
-            ".note"
-        )
-    };
-}
-
 pub(crate) mod run {
+    use duramen_store_sql::{entry_columns, run_columns};
+
     use super::Type;
 
     /// Looks whether the id is free, which costs the log nothing. `ON CONFLICT` writes each row twice: first
@@ -251,17 +207,17 @@ pub(crate) mod run {
 
     pub(crate) const ROWS: &str = concat!(
         "SELECT ",
-        row!("r"),
+        run_columns!("r."),
         " FROM {runs} r WHERE r.run_id = ANY($1)"
     );
 
     /// Rows with what people ask of them, all from one snapshot.
     pub(crate) const DETAILS: &str = concat!(
         "SELECT ",
-        row!("r"),
-        ", w.n, first.payload, d.state, d.memo, \
-         last.encoding, last.kind, last.op, last.at, last.meta, last.payload \
-         FROM unnest($1::text[]) WITH ORDINALITY AS w(run_id, n) \
+        run_columns!("r."),
+        ", w.n, first.payload, d.state, d.memo, ",
+        entry_columns!("last."),
+        " FROM unnest($1::text[]) WITH ORDINALITY AS w(run_id, n) \
          JOIN {runs} r ON r.run_id = w.run_id \
          LEFT JOIN {journal} first ON first.run_id = r.run_id AND first.idx = 0 \
          LEFT JOIN {journal} last ON last.run_id = r.run_id AND last.idx = r.journal_len - 1 \
@@ -272,10 +228,15 @@ pub(crate) mod run {
 }
 
 pub(crate) mod journal {
+    use duramen_store_sql::entry_columns;
+
     use super::Type;
 
-    pub(crate) const LOAD: &str = "SELECT encoding, kind, op, at, meta, payload FROM {journal} \
-         WHERE run_id = $1 AND idx >= $2 ORDER BY idx LIMIT $3";
+    pub(crate) const LOAD: &str = concat!(
+        "SELECT ",
+        entry_columns!(""),
+        " FROM {journal} WHERE run_id = $1 AND idx >= $2 ORDER BY idx LIMIT $3"
+    );
     pub(crate) const LOAD_TYPES: &[Type] = &[Type::TEXT, Type::INT8, Type::INT8];
 }
 
@@ -361,6 +322,8 @@ pub(crate) mod commit {
 }
 
 pub(crate) mod lease {
+    use duramen_store_sql::run_numbers;
+
     use super::Type;
 
     /// One descent of `runs_due` for each line, from its floor on (`floors.rs`); what others hold is passed
@@ -424,11 +387,11 @@ pub(crate) mod lease {
          NULL::text AS x, NULL::text AS y, NULL::bytea AS z, NULL::bigint[] AS numbers, NULL::text[] AS texts FROM c \
          UNION ALL SELECT 1::smallint, t.n, (SELECT v.epoch + 1 = t.epoch AND v.status = t.was \
          AND v.journal_len = t.journal_len AND v.inbox_len = t.inbox_len AND v.inbox_seen = t.inbox_seen \
-         FROM {runs} v WHERE v.run_id = t.run_id)::int, t.warm::int, t.was, t.status, t.run_id, t.note, t.seed, \
-         ARRAY[t.epoch, t.journal_len, t.inbox_len, t.inbox_seen, t.ready_at, t.updated_at, t.started_at, \
-         t.finished_at, t.created_at, t.deadline, t.was_due], \
-         ARRAY[t.owner, t.workflow, t.version, array_to_string(t.waits, E'\\x1f'), \
-         array_to_string(t.tags, E'\\x1f')] FROM took t \
+         FROM {runs} v WHERE v.run_id = t.run_id)::int, t.warm::int, t.was, t.status, NULL, NULL, t.seed, ARRAY[",
+        run_numbers!("t."),
+        ", t.was_due], \
+         ARRAY[t.run_id, t.owner, t.workflow, t.version, array_to_string(t.waits, E'\\x1f'), \
+         array_to_string(t.tags, E'\\x1f'), t.note] FROM took t \
          UNION ALL SELECT 2::smallint, t.n, j.idx, j.at, j.encoding, j.kind, j.op, j.meta, j.payload, NULL, NULL \
          FROM took t CROSS JOIN LATERAL (SELECT * FROM {journal} WHERE run_id = t.run_id OFFSET 0) j WHERE NOT t.warm \
          UNION ALL SELECT 3::smallint, t.n, i.seq, i.at, i.kind, NULL, i.message_id, i.name, i.payload, NULL, NULL \
@@ -506,6 +469,8 @@ pub(crate) mod lease {
 }
 
 pub(crate) mod inbox {
+    use duramen_store_sql::message_columns;
+
     use super::Type;
 
     /// Rows first, locked in the order of their ids: whoever sends to a run waits here for the others,
@@ -555,16 +520,26 @@ pub(crate) mod inbox {
         "SELECT fingerprint FROM {inbox} WHERE run_id = $1 AND message_id = $2";
     pub(crate) const FIRST_TYPES: &[Type] = &[Type::TEXT, Type::TEXT];
 
-    pub(crate) const UNREAD: &str = "SELECT i.run_id, i.seq, i.message_id, i.kind, i.name, i.at, i.payload \
-         FROM {inbox} i WHERE i.run_id = $1 AND i.state = 0 ORDER BY i.seq";
+    pub(crate) const UNREAD: &str = concat!(
+        "SELECT ",
+        message_columns!("i."),
+        " FROM {inbox} i WHERE i.run_id = $1 AND i.state = 0 ORDER BY i.seq"
+    );
     pub(crate) const UNREAD_TYPES: &[Type] = &[Type::TEXT];
 
-    pub(crate) const UNREAD_OF_OWNER: &str = "SELECT i.run_id, i.seq, i.message_id, i.kind, i.name, i.at, i.payload FROM {runs} r \
+    pub(crate) const UNREAD_OF_OWNER: &str = concat!(
+        "SELECT ",
+        message_columns!("i."),
+        " FROM {runs} r \
          CROSS JOIN LATERAL (SELECT * FROM {inbox} WHERE run_id = r.run_id AND state = 0 AND seq > r.inbox_seen OFFSET 0) i \
-         WHERE r.owner = $1 AND r.owner IS NOT NULL AND r.inbox_len > r.inbox_seen";
+         WHERE r.owner = $1 AND r.owner IS NOT NULL AND r.inbox_len > r.inbox_seen"
+    );
 
-    pub(crate) const REFUSED: &str = "SELECT i.run_id, i.seq, i.message_id, i.kind, i.name, i.at, i.payload, i.note FROM {inbox} i \
-         WHERE i.run_id = ANY($1) AND i.state = 2 ORDER BY i.run_id, i.seq";
+    pub(crate) const REFUSED: &str = concat!(
+        "SELECT ",
+        message_columns!("i."),
+        ", i.note FROM {inbox} i WHERE i.run_id = ANY($1) AND i.state = 2 ORDER BY i.run_id, i.seq"
+    );
 }
 
 pub(crate) mod intervene {
@@ -615,9 +590,10 @@ pub(crate) mod intervene {
 }
 
 pub(crate) mod query {
-    pub(crate) const LIST: &str = concat!("SELECT ", row!("r"), " FROM {runs} r");
+    use duramen_store_sql::run_columns;
+
+    pub(crate) const LIST: &str = concat!("SELECT ", run_columns!("r."), " FROM {runs} r");
     pub(crate) const COUNT: &str = "SELECT count(*) FROM {runs} r";
-    pub(crate) const NEWEST_FIRST: &str = " ORDER BY r.created_at DESC, r.run_id DESC LIMIT ";
 }
 
 pub(crate) mod schema {

@@ -7,12 +7,13 @@ use duramen_core::journal::Entry;
 use duramen_core::lines;
 use duramen_core::run::Status;
 use duramen_core::store::{Beat, Claim, Claimed, ClaimedRun, Heartbeat, Message};
+use duramen_store_sql::{Columns, ENTRY_COLUMNS, entry, run_row, unreadable};
 use rusqlite::{Statement, params};
 
 use crate::clock::instant;
 use crate::error::Fault;
 use crate::inbox::messages;
-use crate::row::{self, run_row};
+use crate::row::Reader;
 use crate::session::Session;
 use crate::sql;
 
@@ -63,7 +64,7 @@ impl Session<'_> {
             let mut rows = self.due.query(args)?;
             let mut due = Vec::new();
             while let Some(found) = rows.next()? {
-                due.push(row::text(found, 1, "run_id")?.into());
+                due.push(Reader::at(found, 1).text("run_id")?.into());
             }
             lines.push(due);
         }
@@ -77,7 +78,11 @@ impl Session<'_> {
         now: Millis,
     ) -> Result<Vec<RunId>, Fault> {
         let mut rows = self.run.query([&**run_id])?;
-        let Some(found) = rows.next()?.map(run_row).transpose()? else {
+        let Some(found) = rows
+            .next()?
+            .map(|row| run_row(&mut Reader::new(row)))
+            .transpose()?
+        else {
             return Ok(Vec::new());
         };
         let fits = claim.due.statuses().contains(&found.status)
@@ -101,7 +106,11 @@ impl Session<'_> {
         budget: &mut Budget,
     ) -> Result<Loaded, Fault> {
         let mut rows = self.run.query([run_id])?;
-        let Some(row) = rows.next()?.map(run_row).transpose()? else {
+        let Some(row) = rows
+            .next()?
+            .map(|row| run_row(&mut Reader::new(row)))
+            .transpose()?
+        else {
             return Ok(Loaded::Gone);
         };
         drop(rows);
@@ -158,12 +167,9 @@ impl Session<'_> {
     }
 
     fn park(&mut self, run_id: &str, now: Millis, what: &str) -> Result<(), Fault> {
-        let note = format!(
-            "this build cannot read the run: {what}. Upgrade duramen if a newer one wrote it"
-        );
         self.connection
             .prepare_cached(sql::lease::PARK)?
-            .execute(params![run_id, now, note])?;
+            .execute(params![run_id, now, unreadable(what)])?;
         Ok(())
     }
 
@@ -173,10 +179,8 @@ impl Session<'_> {
         let mut held: Vec<(RunId, i64)> = Vec::new();
         let mut rows = self.renew.query(args)?;
         while let Some(found) = rows.next()? {
-            held.push((
-                row::text(found, 0, "run_id")?.into(),
-                row::integer(found, 1, "epoch")?,
-            ));
+            let mut found = Reader::new(found);
+            held.push((found.text("run_id")?.into(), found.integer("epoch")?));
         }
         held.sort_unstable();
         Ok(Beat { now, held })
@@ -208,11 +212,11 @@ fn journal(
     let mut rows = load.query(params![run_id, 0_i64, -1_i64])?;
     let mut entries = Vec::with_capacity(capacity.min(1 << 20));
     while let Some(found) = rows.next()? {
-        used += row::blob(found, 5, "payload")?.len() as u64;
+        used += Reader::at(found, ENTRY_COLUMNS - 1).bytes("payload")?.len() as u64;
         if most.is_some_and(|most| used > most) {
             return Ok(None);
         }
-        entries.push(row::entry(found)?);
+        entries.push(entry(&mut Reader::new(found))?);
     }
     Ok(Some((entries, used)))
 }

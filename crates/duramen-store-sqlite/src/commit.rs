@@ -4,10 +4,11 @@ use duramen_core::check;
 use duramen_core::ids::Millis;
 use duramen_core::run::Status;
 use duramen_core::store::{CommitOutcome, Next, RunCommit};
+use duramen_store_sql::lists;
 use rusqlite::{OptionalExtension, params};
 
 use crate::error::Fault;
-use crate::row::{join, signed};
+use crate::row::signed;
 use crate::session::Session;
 
 impl Session<'_> {
@@ -70,7 +71,7 @@ impl Session<'_> {
                 .keep
                 .execute(params![run_id, owner, epoch, before, after, seen, at])?,
             Next::Waiting { ready_at, waits } => {
-                let waits = join(waits);
+                let waits = lists::enclose(waits);
                 let args = params![
                     run_id, owner, epoch, before, after, seen, at, ready_at, waits
                 ];

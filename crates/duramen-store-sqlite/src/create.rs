@@ -2,11 +2,12 @@
 
 use duramen_core::journal::{ENCODING, Kind};
 use duramen_core::store::{Created, NewRun};
+use duramen_store_sql::{lists, run_row};
 use rusqlite::params;
 
 use crate::clock::instant;
 use crate::error::Fault;
-use crate::row::{join, run_row};
+use crate::row::Reader;
 use crate::session::Session;
 
 impl Session<'_> {
@@ -27,14 +28,18 @@ impl Session<'_> {
             row.deadline,
             row.workflow,
             row.version,
-            join(&row.tags),
+            lists::enclose(&row.tags),
             &row.seed[..],
         ])?;
         if inserted == 0 {
             let mut rows = self.run.query([&*new.run_id])?;
-            let row = rows.next()?.map(run_row).transpose()?.ok_or_else(|| {
-                Fault::Damaged(format!("the run {:?} is there and is not", new.run_id))
-            })?;
+            let row = rows
+                .next()?
+                .map(|row| run_row(&mut Reader::new(row)))
+                .transpose()?
+                .ok_or_else(|| {
+                    Fault::Damaged(format!("the run {:?} is there and is not", new.run_id))
+                })?;
             return Ok(Created {
                 created: false,
                 row,
@@ -43,10 +48,10 @@ impl Session<'_> {
         self.insert_entry.execute(params![
             &*new.run_id,
             0_i64,
+            row.created_at,
             ENCODING,
             Kind::RunCreated.code(),
             "",
-            row.created_at,
             None::<&str>,
             &*new.input,
         ])?;

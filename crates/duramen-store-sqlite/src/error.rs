@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use duramen_core::store::StoreError;
+use duramen_store_sql::Damaged;
 use rusqlite::ffi::ErrorCode;
 
 /// Why a piece of work inside a transaction failed.
@@ -18,6 +19,12 @@ pub(crate) enum Fault {
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error)
+    }
+}
+
+impl From<Damaged> for Fault {
+    fn from(Damaged(what): Damaged) -> Self {
+        Self::Damaged(what)
     }
 }
 

@@ -3,11 +3,12 @@
 use duramen_core::ids::Millis;
 use duramen_core::run::Status;
 use duramen_core::store::{Delivered, Delivery, Message, NewMessage};
+use duramen_store_sql::{Columns, lists, message};
 use rusqlite::{Row, Statement, params};
 
 use crate::clock::instant;
 use crate::error::Fault;
-use crate::row;
+use crate::row::{Reader, signed};
 use crate::session::Session;
 
 /// What a delivery has to know of its run.
@@ -46,7 +47,7 @@ impl Session<'_> {
             });
         }
         let now = instant(new.now);
-        let seq = row::signed(target.inbox_len + 1)?;
+        let seq = signed(target.inbox_len + 1)?;
         let inserted = self.insert_message.execute(params![
             &*new.run_id,
             new.message_id,
@@ -79,21 +80,24 @@ impl Session<'_> {
 
     fn target(&mut self, new: &NewMessage) -> Result<Option<Target>, Fault> {
         let mut rows = self.target.query([&*new.run_id])?;
-        let Some(found) = rows.next()? else {
+        let Some(mut found) = rows.next()?.map(Reader::new) else {
             return Ok(None);
         };
-        let status = row::status(found, 0)?;
+        let status = found.status()?;
+        let inbox_len = found.count("inbox_len")?;
+        let ready_at = found.integer_or_null("ready_at")?;
+        let owner = found.text_or_null("owner")?.map(str::to_owned);
         let awaited = match (status, new.kind.wait_key(&new.name)) {
-            (Status::Waiting, Some(key)) => row::has(row::text(found, 4, "waits")?, &key),
+            (Status::Waiting, Some(key)) => lists::has(found.text("waits")?, &key),
             // A cancellation reaches a run whatever it does, unless it is parked.
             (Status::Waiting | Status::Queued | Status::Running, None) => true,
             _ => false,
         };
         Ok(Some(Target {
             status,
-            inbox_len: row::count(found, 1, "inbox_len")?,
-            ready_at: found.get(2)?,
-            owner: found.get(3)?,
+            inbox_len,
+            ready_at,
+            owner,
             awaited,
         }))
     }
@@ -111,7 +115,7 @@ pub(crate) fn messages(statement: &mut Statement<'_>, by: &str) -> Result<Vec<Me
     let mut rows = statement.query([by])?;
     let mut messages = Vec::new();
     while let Some(found) = rows.next()? {
-        messages.push(row::message(found)?);
+        messages.push(message(&mut Reader::new(found))?);
     }
     Ok(messages)
 }

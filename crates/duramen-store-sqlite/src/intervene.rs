@@ -4,11 +4,12 @@ use duramen_core::ids::Millis;
 use duramen_core::journal::Entry;
 use duramen_core::run::Status;
 use duramen_core::store::{Intervened, Intervention};
+use duramen_store_sql::Columns;
 use rusqlite::params;
 
 use crate::clock::instant;
 use crate::error::Fault;
-use crate::row;
+use crate::row::{Reader, signed};
 use crate::session::Session;
 use crate::sql;
 
@@ -48,9 +49,10 @@ impl Session<'_> {
     fn standing(&mut self, run_id: &str) -> Result<Option<(Status, u64)>, Fault> {
         let mut standing = self.connection.prepare_cached(sql::intervene::STANDING)?;
         let mut rows = standing.query([run_id])?;
-        rows.next()?
-            .map(|found| Ok((row::status(found, 0)?, row::count(found, 1, "journal_len")?)))
-            .transpose()
+        let Some(mut found) = rows.next()?.map(Reader::new) else {
+            return Ok(None);
+        };
+        Ok(Some((found.status()?, found.count("journal_len")?)))
     }
 
     fn terminate(&mut self, run_id: &str, length: u64, entry: &Entry) -> Result<(), Fault> {
@@ -67,7 +69,7 @@ impl Session<'_> {
         entries: &[Entry],
         now: Millis,
     ) -> Result<(), Fault> {
-        let after = row::signed(length + entries.len() as u64)?;
+        let after = signed(length + entries.len() as u64)?;
         self.connection
             .prepare_cached(sql::intervene::REOPEN)?
             .execute(params![run_id, now, after])?;

@@ -52,7 +52,7 @@ pub(crate) fn write_connection(
     }
     .map_err(|fault| place.error(&fault))?;
     let found = migrate::found(&connection).map_err(|fault| place.error(&fault))?;
-    found.check()?;
+    found.check(migrate::MIGRATIONS)?;
     Ok((connection, schema))
 }
 
@@ -96,8 +96,8 @@ fn set_up(connection: &Connection, options: &SqliteOptions) -> Result<(), Fault>
 
 fn schema(connection: &mut Connection, options: &SqliteOptions) -> Result<Schema, Fault> {
     let found = migrate::found(connection)?;
-    if !found.lacks_migrations() || !options.migrate {
-        return Ok(found.schema());
+    if !found.lacks(migrate::MIGRATIONS) || !options.migrate {
+        return Ok(found.schema(migrate::MIGRATIONS));
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let schema = migrate::apply(&transaction)?;

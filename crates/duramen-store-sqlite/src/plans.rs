@@ -1,9 +1,10 @@
 //! How SQLite means to run the hot statements: through the indexes made for them.
 
-use duramen_core::store::Filter;
+use duramen_core::store::{Cursor, Filter};
+use duramen_store_sql::filter;
 use rusqlite::Connection;
 
-use crate::query::Terms;
+use crate::query::Values;
 use crate::{migrate, sql};
 
 fn plan(statement: &str) -> String {
@@ -92,21 +93,13 @@ fn a_deletion_touches_only_its_run() {
 
 #[test]
 fn a_page_of_the_list_is_read_from_the_index_in_its_order() {
-    let list = |filter: &Filter, cursor: &str| {
-        let terms = Terms::of(filter).after(sql::query::LIST);
-        let glue = if terms.contains("WHERE") {
-            "AND"
-        } else {
-            "WHERE"
-        };
-        let cursor = if cursor.is_empty() {
-            String::new()
-        } else {
-            format!(" {glue} {cursor}")
-        };
-        format!("{terms}{cursor}{}", sql::query::NEWEST_FIRST)
+    let list = |filter: &Filter, cursor: Option<&Cursor>| {
+        filter::list(&mut Values::default(), sql::query::LIST, filter, 50, cursor)
     };
-    let after = "(created_at, run_id) < (?, ?)";
+    let after = Some(&Cursor {
+        created_at: 1,
+        run_id: "r".into(),
+    });
     let search = "USING INDEX runs_created ((created_at,run_id)<(?,?))";
     searches(&list(&Filter::default(), after), &[search]);
     let filter = Filter {
@@ -117,6 +110,6 @@ fn a_page_of_the_list_is_read_from_the_index_in_its_order() {
     };
     searches(&list(&filter, after), &[search]);
     // The first page begins at the index's end: a "scan" that stops after the page.
-    let first = plan(&list(&Filter::default(), ""));
+    let first = plan(&list(&Filter::default(), None));
     assert_eq!(first, "SCAN runs USING INDEX runs_created");
 }

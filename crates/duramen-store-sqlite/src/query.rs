@@ -4,13 +4,15 @@ use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{Cursor, Filter, Message, NextDue, Page, RunDetail, WorkflowKey};
+use duramen_store_sql::filter::{self, Dialect};
+use duramen_store_sql::{Columns, entry, lists, message, run_row};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
 use crate::clock::instant;
 use crate::error::Fault;
 use crate::inbox::messages;
-use crate::row::{self, SEPARATOR, run_row};
+use crate::row::Reader;
 use crate::sql;
 
 pub(crate) fn get(
@@ -26,7 +28,11 @@ pub(crate) fn get(
 fn detail(connection: &Connection, run_id: &str) -> Result<Option<RunDetail>, Fault> {
     let mut statement = connection.prepare_cached(sql::run::ROW)?;
     let mut rows = statement.query([run_id])?;
-    let Some(row) = rows.next()?.map(run_row).transpose()? else {
+    let Some(row) = rows
+        .next()?
+        .map(|row| run_row(&mut Reader::new(row)))
+        .transpose()?
+    else {
         return Ok(None);
     };
     let first = load(connection, run_id, 0, 1)?.pop();
@@ -70,8 +76,10 @@ fn refused(connection: &Connection, run_id: &str) -> Result<Vec<(Message, String
     let mut rows = statement.query([run_id])?;
     let mut refused = Vec::new();
     while let Some(found) = rows.next()? {
-        let reason: Option<String> = found.get(7)?;
-        refused.push((row::message(found)?, reason.unwrap_or_default()));
+        let mut found = Reader::new(found);
+        let message = message(&mut found)?;
+        let reason = found.text_or_null("note")?.unwrap_or_default();
+        refused.push((message, reason.to_owned()));
     }
     Ok(refused)
 }
@@ -88,7 +96,7 @@ pub(crate) fn load(
     let mut rows = statement.query(params![run_id, from, limit])?;
     let mut entries = Vec::new();
     while let Some(found) = rows.next()? {
-        entries.push(row::entry(found)?);
+        entries.push(entry(&mut Reader::new(found))?);
     }
     Ok(entries)
 }
@@ -124,140 +132,53 @@ pub(crate) fn next_due(
 
 pub(crate) fn list(
     connection: &Connection,
-    filter: &Filter,
+    wanted: &Filter,
     limit: u32,
     cursor: Option<&Cursor>,
 ) -> Result<Page, Fault> {
-    let mut terms = Terms::of(filter);
-    if let Some(cursor) = cursor {
-        terms.push(
-            "(created_at, run_id) < (?, ?)",
-            [
-                Value::from(cursor.created_at),
-                Value::from(cursor.run_id.to_string()),
-            ],
-        );
-    }
-    let mut text = terms.after(sql::query::LIST);
-    text.push_str(sql::query::NEWEST_FIRST);
-    // One row more than asked for, so that the last page is known to be the last.
-    terms.values.push(Value::from(i64::from(limit) + 1));
+    let mut values = Values::default();
+    let text = filter::list(&mut values, sql::query::LIST, wanted, limit, cursor);
     let mut statement = connection.prepare_cached(&text)?;
-    let mut found = statement.query(params_from_iter(terms.values))?;
+    let mut found = statement.query(params_from_iter(values.0))?;
     let mut rows: Vec<RunRow> = Vec::new();
     while let Some(one) = found.next()? {
-        rows.push(run_row(one)?);
+        rows.push(run_row(&mut Reader::new(one))?);
     }
-    let more = rows.len() > limit as usize;
-    rows.truncate(limit as usize);
-    let next = rows.last().filter(|_| more).map(|last| Cursor {
-        created_at: last.created_at,
-        run_id: last.run_id.clone(),
-    });
-    Ok(Page { rows, next })
+    Ok(filter::page(rows, limit))
 }
 
-pub(crate) fn count(connection: &Connection, filter: &Filter) -> Result<u64, Fault> {
-    let terms = Terms::of(filter);
-    let mut statement = connection.prepare_cached(&terms.after(sql::query::COUNT))?;
-    let count: i64 = statement.query_row(params_from_iter(terms.values), |found| found.get(0))?;
+pub(crate) fn count(connection: &Connection, wanted: &Filter) -> Result<u64, Fault> {
+    let mut values = Values::default();
+    let text = filter::count(&mut values, sql::query::COUNT, wanted);
+    let mut statement = connection.prepare_cached(&text)?;
+    let count: i64 = statement.query_row(params_from_iter(values.0), |found| found.get(0))?;
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// The conditions of a filter. Their text depends only on which fields are there, so that the
-/// statements stay few and cached.
-pub(crate) struct Terms {
-    text: Vec<String>,
-    pub(crate) values: Vec<Value>,
-}
+/// The values of a statement, in the order of its question marks.
+#[derive(Default)]
+pub(crate) struct Values(Vec<Value>);
 
-impl Terms {
-    pub(crate) fn of(filter: &Filter) -> Self {
-        let mut terms = Self {
-            text: Vec::new(),
-            values: Vec::new(),
-        };
-        if let Some(workflow) = &filter.workflow {
-            terms.push("workflow = ?", [Value::from(workflow.clone())]);
-        }
-        if let Some(version) = &filter.version {
-            terms.push("version = ?", [Value::from(version.clone())]);
-        }
-        if !filter.status.is_empty() {
-            let marks = vec!["?"; filter.status.len()].join(", ");
-            let codes = filter.status.iter().map(|status| status.code().into());
-            terms.push(&format!("status IN ({marks})"), codes);
-        }
-        for (column, item) in [("tags", &filter.tag), ("waits", &filter.waiting_for)] {
-            match item {
-                None => {}
-                // No item is empty or has a separator in it; `instr` would find such a text all the same.
-                Some(item) if item.is_empty() || item.contains(SEPARATOR) => terms.push("0", []),
-                Some(item) => terms.push(
-                    &format!("instr({column}, ?) > 0"),
-                    [Value::from(format!("{SEPARATOR}{item}{SEPARATOR}"))],
-                ),
-            }
-        }
-        if let Some(after) = filter.created_after {
-            terms.push("created_at > ?", [Value::from(after)]);
-        }
-        if let Some(before) = filter.created_before {
-            terms.push("created_at < ?", [Value::from(before)]);
-        }
-        if let Some(prefix) = filter
-            .id_prefix
-            .as_ref()
-            .filter(|prefix| !prefix.is_empty())
-        {
-            terms.push("run_id >= ?", [Value::from(prefix.clone())]);
-            if let Some(end) = after_prefix(prefix) {
-                terms.push("run_id < ?", [Value::from(end)]);
-            }
-        }
-        terms
-    }
-
-    fn push(&mut self, text: &str, values: impl IntoIterator<Item = Value>) {
-        self.text.push(text.to_owned());
-        self.values.extend(values);
-    }
-
-    pub(crate) fn after(&self, select: &str) -> String {
-        if self.text.is_empty() {
-            return select.to_owned();
-        }
-        format!("{select} WHERE {}", self.text.join(" AND "))
+impl Values {
+    fn mark(&mut self, value: impl Into<Value>) -> String {
+        self.0.push(value.into());
+        "?".to_owned()
     }
 }
 
-/// The least text that is greater than every text with this prefix (SQLite compares UTF-8 bytes,
-/// whose order is that of the characters); none if there is no such text.
-fn after_prefix(prefix: &str) -> Option<String> {
-    let mut text = prefix.to_owned();
-    while let Some(last) = text.pop() {
-        // Surrogates are no characters: past the last one before them comes U+E000.
-        let next = match last {
-            '\u{d7ff}' => Some('\u{e000}'),
-            other => char::from_u32(u32::from(other) + 1),
-        };
-        if let Some(next) = next {
-            text.push(next);
-            return Some(text);
-        }
+impl Dialect for Values {
+    fn text(&mut self, value: &str) -> String {
+        self.mark(value.to_owned())
     }
-    None
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn integer(&mut self, value: i64) -> String {
+        self.mark(value)
+    }
 
-    #[test]
-    fn the_end_of_a_prefix_is_the_next_text_of_its_length_or_less() {
-        assert_eq!(after_prefix("ab").as_deref(), Some("ac"));
-        assert_eq!(after_prefix("a\u{d7ff}").as_deref(), Some("a\u{e000}"));
-        assert_eq!(after_prefix("a\u{10ffff}").as_deref(), Some("b"));
-        assert_eq!(after_prefix("\u{10ffff}"), None);
+    fn contains(&mut self, column: &str, item: &str) -> String {
+        match lists::sought(item) {
+            Some(sought) => format!("instr({column}, {}) > 0", self.mark(sought)),
+            None => "0".to_owned(),
+        }
     }
 }

@@ -67,10 +67,10 @@ impl Session<'_> {
             self.insert_entry.execute(params![
                 run_id,
                 index,
+                entry.at,
                 entry.encoding,
                 entry.kind.code(),
                 &*entry.op,
-                entry.at,
                 entry.meta.as_deref(),
                 &*entry.payload,
             ])?;

@@ -1,27 +1,5 @@
-//! Every statement of the store, by topic. Lists of columns are shared through macros, so that a
-//! reader in `row.rs` and its statements cannot differ.
-
-/// The columns of `runs` in the order in which [`crate::row::run_row`] reads them.
-macro_rules! row {
-    () => {
-        "run_id, status, epoch, journal_len, inbox_len, inbox_seen, ready_at, owner, updated_at, \
-         started_at, finished_at, created_at, deadline, workflow, version, waits, tags, seed, note"
-    };
-}
-
-/// The columns of `journal` in the order in which [`crate::row::entry`] reads them.
-macro_rules! entry {
-    () => {
-        "encoding, kind, op, at, meta, payload"
-    };
-}
-
-/// The columns of `inbox` in the order in which [`crate::row::message`] reads them.
-macro_rules! message {
-    () => {
-        "i.run_id, i.seq, i.message_id, i.kind, i.name, i.at, i.payload"
-    };
-}
+//! Every statement of the store, by topic. Lists of columns come from macros of `duramen_store_sql`, which
+//! reads them.
 
 /// The fence of a commit: the holder of this lease, at this length of the journal.
 macro_rules! fence {
@@ -49,13 +27,16 @@ pub(crate) const ROLLBACK_TO: &str = "ROLLBACK TO duramen";
 pub(crate) const RELEASE: &str = "RELEASE duramen";
 
 pub(crate) mod run {
+    use duramen_store_sql::run_columns;
+
     pub(crate) const INSERT: &str = concat!(
         "INSERT INTO runs (",
-        row!(),
-        ") VALUES (?1, ?2, ?3, 1, 0, 0, ?4, ?5, ?6, ?7, NULL, ?6, ?8, ?9, ?10, '', ?11, ?12, NULL) \
+        run_columns!(""),
+        ") VALUES (?2, ?3, 1, 0, 0, ?4, ?6, ?7, NULL, ?6, ?8, ?1, ?5, ?9, ?10, '', ?11, ?12, NULL) \
          ON CONFLICT (run_id) DO NOTHING"
     );
-    pub(crate) const ROW: &str = concat!("SELECT ", row!(), " FROM runs WHERE run_id = ?1");
+    pub(crate) const ROW: &str =
+        concat!("SELECT ", run_columns!(""), " FROM runs WHERE run_id = ?1");
     pub(crate) const INSERT_MEMO: &str = "INSERT INTO run_data (run_id, memo) VALUES (?1, ?2)";
     pub(crate) const PUT_STATE: &str = "INSERT INTO run_data (run_id, state) VALUES (?1, ?2) \
          ON CONFLICT (run_id) DO UPDATE SET state = excluded.state";
@@ -63,14 +44,16 @@ pub(crate) mod run {
 }
 
 pub(crate) mod journal {
+    use duramen_store_sql::entry_columns;
+
     pub(crate) const INSERT: &str = concat!(
         "INSERT INTO journal (run_id, idx, ",
-        entry!(),
+        entry_columns!(""),
         ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
     );
     pub(crate) const LOAD: &str = concat!(
         "SELECT ",
-        entry!(),
+        entry_columns!(""),
         " FROM journal WHERE run_id = ?1 AND idx >= ?2 ORDER BY idx LIMIT ?3"
     );
 }
@@ -118,6 +101,8 @@ pub(crate) mod lease {
 }
 
 pub(crate) mod inbox {
+    use duramen_store_sql::message_columns;
+
     pub(crate) const TARGET: &str =
         "SELECT status, inbox_len, ready_at, owner, waits FROM runs WHERE run_id = ?1";
 
@@ -142,7 +127,7 @@ pub(crate) mod inbox {
 
     pub(crate) const UNREAD: &str = concat!(
         "SELECT ",
-        message!(),
+        message_columns!("i."),
         " FROM inbox i WHERE i.run_id = ?1 AND i.state = 0 ORDER BY i.seq"
     );
 
@@ -150,14 +135,14 @@ pub(crate) mod inbox {
     /// sorts what comes, since SQLite would not see that it is in order.
     pub(crate) const UNREAD_OF_OWNER: &str = concat!(
         "SELECT ",
-        message!(),
+        message_columns!("i."),
         " FROM runs r CROSS JOIN inbox i ON i.run_id = r.run_id \
          WHERE r.owner = ?1 AND r.inbox_len > r.inbox_seen AND i.state = 0 AND i.seq > r.inbox_seen"
     );
 
     pub(crate) const REFUSED: &str = concat!(
         "SELECT ",
-        message!(),
+        message_columns!("i."),
         ", i.note FROM inbox i WHERE i.run_id = ?1 AND i.state = 2 ORDER BY i.seq"
     );
 }
@@ -182,9 +167,10 @@ pub(crate) mod intervene {
 }
 
 pub(crate) mod query {
-    pub(crate) const LIST: &str = concat!("SELECT ", row!(), " FROM runs");
+    use duramen_store_sql::run_columns;
+
+    pub(crate) const LIST: &str = concat!("SELECT ", run_columns!(""), " FROM runs");
     pub(crate) const COUNT: &str = "SELECT count(*) FROM runs";
-    pub(crate) const NEWEST_FIRST: &str = " ORDER BY created_at DESC, run_id DESC LIMIT ?";
 }
 
 pub(crate) mod schema {

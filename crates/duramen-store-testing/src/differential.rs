@@ -3,13 +3,15 @@
 use std::fmt::Debug;
 
 use duramen_core::ids::{Millis, RunId};
+use duramen_core::run::{RunRow, Seed};
 use duramen_core::store::{
-    Filter, Heartbeat, Intervention, NextDue, Page, RunCommit, Store, StoreError, StoreFuture,
+    DueAsk, Filter, Heartbeat, Intervention, Page, RunCommit, Store, StoreError, StoreFuture,
+    UnsentAsk,
 };
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::block_on;
 use crate::ops::{CommitPlan, InterventionPlan, Op, ops};
+use crate::{block_on, heartbeat};
 
 /// A lease that some driver was given, whether or not it still holds.
 #[derive(Debug, Clone)]
@@ -18,6 +20,7 @@ struct Lease {
     owner: String,
     epoch: i64,
     length: u64,
+    seed: Seed,
 }
 
 struct Both<'s> {
@@ -29,16 +32,8 @@ struct Both<'s> {
 
 impl Both<'_> {
     fn same<T: PartialEq + Debug>(&self, call: impl Fn(&dyn Store) -> StoreFuture<T>) -> T {
-        self.same_as(call, |answer| answer)
-    }
-
-    fn same_as<T: PartialEq + Debug>(
-        &self,
-        call: impl Fn(&dyn Store) -> StoreFuture<T>,
-        relevant: impl Fn(T) -> T,
-    ) -> T {
-        let expected: Result<T, StoreError> = block_on(call(self.reference)).map(&relevant);
-        let found = block_on(call(self.other)).map(&relevant);
+        let expected: Result<T, StoreError> = block_on(call(self.reference));
+        let found = block_on(call(self.other));
         assert_eq!(
             expected, found,
             "the reference (left) and the other store (right) differ"
@@ -46,6 +41,7 @@ impl Both<'_> {
         found.unwrap()
     }
 
+    #[allow(clippy::too_many_lines, reason = "one arm for each call")]
     fn play(&mut self, op: &Op) {
         let now = Some(self.now);
         match op {
@@ -59,7 +55,9 @@ impl Both<'_> {
                     })
                     .collect();
                 for created in self.same(|store| store.create(batch.clone())) {
-                    self.note(&created.row);
+                    if let Some(row) = created.row() {
+                        self.note(row);
+                    }
                 }
             }
             Op::Claim(claim) => {
@@ -77,16 +75,56 @@ impl Both<'_> {
                 self.same(|store| store.commit(batch.clone()));
                 self.refresh();
             }
-            Op::Heartbeat(owner, lease) => {
+            Op::Heartbeat {
+                owner,
+                lease,
+                succeeds,
+            } => {
                 let beat = Heartbeat {
-                    owner: owner.clone(),
-                    lease: *lease,
-                    now,
+                    succeeds: succeeds.clone(),
+                    ..heartbeat(owner, *lease, now)
                 };
-                self.same(|store| store.heartbeat(beat.clone()));
+                let beat = self.same(|store| store.heartbeat(beat.clone()));
+                for (run_id, epoch) in beat.inherited {
+                    for lease in &mut self.leases {
+                        if lease.run_id == run_id && lease.epoch == epoch {
+                            lease.owner.clone_from(owner);
+                        }
+                    }
+                }
             }
-            Op::Unread(owner) => {
-                self.same(|store| store.unread(owner.clone()));
+            Op::Retire(owner) => self.same(|store| store.retire(owner.clone(), now)),
+            Op::Held(owner, after, limit) => {
+                self.same(|store| store.held(owner.clone(), after.clone(), *limit));
+            }
+            Op::Unread(owner, told) => {
+                self.same(|store| store.unread(owner.clone(), told.clone()));
+            }
+            Op::Inbox(run_id, behind) => {
+                self.same(|store| store.inbox(run_id.clone(), *behind));
+            }
+            Op::Receipts(messages) => {
+                self.same(|store| store.receipts(messages.clone()));
+            }
+            Op::Unsent(before, run_id, limit) => {
+                let ask = UnsentAsk {
+                    before: *before,
+                    run_id: run_id.clone(),
+                    limit: *limit,
+                };
+                self.same(|store| store.unsent(ask.clone()));
+            }
+            Op::Sent(limit) => {
+                let ask = UnsentAsk {
+                    before: Millis::MAX,
+                    run_id: None,
+                    limit: *limit,
+                };
+                let items = self.same(|store| store.unsent(ask.clone()));
+                self.same(|store| store.sent(items.clone()));
+            }
+            Op::Standing(run_ids) => {
+                self.same(|store| store.standing(run_ids.clone()));
             }
             Op::Deliver(batch) => {
                 let batch: Vec<_> = batch
@@ -116,16 +154,17 @@ impl Both<'_> {
             Op::Count(filter) => {
                 self.same(|store| store.count(filter.clone()));
             }
-            Op::NextDue(workflows) => {
-                self.same_as(
-                    |store| store.next_due(workflows.clone()),
-                    |due| NextDue { now: 0, ..due },
-                );
+            Op::NextDue(lanes) => {
+                let ask = DueAsk {
+                    lanes: lanes.clone(),
+                    now,
+                };
+                self.same(|store| store.next_due(ask.clone()));
             }
         }
     }
 
-    fn note(&mut self, row: &duramen_core::run::RunRow) {
+    fn note(&mut self, row: &RunRow) {
         if let Some(owner) = &row.owner {
             self.leases.insert(
                 0,
@@ -134,6 +173,7 @@ impl Both<'_> {
                     owner: owner.clone(),
                     epoch: row.epoch,
                     length: row.journal_len,
+                    seed: row.seed,
                 },
             );
             self.leases.truncate(8);
@@ -143,11 +183,11 @@ impl Both<'_> {
     /// Drivers learn the lengths of the journals that they write.
     fn refresh(&mut self) {
         for lease in &mut self.leases {
-            let detail = block_on(self.reference.get(vec![lease.run_id.clone()]))
+            let standing = block_on(self.reference.standing(vec![lease.run_id.clone()]))
                 .unwrap()
                 .remove(0);
-            if let Some(detail) = detail.filter(|detail| detail.row.epoch == lease.epoch) {
-                lease.length = detail.row.journal_len;
+            if let Some(standing) = standing.filter(|found| found.epoch == lease.epoch) {
+                lease.length = standing.journal_len;
             }
         }
     }
@@ -161,6 +201,7 @@ impl Both<'_> {
         };
         Some(RunCommit {
             run_id: lease.run_id.clone(),
+            seed: lease.seed,
             owner: owner.to_owned(),
             epoch: lease.epoch + plan.epoch_off,
             expected_len: lease.length.saturating_add_signed(plan.length_off),
@@ -212,9 +253,17 @@ impl Both<'_> {
         for run_id in &run_ids {
             self.same(|store| store.load(run_id.clone(), 0, u32::MAX));
         }
-        for owner in ["ann", "bob"] {
-            self.same(|store| store.unread(owner.to_owned()));
+        for owner in self.same(|store| store.owners()) {
+            let name = owner.owner;
+            self.same(|store| store.unread(name.clone(), Vec::new()));
+            self.same(|store| store.held(name.clone(), None, u32::MAX));
         }
+        let ask = UnsentAsk {
+            before: Millis::MAX,
+            run_id: None,
+            limit: u32::MAX,
+        };
+        self.same(|store| store.unsent(ask.clone()));
     }
 }
 

@@ -19,8 +19,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 pub use build::{
-    APPLIED, claim, claim_all, commit, commit_one, create, entry, event, heartbeat, leased,
-    new_run, workflow,
+    APPLIED, SEED, alive, beat, claim, claim_all, commit, commit_one, create, entry, event,
+    heartbeat, lane, leased, new_run,
 };
 pub use differential::same_answers;
 

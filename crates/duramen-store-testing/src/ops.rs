@@ -2,10 +2,11 @@
 
 use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::journal::{Entry, Kind};
+use duramen_core::lanes::{DEFAULT_QUEUE, Lane};
 use duramen_core::run::Status;
 use duramen_core::store::{
-    Claim, Cursor, Due, Filter, Intervention, MessageKind, NewMessage, NewRun, Next, ReadMessage,
-    RunCommit, Start, WorkflowKey,
+    Claim, Cursor, Due, Filter, Intervention, MessageKind, NewMessage, NewRun, Next, Outgoing,
+    OutgoingKind, ReadMessage, RunCommit, Start,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -17,8 +18,21 @@ pub(crate) enum Op {
     Create(Vec<NewRun>),
     Claim(Claim),
     Commit(Vec<CommitPlan>),
-    Heartbeat(String, Millis),
-    Unread(String),
+    Heartbeat {
+        owner: String,
+        lease: Millis,
+        succeeds: Option<String>,
+    },
+    Retire(String),
+    Held(String, Option<RunId>, u32),
+    /// With what some runs were told.
+    Unread(String, Vec<(RunId, u64)>),
+    Inbox(RunId, u64),
+    Receipts(Vec<(RunId, String)>),
+    Unsent(Millis, Option<RunId>, u32),
+    /// The oldest so many of what is unsent are reported as sent.
+    Sent(u32),
+    Standing(Vec<RunId>),
     Deliver(Vec<NewMessage>),
     Intervene(Vec<InterventionPlan>),
     Get(Vec<RunId>),
@@ -27,7 +41,7 @@ pub(crate) enum Op {
     /// Every page of a filter, by its cursors.
     Walk(Filter, u32),
     Count(Filter),
-    NextDue(Vec<WorkflowKey>),
+    NextDue(Vec<String>),
 }
 
 /// A commit relative to what the driver was given, so that it is often right and sometimes stale.
@@ -56,8 +70,22 @@ fn op() -> impl Strategy<Value = Op> {
         4 => vec(new_run(), 1..4).prop_map(Op::Create),
         6 => claim().prop_map(Op::Claim),
         9 => vec(commit(), 1..4).prop_map(Op::Commit),
-        2 => (owner(), 0_i64..80).prop_map(|(owner, lease)| Op::Heartbeat(owner, lease)),
-        1 => owner().prop_map(Op::Unread),
+        4 => (owner(), 0_i64..150, proptest::option::weighted(0.2, owner()))
+            .prop_map(|(owner, lease, succeeds)| Op::Heartbeat { owner, lease, succeeds }),
+        1 => proptest::strategy::Union::new_weighted(vec![
+            (2, owner().prop_map(Op::Retire).boxed()),
+            (3, (owner(), of(run_id()), 0_u32..4)
+                .prop_map(|(owner, after, limit)| Op::Held(owner, after, limit)).boxed()),
+        ]),
+        1 => (owner(), vec((run_id(), 0_u64..4), 0..2)).prop_map(|(owner, told)| Op::Unread(owner, told)),
+        1 => (run_id(), 0_u64..4).prop_map(|(run_id, behind)| Op::Inbox(run_id, behind)),
+        1 => vec((run_id(), message_id()), 0..4).prop_map(Op::Receipts),
+        2 => prop_oneof![
+            (0_i64..600, of(run_id()), 0_u32..5)
+                .prop_map(|(before, run_id, limit)| Op::Unsent(before, run_id, limit)),
+            (0_u32..4).prop_map(Op::Sent),
+        ],
+        1 => vec(run_id(), 1..4).prop_map(Op::Standing),
         6 => vec(message(), 1..4).prop_map(Op::Deliver),
         2 => vec(intervention(), 1..3).prop_map(Op::Intervene),
         1 => vec(run_id(), 1..4).prop_map(Op::Get),
@@ -65,7 +93,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (filter(), 0_u32..5, of(cursor())).prop_map(|(f, limit, c)| Op::List(f, limit, c)),
         1 => (filter(), 1_u32..4).prop_map(|(filter, limit)| Op::Walk(filter, limit)),
         1 => filter().prop_map(Op::Count),
-        1 => vec(workflow(), 0..3).prop_map(Op::NextDue),
+        1 => vec(lane(), 0..3).prop_map(Op::NextDue),
     ]
 }
 
@@ -73,19 +101,39 @@ fn run_id() -> impl Strategy<Value = RunId> {
     prop_oneof![Just("a"), Just("ab"), Just("b"), Just("c/é"), Just("d")].prop_map(RunId::from)
 }
 
+/// Owners that have ended are of no use any more: a sequence needs more of them than meet at once.
 fn owner() -> impl Strategy<Value = String> {
-    prop_oneof![Just("ann"), Just("bob")].prop_map(str::to_owned)
+    prop_oneof![4 => Just("ann"), 4 => Just("bob"), 1 => Just("cyd"), 1 => Just("dan"), 1 => Just("eli")]
+        .prop_map(str::to_owned)
 }
 
-fn workflow() -> impl Strategy<Value = WorkflowKey> {
+fn workflow() -> impl Strategy<Value = (String, String)> {
     (
         prop_oneof![Just("w"), Just("x")],
         prop_oneof![3 => Just("1"), 1 => Just("2")],
     )
-        .prop_map(|(name, version)| WorkflowKey {
-            name: name.to_owned(),
-            version: version.to_owned(),
-        })
+        .prop_map(|(name, version)| (name.to_owned(), version.to_owned()))
+}
+
+fn queue() -> impl Strategy<Value = String> {
+    prop_oneof![4 => Just(DEFAULT_QUEUE), 1 => Just("slow")].prop_map(str::to_owned)
+}
+
+/// The least encoding that can read something; now and then a newer build wrote it.
+fn encoding() -> impl Strategy<Value = u8> {
+    prop_oneof![12 => Just(1), 1 => Just(2_u8)]
+}
+
+fn lane() -> impl Strategy<Value = String> {
+    (queue(), workflow(), encoding()).prop_map(|(queue, (workflow, version), format)| {
+        Lane {
+            queue: &queue,
+            workflow: &workflow,
+            version: &version,
+            format,
+        }
+        .key()
+    })
 }
 
 fn payload() -> impl Strategy<Value = Payload> {
@@ -93,7 +141,7 @@ fn payload() -> impl Strategy<Value = Payload> {
 }
 
 fn entry() -> impl Strategy<Value = Entry> {
-    let kind = (1_i64..19).prop_map(|code| Kind::from_code(code).unwrap());
+    let kind = (1_u8..21).prop_map(Kind::from_code);
     let meta = of(Just("{\"attempt\":2}".to_owned()));
     (
         kind,
@@ -111,24 +159,52 @@ fn entry() -> impl Strategy<Value = Entry> {
 fn new_run() -> impl Strategy<Value = NewRun> {
     let start = prop_oneof![
         of(0_i64..300).prop_map(|at| Start::Queued { at }),
-        (owner(), 0_i64..80).prop_map(|(owner, lease)| Start::Leased { owner, lease }),
+        owner().prop_map(|owner| Start::Leased { owner }),
     ];
     let tags = vec(prop_oneof![Just("red"), Just("re"), Just("blue")], 0..3);
     let few = (of(payload()), of(0_i64..100), any::<[u8; 16]>());
-    (run_id(), workflow(), payload(), start, tags, few).prop_map(
-        |(run_id, key, input, start, tags, (memo, timeout, seed))| NewRun {
-            run_id,
-            workflow: key.name,
-            version: key.version,
-            input,
-            start,
-            tags: tags.into_iter().map(str::to_owned).collect(),
-            memo,
-            timeout,
-            seed,
-            now: None,
-        },
+    let place = (queue(), prop_oneof![3 => Just(5_u8), 1 => 0_u8..10]);
+    let family = (
+        proptest::option::weighted(0.2, run_id()),
+        proptest::option::weighted(0.1, Just("import".to_owned())),
+    );
+    let brought = prop_oneof![4 => Just(Vec::new()), 1 => vec(entry(), 1..3)];
+    (
+        (run_id(), workflow(), place),
+        payload(),
+        start,
+        tags,
+        few,
+        (family, brought),
     )
+        .prop_map(
+            |(
+                (run_id, (workflow, version), (queue, priority)),
+                input,
+                start,
+                tags,
+                (memo, timeout, seed),
+                ((parent, origin), entries),
+            )| NewRun {
+                run_id,
+                workflow,
+                version,
+                queue,
+                priority,
+                input,
+                started_at: (!entries.is_empty()).then_some(7),
+                entries,
+                start,
+                tags: tags.into_iter().map(str::to_owned).collect(),
+                memo,
+                timeout,
+                seed,
+                root: parent.clone(),
+                parent,
+                origin,
+                now: None,
+            },
+        )
 }
 
 fn claim() -> impl Strategy<Value = Claim> {
@@ -138,20 +214,19 @@ fn claim() -> impl Strategy<Value = Claim> {
         1 => Just(Due::Queued),
         4 => Just(Due::Any)
     ];
-    let workflows = prop_oneof![
-        3 => Just(all_workflows()),
-        1 => vec(workflow(), 0..3),
+    let lanes = prop_oneof![
+        3 => Just(all_lanes()),
+        1 => vec(lane(), 0..3),
     ];
     let warm = vec((run_id(), 1_u64..5), 0..3);
     let rare = (of(run_id()), of(0_u64..20), 0_u64..40);
-    (owner(), 0_i64..80, due, 0_u32..4, workflows, warm, rare).prop_map(
-        |(owner, lease, due, limit, workflows, warm, (run_id, max_bytes, turn))| Claim {
+    (owner(), due, 0_u32..4, lanes, warm, rare).prop_map(
+        |(owner, due, limit, lanes, warm, (run_id, max_bytes, turn))| Claim {
             owner,
-            lease,
             now: None,
             due,
             limit,
-            workflows,
+            lanes,
             run_id,
             warm,
             turn,
@@ -160,15 +235,23 @@ fn claim() -> impl Strategy<Value = Claim> {
     )
 }
 
-fn all_workflows() -> Vec<WorkflowKey> {
-    ["w", "x"]
-        .into_iter()
-        .flat_map(|name| ["1", "2"].map(|version| (name, version)))
-        .map(|(name, version)| WorkflowKey {
-            name: name.to_owned(),
-            version: version.to_owned(),
-        })
-        .collect()
+/// What this build reads of every workflow in every queue.
+fn all_lanes() -> Vec<String> {
+    let mut lanes = Vec::new();
+    for queue in [DEFAULT_QUEUE, "slow"] {
+        for workflow in ["w", "x"] {
+            for version in ["1", "2"] {
+                let lane = Lane {
+                    queue,
+                    workflow,
+                    version,
+                    format: 1,
+                };
+                lanes.push(lane.key());
+            }
+        }
+    }
+    lanes
 }
 
 fn wait() -> impl Strategy<Value = String> {
@@ -189,21 +272,32 @@ fn commit() -> impl Strategy<Value = CommitPlan> {
         // Now and then a status that no run can end with.
         1 => (0_i64..8).prop_map(|code| Next::Finished { status: Status::from_code(code).unwrap() }),
         1 => Just(Next::Stuck { note: "changed".to_owned() }),
+        1 => (0_i64..600).prop_map(|ready_at| Next::Continued { ready_at }),
     ];
     let refused = of(Just("wrong shape".to_owned()));
-    let read = (0_u64..5, refused).prop_map(|(seq, refused)| ReadMessage { seq, refused });
+    let read = (0_u64..5, refused, of(payload())).prop_map(|(seq, refused, reply)| ReadMessage {
+        seq,
+        refused,
+        reply,
+    });
     let offsets = prop_oneof![6 => Just((0, 0, false)), 1 => (-1_i64..2, -1_i64..2, any::<bool>())];
+    let outgoing = prop_oneof![4 => Just(Vec::new()), 1 => vec(outgoing(), 1..4)];
     let parts = (
         vec(entry(), 0..3),
-        vec(read, 0..3),
-        0_u64..6,
+        prop_oneof![2 => Just(Vec::new()), 1 => vec(read, 1..3)],
+        proptest::option::weighted(0.4, 0_u64..6),
         next,
-        of(payload()),
+        (of(payload()), outgoing),
         0_i64..600,
+        prop_oneof![20 => Just(None), 1 => Just(Some(2_u8))],
     );
     (any::<prop::sample::Index>(), offsets, parts).prop_map(
         |(lease, (epoch_off, length_off, other_owner), parts)| {
-            let (entries, read, inbox_seen, next, state, at) = parts;
+            let (mut entries, read, inbox_seen, next, (state, outgoing), at, format) = parts;
+            if matches!(next, Next::Continued { .. }) && at % 8 > 0 {
+                let beginning = Payload::from_static(b"again");
+                entries.push(Entry::new(Kind::RunCreated, "".into(), beginning, at));
+            }
             CommitPlan {
                 lease: lease.index(8),
                 epoch_off,
@@ -211,6 +305,7 @@ fn commit() -> impl Strategy<Value = CommitPlan> {
                 other_owner,
                 commit: RunCommit {
                     run_id: "".into(),
+                    seed: [0; 16],
                     owner: String::new(),
                     epoch: 0,
                     expected_len: 0,
@@ -219,6 +314,8 @@ fn commit() -> impl Strategy<Value = CommitPlan> {
                     inbox_seen,
                     next,
                     state,
+                    outgoing,
+                    format,
                     at,
                 },
             }
@@ -226,25 +323,47 @@ fn commit() -> impl Strategy<Value = CommitPlan> {
     )
 }
 
+fn outgoing() -> impl Strategy<Value = Outgoing> {
+    let kind = prop_oneof![
+        Just(OutgoingKind::Start),
+        Just(OutgoingKind::Message),
+        Just(OutgoingKind::StreamItem)
+    ];
+    (kind, run_id(), payload()).prop_map(|(kind, target, body)| Outgoing { kind, target, body })
+}
+
+fn message_id() -> impl Strategy<Value = String> {
+    (0_u8..6).prop_map(|number| format!("m{number}"))
+}
+
 fn message() -> impl Strategy<Value = NewMessage> {
     let kind = prop_oneof![
         3 => Just(MessageKind::Event),
         1 => Just(MessageKind::Approval),
-        1 => Just(MessageKind::Cancel)
+        1 => Just(MessageKind::Cancel),
     ];
     let fingerprint = of(prop_oneof![Just("yes"), Just("no")].prop_map(str::to_owned));
     let name = prop_oneof![Just("go"), Just("g"), Just("")];
-    (run_id(), 0_u8..6, kind, name, payload(), fingerprint).prop_map(
-        |(run_id, number, kind, name, payload, fingerprint)| NewMessage {
-            run_id,
-            message_id: format!("m{number}"),
-            kind,
-            name: name.to_owned(),
-            payload,
-            fingerprint,
-            now: None,
-        },
+    (
+        run_id(),
+        message_id(),
+        kind,
+        name,
+        payload(),
+        (fingerprint, encoding()),
     )
+        .prop_map(
+            |(run_id, message_id, kind, name, payload, (fingerprint, encoding))| NewMessage {
+                run_id,
+                message_id,
+                kind,
+                name: name.to_owned(),
+                payload,
+                fingerprint,
+                encoding,
+                now: None,
+            },
+        )
 }
 
 fn intervention() -> impl Strategy<Value = InterventionPlan> {
@@ -278,8 +397,13 @@ fn filter() -> impl Strategy<Value = Filter> {
     // Mostly one or two fields, so that the filter finds something.
     let rare = |probability| proptest::option::weighted(probability, 0_i64..400);
     let waits = proptest::option::weighted(0.2, wait());
+    let few = (
+        proptest::option::weighted(0.1, queue()),
+        proptest::option::weighted(0.1, run_id()),
+        rare(0.1),
+    );
     (
-        proptest::option::weighted(0.2, workflow()),
+        (proptest::option::weighted(0.2, workflow()), few),
         any::<bool>(),
         prop_oneof![2 => Just(Vec::new()), 1 => status],
         proptest::option::weighted(0.2, tag),
@@ -288,9 +412,20 @@ fn filter() -> impl Strategy<Value = Filter> {
         proptest::option::weighted(0.2, prefix),
     )
         .prop_map(
-            |(key, version, status, tag, waiting_for, (after, before), id_prefix)| Filter {
-                workflow: key.as_ref().map(|key| key.name.clone()),
-                version: key.filter(|_| version).map(|key| key.version),
+            |(
+                (key, (queue, parent, finished_before)),
+                version,
+                status,
+                tag,
+                waiting_for,
+                (after, before),
+                id_prefix,
+            )| Filter {
+                workflow: key.as_ref().map(|(workflow, _)| workflow.clone()),
+                version: key.filter(|_| version).map(|(_, version)| version),
+                queue,
+                parent,
+                finished_before,
                 status,
                 tag,
                 waiting_for,

@@ -155,8 +155,9 @@ impl fmt::Display for Divergence {
 mod tests {
     use crate::derive::ValueKind;
     use crate::journal::{ENCODING, Kind, Meta};
-    use crate::machine::testing::{Ctx, Fault, Flow, Journal, Sim, T0};
+    use crate::machine::testing::{Ctx, Fault, Flow, Journal, Rest, Sim, T0};
     use crate::run::Status;
+    use crate::store::MessageKind;
 
     const TAIL: &str =
         ". Nothing was lost: deploy code that fits, then `retry` the run (run of version \"1\")";
@@ -321,16 +322,54 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_of_a_newer_build_whatever_its_kind() {
+    fn an_entry_of_a_newer_build_leaves_the_run_to_those_who_can_read_it() {
         let program = |ctx: Ctx| async move { ctx.step("a").await };
         let mut sim = Sim::replaying(journal().entry(Kind::StepCompleted, "a", "1"), program);
         sim.store.journal[1].encoding = ENCODING + 1;
+        sim.store.row.waits = vec!["timer".into()];
+        sim.claim();
+        assert_eq!(sim.settle(), Rest::Committing);
+        assert!(sim.machine(|machine| machine.divergence().is_none()));
+        let commit = sim.sent().unwrap();
         assert_eq!(
-            note(sim),
-            "journal entry 1 cannot be replayed: a journal entry has encoding 2, this build reads up \
-             to 1; upgrade duramen. Nothing was lost: deploy code that reads it, then `retry` the \
-             run (run of version \"1\")"
+            (commit.entries.len(), commit.format),
+            (0, Some(ENCODING + 1))
         );
+        sim.apply();
+        let row = &sim.store.row;
+        assert_eq!((row.status, row.ready_at), (Status::Waiting, Some(T0)));
+        assert_eq!(row.waits, ["timer"], "as it waited before");
+        assert!(sim.starts.is_empty());
+    }
+
+    #[test]
+    fn a_message_of_a_newer_build_is_left_unread_and_the_run_to_those_who_can_read_it() {
+        let mut sim = Sim::new(|ctx| async move {
+            ctx.step("a").await?;
+            ctx.step("b").await
+        });
+        sim.claim();
+        sim.settle();
+        let mut message = sim
+            .store
+            .deliver(MessageKind::Unknown(77), "x", "1", sim.clock);
+        message.encoding = ENCODING + 1;
+        sim.machine(|machine| machine.deliver(vec![message]));
+        sim.complete("a");
+        assert_eq!(sim.settle(), Rest::Committing);
+        sim.apply();
+        assert_eq!(sim.starts, ["a/1"], "nothing fresh is begun");
+        let row = &sim.store.row;
+        assert_eq!((row.status, row.ready_at), (Status::Waiting, Some(T0)));
+        assert_eq!(row.inbox_seen, 0);
+    }
+
+    #[test]
+    fn an_entry_of_a_kind_that_its_encoding_does_not_have() {
+        let program = |ctx: Ctx| async move { ctx.step("a").await };
+        let mut sim = Sim::replaying(journal().entry(Kind::StepCompleted, "a", "1"), program);
+        sim.store.journal[1].kind = Kind::Unknown(200);
+        assert!(note(sim).contains("has the kind 200"));
     }
 
     #[test]

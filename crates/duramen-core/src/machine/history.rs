@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::ids::OpId;
-use crate::journal::{BadEntry, ENCODING, Entry, Kind};
+use crate::journal::{BadEntry, Entry, Kind};
 
 /// An entry with its place in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,10 +32,7 @@ impl History {
         let mut ahead: VecDeque<Placed> = VecDeque::with_capacity(journal.len());
         let mut memo = BTreeMap::new();
         for (index, entry) in (0..).zip(journal) {
-            if entry.encoding > ENCODING {
-                let found = entry.encoding;
-                return Err((index, BadEntry::Newer { found }));
-            }
+            entry.check_readable().map_err(|error| (index, error))?;
             if entry.kind == Kind::RunReopened {
                 let meta = entry.meta().map_err(|error| (index, error))?;
                 take_back(&mut ahead, &mut memo, meta.cause.unwrap_or(index));
@@ -113,7 +110,7 @@ fn take_back(ahead: &mut VecDeque<Placed>, memo: &mut BTreeMap<OpId, Entry>, cau
 mod tests {
     use super::*;
     use crate::ids::Payload;
-    use crate::journal::Meta;
+    use crate::journal::{ENCODING, Meta};
 
     fn entry(kind: Kind, op: &str) -> Entry {
         Entry::new(kind, op.into(), Payload::new(), 0)
@@ -240,6 +237,14 @@ mod tests {
         let mut newer = entry(Kind::StepCompleted, "a");
         newer.encoding = ENCODING + 1;
         let read = History::new(vec![entry(Kind::RunCreated, ""), newer]);
-        assert_eq!(read.unwrap_err(), (1, BadEntry::Newer { found: 2 }));
+        assert_eq!(
+            read.unwrap_err(),
+            (
+                1,
+                BadEntry::Newer {
+                    found: ENCODING + 1
+                }
+            )
+        );
     }
 }

@@ -221,10 +221,9 @@ impl Machine {
             .facts
             .deadline
             .filter(|_| self.timed_out_at.is_none())?;
-        match self.reopened_at {
-            Some(at) if at >= deadline => {
-                Some(at.saturating_add(deadline.saturating_sub(self.facts.created_at)))
-            }
+        match (self.reopened_at, self.facts.timeout) {
+            // As long again as it was given, wherever the first deadline was counted from.
+            (Some(at), Some(timeout)) if at >= deadline => Some(at.saturating_add(timeout)),
             _ => Some(deadline),
         }
     }

@@ -35,7 +35,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::ids::{InvalidId, Millis, OpId, Payload, RunId};
 use crate::inbox::{Inbox, Slot};
-use crate::journal::{Entry, Kind};
+use crate::journal::{BadEntry, ENCODING, Entry, Kind};
 use crate::primitives::step::StepOutcome;
 use crate::run::{RunRow, Seed, Status};
 use crate::store::{ClaimedRun, Message, RunCommit};
@@ -119,6 +119,12 @@ pub struct Facts {
     pub created_at: Millis,
     pub started_at: Millis,
     pub deadline: Option<Millis>,
+    /// How long the run may take, counted from its beginning or its last reopening.
+    pub timeout: Option<Millis>,
+    /// The index at which the journal of this generation begins. The machine counts from there.
+    pub journal_start: u64,
+    /// The least encoding that can read the run, as the store knows it.
+    pub format: u8,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +132,11 @@ enum Phase {
     Driving,
     /// The handler has ended; the final commit is due or under way.
     Ended(Status),
+    /// Its journal has what only a newer build reads: to be left to those who can.
+    Leaving {
+        format: u8,
+        waits: Vec<String>,
+    },
     /// To be parked with this note.
     Parking {
         note: String,
@@ -207,8 +218,10 @@ impl Machine {
             row,
             journal,
             inbox,
+            inbox_more,
             was: _,
         } = run;
+        let length = row.journal_len.saturating_sub(row.journal_start);
         let started_at = row.started_at.unwrap_or(row.created_at);
         let mut machine = Self {
             facts: Facts {
@@ -221,12 +234,15 @@ impl Machine {
                 created_at: row.created_at,
                 started_at,
                 deadline: row.deadline,
+                timeout: row.timeout,
+                journal_start: row.journal_start,
+                format: row.format,
             },
             history: History::default(),
             naming: Naming::default(),
             inbox: Inbox::default(),
             ops: Ops::default(),
-            ledger: Ledger::new(row.journal_len),
+            ledger: Ledger::new(length),
             now: started_at,
             startable: VecDeque::new(),
             running: 0,
@@ -249,12 +265,12 @@ impl Machine {
             input: Payload::new(),
             replayed: 0,
         };
-        machine.add_messages(inbox, &row);
-        machine.read_journal(journal.unwrap_or_default(), row.journal_len);
+        machine.add_messages(inbox, inbox_more, &row);
+        machine.read_journal(journal.unwrap_or_default(), length, &row.waits);
         machine
     }
 
-    fn read_journal(&mut self, journal: Vec<Entry>, expected: u64) {
+    fn read_journal(&mut self, journal: Vec<Entry>, expected: u64, waits: &[String]) {
         let found = journal.len() as u64;
         if found != expected {
             return self.diverge(
@@ -265,6 +281,13 @@ impl Machine {
         }
         match History::new(journal) {
             Ok(history) => self.history = history,
+            Err((_, BadEntry::Newer { found })) => {
+                self.phase = Phase::Leaving {
+                    format: found,
+                    waits: waits.to_vec(),
+                };
+                return;
+            }
             Err((index, error)) => {
                 return self.diverge(index, Recorded::Unreadable(error), waiting_nothing());
             }
@@ -277,25 +300,46 @@ impl Machine {
     }
 
     /// Goes on with a run that was paused here, after a new claim found its journal unchanged.
-    pub fn resume(&mut self, row: &RunRow, inbox: Vec<Message>) {
+    pub fn resume(&mut self, row: &RunRow, inbox: Vec<Message>, inbox_more: bool) {
         if self.phase == Phase::Paused {
             self.phase = Phase::Driving;
             self.yielding = false;
             self.facts.epoch = row.epoch;
-            self.add_messages(inbox, row);
+            self.facts.format = row.format;
+            if let Some(owner) = &row.owner {
+                self.facts.owner.clone_from(owner);
+            }
+            self.add_messages(inbox, inbox_more, row);
         }
     }
 
+    /// The process that drives it has taken a new name, and what it held has been moved to that.
+    pub fn set_owner(&mut self, owner: &str) {
+        owner.clone_into(&mut self.facts.owner);
+    }
+
     /// Takes in unread messages that came with a claim.
-    fn add_messages(&mut self, inbox: Vec<Message>, row: &RunRow) {
+    fn add_messages(&mut self, inbox: Vec<Message>, more: bool, row: &RunRow) {
+        let last = inbox.last().map_or(0, |message| message.seq);
+        self.inbox.store_knows(row.inbox_seen);
         self.deliver(inbox);
-        self.inbox.saw(row.inbox_len);
+        if more {
+            // Those behind it come later, and the run may not pause before it knows them.
+            self.inbox.expect(last, row.inbox_len);
+        } else {
+            self.inbox.saw(row.inbox_len);
+        }
     }
 
     /// Takes in messages that arrived while the run is driven.
     pub fn deliver(&mut self, messages: Vec<Message>) {
         for message in messages {
-            self.inbox.add(message);
+            if message.encoding > ENCODING {
+                // For a newer build: what is here is brought to an end, and the run left to one.
+                self.yielding = true;
+            } else {
+                self.inbox.add(message);
+            }
         }
     }
 
@@ -322,14 +366,14 @@ impl Machine {
         self.replayed
     }
 
-    /// Length of the journal, staged entries included.
+    /// Length of the journal as stores count it, staged entries included.
     pub const fn journal_len(&self) -> u64 {
-        self.ledger.journal_len()
+        self.facts.journal_start + self.ledger.journal_len()
     }
 
-    /// How many entries of the journal are durable.
+    /// How far the journal is durable, as stores count it.
     pub const fn durable_len(&self) -> u64 {
-        self.ledger.durable_len()
+        self.facts.journal_start + self.ledger.durable_len()
     }
 
     /// Why the run is being parked, if it is because of a divergence.
@@ -393,6 +437,12 @@ impl Machine {
                 }
             )
         })
+    }
+
+    /// What the store must be told of who can read these entries, if it does not know.
+    pub(crate) fn raised_format(&self, entries: &[Entry]) -> Option<u8> {
+        let needed = entries.iter().map(|entry| entry.encoding).max()?;
+        (needed > self.facts.format).then_some(needed)
     }
 
     /// Takes an operation out of every index.

@@ -56,6 +56,17 @@ impl Machine {
                 let note = note.clone();
                 self.commit(Next::Stuck { note }, wall)
             }
+            Phase::Leaving { format, waits } => {
+                let (format, waits) = (*format, waits.clone());
+                let ready_at = Some(wall);
+                match self.commit(Next::Waiting { ready_at, waits }, wall) {
+                    Decision::Commit(mut commit) => {
+                        commit.format = Some(format);
+                        Decision::Commit(commit)
+                    }
+                    other => other,
+                }
+            }
             Phase::Driving => self.pause_or_save(wall, hold),
         }
     }
@@ -130,6 +141,7 @@ impl Machine {
             self.startable.pop_front();
         }
         self.running == 0
+            && (self.inbox.is_whole() || self.yielding)
             && self.arrived.is_empty()
             && self.offered.is_none()
             && self.history.is_empty()
@@ -174,19 +186,24 @@ impl Machine {
                 self.phase = Phase::Releasing;
                 Sent::Release
             }
-            Next::Finished { .. } | Next::Stuck { .. } => Sent::End,
+            Next::Finished { .. } | Next::Stuck { .. } | Next::Continued { .. } => Sent::End,
         });
         let (expected_len, entries) = self.ledger.take();
+        let format = self.raised_format(&entries);
+        self.facts.format = format.unwrap_or(self.facts.format);
         Decision::Commit(Box::new(RunCommit {
             run_id: self.facts.run_id.clone(),
+            seed: self.facts.seed,
             owner: self.facts.owner.clone(),
             epoch: self.facts.epoch,
-            expected_len,
+            expected_len: self.facts.journal_start + expected_len,
             entries,
             read: self.inbox.take_read(),
-            inbox_seen: self.inbox.seen(),
+            inbox_seen: self.inbox.take_news(),
             next,
             state: self.state.take(),
+            outgoing: Vec::new(),
+            format,
             at: self.now.max(wall),
         }))
     }
@@ -251,6 +268,8 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use crate::ids::Payload;
+    use crate::journal::{Entry, Kind};
+    use crate::machine::ledger::Weight;
     use crate::machine::op::Checkpoint;
     use crate::machine::testing::program::RETRY;
     use crate::machine::testing::{Rest, Sim, T0, failed, job, join, succeeded};
@@ -567,6 +586,53 @@ mod tests {
         sim.settle();
         sim.apply();
         assert_eq!(sim.store.row.ready_at, Some(T0 + 1_000));
+    }
+
+    #[test]
+    fn the_first_commit_with_entries_of_a_higher_encoding_says_so() {
+        let mut sim = Sim::new(|ctx| async move {
+            ctx.step("a").await?;
+            ctx.step("b").await
+        });
+        sim.claim();
+        sim.settle();
+        sim.machine(|machine| {
+            let mut entry = Entry::new(Kind::PatchMarked, "p".into(), Payload::new(), T0);
+            entry.encoding = 9;
+            machine.ledger.append(entry, Weight::Light);
+        });
+        sim.complete("a");
+        assert_eq!(sim.settle(), Rest::Committing);
+        assert_eq!(sim.sent().unwrap().format, Some(9));
+        assert!(!sim.sent().unwrap().only_appends());
+        sim.apply();
+        sim.settle();
+        sim.complete("b");
+        sim.settle();
+        assert_eq!(sim.sent().unwrap().format, None);
+    }
+
+    #[test]
+    fn a_step_of_a_run_without_messages_only_appends() {
+        let mut sim = Sim::new(|ctx| async move {
+            ctx.step("a").await?;
+            ctx.step("b").await
+        });
+        sim.claim();
+        sim.settle();
+        sim.complete("a");
+        assert_eq!(sim.settle(), Rest::Committing);
+        assert!(sim.sent().unwrap().only_appends());
+    }
+
+    #[test]
+    fn a_run_does_not_pause_before_it_knows_the_messages_that_its_claim_left_behind() {
+        let mut sim = Sim::new(|ctx| async move { ctx.event("x", None).await });
+        sim.claim();
+        sim.machine(|machine| machine.inbox.expect(0, 1));
+        assert_eq!(sim.settle(), Rest::Waiting);
+        sim.event("x", "1");
+        assert_eq!(sim.run(), Status::Completed);
     }
 
     #[test]

@@ -53,7 +53,8 @@ impl Machine {
             | Kind::RunTerminated
             | Kind::ChildStarted
             | Kind::ChildFinished
-            | Kind::PatchMarked => {
+            | Kind::PatchMarked
+            | Kind::Unknown(_) => {
                 self.not_asked(&placed);
                 None
             }

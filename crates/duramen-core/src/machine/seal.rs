@@ -83,16 +83,20 @@ impl Machine {
             let (expected_len, mut entries) = self.ledger.not_durable();
             entries.push(entry.clone());
             let state = self.state.take();
+            let format = self.raised_format(&entries);
             let commit = RunCommit {
                 run_id: self.facts.run_id.clone(),
+                seed: self.facts.seed,
                 owner: self.facts.owner.clone(),
                 epoch: self.facts.epoch,
-                expected_len,
+                expected_len: self.facts.journal_start + expected_len,
                 entries,
                 read: self.inbox.read().to_vec(),
-                inbox_seen: self.inbox.seen(),
+                inbox_seen: self.inbox.news(),
                 next: Next::Running,
                 state: state.clone(),
+                outgoing: Vec::new(),
+                format,
                 at,
             };
             self.sealed = Some(Sealed { slot, entry, state });
@@ -107,9 +111,11 @@ impl Machine {
     pub(crate) fn seal_applied(&mut self, sealed: Sealed) -> AfterCommit {
         let at = sealed.entry.at;
         self.ledger.append(sealed.entry, Weight::Hard);
-        self.ledger.take();
+        let (_, entries) = self.ledger.take();
+        self.facts.format = self.raised_format(&entries).unwrap_or(self.facts.format);
         self.ledger.applied();
         self.inbox.take_read();
+        self.inbox.take_news();
         if self.is_running(sealed.slot) {
             self.ops.set_phase(sealed.slot, StepPhase::Arrived, None);
             self.running -= 1;

@@ -127,7 +127,7 @@ impl Sim {
         let claimed = self.store.claim(self.clock, warm);
         if warm && let Some(live) = &self.live {
             live.ctx
-                .with(|world| world.machine.resume(&claimed.row, claimed.inbox));
+                .with(|world| world.machine.resume(&claimed.row, claimed.inbox, false));
             return;
         }
         self.crash();

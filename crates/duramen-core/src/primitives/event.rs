@@ -103,6 +103,7 @@ mod tests {
         let read = ReadMessage {
             seq: 1,
             refused: None,
+            reply: None,
         };
         assert_eq!(commit.read, [read]);
         assert_eq!(

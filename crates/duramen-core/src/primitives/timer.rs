@@ -165,6 +165,9 @@ mod tests {
     #[test]
     fn a_run_that_is_retried_after_its_time_out_gets_its_time_again() {
         let mut sim = Sim::new(|ctx| async move { ctx.event("go", None).await });
+        // Its start was put off: the deadline is further from its creation than the time it has.
+        sim.store.row.created_at = T0 - 9_000;
+        sim.store.row.timeout = Some(500);
         sim.store.row.deadline = Some(T0 + 500);
         assert_eq!(sim.run_through(), Status::Failed);
         sim.clock += 10_000;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::ids::{Millis, Payload};
-use crate::journal::{Entry, Kind, Meta};
+use crate::journal::{ENCODING, Entry, Kind, Meta};
 use crate::run::{RunRow, Status};
 use crate::store::{ClaimedRun, CommitOutcome, Message, MessageKind, Next, RunCommit};
 
@@ -36,6 +36,8 @@ impl FakeStore {
                 run_id: "run".into(),
                 workflow: "flow".into(),
                 version: "1".into(),
+                queue: crate::lanes::DEFAULT_QUEUE.into(),
+                priority: crate::lanes::DEFAULT_PRIORITY,
                 status: Status::Queued,
                 created_at: now,
                 started_at,
@@ -44,14 +46,25 @@ impl FakeStore {
                 ready_at: Some(now),
                 owner: None,
                 epoch: 0,
+                format: 1,
+                journal_start: 0,
                 journal_len: journal.len() as u64,
+                generation: 0,
                 inbox_len: 0,
                 inbox_seen: 0,
+                unread: 0,
+                unread_bytes: 0,
+                timeout: None,
                 deadline: None,
+                lost: 0,
+                lost_at: 0,
                 waits: Vec::new(),
                 tags: Vec::new(),
                 seed: [9; 16],
                 note: None,
+                parent: None,
+                root: None,
+                origin: None,
             },
             journal,
             inbox: Vec::new(),
@@ -73,19 +86,25 @@ impl FakeStore {
             "a run that is {:?} cannot be claimed",
             row.status
         );
+        assert!(row.format <= ENCODING, "claimed what it cannot read");
         let was = row.status;
         row.status = Status::Running;
         row.owner = Some(OWNER.into());
         row.epoch += 1;
         row.started_at.get_or_insert(now);
         row.ready_at = None;
-        row.waits.clear();
         ClaimedRun {
             row: row.clone(),
             was,
             journal: (!warm).then(|| self.journal.clone()),
             inbox: self.unread(),
+            inbox_more: false,
         }
+    }
+
+    /// Only a newer build may claim it.
+    pub(crate) fn is_left_to_newer(&self) -> bool {
+        self.row.format > ENCODING
     }
 
     pub(crate) fn unread(&self) -> Vec<Message> {
@@ -118,6 +137,7 @@ impl FakeStore {
             kind,
             name: name.into(),
             payload: Payload::from(payload.to_owned()),
+            encoding: 1,
             at: now,
         };
         self.inbox.push(message.clone());
@@ -132,15 +152,16 @@ impl FakeStore {
         if row.status != Status::Running
             || row.owner.as_deref() != Some(&*commit.owner)
             || row.epoch != commit.epoch
+            || row.seed != commit.seed
             || row.journal_len != commit.expected_len
         {
             return CommitOutcome::Fenced;
         }
-        assert!(
-            commit.inbox_seen <= row.inbox_len,
-            "saw what has not arrived"
-        );
-        row.inbox_seen = row.inbox_seen.max(commit.inbox_seen);
+        if let Some(seen) = commit.inbox_seen {
+            assert!(seen <= row.inbox_len, "saw what has not arrived");
+            row.inbox_seen = row.inbox_seen.max(seen);
+        }
+        row.format = row.format.max(commit.format.unwrap_or(0));
         for read in &commit.read {
             let first = self.read_seqs.insert(read.seq);
             assert!(first, "message {} was read twice", read.seq);
@@ -160,6 +181,10 @@ impl FakeStore {
                 )
             }
             Next::Finished { status } => (*status, None),
+            Next::Continued { ready_at } => {
+                row.journal_start = row.journal_len - 1;
+                (Status::Queued, Some(*ready_at))
+            }
             Next::Stuck { note } => {
                 row.note = Some(note.clone());
                 (Status::Stuck, None)

@@ -1,8 +1,18 @@
-//! Changes that are carried out inside of a transaction of somebody else: the user's own, in the
-//! database that holds the store.
+//! Taking part in a transaction of somebody else: the user's own, in the database that holds the store.
 
+use super::{NewMessage, NewRun, RunCommit, StoreError, StoreFuture};
 use crate::ids::Payload;
-use crate::store::{NewMessage, NewRun, RunCommit};
+
+/// What a store offers whose database others may hold transactions in.
+pub trait Transactions: Send + Sync + 'static {
+    /// A change as statements of the store's dialect, for a transaction that the caller holds in the
+    /// store's database. Nothing is done.
+    fn script(&self, change: &Change) -> Result<Script, StoreError>;
+
+    /// A text that tells the store's database and schema from others, as the statements of
+    /// [`Change::Identify`] find it there. None where nobody has to tell.
+    fn identity(&self) -> StoreFuture<Option<String>>;
+}
 
 /// A change to be carried out inside of a transaction that the caller holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +23,7 @@ pub enum Change {
     Create(Box<NewRun>),
     /// Answers `(what became of it, fingerprint of the first)`.
     Deliver(Box<NewMessage>),
-    /// No change: answers `(identity)`, to be compared with [`crate::store::Store::identity`].
+    /// No change: answers `(identity)`, to be compared with [`Transactions::identity`].
     Identify,
 }
 

@@ -1,0 +1,44 @@
+//! Changes of a run from outside its driver.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Millis, RunId};
+use crate::journal::Entry;
+
+/// A change of a run from outside its driver. It raises the epoch, so that a driver is fenced off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Intervention {
+    /// Ends a live or stuck run as terminated and appends `entry`.
+    Terminate { run_id: RunId, entry: Entry },
+    /// Makes a failed, cancelled, terminated or stuck run queued and due now, appending `entries`.
+    Reopen {
+        run_id: RunId,
+        expected_len: u64,
+        entries: Vec<Entry>,
+        now: Option<Millis>,
+    },
+    /// Removes a run and all that belongs to it; a live one only if `force`.
+    Delete { run_id: RunId, force: bool },
+}
+
+impl Intervention {
+    pub const fn run_id(&self) -> &RunId {
+        match self {
+            Self::Terminate { run_id, .. }
+            | Self::Reopen { run_id, .. }
+            | Self::Delete { run_id, .. } => run_id,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intervened {
+    Done,
+    NotFound,
+    /// The run's status (or its journal length, when reopening) does not allow it.
+    NotAllowed,
+    /// Somebody else's transaction holds the run. Nothing was changed; it may be asked for again.
+    Blocked,
+}

@@ -1,0 +1,230 @@
+//! Filters as conditions, pages as one statement.
+
+use std::borrow::Cow;
+
+use duramen_core::run::RunRow;
+use duramen_core::store::{Cursor, Filter, Page};
+
+/// How a database says it. It gathers the values of one statement, each of which it gives a mark in the
+/// text.
+pub trait Dialect {
+    /// What stands before each column of `runs`.
+    const PREFIX: &'static str = "";
+
+    /// A text as the database would have kept it.
+    fn kept<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        Cow::Borrowed(text)
+    }
+
+    /// Takes a value and gives its mark.
+    fn text(&mut self, value: &str) -> String;
+
+    /// Takes a value and gives its mark.
+    fn integer(&mut self, value: i64) -> String;
+
+    /// The column has one of these numbers.
+    fn one_of(&mut self, column: &str, codes: &[i64]) -> String {
+        let marks: Vec<String> = codes.iter().map(|&code| self.integer(code)).collect();
+        format!("{column} IN ({})", marks.join(", "))
+    }
+
+    /// The column is a list with this item.
+    fn contains(&mut self, column: &str, item: &str) -> String;
+
+    /// The row comes after the cursor's.
+    fn after(&mut self, cursor: &Cursor) -> String {
+        let at = self.integer(cursor.created_at);
+        let run_id = self.text(&cursor.run_id);
+        format!("(created_at, run_id) < ({at}, {run_id})")
+    }
+}
+
+/// The statement of one page, newest first: one row more than asked for, so that the last page is known to
+/// be the last (see [`page`]). Its text depends only on which fields of the filter are there, and on how
+/// many statuses, so that a store's statements stay few.
+pub fn list<D: Dialect>(
+    dialect: &mut D,
+    select: &str,
+    filter: &Filter,
+    limit: u32,
+    cursor: Option<&Cursor>,
+) -> String {
+    let mut terms = terms(dialect, filter);
+    terms.extend(cursor.map(|cursor| dialect.after(cursor)));
+    let text = conditioned(select, &terms);
+    let most = dialect.integer(i64::from(limit) + 1);
+    let prefix = D::PREFIX;
+    format!("{text} ORDER BY {prefix}created_at DESC, {prefix}run_id DESC LIMIT {most}")
+}
+
+/// The statement that counts what a filter lets through.
+pub fn count<D: Dialect>(dialect: &mut D, select: &str, filter: &Filter) -> String {
+    conditioned(select, &terms(dialect, filter))
+}
+
+/// The page of what [`list`] found.
+pub fn page(mut rows: Vec<RunRow>, limit: u32) -> Page {
+    let more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let next = rows.last().filter(|_| more).map(|last| Cursor {
+        created_at: last.created_at,
+        run_id: last.run_id.clone(),
+    });
+    Page { rows, next }
+}
+
+fn conditioned(select: &str, terms: &[String]) -> String {
+    if terms.is_empty() {
+        return select.to_owned();
+    }
+    format!("{select} WHERE {}", terms.join(" AND "))
+}
+
+fn terms<D: Dialect>(dialect: &mut D, filter: &Filter) -> Vec<String> {
+    let column = |name: &str| format!("{}{name}", D::PREFIX);
+    let mut terms = Vec::new();
+    let named = [
+        ("workflow", filter.workflow.as_deref()),
+        ("version", filter.version.as_deref()),
+        ("queue", filter.queue.as_deref()),
+        ("parent", filter.parent.as_deref()),
+    ];
+    for (name, value) in named {
+        if let Some(value) = value {
+            terms.push(compared(dialect, name, "=", value));
+        }
+    }
+    if !filter.status.is_empty() {
+        let codes: Vec<i64> = filter.status.iter().map(|status| status.code()).collect();
+        terms.push(dialect.one_of(&column("status"), &codes));
+    }
+    for (name, item) in [("tags", &filter.tag), ("waits", &filter.waiting_for)] {
+        if let Some(item) = item {
+            terms.push(dialect.contains(&column(name), item));
+        }
+    }
+    let times = [
+        ("created_at", ">", filter.created_after),
+        ("created_at", "<", filter.created_before),
+        ("finished_at", "<", filter.finished_before),
+    ];
+    for (name, sign, at) in times {
+        if let Some(at) = at {
+            let mark = dialect.integer(at);
+            terms.push(format!("{} {sign} {mark}", column(name)));
+        }
+    }
+    if let Some(prefix) = filter.id_prefix.as_deref().filter(|one| !one.is_empty()) {
+        let prefix = dialect.kept(prefix);
+        terms.push(compared(dialect, "run_id", ">=", &prefix));
+        if let Some(end) = after_prefix(&prefix) {
+            terms.push(compared(dialect, "run_id", "<", &end));
+        }
+    }
+    terms
+}
+
+fn compared<D: Dialect>(dialect: &mut D, name: &str, sign: &str, value: &str) -> String {
+    let mark = dialect.text(value);
+    format!("{}{name} {sign} {mark}", D::PREFIX)
+}
+
+/// The least text that is greater than every text with this prefix (stores compare the bytes of UTF-8,
+/// whose order is that of the characters); none if there is no such text.
+fn after_prefix(prefix: &str) -> Option<String> {
+    let mut text = prefix.to_owned();
+    while let Some(last) = text.pop() {
+        // Surrogates are no characters: past the last one before them comes U+E000.
+        let next = match last {
+            '\u{d7ff}' => Some('\u{e000}'),
+            other => char::from_u32(u32::from(other) + 1),
+        };
+        if let Some(next) = next {
+            text.push(next);
+            return Some(text);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use duramen_core::run::Status;
+
+    #[derive(Default)]
+    struct Plain(Vec<String>);
+
+    impl Dialect for Plain {
+        fn text(&mut self, value: &str) -> String {
+            self.0.push(value.to_owned());
+            format!(":{}", self.0.len())
+        }
+
+        fn integer(&mut self, value: i64) -> String {
+            self.text(&value.to_string())
+        }
+
+        fn contains(&mut self, column: &str, item: &str) -> String {
+            let mark = self.text(item);
+            format!("{column} HAS {mark}")
+        }
+    }
+
+    #[test]
+    fn every_field_of_a_filter_becomes_a_condition_with_its_value() {
+        let filter = Filter {
+            workflow: Some("w".to_owned()),
+            version: Some("1".to_owned()),
+            queue: Some("q".to_owned()),
+            parent: Some("p".into()),
+            finished_before: Some(11),
+            status: vec![Status::Queued, Status::Stuck],
+            tag: Some("t".to_owned()),
+            waiting_for: Some("event:x".to_owned()),
+            created_after: Some(5),
+            created_before: Some(9),
+            id_prefix: Some("ab".to_owned()),
+        };
+        let mut plain = Plain::default();
+        assert_eq!(
+            count(&mut plain, "SELECT", &filter),
+            "SELECT WHERE workflow = :1 AND version = :2 AND queue = :3 AND parent = :4 \
+             AND status IN (:5, :6) AND tags HAS :7 AND waits HAS :8 AND created_at > :9 \
+             AND created_at < :10 AND finished_at < :11 AND run_id >= :12 AND run_id < :13"
+        );
+        let values = [
+            "w", "1", "q", "p", "0", "7", "t", "event:x", "5", "9", "11", "ab", "ac",
+        ];
+        assert_eq!(plain.0, values);
+    }
+
+    #[test]
+    fn a_page_begins_after_the_cursor_and_asks_for_one_row_more() {
+        let cursor = Cursor {
+            created_at: 5,
+            run_id: "r".into(),
+        };
+        let mut plain = Plain::default();
+        let everything = Filter {
+            id_prefix: Some(String::new()),
+            ..Filter::default()
+        };
+        assert_eq!(
+            list(&mut plain, "SELECT", &everything, 10, Some(&cursor)),
+            "SELECT WHERE (created_at, run_id) < (:1, :2) \
+             ORDER BY created_at DESC, run_id DESC LIMIT :3"
+        );
+        assert_eq!(plain.0, ["5", "r", "11"]);
+        let first = list(&mut Plain::default(), "SELECT", &everything, 10, None);
+        assert!(!first.contains("WHERE"), "{first}");
+    }
+
+    #[test]
+    fn the_end_of_a_prefix_is_the_next_text_of_its_length_or_less() {
+        assert_eq!(after_prefix("ab").as_deref(), Some("ac"));
+        assert_eq!(after_prefix("a\u{d7ff}").as_deref(), Some("a\u{e000}"));
+        assert_eq!(after_prefix("a\u{10ffff}").as_deref(), Some("b"));
+        assert_eq!(after_prefix("\u{10ffff}"), None);
+    }
+}
