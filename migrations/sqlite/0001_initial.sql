@@ -1,8 +1,8 @@
--- Duramen, SQLite, migration 1: runs, journals, inboxes.
+-- Duramen, SQLite, migration 1: owners, runs, journals, inboxes, what leaves runs.
 --
 -- Applied by the library itself, by `duramen migrate`, or by hand: sqlite3 FILE < 0001_initial.sql
 --
--- Every key begins with the run id, and the tables of one run do not refer to each other: no foreign
+-- Every key of a run's tables begins with the run id, and these do not refer to each other: no foreign
 -- keys, no triggers, no counters shared by two runs. What keeps a run's tables together is that every
 -- change of a run is one transaction fenced by its row in `runs`.
 -- Times are milliseconds since 1970-01-01 UTC. Lists (tags, waits) are text with U+001F before,
@@ -16,50 +16,102 @@ CREATE TABLE IF NOT EXISTS duramen_schema_migrations (
     applied_at      INTEGER NOT NULL
 ) STRICT;
 
--- One small row for each run: who drives it, when it needs attention, how far its journal goes.
--- No payload stands here (the input is journal entry 0, the result the last entry), so that a commit
--- rewrites a row of some 200 bytes whatever the user's data weigh. WITHOUT ROWID: the row is found
--- with one descent instead of two. The columns that a commit reads or writes come first.
-CREATE TABLE runs (
-    run_id      TEXT    NOT NULL PRIMARY KEY,
-    status      INTEGER NOT NULL, -- 0 queued 1 running 2 waiting 3 completed 4 failed 5 cancelled 6 terminated 7 stuck
-    epoch       INTEGER NOT NULL, -- the fencing token
-    journal_len INTEGER NOT NULL,
-    inbox_len   INTEGER NOT NULL, -- the highest seq given out
-    inbox_seen  INTEGER NOT NULL, -- the highest seq that a driver has taken note of
-    ready_at    INTEGER,          -- start time, deadline or end of the lease; NULL: nothing to do
-    owner       TEXT,             -- NULL unless running
-    updated_at  INTEGER NOT NULL,
-    started_at  INTEGER,
-    finished_at INTEGER,
-    created_at  INTEGER NOT NULL,
-    deadline    INTEGER,
-    workflow    TEXT    NOT NULL,
-    version     TEXT    NOT NULL,
-    waits       TEXT    NOT NULL,
-    tags        TEXT    NOT NULL,
-    seed        BLOB    NOT NULL,
-    note        TEXT
+-- Who drives runs: one row for each incarnation of a process, with the one lease that it has. A heartbeat rewrites this
+-- row and nothing else, however many runs are in flight.
+CREATE TABLE owners (
+    owner       TEXT    NOT NULL PRIMARY KEY,
+    label       TEXT,             -- for people: host and process
+    serves      TEXT    NOT NULL, -- for people: a list
+    format      INTEGER NOT NULL, -- the highest encoding that it reads
+    started_at  INTEGER NOT NULL,
+    seen_at     INTEGER NOT NULL,
+    lease_until INTEGER NOT NULL,
+    ended_at    INTEGER           -- never NULL again: it cannot be renewed, its runs are anybody's
 ) STRICT, WITHOUT ROWID;
 
--- Claims: for each status and workflow one descent, then due rows in order of `ready_at`, ties by run id
--- (which SQLite appends to the key). The workflow stands before the time so that due runs of
--- workflows which no process serves any more cost the others nothing: were the time first, every poll
--- would walk over them. Heartbeats read the range status = 1.
--- Cost: one delete and one insert for each change of status or due time; nothing for a commit that keeps
--- the lease, nothing at all for ended and stuck runs, which are not in it.
-CREATE INDEX runs_due ON runs (status, workflow, version, ready_at) WHERE ready_at IS NOT NULL;
+-- Each claim marks those whose lease has lapsed: one probe, however many ended owners are kept for people.
+-- Cost: one delete and one insert for each heartbeat, in an index of one page.
+CREATE INDEX owners_live ON owners (lease_until) WHERE ended_at IS NULL;
+
+-- One small row for each run: who drives it, when it needs attention, how far its journal goes.
+-- No payload stands here (the input is journal entry 0, the result the last entry), so that a commit that
+-- writes it rewrites some 250 bytes whatever the user's data weigh; one that only appends to the journal does
+-- not write it at all: `journal_len` and `updated_at` of a running run are as of its last claim or rewrite. WITHOUT ROWID:
+-- the row is found with one descent instead of two. The columns that a commit reads or writes come first.
+CREATE TABLE runs (
+    run_id        TEXT    NOT NULL PRIMARY KEY,
+    status        INTEGER NOT NULL, -- 0 queued 1 running 2 waiting 3 completed 4 failed 5 cancelled 6 terminated 7 stuck
+    epoch         INTEGER NOT NULL, -- the fencing token
+    owner         TEXT,             -- NULL unless running
+    seed          BLOB    NOT NULL, -- tells this life of the id from any other
+    inbox_len     INTEGER NOT NULL, -- the highest seq given out
+    inbox_seen    INTEGER NOT NULL, -- the highest seq that a driver has taken note of
+    unread        INTEGER NOT NULL, -- messages that are neither consumed nor set aside,
+    unread_bytes  INTEGER NOT NULL, -- and the sum of their payloads' lengths
+    timeout       INTEGER,
+    journal_len   INTEGER NOT NULL,
+    ready_at      INTEGER,          -- of queued and waiting runs: start time or deadline; NULL: nothing to do
+    updated_at    INTEGER NOT NULL,
+    lost          INTEGER NOT NULL, -- drivers lost in a row over it,
+    lost_at       INTEGER NOT NULL, -- at this length of the journal
+    format        INTEGER NOT NULL, -- the least encoding that can read its journal and inbox
+    priority      INTEGER NOT NULL, -- 0 to 9, lower first
+    journal_start INTEGER NOT NULL, -- where the journal of the present generation begins
+    generation    INTEGER NOT NULL, -- how often it was continued as new
+    started_at    INTEGER,
+    finished_at   INTEGER,
+    created_at    INTEGER NOT NULL,
+    deadline      INTEGER,
+    lane          TEXT    NOT NULL, -- queue, workflow, version and format as one opaque key, U+001F between them
+    queue         TEXT    NOT NULL,
+    workflow      TEXT    NOT NULL,
+    version       TEXT    NOT NULL,
+    waits         TEXT    NOT NULL,
+    tags          TEXT    NOT NULL,
+    note          TEXT,             -- why a stuck run is stuck
+    parent        TEXT,
+    root          TEXT,
+    origin        TEXT
+) STRICT, WITHOUT ROWID;
+
+-- Claims: for each status (queued, waiting), lane and priority in use one descent, then due rows in order of
+-- `ready_at`, ties by run id. The lane and the priority stand before the time, so that due runs of lanes which no
+-- process serves any more, and runs of a higher priority that are not due, cost the others nothing: no claim walks
+-- over a run that it cannot take.
+-- Cost: one insert when a run is created or pauses with a deadline, one delete when it is claimed; nothing for
+-- running, ended and stuck runs, which are not in it.
+CREATE INDEX runs_due ON runs (status, lane, priority, ready_at, run_id) WHERE ready_at IS NOT NULL;
+
+-- Running runs by owner: what a successor takes over, what is to be recovered from an owner that has ended (by lane), and
+-- what is in hand. Cost: one insert when a run is claimed, one delete when it is let go; nothing for heartbeats
+-- and for commits that keep the run.
+CREATE INDEX runs_owned ON runs (owner, lane, run_id) WHERE owner IS NOT NULL;
+
+-- Waits that only a message ends, which are not in `runs_due`: with it every live run stands in one small index, so that
+-- lists of live runs need not walk through all that ever ended. (`ready_at`, though always NULL, spares a count the
+-- look at the rows.) Cost: what a pause with a deadline costs there.
+CREATE INDEX runs_idle ON runs (status, ready_at, run_id) WHERE status = 2 AND ready_at IS NULL;
 
 -- Lists, newest first. Cost: one insert for each run, nearly always at the end of the index; no column of it
 -- ever changes.
 CREATE INDEX runs_created ON runs (created_at, run_id);
+
+-- What people are told to watch: failed and stuck runs, newest first. Cost: nothing for others.
+CREATE INDEX runs_failed ON runs (status, created_at, run_id) WHERE status IN (4, 7);
+
+-- What a purge looks for. Cost: one insert when a run ends, nearly always at the end of the index.
+CREATE INDEX runs_finished ON runs (finished_at, run_id) WHERE finished_at IS NOT NULL;
+
+-- Children of a run, newest first. Cost: nothing for runs without a parent.
+CREATE INDEX runs_parent ON runs (parent, created_at, run_id) WHERE parent IS NOT NULL;
 
 -- Messages that reached a running run: empty nearly always, so that the poll for them is one probe.
 -- Cost: one insert when such a message arrives and one delete when its driver has seen it.
 CREATE INDEX runs_unread ON runs (owner) WHERE owner IS NOT NULL AND inbox_len > inbox_seen;
 
 -- The journal, append-only. WITHOUT ROWID keeps a run's entries side by side in index order: loading one is a
--- range scan, appending touches the run's last page. The payload comes last, so that what stands
+-- range scan, appending touches the run's last page, and the run's length is found by one descent to its last entry,
+-- which is the fence of a commit: two drivers can never write the same index. The payload comes last, so that what stands
 -- before it is read without following the pages of a long one. BLOB: bytes are kept exactly.
 CREATE TABLE journal (
     run_id   TEXT    NOT NULL,
@@ -74,17 +126,19 @@ CREATE TABLE journal (
 ) STRICT, WITHOUT ROWID;
 
 -- Messages to runs. The primary key is the dedupe rule. A consumed message stays for ever with its payload
--- emptied (the journal has it), so that a late repetition is still a duplicate.
+-- emptied (the journal has it), so that a late repetition is still a duplicate; with its reply, if it was given one.
 CREATE TABLE inbox (
     run_id      TEXT    NOT NULL,
     message_id  TEXT    NOT NULL,
     seq         INTEGER NOT NULL,
     kind        INTEGER NOT NULL, -- 0 event 1 approval 2 cancel
     state       INTEGER NOT NULL, -- 0 new 1 consumed 2 set aside
+    encoding    INTEGER NOT NULL, -- the least that can read it
     name        TEXT    NOT NULL,
     at          INTEGER NOT NULL,
     fingerprint TEXT,
     note        TEXT,             -- why it was set aside
+    reply       BLOB,             -- the answer to its sender
     payload     BLOB    NOT NULL,
     PRIMARY KEY (run_id, message_id)
 ) STRICT, WITHOUT ROWID;
@@ -95,6 +149,22 @@ CREATE INDEX inbox_unread ON inbox (run_id, seq) WHERE state = 0;
 
 -- What people ask about refused messages. Cost: one insert for each refusal.
 CREATE INDEX inbox_set_aside ON inbox (run_id, seq) WHERE state = 2;
+
+-- What leaves a run, written by its commit and taken out when it was carried out: empty nearly always. It stands by
+-- itself, so that what a run left behind is carried out after the run has ended too.
+CREATE TABLE outgoing (
+    run_id TEXT    NOT NULL,
+    entry  INTEGER NOT NULL, -- the length of the journal before the commit
+    number INTEGER NOT NULL, -- its place among the items of that commit
+    kind   INTEGER NOT NULL, -- 0 a run to create 1 a message 2 an item of a stream
+    target TEXT    NOT NULL,
+    at     INTEGER NOT NULL,
+    body   BLOB    NOT NULL,
+    PRIMARY KEY (run_id, entry, number)
+) STRICT, WITHOUT ROWID;
+
+-- What is still to be carried out, oldest first. Cost: one insert and one delete in an item's life.
+CREATE INDEX outgoing_at ON outgoing (at, run_id, entry, number);
 
 -- What few runs have: a state object and a memo. Apart from `runs`, so that its rows stay small.
 CREATE TABLE run_data (

@@ -17,10 +17,11 @@ use std::time::{Duration, Instant};
 
 use duramen_core::ids::{Payload, RunId};
 use duramen_core::journal::{Entry, Kind};
+use duramen_core::lanes::{DEFAULT_PRIORITY, DEFAULT_QUEUE, Lane};
 use duramen_core::run::Status;
 use duramen_core::store::{
-    Claim, CommitOutcome, Due, MessageKind, NewMessage, NewRun, Next, RunCommit, Start, Store,
-    WorkflowKey,
+    Claim, Claims, CommitOutcome, Due, Heartbeat, Inboxes, MessageKind, NewMessage, NewRun, Next,
+    Queries, RunCommit, Runs, Start, Store,
 };
 use duramen_store_sqlite::{SqliteOptions, SqliteStore};
 
@@ -81,7 +82,14 @@ fn new_run(run_id: RunId, start: Start) -> NewRun {
         run_id,
         workflow: "fulfillment".to_owned(),
         version: "1".to_owned(),
+        queue: DEFAULT_QUEUE.to_owned(),
+        priority: DEFAULT_PRIORITY,
         input: Payload::from_static(INPUT),
+        entries: Vec::new(),
+        started_at: None,
+        parent: None,
+        root: None,
+        origin: None,
         start,
         tags: Vec::new(),
         memo: None,
@@ -94,7 +102,6 @@ fn new_run(run_id: RunId, start: Start) -> NewRun {
 fn leased() -> Start {
     Start::Leased {
         owner: "bench".to_owned(),
-        lease: 3_600_000,
     }
 }
 
@@ -107,14 +114,17 @@ fn commit(run_id: &RunId, length: u64, entries: usize, next: Next) -> RunCommit 
     );
     RunCommit {
         run_id: run_id.clone(),
+        seed: [3; 16],
         owner: "bench".to_owned(),
         epoch: 1,
         expected_len: length,
         entries: vec![entry; entries],
         read: Vec::new(),
-        inbox_seen: 0,
+        inbox_seen: None,
         next,
         state: None,
+        outgoing: Vec::new(),
+        format: None,
         at: 2,
     }
 }
@@ -126,14 +136,18 @@ const FINISHED: Next = Next::Finished {
 fn claim(due: Due, now: i64, limit: u32) -> Claim {
     Claim {
         owner: "bench".to_owned(),
-        lease: 60_000,
         now: Some(now),
         due,
         limit,
-        workflows: vec![WorkflowKey {
-            name: "fulfillment".to_owned(),
-            version: "1".to_owned(),
-        }],
+        lanes: vec![
+            Lane {
+                queue: DEFAULT_QUEUE,
+                workflow: "fulfillment",
+                version: "1",
+                format: 1,
+            }
+            .key(),
+        ],
         run_id: None,
         warm: Vec::new(),
         turn: 0,
@@ -267,6 +281,77 @@ fn commits(
     Ok(())
 }
 
+/// The owner of all runs here, by any clock.
+fn alive(store: &SqliteStore) -> Outcome<()> {
+    let beat = block_on(store.heartbeat(Heartbeat {
+        owner: "bench".to_owned(),
+        lease: i64::MAX / 2,
+        label: None,
+        serves: Vec::new(),
+        format: 1,
+        succeeds: None,
+        now: Some(0),
+    }))?;
+    assert!(beat.alive);
+    Ok(())
+}
+
+/// Bytes of the log that single commits of one entry cost, and those of one step of 64 runs at a time. A reader
+/// keeps the log from being begun anew, so that its length is all that was written.
+#[allow(clippy::cast_precision_loss)]
+fn log_bytes(directory: &Path, numbers: &mut Numbers) -> Outcome<()> {
+    let file = directory.join("log.db");
+    let store = SqliteStore::open(&file, SqliteOptions::default())?;
+    alive(&store)?;
+    // Some data, so that the pages are those of a store in use.
+    for _ in 0..20 {
+        let runs = (0..1_000)
+            .map(|_| new_run(numbers.run_id(), Start::Queued { at: Some(0) }))
+            .collect();
+        block_on(store.create(runs))?;
+    }
+    let run_ids: Vec<RunId> = (0..64).map(|_| numbers.run_id()).collect();
+    let runs = run_ids
+        .iter()
+        .map(|id| new_run(id.clone(), leased()))
+        .collect();
+    block_on(store.create(runs))?;
+    let reader = rusqlite::Connection::open(&file)?;
+    reader.execute_batch("BEGIN")?;
+    reader.query_row("SELECT count(*) FROM runs", [], |_| Ok(()))?;
+    let log = || std::fs::metadata(directory.join("log.db-wal")).map(|found| found.len());
+    let before = log()?;
+    for length in 1..1_001 {
+        applied(&block_on(store.commit(vec![commit(
+            &run_ids[0],
+            length,
+            1,
+            Next::Running,
+        )]))?);
+    }
+    let single = (log()? - before) as f64 / 1_000.0;
+    let before = log()?;
+    for length in 1..21 {
+        let wave = run_ids[1..]
+            .iter()
+            .map(|id| commit(id, length, 1, Next::Running))
+            .collect();
+        applied(&block_on(store.commit(wave))?);
+    }
+    let grouped = (log()? - before) as f64 / (63.0 * 20.0);
+    println!(
+        "{:<58} {single:>12.0} bytes",
+        "log of a single commit of 1 entry"
+    );
+    println!(
+        "{:<58} {grouped:>12.0} bytes",
+        "log of a commit of 1 entry, 63 at a time"
+    );
+    drop(reader);
+    block_on(store.close())?;
+    Ok(())
+}
+
 fn single(store: &SqliteStore, numbers: &mut Numbers) -> Outcome<()> {
     let run_id = numbers.run_id();
     block_on(store.create(vec![new_run(run_id.clone(), leased())]))?;
@@ -355,6 +440,7 @@ fn events(store: &SqliteStore, numbers: &mut Numbers) -> Outcome<()> {
                 name: "paid".to_owned(),
                 payload: Payload::from_static(RESULT),
                 fingerprint: None,
+                encoding: 1,
                 now: None,
             })
             .collect();
@@ -409,6 +495,8 @@ fn main() -> Outcome<()> {
         state: 1,
         ordered: ordered.then_some(0x0190_0000_0000),
     };
+    alive(&store)?;
+    log_bytes(directory.path(), &mut numbers)?;
     single(&store, &mut numbers)?;
     commits(&store, &mut numbers, (64, 2, 1), false)?;
     commits(&store, &mut numbers, (64, 2, 10), false)?;

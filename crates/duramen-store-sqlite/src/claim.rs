@@ -1,25 +1,42 @@
-//! Leases: claims and their renewal.
+//! Claims: who drives a run.
+//!
+//! The budget of a claim that finds nothing: two statements about owners, one descent for each owner that holds
+//! runs (there are as many as processes), and two descents for each line and priority in use, one for an
+//! empty line. Nothing is written, so nothing is synced. Each run that is taken adds its row, its journal,
+//! a page of its inbox if it has any, and one `UPDATE`. No statement walks over runs that are not due.
 
 use std::collections::HashSet;
 
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
-use duramen_core::lines;
-use duramen_core::run::Status;
-use duramen_core::store::{Beat, Claim, Claimed, ClaimedRun, Heartbeat, Message};
-use duramen_store_sql::{Columns, ENTRY_COLUMNS, entry, run_row, unreadable};
+use duramen_core::lanes::{self, Line};
+use duramen_core::run::{RunRow, Status};
+use duramen_core::store::{Claim, Claimed, ClaimedRun, INBOX_PAGE_BYTES, InboxPage};
+use duramen_store_sql::{Columns, ENTRY_COLUMNS, entry, run_row, unreadable, whole};
 use rusqlite::{Statement, params};
 
 use crate::clock::instant;
 use crate::error::Fault;
-use crate::inbox::messages;
-use crate::row::Reader;
+use crate::inbox::page;
+use crate::owners::holders;
+use crate::row::{Reader, signed};
 use crate::session::Session;
 use crate::sql;
 
 impl Session<'_> {
     pub(crate) fn claim(&mut self, claim: &Claim) -> Result<Claimed, Fault> {
         let now = instant(claim.now);
+        let mut claimed = Claimed {
+            now,
+            runs: Vec::new(),
+            more: false,
+            lapsed: false,
+        };
+        if !self.is_live(&claim.owner, now)? {
+            claimed.lapsed = true;
+            return Ok(claimed);
+        }
+        self.end_the_lapsed.execute([now])?;
         let due = match &claim.run_id {
             Some(run_id) => self.due_alone(claim, run_id, now)?,
             None => self.due(claim, now)?,
@@ -29,46 +46,96 @@ impl Session<'_> {
             most: claim.max_bytes,
             used: 0,
         };
-        let mut runs = Vec::with_capacity(due.len().min(claim.limit as usize));
-        let mut more = false;
         for run_id in due {
-            if runs.len() >= claim.limit as usize {
-                more = true;
+            if claimed.runs.len() >= claim.limit as usize {
+                claimed.more = true;
                 break;
             }
-            match self.load_claimed(&run_id, &warm, runs.is_empty(), &mut budget) {
+            match self.load_claimed(&run_id, &warm, claimed.runs.is_empty(), &mut budget) {
                 Ok(Loaded::Run(mut run)) => {
                     self.take(&mut run, claim, now)?;
-                    runs.push(*run);
+                    claimed.runs.push(*run);
                 }
                 Ok(Loaded::Gone) => {}
                 Ok(Loaded::TooMuch) => {
-                    more = true;
+                    claimed.more = true;
                     break;
                 }
                 Err(Fault::Damaged(what)) => self.park(&run_id, now, &what)?,
                 Err(fault) => return Err(fault),
             }
         }
-        Ok(Claimed { now, runs, more })
+        Ok(claimed)
     }
 
     /// Due runs in the order in which they are to be taken; of each line one more than asked for, so
     /// that the claim knows whether any are left.
     fn due(&mut self, claim: &Claim, now: Millis) -> Result<Vec<RunId>, Fault> {
-        let mut lines = Vec::new();
-        for line in lines::in_turn(claim.due, &claim.workflows, claim.turn) {
-            let key = line.workflow;
-            let most = i64::from(claim.limit) + 1;
-            let args = params![line.status.code(), key.name, key.version, now, most];
-            let mut rows = self.due.query(args)?;
-            let mut due = Vec::new();
-            while let Some(found) = rows.next()? {
-                due.push(Reader::at(found, 1).text("run_id")?.into());
+        let ended = if claim.due.statuses().contains(&Status::Running) {
+            self.ended_holders(now)?
+        } else {
+            Vec::new()
+        };
+        let most = claim.limit as usize + 1;
+        let lines = lanes::in_turn(claim.due, &claim.lanes, claim.turn)
+            .into_iter()
+            .map(|line| match line.status {
+                Status::Running => self.lost(line, &ended, most),
+                _ => self.ready(line, now, most),
+            })
+            .collect::<Result<_, Fault>>()?;
+        Ok(lanes::interleave(lines))
+    }
+
+    /// Owners that hold runs and have ended, or stand in no row.
+    fn ended_holders(&mut self, now: Millis) -> Result<Vec<String>, Fault> {
+        let mut ended = Vec::new();
+        for holder in holders(&mut self.next_holder)? {
+            if !self.is_live(&holder, now)? {
+                ended.push(holder);
             }
-            lines.push(due);
         }
-        Ok(lines::interleave(lines))
+        Ok(ended)
+    }
+
+    /// Runs of a lane whose owners have ended, by their ids.
+    fn lost(&mut self, line: Line<'_>, ended: &[String], most: usize) -> Result<Vec<RunId>, Fault> {
+        let mut lost = Vec::new();
+        for owner in ended {
+            let mut rows = self.owned.query(params![owner, line.lane, count(most)])?;
+            while let Some(found) = rows.next()? {
+                lost.push(Reader::new(found).text("run_id")?.into());
+            }
+        }
+        lost.sort_unstable();
+        lost.truncate(most);
+        Ok(lost)
+    }
+
+    /// Due runs of a line, the lower priority first: from each priority that the line has to the next.
+    pub(crate) fn ready(
+        &mut self,
+        line: Line<'_>,
+        now: Millis,
+        most: usize,
+    ) -> Result<Vec<RunId>, Fault> {
+        let status = line.status.code();
+        let mut ready: Vec<RunId> = Vec::new();
+        let mut priority = -1_i64;
+        while ready.len() < most {
+            let args = params![status, line.lane, priority];
+            let Some(next) = self.next_priority.query_row(args, |row| row.get(0))? else {
+                break;
+            };
+            priority = next;
+            let left = count(most - ready.len());
+            let args = params![status, line.lane, priority, now, left];
+            let mut rows = self.due.query(args)?;
+            while let Some(found) = rows.next()? {
+                ready.push(Reader::new(found).text("run_id")?.into());
+            }
+        }
+        Ok(ready)
     }
 
     fn due_alone(
@@ -77,25 +144,23 @@ impl Session<'_> {
         run_id: &RunId,
         now: Millis,
     ) -> Result<Vec<RunId>, Fault> {
-        let mut rows = self.run.query([&**run_id])?;
-        let Some(found) = rows
-            .next()?
-            .map(|row| run_row(&mut Reader::new(row)))
-            .transpose()?
-        else {
+        let Some(row) = self.row(run_id)? else {
             return Ok(Vec::new());
         };
-        let fits = claim.due.statuses().contains(&found.status)
-            && claim
-                .workflows
-                .iter()
-                .any(|key| key.name == found.workflow && key.version == found.version);
-        Ok(found
-            .ready_at
-            .filter(|ready_at| fits && *ready_at <= now)
-            .map(|_| found.run_id)
-            .into_iter()
-            .collect())
+        let served =
+            claim.due.statuses().contains(&row.status) && claim.lanes.contains(&row.lane().key());
+        let due = match &row.owner {
+            Some(owner) => served && !self.is_live(owner, now)?,
+            None => served && row.ready_at.is_some_and(|ready_at| ready_at <= now),
+        };
+        Ok(due.then_some(row.run_id).into_iter().collect())
+    }
+
+    fn row(&mut self, run_id: &str) -> Result<Option<RunRow>, Fault> {
+        let mut rows = self.run.query([run_id])?;
+        rows.next()?
+            .map(|row| run_row(&mut Reader::new(row)))
+            .transpose()
     }
 
     fn load_claimed(
@@ -105,21 +170,22 @@ impl Session<'_> {
         first: bool,
         budget: &mut Budget,
     ) -> Result<Loaded, Fault> {
-        let mut rows = self.run.query([run_id])?;
-        let Some(row) = rows
-            .next()?
-            .map(|row| run_row(&mut Reader::new(row)))
-            .transpose()?
-        else {
+        let Some(mut row) = self.row(run_id)? else {
             return Ok(Loaded::Gone);
         };
-        drop(rows);
+        if row.status == Status::Running {
+            // Commits that only appended have left the row as it was.
+            row.journal_len = self.length(run_id)?;
+        }
+        let most = budget.most.filter(|_| !first);
+        budget.used += row.unread_bytes.min(INBOX_PAGE_BYTES as u64);
+        if most.is_some_and(|most| budget.used > most) {
+            return Ok(Loaded::TooMuch);
+        }
         let journal = if warm.contains(&(run_id, row.journal_len)) {
             None
         } else {
-            let most = budget.most.filter(|_| !first);
-            let capacity = usize::try_from(row.journal_len).unwrap_or(0);
-            match journal(&mut self.load, run_id, capacity, budget.used, most)? {
+            match journal(&mut self.load, &row, budget.used, most)? {
                 Some((entries, used)) => {
                     budget.used = used;
                     Some(entries)
@@ -127,28 +193,45 @@ impl Session<'_> {
                 None => return Ok(Loaded::TooMuch),
             }
         };
-        let inbox = self.inbox_of(run_id, row.inbox_len)?;
+        let inbox = if row.unread == 0 {
+            InboxPage {
+                messages: Vec::new(),
+                more: false,
+            }
+        } else {
+            page(&mut self.page, run_id, 0)?
+        };
         Ok(Loaded::Run(Box::new(ClaimedRun {
             was: row.status,
             row,
             journal,
-            inbox,
+            inbox: inbox.messages,
+            inbox_more: inbox.more,
         })))
-    }
-
-    fn inbox_of(&mut self, run_id: &str, arrived: u64) -> Result<Vec<Message>, Fault> {
-        if arrived == 0 {
-            return Ok(Vec::new());
-        }
-        messages(&mut self.unread, run_id)
     }
 
     fn take(&mut self, run: &mut ClaimedRun, claim: &Claim, now: Millis) -> Result<(), Fault> {
         let row = &mut run.row;
-        let until = now.saturating_add(claim.lease);
-        let note = row.standing();
-        let was = run.was.code();
-        let args = params![&*row.run_id, claim.owner, now, until, was, note];
+        if run.was == Status::Running {
+            row.lose_driver(row.journal_len);
+        }
+        row.status = Status::Running;
+        row.owner = Some(claim.owner.clone());
+        row.epoch += 1;
+        row.started_at.get_or_insert(now);
+        row.updated_at = now;
+        row.ready_at = None;
+        let args = params![
+            &*row.run_id,
+            claim.owner,
+            row.epoch,
+            row.started_at,
+            now,
+            signed(row.journal_len)?,
+            row.lost,
+            signed(row.lost_at)?,
+            run.was.code(),
+        ];
         if self.take.execute(args)? == 0 {
             // The row was read in this transaction, which nobody else can write in.
             return Err(Fault::Damaged(format!(
@@ -156,34 +239,14 @@ impl Session<'_> {
                 row.run_id
             )));
         }
-        row.note = note;
-        row.status = Status::Running;
-        row.owner = Some(claim.owner.clone());
-        row.epoch += 1;
-        row.started_at.get_or_insert(now);
-        row.updated_at = now;
-        row.ready_at = Some(until);
         Ok(())
     }
 
     fn park(&mut self, run_id: &str, now: Millis, what: &str) -> Result<(), Fault> {
         self.connection
-            .prepare_cached(sql::lease::PARK)?
+            .prepare_cached(sql::claim::PARK)?
             .execute(params![run_id, now, unreadable(what)])?;
         Ok(())
-    }
-
-    pub(crate) fn heartbeat(&mut self, beat: &Heartbeat) -> Result<Beat, Fault> {
-        let now = instant(beat.now);
-        let args = params![beat.owner, now.saturating_add(beat.lease)];
-        let mut held: Vec<(RunId, i64)> = Vec::new();
-        let mut rows = self.renew.query(args)?;
-        while let Some(found) = rows.next()? {
-            let mut found = Reader::new(found);
-            held.push((found.text("run_id")?.into(), found.integer("epoch")?));
-        }
-        held.sort_unstable();
-        Ok(Beat { now, held })
     }
 }
 
@@ -191,7 +254,7 @@ impl Session<'_> {
 enum Loaded {
     Run(Box<ClaimedRun>),
     Gone,
-    /// Its journal does not fit into what is left of the budget.
+    /// What comes with it does not fit into what is left of the budget.
     TooMuch,
 }
 
@@ -201,16 +264,22 @@ struct Budget {
     used: u64,
 }
 
-/// A whole journal, and the bytes used with it; none as soon as these exceed `most`.
+/// A limit as SQLite takes it.
+fn count(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
+}
+
+/// The journal of the present generation, and the bytes used with it; none as soon as these exceed `most`.
 fn journal(
     load: &mut Statement<'_>,
-    run_id: &str,
-    capacity: usize,
+    row: &RunRow,
     mut used: u64,
     most: Option<u64>,
 ) -> Result<Option<(Vec<Entry>, u64)>, Fault> {
-    let mut rows = load.query(params![run_id, 0_i64, -1_i64])?;
-    let mut entries = Vec::with_capacity(capacity.min(1 << 20));
+    let mut rows = load.query(params![&*row.run_id, signed(row.journal_start)?, -1_i64])?;
+    let expected = row.journal_len.saturating_sub(row.journal_start);
+    let capacity = usize::try_from(expected).unwrap_or(0).min(1 << 20);
+    let mut entries = Vec::with_capacity(capacity);
     while let Some(found) = rows.next()? {
         used += Reader::at(found, ENTRY_COLUMNS - 1).bytes("payload")?.len() as u64;
         if most.is_some_and(|most| used > most) {
@@ -218,5 +287,6 @@ fn journal(
         }
         entries.push(entry(&mut Reader::new(found))?);
     }
+    whole(row, &entries)?;
     Ok(Some((entries, used)))
 }

@@ -1,15 +1,36 @@
-//! Run commits: one fenced update, then what belongs to it. No read before the write.
+//! Run commits: a fence that is read, then what is written under it.
+//!
+//! The budget of a commit that only appends is one `SELECT` (the row by its key, and one descent to the end of
+//! its journal) and one `INSERT` for each entry: the run's row and its indexes are left alone, so the
+//! log gets the journal's page and no other. Others add one `UPDATE` of the row, and for each message that
+//! was read one `SELECT` of its length and one `UPDATE`. The transaction holds the write lock from its
+//! beginning, so that what the fence has read holds until it ends.
 
 use duramen_core::check;
 use duramen_core::ids::Millis;
 use duramen_core::run::Status;
-use duramen_core::store::{CommitOutcome, Next, RunCommit};
-use duramen_store_sql::lists;
-use rusqlite::{OptionalExtension, params};
+use duramen_core::store::{CommitOutcome, Next, ReadMessage, RunCommit, Unsent};
+use duramen_store_sql::{Columns, lists};
+use rusqlite::params;
 
 use crate::error::Fault;
-use crate::row::signed;
+use crate::row::{Reader, signed};
 use crate::session::Session;
+use crate::sql;
+
+/// What the fence has read.
+struct Passed {
+    inbox_len: u64,
+    inbox_seen: u64,
+    timeout: Option<Millis>,
+}
+
+/// How many messages were taken out of an inbox, and how long they were.
+#[derive(Default)]
+struct Taken {
+    count: i64,
+    bytes: i64,
+}
 
 impl Session<'_> {
     pub(crate) fn commit(&mut self, batch: &[RunCommit]) -> Result<Vec<CommitOutcome>, Fault> {
@@ -20,64 +41,168 @@ impl Session<'_> {
         if let Some(reason) = check::commit(commit) {
             return Ok(CommitOutcome::Rejected { reason });
         }
-        let Some(due) = self.advance(commit)? else {
+        let Some(passed) = self.pass(commit)? else {
             return Ok(CommitOutcome::Fenced);
         };
-        self.append(&commit.run_id, commit.expected_len, &commit.entries)?;
-        for read in &commit.read {
-            let seq = signed(read.seq)?;
-            match &read.refused {
-                None => self.consume.execute(params![&*commit.run_id, seq])?,
-                Some(reason) => {
-                    let args = params![&*commit.run_id, seq, reason];
-                    self.set_aside.execute(args)?
-                }
-            };
-        }
+        let run_id = &*commit.run_id;
+        self.append(run_id, commit.expected_len, &commit.entries)?;
         if let Some(state) = &commit.state {
-            self.put_state.execute(params![&*commit.run_id, &**state])?;
+            self.put_state.execute(params![run_id, &**state])?;
         }
+        if !commit.outgoing.is_empty() {
+            self.send(commit)?;
+        }
+        let due = !commit.only_appends() && self.rewrite(commit, &passed)?;
         Ok(CommitOutcome::Applied { due })
     }
 
-    /// The update of the row: none if the fence refuses it, else whether the run is due at once.
-    fn advance(&mut self, commit: &RunCommit) -> Result<Option<bool>, Fault> {
-        let run_id = &*commit.run_id;
-        let before = signed(commit.expected_len)?;
-        let after = signed(commit.expected_len + commit.entries.len() as u64)?;
-        // A number that no inbox reaches means "all"; the statement bounds it by what has arrived.
-        let seen = i64::try_from(commit.inbox_seen).unwrap_or(i64::MAX);
+    /// None if the fence refuses the commit.
+    fn pass(&mut self, commit: &RunCommit) -> Result<Option<Passed>, Fault> {
+        // No journal reaches a length that SQLite cannot count to.
+        let Ok(expected) = i64::try_from(commit.expected_len) else {
+            return Ok(None);
+        };
         let RunCommit {
-            owner, epoch, at, ..
+            run_id,
+            owner,
+            epoch,
+            seed,
+            ..
         } = commit;
-        let mut end = |status: Status, finished_at: Option<Millis>, note: Option<&str>| {
-            self.finish.execute(params![
+        let args = params![&**run_id, owner, epoch, &seed[..], expected];
+        let mut rows = self.fence.query(args)?;
+        let Some(mut found) = rows.next()?.map(Reader::new) else {
+            return Ok(None);
+        };
+        Ok(Some(Passed {
+            inbox_len: found.count("inbox_len")?,
+            inbox_seen: found.count("inbox_seen")?,
+            timeout: found.integer_or_null("timeout")?,
+        }))
+    }
+
+    fn send(&mut self, commit: &RunCommit) -> Result<(), Fault> {
+        let mut insert = self.connection.prepare_cached(sql::outgoing::INSERT)?;
+        let entry = signed(commit.expected_len)?;
+        for (number, item) in (0_u32..).zip(&commit.outgoing) {
+            insert.execute(params![
+                &*commit.run_id,
+                entry,
+                number,
+                item.kind.code(),
+                &*item.target,
+                commit.at,
+                &*item.body,
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Takes items out that were carried out.
+    pub(crate) fn sent(&mut self, items: &[Unsent]) -> Result<(), Fault> {
+        let mut delete = self.connection.prepare_cached(sql::outgoing::SENT)?;
+        for item in items {
+            // What was kept has a number that SQLite can count to.
+            if let Ok(entry) = i64::try_from(item.entry) {
+                delete.execute(params![&*item.run_id, entry, item.number, item.at])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the run's row; true if the run is due at once.
+    fn rewrite(&mut self, commit: &RunCommit, passed: &Passed) -> Result<bool, Fault> {
+        let run_id = &*commit.run_id;
+        let taken = self.read(run_id, &commit.read)?;
+        if let Some(format) = commit.format {
+            self.raise(run_id, format)?;
+        }
+        let after = signed(commit.length_after())?;
+        let at = commit.at;
+        // A driver cannot have seen what has not arrived, nor forget what it has seen.
+        let seen = commit.inbox_seen.unwrap_or(0).min(passed.inbox_len);
+        let seen = seen.max(passed.inbox_seen);
+        let seen_kept = signed(seen)?;
+        let mut let_go = |status: Status,
+                          ready_at: Option<Millis>,
+                          waits: &str,
+                          finished_at: Option<Millis>,
+                          note: Option<&str>| {
+            self.release.execute(params![
                 run_id,
-                owner,
-                epoch,
-                before,
                 after,
-                seen,
                 at,
+                seen_kept,
+                taken.count,
+                taken.bytes,
                 status.code(),
+                ready_at,
+                waits,
                 finished_at,
                 note,
             ])
         };
-        let changed = match &commit.next {
-            Next::Finished { status } => end(*status, Some(*at), None)?,
-            Next::Stuck { note } => end(Status::Stuck, None, Some(note))?,
-            Next::Running => self
-                .keep
-                .execute(params![run_id, owner, epoch, before, after, seen, at])?,
-            Next::Waiting { ready_at, waits } => {
-                let waits = lists::enclose(waits);
-                let args = params![
-                    run_id, owner, epoch, before, after, seen, at, ready_at, waits
-                ];
-                return Ok(self.wait.query_row(args, |row| row.get(0)).optional()?);
+        match &commit.next {
+            Next::Running => {
+                let args = params![run_id, after, at, seen_kept, taken.count, taken.bytes];
+                self.keep.execute(args)?;
             }
-        };
-        Ok((changed > 0).then_some(false))
+            Next::Waiting { ready_at, waits } => {
+                // Messages that its driver has not seen make it due at once.
+                let due = passed.inbox_len > seen;
+                let ready_at = if due { Some(at) } else { *ready_at };
+                let_go(
+                    Status::Waiting,
+                    ready_at,
+                    &lists::enclose(waits),
+                    None,
+                    None,
+                )?;
+                return Ok(due);
+            }
+            Next::Finished { status } => {
+                let_go(*status, None, "", Some(at), None)?;
+            }
+            Next::Stuck { note } => {
+                let_go(Status::Stuck, None, "", None, Some(note))?;
+            }
+            Next::Continued { ready_at } => {
+                let_go(Status::Queued, Some(*ready_at), "", None, None)?;
+                let deadline = passed.timeout.map(|most| ready_at.saturating_add(most));
+                self.connection
+                    .prepare_cached(sql::commit::CONTINUE)?
+                    .execute(params![run_id, after - 1, deadline])?;
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes messages out of the inbox; one that is read already, or not there, counts nothing.
+    fn read(&mut self, run_id: &str, read: &[ReadMessage]) -> Result<Taken, Fault> {
+        let mut taken = Taken::default();
+        for ReadMessage {
+            seq,
+            refused,
+            reply,
+        } in read
+        {
+            let Ok(seq) = i64::try_from(*seq) else {
+                continue;
+            };
+            let mut rows = self.weight.query(params![run_id, seq])?;
+            let Some(found) = rows.next()? else {
+                continue;
+            };
+            taken.count += 1;
+            taken.bytes += Reader::new(found).integer("payload")?;
+            drop(rows);
+            match refused {
+                None => self
+                    .consume
+                    .execute(params![run_id, seq, reply.as_deref()])?,
+                Some(reason) => self.set_aside.execute(params![run_id, seq, reason])?,
+            };
+        }
+        Ok(taken)
     }
 }

@@ -2,7 +2,9 @@
 
 use duramen_core::ids::Millis;
 use duramen_core::run::Status;
-use duramen_core::store::{Delivered, Delivery, Message, NewMessage};
+use duramen_core::store::{
+    Delivered, Delivery, INBOX_PAGE, INBOX_PAGE_BYTES, InboxPage, Message, NewMessage,
+};
 use duramen_store_sql::{Columns, lists, message};
 use rusqlite::{Row, Statement, params};
 
@@ -15,7 +17,10 @@ use crate::session::Session;
 struct Target {
     status: Status,
     inbox_len: u64,
+    unread: u64,
+    unread_bytes: u64,
     ready_at: Option<Millis>,
+    format: u8,
     owner: Option<String>,
     awaited: bool,
 }
@@ -39,11 +44,18 @@ impl Session<'_> {
         let Some(target) = self.target(new)? else {
             return Ok(answer(Delivery::NotFound, None, None));
         };
-        if target.status.is_final() {
+        let refusal = if target.status.is_final() {
+            Some(Delivery::Finished)
+        } else if new.overfills(target.unread, target.unread_bytes) {
+            Some(Delivery::Full)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
             // A repetition is answered as such even now: its sender asks whether the first arrived.
             return Ok(match self.first(new)? {
                 Some(first) => answer(Delivery::Duplicate, first.fingerprint, target.owner),
-                None => answer(Delivery::Finished, None, target.owner),
+                None => answer(refusal, None, target.owner),
             });
         }
         let now = instant(new.now);
@@ -53,6 +65,7 @@ impl Session<'_> {
             new.message_id,
             seq,
             new.kind.code(),
+            new.encoding,
             new.name,
             now,
             new.fingerprint,
@@ -62,13 +75,17 @@ impl Session<'_> {
             let fingerprint = self.first(new)?.and_then(|first| first.fingerprint);
             return Ok(answer(Delivery::Duplicate, fingerprint, target.owner));
         }
+        let bytes = signed(new.payload.len() as u64)?;
         if target.awaited && target.status != Status::Running {
             // A run that is due already keeps its place in the line.
             let ready_at = target.ready_at.map_or(now, |ready_at| ready_at.min(now));
-            let args = params![&*new.run_id, seq, ready_at];
+            let args = params![&*new.run_id, seq, bytes, ready_at];
             self.arrived_and_due.execute(args)?;
         } else {
-            self.arrived.execute(params![&*new.run_id, seq])?;
+            self.arrived.execute(params![&*new.run_id, seq, bytes])?;
+        }
+        if new.encoding > target.format {
+            self.raise(&new.run_id, new.encoding)?;
         }
         let result = if target.awaited {
             Delivery::Delivered
@@ -84,21 +101,22 @@ impl Session<'_> {
             return Ok(None);
         };
         let status = found.status()?;
-        let inbox_len = found.count("inbox_len")?;
-        let ready_at = found.integer_or_null("ready_at")?;
-        let owner = found.text_or_null("owner")?.map(str::to_owned);
-        let awaited = match (status, new.kind.wait_key(&new.name)) {
-            (Status::Waiting, Some(key)) => lists::has(found.text("waits")?, &key),
-            // A cancellation reaches a run whatever it does, unless it is parked.
-            (Status::Waiting | Status::Queued | Status::Running, None) => true,
-            _ => false,
-        };
         Ok(Some(Target {
             status,
-            inbox_len,
-            ready_at,
-            owner,
-            awaited,
+            inbox_len: found.count("inbox_len")?,
+            unread: found.count("unread")?,
+            unread_bytes: found.count("unread_bytes")?,
+            ready_at: found.integer_or_null("ready_at")?,
+            format: found.small("format")?,
+            owner: found.text_or_null("owner")?.map(str::to_owned),
+            awaited: match (status, new.kind.wait_key(&new.name)) {
+                (Status::Waiting, Some(key)) => lists::has(found.text("waits")?, &key),
+                // A cancellation reaches a run whatever it does, unless it is parked.
+                (Status::Waiting | Status::Queued | Status::Running, None) => {
+                    new.kind.reaches_any()
+                }
+                _ => false,
+            },
         }))
     }
 
@@ -110,12 +128,34 @@ impl Session<'_> {
     }
 }
 
-/// Reads the messages that a statement finds by one text.
-pub(crate) fn messages(statement: &mut Statement<'_>, by: &str) -> Result<Vec<Message>, Fault> {
-    let mut rows = statement.query([by])?;
-    let mut messages = Vec::new();
+/// One more than a page has.
+#[allow(clippy::cast_possible_wrap, reason = "a page is small")]
+const MOST: i64 = INBOX_PAGE as i64 + 1;
+
+/// Unread messages behind a number, as many as a page has.
+pub(crate) fn page(
+    statement: &mut Statement<'_>,
+    run_id: &str,
+    behind: u64,
+) -> Result<InboxPage, Fault> {
+    // No inbox reaches a number that SQLite cannot count to.
+    let behind = i64::try_from(behind).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![run_id, behind, MOST])?;
+    let mut messages: Vec<Message> = Vec::new();
+    let mut bytes = 0;
     while let Some(found) = rows.next()? {
-        messages.push(message(&mut Reader::new(found))?);
+        let message = message(&mut Reader::new(found))?;
+        bytes += message.payload.len();
+        if messages.len() == INBOX_PAGE || (bytes > INBOX_PAGE_BYTES && !messages.is_empty()) {
+            return Ok(InboxPage {
+                messages,
+                more: true,
+            });
+        }
+        messages.push(message);
     }
-    Ok(messages)
+    Ok(InboxPage {
+        messages,
+        more: false,
+    })
 }

@@ -19,9 +19,7 @@ impl Session<'_> {
     }
 
     fn intervene_one(&mut self, intervention: &Intervention) -> Result<Intervened, Fault> {
-        let (Intervention::Terminate { run_id, .. }
-        | Intervention::Reopen { run_id, .. }
-        | Intervention::Delete { run_id, .. }) = intervention;
+        let run_id = intervention.run_id();
         let Some((status, length)) = self.standing(run_id)? else {
             return Ok(Intervened::NotFound);
         };
@@ -58,7 +56,8 @@ impl Session<'_> {
     fn terminate(&mut self, run_id: &str, length: u64, entry: &Entry) -> Result<(), Fault> {
         self.connection
             .prepare_cached(sql::intervene::TERMINATE)?
-            .execute(params![run_id, entry.at])?;
+            .execute(params![run_id, entry.at, signed(length + 1)?])?;
+        self.raise(run_id, entry.encoding)?;
         self.append(run_id, length, std::slice::from_ref(entry))
     }
 
@@ -73,6 +72,9 @@ impl Session<'_> {
         self.connection
             .prepare_cached(sql::intervene::REOPEN)?
             .execute(params![run_id, now, after])?;
+        if let Some(encoding) = entries.iter().map(|entry| entry.encoding).max() {
+            self.raise(run_id, encoding)?;
+        }
         self.append(run_id, length, entries)
     }
 

@@ -1,9 +1,9 @@
 //! What the writer is asked to do: a request, its answer once it is known, and who waits for it.
 
-use duramen_core::ids::Payload;
+use duramen_core::ids::{Millis, Payload};
 use duramen_core::store::{
     Beat, Claim, Claimed, CommitOutcome, Created, Delivered, Heartbeat, Intervened, Intervention,
-    NewMessage, NewRun, RunCommit, Schema, StoreError,
+    NewMessage, NewRun, RunCommit, Schema, StoreError, Unsent,
 };
 
 use crate::error::Fault;
@@ -100,7 +100,11 @@ impl Ask for Vec<NewRun> {
     type Answer = Vec<Created>;
 
     fn size(&self) -> (usize, usize) {
-        (self.len(), self.iter().map(|new| new.input.len()).sum())
+        let bytes = |new: &NewRun| -> usize {
+            let brought = new.entries.iter().map(|entry| entry.payload.len());
+            brought.sum::<usize>() + new.input.len()
+        };
+        (self.len(), self.iter().map(bytes).sum())
     }
 
     fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Fault> {
@@ -114,7 +118,9 @@ impl Ask for Vec<RunCommit> {
     fn size(&self) -> (usize, usize) {
         let bytes = |commit: &RunCommit| -> usize {
             let entries = commit.entries.iter().map(|entry| entry.payload.len());
-            entries.chain(commit.state.as_ref().map(Payload::len)).sum()
+            let items = commit.outgoing.iter().map(|item| item.body.len());
+            let state = commit.state.as_ref().map(Payload::len);
+            entries.chain(items).chain(state).sum()
         };
         (self.len(), self.iter().map(bytes).sum())
     }
@@ -173,6 +179,37 @@ impl Ask for Heartbeat {
 
     fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Fault> {
         session.heartbeat(self)
+    }
+}
+
+/// The end of an owner.
+pub(crate) struct Retire {
+    pub(crate) owner: String,
+    pub(crate) now: Option<Millis>,
+}
+
+impl Ask for Retire {
+    type Answer = ();
+
+    fn size(&self) -> (usize, usize) {
+        (1, 0)
+    }
+
+    fn run(&self, session: &mut Session<'_>) -> Result<(), Fault> {
+        session.retire(&self.owner, self.now)
+    }
+}
+
+/// What was carried out.
+impl Ask for Vec<Unsent> {
+    type Answer = ();
+
+    fn size(&self) -> (usize, usize) {
+        (self.len(), 0)
+    }
+
+    fn run(&self, session: &mut Session<'_>) -> Result<(), Fault> {
+        session.sent(self)
     }
 }
 

@@ -10,17 +10,21 @@
 
 mod claim;
 mod clock;
+mod codes;
 mod commit;
 mod create;
 mod error;
 mod inbox;
 mod intervene;
 mod job;
+mod lists;
 mod migrate;
 mod oneshot;
 mod open;
 mod options;
 mod outside;
+mod owners;
+mod place;
 #[cfg(test)]
 mod plans;
 mod query;
@@ -39,21 +43,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use duramen_core::check;
-use duramen_core::ids::RunId;
+use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
-    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Filter, Heartbeat, Intervened,
-    Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit, RunDetail, Schema, Store,
-    StoreError, StoreFuture, WorkflowKey,
+    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
+    Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
+    OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing, Store,
+    StoreError, StoreFuture, Unsent, UnsentAsk,
 };
 use rusqlite::Connection;
 
-use error::{Fault, Place};
-use job::{Ask, Job, Migrate, Request};
+use error::Fault;
+use job::{Ask, Job, Migrate, Request, Retire};
 use oneshot::oneshot;
+use place::Place;
 use queue::{Queue, Sent};
 use stats::Counters;
-use threads::Threads;
+use threads::{Pace, Threads};
 use writer::Writer;
 
 #[doc(hidden)]
@@ -70,6 +76,7 @@ pub struct SqliteStore {
     threads: Arc<Threads>,
     counters: Arc<Counters>,
     applied: Vec<String>,
+    place: Place,
 }
 
 impl SqliteStore {
@@ -77,7 +84,7 @@ impl SqliteStore {
     /// options allow it. The file stays open until [`Store::close`], or until the store is dropped
     /// and has finished its work.
     pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, StoreError> {
-        let place = Place::new(path);
+        let place = open::place(path)?;
         let (connection, schema) = open::write_connection(&place, &options)?;
         let queue = Arc::new(Queue::default());
         let counters = Arc::new(Counters::default());
@@ -85,10 +92,13 @@ impl SqliteStore {
             queue: Arc::clone(&queue),
             place: place.clone(),
             counters: Arc::clone(&counters),
-            busy_timeout: options.busy_timeout,
-            probe: options.probe,
+            options: SqliteOptions {
+                // What is opened anew after trouble is there and has its schema.
+                migrate: false,
+                ..options
+            },
         };
-        let threads = Arc::new(Threads::new(place, options.busy_timeout));
+        let threads = Arc::new(Threads::new(place.clone(), writer.options.busy_timeout));
         threads.start_last("duramen-sqlite-writer", move |others_ended| {
             writer.run(connection, others_ended);
         })?;
@@ -97,12 +107,28 @@ impl SqliteStore {
             threads,
             counters,
             applied: schema.applied,
+            place,
         })
     }
 
     /// What the writer has done since the store was opened.
     pub fn stats(&self) -> Stats {
         self.counters.read()
+    }
+
+    /// The file by the name that was resolved when it was opened: a change of the working directory does not
+    /// change it.
+    pub fn path(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// Opens a connection to the same file for data of the user's own; fails if another file has taken its name.
+    pub fn outside(
+        &self,
+        synchronous: Synchronous,
+        busy_timeout: std::time::Duration,
+    ) -> Result<OutsideConnection, StoreError> {
+        OutsideConnection::open_at(self.place.clone(), synchronous, busy_timeout)
     }
 
     /// Names of the migrations that opening the file applied.
@@ -121,10 +147,11 @@ impl SqliteStore {
 
     fn read<T: Send + 'static>(
         &self,
+        pace: Pace,
         ask: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> StoreFuture<T> {
         let (reply, answer) = oneshot();
-        match self.threads.read(reader::query(ask, reply)) {
+        match self.threads.read(pace, reader::query(ask, reply)) {
             Ok(()) => Box::pin(answer),
             Err(error) => Box::pin(ready(Err(error))),
         }
@@ -144,15 +171,7 @@ fn refused<T: Send + 'static>(error: StoreError) -> StoreFuture<T> {
     Box::pin(ready(Err(error)))
 }
 
-impl Store for SqliteStore {
-    fn migrate(&self) -> StoreFuture<Schema> {
-        self.write(Migrate, 1)
-    }
-
-    fn schema(&self) -> StoreFuture<Schema> {
-        self.read(migrate::schema)
-    }
-
+impl Runs for SqliteStore {
     fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
         if let Err(error) = batch.iter().try_for_each(check::new_run) {
             return refused(error);
@@ -161,27 +180,7 @@ impl Store for SqliteStore {
         self.write(batch, elements)
     }
 
-    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
-        self.write(claim, 1)
-    }
-
     fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
-        let elements = batch.len();
-        self.write(batch, elements)
-    }
-
-    fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
-        self.write(beat, 1)
-    }
-
-    fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
-        self.read(move |connection| query::unread(connection, &owner))
-    }
-
-    fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
-        if let Err(error) = batch.iter().try_for_each(check::new_message) {
-            return refused(error);
-        }
         let elements = batch.len();
         self.write(batch, elements)
     }
@@ -191,24 +190,123 @@ impl Store for SqliteStore {
         self.write(batch, elements)
     }
 
+    fn unsent(&self, ask: UnsentAsk) -> StoreFuture<Vec<Unsent>> {
+        self.read(Pace::Brief, move |connection| {
+            query::unsent(connection, &ask)
+        })
+    }
+
+    fn sent(&self, items: Vec<Unsent>) -> StoreFuture<()> {
+        let elements = items.len();
+        self.write(items, elements)
+    }
+}
+
+impl Claims for SqliteStore {
+    fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
+        if let Err(error) = check::owner(&beat.owner) {
+            return refused(error);
+        }
+        self.write(beat, 1)
+    }
+
+    fn retire(&self, owner: String, now: Option<Millis>) -> StoreFuture<()> {
+        self.write(Retire { owner, now }, 1)
+    }
+
+    fn owners(&self) -> StoreFuture<Vec<OwnerRow>> {
+        self.read(Pace::Long, owners::owners)
+    }
+
+    fn held(
+        &self,
+        owner: String,
+        after: Option<RunId>,
+        limit: u32,
+    ) -> StoreFuture<Vec<(RunId, i64)>> {
+        self.read(Pace::Brief, move |connection| {
+            owners::held(connection, &owner, after.as_ref(), limit)
+        })
+    }
+
+    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        self.write(claim, 1)
+    }
+
+    fn next_due(&self, ask: DueAsk) -> StoreFuture<NextDue> {
+        self.read(Pace::Brief, move |connection| {
+            query::next_due(connection, &ask)
+        })
+    }
+}
+
+impl Inboxes for SqliteStore {
+    fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
+        if let Err(error) = batch.iter().try_for_each(check::new_message) {
+            return refused(error);
+        }
+        let elements = batch.len();
+        self.write(batch, elements)
+    }
+
+    fn unread(&self, owner: String, told: Vec<(RunId, u64)>) -> StoreFuture<Vec<Message>> {
+        self.read(Pace::Brief, move |connection| {
+            query::unread(connection, &owner, &told)
+        })
+    }
+
+    fn inbox(&self, run_id: RunId, behind: u64) -> StoreFuture<InboxPage> {
+        self.read(Pace::Brief, move |connection| {
+            query::inbox(connection, &run_id, behind)
+        })
+    }
+
+    fn receipts(&self, messages: Vec<(RunId, String)>) -> StoreFuture<Vec<Option<Receipt>>> {
+        self.read(Pace::Brief, move |connection| {
+            query::receipts(connection, &messages)
+        })
+    }
+}
+
+impl Queries for SqliteStore {
     fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
-        self.read(move |connection| query::get(connection, &run_ids))
+        self.read(Pace::Brief, move |connection| {
+            query::get(connection, &run_ids)
+        })
+    }
+
+    fn standing(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<Standing>>> {
+        self.read(Pace::Brief, move |connection| {
+            query::standing(connection, &run_ids)
+        })
     }
 
     fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
-        self.read(move |connection| query::load(connection, &run_id, from, limit))
+        self.read(Pace::Brief, move |connection| {
+            query::load(connection, &run_id, from, limit)
+        })
     }
 
     fn list(&self, filter: Filter, limit: u32, cursor: Option<Cursor>) -> StoreFuture<Page> {
-        self.read(move |connection| query::list(connection, &filter, limit, cursor.as_ref()))
+        self.read(Pace::Long, move |connection| {
+            lists::list(connection, &filter, limit, cursor.as_ref())
+        })
     }
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
-        self.read(move |connection| query::count(connection, &filter))
+        self.read(Pace::Long, move |connection| {
+            lists::count(connection, &filter)
+        })
+    }
+}
+
+impl Store for SqliteStore {
+    fn migrate(&self) -> StoreFuture<Schema> {
+        self.write(Migrate, 1)
     }
 
-    fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
-        self.read(move |connection| query::next_due(connection, &workflows))
+    fn schema(&self) -> StoreFuture<Schema> {
+        self.read(Pace::Brief, migrate::schema)
     }
 
     fn close(&self) -> StoreFuture<()> {

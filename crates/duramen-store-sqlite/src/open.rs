@@ -6,9 +6,21 @@ use std::time::{Duration, Instant};
 use duramen_core::store::{Schema, StoreError};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use crate::error::{Fault, Place};
+use crate::error::Fault;
 use crate::migrate;
 use crate::options::{SqliteOptions, Synchronous};
+use crate::place::Place;
+
+/// The place of a store's file, if it is one.
+pub(crate) fn place(path: &Path) -> Result<Place, StoreError> {
+    if path == Path::new("") || path == Path::new(":memory:") {
+        return Err(StoreError::Invalid {
+            reason: "a SQLite store needs a file; use the memory store for runs that nobody keeps"
+                .to_owned(),
+        });
+    }
+    Place::new(path)
+}
 
 /// Opens the write connection, makes the file a WAL file, and brings its schema up to date.
 pub(crate) fn write_connection(
@@ -16,12 +28,6 @@ pub(crate) fn write_connection(
     options: &SqliteOptions,
 ) -> Result<(Connection, Schema), StoreError> {
     let name = place.path();
-    if name == Path::new("") || name == Path::new(":memory:") {
-        return Err(StoreError::Invalid {
-            reason: "a SQLite store needs a file; use the memory store for runs that nobody keeps"
-                .to_owned(),
-        });
-    }
     let open = || -> Result<(Connection, Schema), Fault> {
         let flags = if options.migrate {
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
@@ -31,6 +37,7 @@ pub(crate) fn write_connection(
         };
         let mut connection =
             Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        place.check()?;
         connection.busy_timeout(options.busy_timeout)?;
         set_up(&connection, options)?;
         let schema = schema(&mut connection, options)?;
@@ -59,10 +66,10 @@ pub(crate) fn write_connection(
 fn set_up(connection: &Connection, options: &SqliteOptions) -> Result<(), Fault> {
     if connection.is_readonly("main")? {
         // SQLite falls back to reading silently; a store that cannot write is of no use.
-        return Err(Fault::Sql(rusqlite::Error::SqliteFailure(
-            rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_READONLY),
-            Some("the file cannot be opened for writing".to_owned()),
-        )));
+        return Err(Fault::of_code(
+            rusqlite::ffi::SQLITE_READONLY,
+            "the file cannot be opened for writing",
+        ));
     }
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if !mode.eq_ignore_ascii_case("wal") {
@@ -112,6 +119,7 @@ pub(crate) fn read_connection(place: &Place, busy_timeout: Duration) -> Result<C
         // Not SQLITE_OPEN_READ_ONLY: a reader takes part in the log's shared memory.
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
+    place.check()?;
     connection.busy_timeout(busy_timeout)?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -8_192)?;

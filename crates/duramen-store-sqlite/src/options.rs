@@ -54,15 +54,23 @@ pub enum Point {
 /// A function that a test hangs into the writer.
 #[doc(hidden)]
 #[derive(Clone)]
-pub struct Probe(Arc<dyn Fn(Point) + Send + Sync>);
+pub struct Probe(Arc<dyn Fn(Point) -> Option<i32> + Send + Sync>);
 
 impl Probe {
     pub fn new(call: impl Fn(Point) + Send + Sync + 'static) -> Self {
+        Self::failing(move |point| {
+            call(point);
+            None
+        })
+    }
+
+    /// Before a commit it may give a result code of SQLite's, with which the transaction fails.
+    pub fn failing(call: impl Fn(Point) -> Option<i32> + Send + Sync + 'static) -> Self {
         Self(Arc::new(call))
     }
 
-    pub(crate) fn call(&self, point: Point) {
-        (self.0)(point);
+    pub(crate) fn call(&self, point: Point) -> Option<i32> {
+        (self.0)(point)
     }
 }
 

@@ -16,8 +16,10 @@ use duramen_core::store::{
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::error::{Fault, Place};
+use crate::error::Fault;
+use crate::open;
 use crate::options::Synchronous;
+use crate::place::Place;
 use crate::session::Session;
 use crate::sql;
 use duramen_core::check;
@@ -116,12 +118,21 @@ impl OutsideConnection {
         synchronous: Synchronous,
         busy_timeout: Duration,
     ) -> Result<Self, StoreError> {
-        let place = Place::new(path);
+        Self::open_at(open::place(path)?, synchronous, busy_timeout)
+    }
+
+    /// Opens the file of a store that is open.
+    pub(crate) fn open_at(
+        place: Place,
+        synchronous: Synchronous,
+        busy_timeout: Duration,
+    ) -> Result<Self, StoreError> {
         let open = || -> Result<Connection, Fault> {
             let connection = Connection::open_with_flags(
-                path,
+                place.path(),
                 OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
             )?;
+            place.check()?;
             connection.busy_timeout(busy_timeout)?;
             let synchronous = match synchronous {
                 Synchronous::Full => "FULL",
@@ -489,6 +500,7 @@ mod tests {
             name: "x".to_owned(),
             payload: bytes::Bytes::new(),
             fingerprint: None,
+            encoding: 1,
             now: None,
         };
         let refused = outside.deliver(&message).unwrap_err();

@@ -7,13 +7,14 @@ use std::time::Duration;
 use duramen_core::store::StoreError;
 use rusqlite::Connection;
 
-use crate::error::{Fault, Place};
+use crate::error::Fault;
 use crate::oneshot::Reply;
 use crate::open;
+use crate::place::Place;
 use crate::queue::Queue;
 
-/// A query that knows whom to answer.
-pub(crate) type Query = Box<dyn FnOnce(Result<&Connection, StoreError>, &Place) + Send>;
+/// A query that knows whom to answer. True if the connection is still good afterwards.
+pub(crate) type Query = Box<dyn FnOnce(Result<&Connection, StoreError>, &Place) -> bool + Send>;
 
 /// Packs a question with its reply.
 pub(crate) fn query<T: Send + 'static>(
@@ -21,11 +22,16 @@ pub(crate) fn query<T: Send + 'static>(
     reply: Reply<T>,
 ) -> Query {
     Box::new(move |connection, place| {
-        reply.send(
-            connection.and_then(|connection| {
-                snapshot(connection, ask).map_err(|fault| place.error(&fault))
-            }),
-        );
+        let answer = match connection {
+            Ok(connection) => snapshot(connection, ask),
+            Err(error) => {
+                reply.send(Err(error));
+                return false;
+            }
+        };
+        let good = !answer.as_ref().is_err_and(Fault::spoils_the_connection);
+        reply.send(answer.map_err(|fault| place.error(&fault)));
+        good
     })
 }
 
@@ -36,8 +42,12 @@ fn snapshot<T>(
 ) -> Result<T, Fault> {
     connection.prepare_cached("BEGIN")?.execute([])?;
     let answer = ask(connection);
-    connection.prepare_cached("COMMIT")?.execute([])?;
-    answer
+    let ended = connection
+        .prepare_cached("COMMIT")
+        .and_then(|mut end| end.execute([]));
+    let answer = answer?;
+    ended?;
+    Ok(answer)
 }
 
 /// What a reader thread shares with the store.
@@ -71,6 +81,9 @@ impl Reader {
                 if served.is_err() || !open.is_autocommit() {
                     // A transaction that was left open would hold its snapshot for ever.
                     tracing::error!(file = %self.place.path().display(), "a SQLite reader failed; it opens anew");
+                    connection = None;
+                } else if let Ok(false) = served {
+                    tracing::warn!(file = %self.place.path().display(), "a SQLite reader met trouble; it opens anew");
                     connection = None;
                 }
             }

@@ -1,10 +1,11 @@
 //! The write connection with its statements, prepared once for as long as the writer lives.
 
 use duramen_core::journal::Entry;
+use duramen_store_sql::Columns;
 use rusqlite::{Connection, Statement, params};
 
 use crate::error::Fault;
-use crate::row::signed;
+use crate::row::{Reader, signed};
 use crate::sql;
 
 macro_rules! session {
@@ -32,21 +33,27 @@ session! {
     insert_memo = sql::run::INSERT_MEMO;
     put_state = sql::run::PUT_STATE;
     insert_entry = sql::journal::INSERT;
+    length = sql::journal::LENGTH;
     load = sql::journal::LOAD;
+    fence = sql::commit::FENCE;
     keep = sql::commit::KEEP;
-    wait = sql::commit::WAIT;
-    finish = sql::commit::END;
-    due = sql::lease::DUE;
-    take = sql::lease::TAKE;
-    renew = sql::lease::RENEW;
+    release = sql::commit::RELEASE;
+    is_live = sql::owner::IS_LIVE;
+    end_the_lapsed = sql::owner::END_THE_LAPSED;
+    next_holder = sql::owner::NEXT_HOLDER;
+    next_priority = sql::claim::NEXT_PRIORITY;
+    due = sql::claim::DUE;
+    owned = sql::claim::OWNED;
+    take = sql::claim::TAKE;
     target = sql::inbox::TARGET;
     insert_message = sql::inbox::INSERT;
     first = sql::inbox::FIRST;
     arrived = sql::inbox::ARRIVED;
     arrived_and_due = sql::inbox::ARRIVED_AND_DUE;
+    weight = sql::inbox::WEIGHT;
     consume = sql::inbox::CONSUME;
     set_aside = sql::inbox::SET_ASIDE;
-    unread = sql::inbox::UNREAD;
+    page = sql::inbox::PAGE;
 }
 
 impl std::fmt::Debug for Session<'_> {
@@ -76,5 +83,22 @@ impl Session<'_> {
             ])?;
         }
         Ok(())
+    }
+
+    /// Only builds that read this encoding can go on with the run. (Rare: a statement of its own, so that
+    /// no other one touches the lane, which stands in indexes.)
+    pub(crate) fn raise(&mut self, run_id: &str, format: u8) -> Result<(), Fault> {
+        let mut raise = self.connection.prepare_cached(sql::run::RAISE)?;
+        raise.execute(params![run_id, format])?;
+        Ok(())
+    }
+
+    /// The real length of a journal.
+    pub(crate) fn length(&mut self, run_id: &str) -> Result<u64, Fault> {
+        let mut rows = self.length.query([run_id])?;
+        match rows.next()? {
+            Some(found) => Reader::new(found).count("idx"),
+            None => Ok(0),
+        }
     }
 }

@@ -5,18 +5,29 @@ use std::time::Duration;
 
 use duramen_core::store::StoreError;
 
-use crate::error::Place;
 use crate::oneshot::Reply;
+use crate::place::Place;
 use crate::queue::{Queue, Sent};
 use crate::reader::{Query, Reader};
 
-/// The most reader threads. Two: a long list does not hold up what a driver asks.
+/// The most reader threads of each kind. Two: one long question does not hold up the next.
 const MOST_READERS: usize = 2;
+
+/// How long a question may take. Each kind has its threads: whatever people list or count, what a driver asks
+/// is answered beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Found by keys, and bounded.
+    Brief,
+    /// May look at every run.
+    Long,
+}
 
 /// Counts the threads, starts readers when they are needed, and tells when all have ended.
 #[derive(Debug)]
 pub(crate) struct Threads {
-    reads: Arc<Queue<Query>>,
+    brief: Arc<Queue<Query>>,
+    long: Arc<Queue<Query>>,
     place: Place,
     busy_timeout: Duration,
     life: Arc<Life>,
@@ -31,7 +42,8 @@ struct Life {
 #[derive(Debug, Default)]
 struct Count {
     alive: usize,
-    readers: usize,
+    /// Of each kind, in its order.
+    readers: [usize; 2],
     closing: Vec<Reply<()>>,
 }
 
@@ -64,7 +76,8 @@ impl Drop for Alive {
 impl Threads {
     pub(crate) fn new(place: Place, busy_timeout: Duration) -> Self {
         Self {
-            reads: Arc::new(Queue::default()),
+            brief: Arc::new(Queue::default()),
+            long: Arc::new(Queue::default()),
             place,
             busy_timeout,
             life: Arc::new(Life::default()),
@@ -110,44 +123,52 @@ impl Threads {
         })
     }
 
-    /// Queues a query, and starts a reader if none is free and fewer than two are there.
-    pub(crate) fn read(&self, query: Query) -> Result<(), StoreError> {
-        let readers = self.life.lock().readers;
+    const fn queue(&self, pace: Pace) -> &Arc<Queue<Query>> {
+        match pace {
+            Pace::Brief => &self.brief,
+            Pace::Long => &self.long,
+        }
+    }
+
+    /// Queues a query, and starts a reader of its kind if none is free and fewer than two are there.
+    pub(crate) fn read(&self, pace: Pace, query: Query) -> Result<(), StoreError> {
+        let readers = self.life.lock().readers[pace as usize];
         if readers == 0 {
             // Nothing may be queued that nobody will serve.
-            self.start_reader()?;
+            self.start_reader(pace)?;
         }
-        match self.reads.send(query) {
+        match self.queue(pace).send(query) {
             Sent::Closed => Err(StoreError::Closed),
             Sent::Queued { woke: false } if (1..MOST_READERS).contains(&readers) => {
                 // The others are busy and will come to it if this one cannot be started.
-                self.start_reader().or(Ok(()))
+                self.start_reader(pace).or(Ok(()))
             }
             Sent::Queued { .. } => Ok(()),
         }
     }
 
-    fn start_reader(&self) -> Result<(), StoreError> {
+    fn start_reader(&self, pace: Pace) -> Result<(), StoreError> {
         let mut count = self.life.lock();
-        if count.readers >= MOST_READERS {
+        if count.readers[pace as usize] >= MOST_READERS {
             return Ok(());
         }
-        count.readers += 1;
+        count.readers[pace as usize] += 1;
         drop(count);
         let reader = Reader {
-            queue: Arc::clone(&self.reads),
+            queue: Arc::clone(self.queue(pace)),
             place: self.place.clone(),
             busy_timeout: self.busy_timeout,
         };
         let started = self.start("duramen-sqlite-reader", move || reader.run());
         if started.is_err() {
-            self.life.lock().readers -= 1;
+            self.life.lock().readers[pace as usize] -= 1;
         }
         started
     }
 
     pub(crate) fn close(&self) {
-        self.reads.close();
+        self.brief.close();
+        self.long.close();
     }
 
     /// Answers once no thread is left.

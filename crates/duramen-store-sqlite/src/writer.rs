@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 use duramen_core::store::{CommitOutcome, RunCommit, StoreError};
 use rusqlite::Connection;
 
-use crate::error::{Fault, Place};
+use crate::codes::Class;
+use crate::error::Fault;
 use crate::job::{CommitJob, Job};
-use crate::options::{Point, Probe};
+use crate::open;
+use crate::options::{Point, SqliteOptions};
+use crate::place::Place;
 use crate::queue::Queue;
 use crate::session::Session;
 use crate::sql;
@@ -31,45 +34,105 @@ pub(crate) struct Writer {
     pub(crate) queue: Arc<Queue<Box<dyn Job>>>,
     pub(crate) place: Place,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) busy_timeout: Duration,
-    pub(crate) probe: Option<Probe>,
+    /// With which the connection is opened anew.
+    pub(crate) options: SqliteOptions,
+}
+
+/// Why the writer stopped serving with its connection.
+enum Stopped {
+    /// The queue is closed and empty.
+    Closed,
+    /// The connection met trouble that it may not get over.
+    Spoilt,
 }
 
 impl Writer {
     /// Serves the queue until it is closed and empty, then closes the connection, as the last one:
     /// SQLite brings the log into the file when the last connection closes, and two that close at
     /// the same moment may each take the other for the last.
+    ///
+    /// After trouble of the disk the connection is opened anew, when something is asked for; as long as that
+    /// fails, all that is asked for fails with the reason.
     pub(crate) fn run(&self, connection: Connection, others_ended: &dyn Fn()) {
-        // A panic costs the group it happened in; its replies answer with an error as they drop.
-        while catch_unwind(AssertUnwindSafe(|| self.serve(&connection))).is_err() {
-            tracing::error!(file = %self.place.path().display(), "the SQLite writer panicked; it goes on");
-            self.roll_back(&connection);
+        let mut connection = Some(connection);
+        let mut group = None;
+        loop {
+            let open = if let Some(open) = connection.take() {
+                open
+            } else {
+                let Some(waiting) = self.next_group() else {
+                    break;
+                };
+                match open::write_connection(&self.place, &self.options) {
+                    Ok((open, _)) => {
+                        group = Some(waiting);
+                        open
+                    }
+                    Err(error) => {
+                        fail(waiting, &error);
+                        continue;
+                    }
+                }
+            };
+            match self.serve_caught(&open, group.take()) {
+                Stopped::Closed => {
+                    connection = Some(open);
+                    break;
+                }
+                Stopped::Spoilt => self.close(open),
+            }
         }
         others_ended();
+        if let Some(connection) = connection {
+            self.close(connection);
+        }
+    }
+
+    fn close(&self, connection: Connection) {
         if let Err((_, error)) = connection.close() {
             tracing::warn!(file = %self.place.path().display(), %error, "closing failed");
         }
     }
 
-    fn serve(&self, connection: &Connection) {
+    /// A panic costs the group it happened in; its replies answer with an error as they drop.
+    fn serve_caught(
+        &self,
+        connection: &Connection,
+        mut first: Option<Vec<Box<dyn Job>>>,
+    ) -> Stopped {
+        loop {
+            let served = catch_unwind(AssertUnwindSafe(|| self.serve(connection, first.take())));
+            if let Ok(stopped) = served {
+                return stopped;
+            }
+            tracing::error!(file = %self.place.path().display(), "the SQLite writer panicked; it goes on");
+            self.roll_back(connection);
+        }
+    }
+
+    fn serve(&self, connection: &Connection, mut first: Option<Vec<Box<dyn Job>>>) -> Stopped {
         let mut session: Option<Session<'_>> = None;
-        while let Some(group) = self.next_group() {
+        while let Some(group) = first.take().or_else(|| self.next_group()) {
             if session.is_none() {
                 match Session::new(connection) {
                     Ok(new) => session = Some(new),
                     Err(fault) => {
-                        let error = self.place.error(&fault);
-                        for job in group {
-                            answer(job, Err(error.clone()));
+                        fail(group, &self.place.error(&fault));
+                        if fault.spoils_the_connection() {
+                            return Stopped::Spoilt;
                         }
                         continue;
                     }
                 }
             }
-            if let Some(session) = &mut session {
-                self.settle(session, group);
+            if let Some(session) = &mut session
+                && self.settle(session, group)
+            {
+                tracing::warn!(file = %self.place.path().display(), "the SQLite writer met trouble; it opens anew");
+                return Stopped::Spoilt;
             }
         }
+        Stopped::Closed
     }
 
     fn next_group(&self) -> Option<Vec<Box<dyn Job>>> {
@@ -83,8 +146,9 @@ impl Writer {
         })
     }
 
-    /// Runs a group and answers every job of it.
-    fn settle(&self, session: &mut Session<'_>, mut group: Vec<Box<dyn Job>>) {
+    /// Runs a group and answers every job of it. True if the connection met trouble that it may not get
+    /// over.
+    fn settle(&self, session: &mut Session<'_>, mut group: Vec<Box<dyn Job>>) -> bool {
         let started = Instant::now();
         let outcome = self.transact(session, |session| {
             group.iter_mut().try_for_each(|job| job.run(session))
@@ -99,12 +163,16 @@ impl Writer {
             );
         }
         match outcome {
-            Ok(()) => group.into_iter().for_each(|job| answer(job, Ok(()))),
-            Err(fault) if fault.is_of_the_place() => {
-                let error = self.place.error(&fault);
+            Ok(()) => {
                 for job in group {
-                    answer(job, Err(error.clone()));
+                    answer(job, Ok(()));
                 }
+                false
+            }
+            // Alone each part would meet the same.
+            Err(fault) if fault.class() == Class::Place && !fault.is_full() => {
+                fail(group, &self.place.error(&fault));
+                fault.spoils_the_connection()
             }
             Err(fault) => {
                 tracing::debug!(
@@ -112,49 +180,51 @@ impl Writer {
                     jobs = group.len(),
                     "a group failed; its jobs go one by one"
                 );
+                let mut spoilt = false;
                 for job in group {
-                    self.settle_alone(session, job);
+                    spoilt |= self.settle_alone(session, job);
                 }
+                spoilt
             }
         }
     }
 
     /// The slow path: one job in a transaction of its own, so that it fails alone.
-    fn settle_alone(&self, session: &mut Session<'_>, mut job: Box<dyn Job>) {
+    fn settle_alone(&self, session: &mut Session<'_>, mut job: Box<dyn Job>) -> bool {
         self.counters.retried.fetch_add(1, Relaxed);
         let outcome = self.transact(session, |session| job.run(session));
         let outcome = match outcome {
-            Ok(()) => Ok(()),
-            Err(fault) => match job.commits() {
-                Some(commits) if !fault.is_of_the_place() => self.commit_apart(session, commits),
-                _ => Err(self.place.error(&fault)),
+            Err(fault) if fault.class() != Class::Place => match job.commits() {
+                Some(commits) => self.commit_apart(session, commits),
+                None => Err(fault),
             },
+            other => other,
         };
-        answer(job, outcome);
+        let spoilt = outcome.as_ref().is_err_and(Fault::spoils_the_connection);
+        answer(job, outcome.map_err(|fault| self.place.error(&fault)));
+        spoilt
     }
 
     /// The slowest path: the run commits of one call, each in a transaction of its own.
     ///
-    /// If nothing could be applied and the cause is not in the commits (a full disk), the call
-    /// fails as a whole and may be repeated. Otherwise each commit gets its own answer.
-    fn commit_apart(
-        &self,
-        session: &mut Session<'_>,
-        job: &mut CommitJob,
-    ) -> Result<(), StoreError> {
+    /// Trouble of the place fails the call as a whole, whatever was applied before: its caller looks where
+    /// its runs stand and sends it again. A defect (a damaged page) is that of one run if others could be written,
+    /// and that of the store if none could.
+    fn commit_apart(&self, session: &mut Session<'_>, job: &mut CommitJob) -> Result<(), Fault> {
         let mut outcomes = Vec::with_capacity(job.batch().len());
         let mut applied = false;
-        let mut outside: Option<StoreError> = None;
+        let mut defect: Option<Fault> = None;
         for commit in job.batch() {
             let outcome = match self.transact(session, |session| {
                 session.commit(std::slice::from_ref::<RunCommit>(commit))
             }) {
                 Ok(mut one) => one.pop().unwrap_or(CommitOutcome::Fenced),
                 Err(fault) => {
-                    let error = self.place.error(&fault);
-                    let reason = error.to_string();
-                    if !fault.is_of_the_request() {
-                        outside = Some(error);
+                    let reason = self.place.error(&fault).to_string();
+                    match fault.class() {
+                        Class::Place => return Err(fault),
+                        Class::Request => {}
+                        Class::Defect => defect = Some(fault),
                     }
                     CommitOutcome::Rejected { reason }
                 }
@@ -162,8 +232,8 @@ impl Writer {
             applied |= matches!(outcome, CommitOutcome::Applied { .. });
             outcomes.push(outcome);
         }
-        match outside {
-            Some(error) if !applied => Err(error),
+        match defect {
+            Some(fault) if !applied => Err(fault),
             _ => {
                 job.answer(outcomes);
                 Ok(())
@@ -177,9 +247,14 @@ impl Writer {
         session: &mut Session<'_>,
         work: impl FnOnce(&mut Session<'_>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
+        // A look at the file's name costs a microsecond or two; what is written to a file that was removed
+        // would be lost without a word.
+        self.place.check()?;
         self.begin(session)?;
         let outcome = work(session).and_then(|value| {
-            self.probe(Point::BeforeCommit);
+            if let Some(code) = self.probe(Point::BeforeCommit) {
+                return Err(Fault::of_code(code, "asked for by a test"));
+            }
             session.end.execute([])?;
             Ok(value)
         });
@@ -207,10 +282,10 @@ impl Writer {
                 self.roll_back(session.connection);
             }
             let waited = since.get_or_insert_with(Instant::now).elapsed();
-            if !fault.is_busy() || waited >= self.busy_timeout {
+            if !fault.is_busy() || waited >= self.options.busy_timeout {
                 return Err(fault);
             }
-            std::thread::sleep(pause.min(self.busy_timeout.saturating_sub(waited)));
+            std::thread::sleep(pause.min(self.options.busy_timeout.saturating_sub(waited)));
             pause = (pause * 2).min(Duration::from_millis(2));
         }
     }
@@ -224,10 +299,15 @@ impl Writer {
         }
     }
 
-    fn probe(&self, point: Point) {
-        if let Some(probe) = &self.probe {
-            probe.call(point);
-        }
+    fn probe(&self, point: Point) -> Option<i32> {
+        self.options.probe.as_ref()?.call(point)
+    }
+}
+
+/// Answers a whole group with one error.
+fn fail(group: Vec<Box<dyn Job>>, error: &StoreError) {
+    for job in group {
+        answer(job, Err(error.clone()));
     }
 }
 

@@ -5,10 +5,12 @@ use std::sync::Mutex;
 
 use duramen_core::ids::RunId;
 use duramen_core::run::Status;
-use duramen_core::store::{Due, Filter, Next, Store};
+use duramen_core::store::{Claims, Due, Filter, Inboxes, Next, Queries, Runs};
 use duramen_store_sqlite::{SqliteOptions, SqliteStore, Synchronous};
 
-use crate::support::{APPLIED, Home, block_on, claim, commit, commit_one, create, leased, new_run};
+use crate::support::{
+    APPLIED, Home, alive, block_on, claim, commit, commit_one, create, leased, new_run,
+};
 
 fn quick(home: &Home) -> SqliteStore {
     home.open_with(SqliteOptions {
@@ -25,6 +27,7 @@ fn claim_everything(stores: &[&SqliteStore], threads: usize) -> BTreeMap<RunId, 
             let (store, taken) = (stores[thread % stores.len()], &taken);
             scope.spawn(move || {
                 let owner = format!("owner-{thread}");
+                alive(store, &owner);
                 loop {
                     let claimed = block_on(store.claim(claim(&owner, 7))).unwrap();
                     if claimed.runs.is_empty() {
@@ -76,6 +79,7 @@ fn two_stores_on_one_file_share_its_runs_without_claiming_one_twice() {
 fn two_drivers_of_one_run_never_both_append() {
     let home = Home::new();
     let (one, two) = (quick(&home), quick(&home));
+    alive(&one, "ann");
     create(&one, vec![leased("a", "ann")]);
     // Both believe that they hold the lease at the same length, as a driver and its clone would.
     let wins: usize = std::thread::scope(|scope| {
@@ -92,14 +96,13 @@ fn two_drivers_of_one_run_never_both_append() {
             .map(|thread| thread.join().unwrap())
             .sum()
     });
-    let row = block_on(one.get(vec!["a".into()]))
+    let standing = block_on(one.standing(vec!["a".into()]))
         .unwrap()
         .remove(0)
-        .unwrap()
-        .row;
-    assert_eq!(row.journal_len, 1 + wins as u64);
+        .unwrap();
+    assert_eq!(standing.journal_len, 1 + wins as u64);
     let entries = block_on(two.load("a".into(), 0, u32::MAX)).unwrap();
-    assert_eq!(entries.len() as u64, row.journal_len);
+    assert_eq!(entries.len() as u64, standing.journal_len);
 }
 
 #[test]
@@ -107,6 +110,8 @@ fn a_message_between_a_drivers_last_look_and_its_pause_is_never_lost() {
     let home = Home::new();
     let store = quick(&home);
     let count = 100;
+    alive(&store, "ann");
+    alive(&store, "bob");
     create(
         &store,
         (0..count)

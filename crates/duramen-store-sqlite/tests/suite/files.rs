@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use duramen_core::store::{Filter, Store, StoreError};
+use duramen_core::store::{Filter, Queries, Runs, Store, StoreError};
 use duramen_store_sqlite::{SqliteOptions, SqliteStore};
 
-use crate::support::{Home, block_on, claim_all, create, new_run};
+use crate::support::{Home, alive, block_on, claim_all, create, new_run};
 
 fn open(path: &Path) -> Result<SqliteStore, StoreError> {
     SqliteStore::open(
@@ -30,7 +30,7 @@ fn a_missing_directory_is_named() {
         matches!(&error, StoreError::Unavailable { reason } if reason.contains("no/such does not exist")),
         "{error}"
     );
-    assert!(error.is_transient());
+    assert!(error.is_of_the_place());
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_damaged_file_is_an_error_and_not_a_panic() {
     );
     let error = block_on(store.create(vec![new_run("new")])).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
-    assert!(!error.is_transient());
+    assert!(!error.is_of_the_place());
 }
 
 #[test]
@@ -100,8 +100,9 @@ fn a_run_with_an_entry_that_cannot_be_read_is_parked_and_does_not_block_the_othe
     let store = home.open();
     create(&store, vec![new_run("a"), new_run("b"), new_run("c")]);
     home.connection()
-        .execute("UPDATE journal SET kind = 99 WHERE run_id = 'b'", [])
+        .execute("UPDATE journal SET kind = 999 WHERE run_id = 'b'", [])
         .unwrap();
+    alive(&store, "ann");
     let claimed = claim_all(&store, "ann");
     let names: Vec<&str> = claimed.runs.iter().map(|run| &*run.row.run_id).collect();
     assert_eq!(names, ["a", "c"]);
@@ -131,7 +132,7 @@ fn a_lock_held_by_another_connection_is_an_error_for_all_and_passes_with_the_loc
             matches!(&error, StoreError::Locked { reason } if reason.contains("runs.db")),
             "{error}"
         );
-        assert!(error.is_transient());
+        assert!(error.is_of_the_place());
     }
     // Readers are not held up by a writer.
     assert_eq!(block_on(store.get(vec!["a".into()])).unwrap(), [None]);
@@ -147,6 +148,7 @@ fn a_payload_of_50_megabytes_comes_back_as_it_went() {
     let mut new = new_run("a");
     new.input = large.clone().into();
     create(&store, vec![new]);
+    alive(&store, "ann");
     let claimed = claim_all(&store, "ann");
     let journal = claimed.runs[0].journal.as_ref().unwrap();
     assert!(journal[0].payload == large);

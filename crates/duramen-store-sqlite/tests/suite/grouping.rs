@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use duramen_core::store::{CommitOutcome, Store, StoreError};
+use duramen_core::store::{Claims, CommitOutcome, Inboxes, Queries, Runs, Store, StoreError};
 use duramen_store_sqlite::{Point, Probe, SqliteOptions};
 
 use crate::support::{
-    APPLIED, Home, block_on, claim, commit, commit_one, create, entry, event, leased, new_run,
+    APPLIED, Home, alive, block_on, claim, commit, commit_one, create, entry, event, leased,
+    new_run,
 };
 
 /// Holds the writer before its next COMMIT until it is opened.
@@ -58,6 +59,7 @@ fn gated(home: &Home) -> (duramen_store_sqlite::SqliteStore, Arc<Gate>) {
 fn what_is_asked_for_during_a_transaction_shares_the_next_one() {
     let home = Home::new();
     let (store, gate) = gated(&home);
+    alive(&store, "ann");
     create(
         &store,
         (0..200).map(|n| leased(&format!("r{n}"), "ann")).collect(),
@@ -70,7 +72,7 @@ fn what_is_asked_for_during_a_transaction_shares_the_next_one() {
         .map(|n| store.commit(vec![commit(&format!("r{n}"), "ann", 1)]))
         .collect();
     gate.open();
-    assert!(block_on(held).unwrap()[0].created);
+    assert!(block_on(held).unwrap()[0].is_new());
     for commit in commits {
         assert_eq!(block_on(commit).unwrap(), [APPLIED]);
     }
@@ -84,7 +86,7 @@ fn a_call_takes_effect_although_its_future_is_dropped() {
     let home = Home::new();
     let store = home.open();
     drop(store.create(vec![new_run("a")]));
-    assert!(!block_on(store.create(vec![new_run("a")])).unwrap()[0].created);
+    assert!(!block_on(store.create(vec![new_run("a")])).unwrap()[0].is_new());
     drop(store.create(vec![new_run("b")]));
     drop(store);
     let store = home.open();
@@ -93,15 +95,13 @@ fn a_call_takes_effect_although_its_future_is_dropped() {
     assert!(block_on(store.get(vec!["b".into()])).unwrap()[0].is_some());
 }
 
-/// A journal row where the run's next commit must go: no request makes one, so the commit that hits
-/// it fails by the primary key.
+/// A rule of the file's owner that no commit of this run can keep.
 fn obstruct(home: &Home, run_id: &str) {
     home.connection()
-        .execute(
-            "INSERT INTO journal (run_id, idx, encoding, kind, op, at, payload) \
-             VALUES (?1, 1, 1, 1, '', 0, x'')",
-            [run_id],
-        )
+        .execute_batch(&format!(
+            "CREATE TRIGGER refuse BEFORE INSERT ON journal WHEN NEW.run_id = '{run_id}' AND NEW.idx > 0 \
+             BEGIN SELECT RAISE(ABORT, 'not this one'); END"
+        ))
         .unwrap();
 }
 
@@ -110,6 +110,7 @@ fn a_commit_that_cannot_be_kept_fails_alone() {
     let home = Home::new();
     let (store, gate) = gated(&home);
     let names = ["a", "bad", "c", "d"];
+    alive(&store, "ann");
     create(
         &store,
         names.iter().map(|name| leased(name, "ann")).collect(),
@@ -130,34 +131,43 @@ fn a_commit_that_cannot_be_kept_fails_alone() {
     block_on(held).unwrap();
     let mixed = block_on(mixed).unwrap();
     assert_eq!((&mixed[0], &mixed[2]), (&APPLIED, &APPLIED));
-    assert!(matches!(&mixed[1], CommitOutcome::Rejected { reason } if reason.contains("UNIQUE")));
+    assert!(
+        matches!(&mixed[1], CommitOutcome::Rejected { reason } if reason.contains("not this one"))
+    );
     assert_eq!(block_on(other).unwrap(), [APPLIED]);
     assert_eq!(block_on(sent).unwrap().len(), 1);
-    let rows = block_on(store.get(names.map(Into::into).to_vec())).unwrap();
-    let lengths: Vec<u64> = rows
+    let found = block_on(store.standing(names.map(Into::into).to_vec())).unwrap();
+    let lengths: Vec<u64> = found
         .into_iter()
-        .map(|detail| detail.unwrap().row.journal_len)
+        .map(|standing| standing.unwrap().journal_len)
         .collect();
     assert_eq!(lengths, [2, 1, 2, 2]);
 }
 
 #[test]
-fn a_commit_that_does_not_fit_on_the_disk_fails_alone_and_the_store_goes_on() {
+fn a_full_disk_fails_the_whole_call_and_the_store_goes_on() {
     let home = Home::new();
     let store = home.open_with(SqliteOptions {
         max_pages: Some(64),
         ..SqliteOptions::default()
     });
+    alive(&store, "ann");
     create(&store, vec![leased("a", "ann"), leased("large", "ann")]);
     let mut large = commit("large", "ann", 1);
     large.entries = vec![entry("s", &vec![1; 1 << 20])];
-    // Alone it is an error of the store: nothing was applied, the same call may succeed later.
-    let alone = block_on(store.commit(vec![large.clone()]));
-    assert!(matches!(alone, Err(StoreError::Full { reason }) if reason.contains("runs.db")));
-    let outcomes = block_on(store.commit(vec![commit("a", "ann", 1), large])).unwrap();
-    assert_eq!(outcomes[0], APPLIED);
-    assert!(matches!(&outcomes[1], CommitOutcome::Rejected { reason } if reason.contains("full")));
-    assert_eq!(commit_one(&store, commit("a", "ann", 2)), APPLIED);
+    // Nothing is said of a commit that may succeed later, alone or with others.
+    for batch in [
+        vec![large.clone()],
+        vec![commit("a", "ann", 1), large.clone()],
+        vec![large, commit("a", "ann", 1)],
+    ] {
+        let outcome = block_on(store.commit(batch));
+        assert!(
+            matches!(&outcome, Err(StoreError::Full { reason }) if reason.contains("runs.db")),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(commit_one(&store, commit("a", "ann", 1)), APPLIED);
     assert!(matches!(
         block_on(store.create(vec![duramen_core::store::NewRun {
             input: vec![1; 1 << 20].into(),
@@ -188,7 +198,7 @@ fn a_panic_in_the_writer_answers_its_callers_and_the_store_goes_on() {
     let outcome = block_on(store.create(vec![new_run("a")]));
     assert!(matches!(outcome, Err(StoreError::Other { .. })));
     // Nothing of it remains, and the next call is served.
-    assert!(block_on(store.create(vec![new_run("a")])).unwrap()[0].created);
+    assert!(block_on(store.create(vec![new_run("a")])).unwrap()[0].is_new());
     block_on(store.close()).unwrap();
 }
 
@@ -212,9 +222,9 @@ fn a_panic_in_a_wake_up_costs_no_one_else_an_answer() {
     assert!(first.as_mut().poll(&mut context).is_pending());
     let second = store.create(vec![new_run("b")]);
     gate.open();
-    assert!(block_on(second).unwrap()[0].created);
+    assert!(block_on(second).unwrap()[0].is_new());
     assert_eq!(bomb.0.load(Ordering::SeqCst), 1);
-    assert!(block_on(first).unwrap()[0].created);
+    assert!(block_on(first).unwrap()[0].is_new());
 }
 
 #[test]
@@ -223,7 +233,7 @@ fn a_closed_store_finishes_what_was_asked_for_and_refuses_the_rest() {
     let store = home.open();
     let created = store.create(vec![new_run("a")]);
     let closed = store.close();
-    assert!(block_on(created).unwrap()[0].created);
+    assert!(block_on(created).unwrap()[0].is_new());
     block_on(closed).unwrap();
     assert_eq!(
         block_on(store.create(vec![new_run("b")])),

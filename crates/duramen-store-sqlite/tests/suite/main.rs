@@ -11,3 +11,5 @@ mod grouping;
 mod migrations;
 mod rules;
 mod support;
+#[cfg(target_os = "linux")]
+mod trouble;

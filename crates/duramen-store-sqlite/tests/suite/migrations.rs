@@ -1,7 +1,7 @@
 //! The schema: from nothing, more than once, by several at a time, and by the wrong build.
 
 use duramen_core::journal::Kind;
-use duramen_core::store::{Schema, Store, StoreError};
+use duramen_core::store::{Queries, Schema, Store, StoreError};
 use duramen_store_sqlite::{SqliteOptions, SqliteStore};
 
 use crate::support::{Home, block_on, create, new_run};

@@ -3,19 +3,25 @@
 
 use duramen_core::run::Status;
 use duramen_core::store::{
-    CommitOutcome, Delivery, Due, Intervened, Intervention, MessageKind, NewRun, Next, ReadMessage,
-    Start, Store, StoreError,
+    CommitOutcome, Delivery, Due, Inboxes, Intervened, Intervention, MessageKind, NewRun, Next,
+    ReadMessage, Receipt, Start, Store, StoreError,
 };
 use duramen_store_memory::MemoryStore;
 
 use crate::support::{
-    APPLIED, Home, block_on, claim, claim_all, commit, commit_one, create, entry, event, heartbeat,
-    leased, new_run,
+    APPLIED, Home, alive, beat, block_on, claim, claim_all, commit, commit_one, create, entry,
+    event, heartbeat, lane, leased, new_run,
 };
 
 fn on_both(rule: impl Fn(&dyn Store)) {
-    rule(&MemoryStore::new());
-    rule(&Home::new().open());
+    for store in [
+        &MemoryStore::new() as &dyn Store,
+        &Home::new().open() as &dyn Store,
+    ] {
+        alive(store, "ann");
+        alive(store, "bob");
+        rule(store);
+    }
 }
 
 fn row(store: &dyn Store, run_id: &str) -> duramen_core::run::RunRow {
@@ -31,25 +37,164 @@ fn waiting(run_id: &str, ready_at: Option<i64>, waits: &[&str]) -> duramen_core:
 }
 
 #[test]
-fn a_heartbeat_does_not_revive_a_run_that_someone_else_claimed() {
+fn an_owner_whose_lease_has_lapsed_is_never_renewed_and_its_runs_are_anybodys() {
     on_both(|store| {
-        let mut new = leased("a", "ann");
+        assert!(beat(store, "old", 50, Some(0)).alive);
+        assert!(beat(store, "new", 1_000, Some(0)).alive);
+        let mut new = leased("a", "old");
         new.now = Some(0);
         create(store, vec![new]);
-        let mut take = claim("bob", 10);
-        take.now = Some(100_000);
+        assert_eq!(commit_one(store, commit("a", "old", 1)), APPLIED);
+        let mut take = claim("new", 10);
+        take.now = Some(49);
+        assert!(block_on(store.claim(take.clone())).unwrap().runs.is_empty());
+        take.now = Some(50);
+        let run = block_on(store.claim(take)).unwrap().runs.remove(0);
+        assert_eq!((run.was, run.row.epoch), (Status::Running, 2));
+        // The length is that of the journal, not what the row said.
         assert_eq!(
-            block_on(store.claim(take)).unwrap().runs[0].was,
-            Status::Running
+            (run.row.journal_len, run.row.lost, run.row.lost_at),
+            (2, 1, 2)
         );
-        let beat = block_on(store.heartbeat(heartbeat("ann", 60_000, Some(100_001)))).unwrap();
-        assert!(beat.held.is_empty());
-        let beat = block_on(store.heartbeat(heartbeat("bob", 60_000, Some(100_001)))).unwrap();
-        assert_eq!(beat.held, [("a".into(), 2)]);
-        assert_eq!(row(store, "a").ready_at, Some(160_001));
+        assert!(!beat(store, "old", 1_000, Some(51)).alive);
+        // Nor with a clock that was put back: it has ended for good.
+        assert!(!beat(store, "old", 1_000, Some(10)).alive);
         assert_eq!(
-            commit_one(store, commit("a", "ann", 1)),
+            commit_one(store, commit("a", "old", 2)),
             CommitOutcome::Fenced
+        );
+        let mut late = claim("old", 10);
+        late.now = Some(51);
+        assert!(block_on(store.claim(late)).unwrap().lapsed);
+        let held = |owner: &str| block_on(store.held(owner.to_owned(), None, 10)).unwrap();
+        assert_eq!(held("new"), [("a".into(), 2)]);
+        assert!(held("old").is_empty());
+        // A successor takes over with the epoch as it is.
+        let mut heir = heartbeat("heir", 1_000, Some(60));
+        heir.succeeds = Some("new".to_owned());
+        let heir = block_on(store.heartbeat(heir)).unwrap();
+        assert_eq!(heir.inherited, [("a".into(), 2)]);
+        let mut goes_on = commit("a", "heir", 2);
+        goes_on.epoch = 2;
+        assert_eq!(commit_one(store, goes_on), APPLIED);
+    });
+}
+
+#[test]
+fn a_page_of_what_is_held_goes_over_all_lanes() {
+    on_both(|store| {
+        let runs = (0..20).map(|n| duramen_core::store::NewRun {
+            workflow: ["w", "x", "y"][n % 3].to_owned(),
+            ..leased(&format!("r{n:02}"), "ann")
+        });
+        create(store, runs.collect());
+        let mut after = None;
+        let mut seen = Vec::new();
+        loop {
+            let page = block_on(store.held("ann".to_owned(), after.clone(), 7)).unwrap();
+            let Some((last, _)) = page.last() else { break };
+            after = Some(last.clone());
+            seen.extend(page.into_iter().map(|(run_id, _)| run_id.to_string()));
+        }
+        assert_eq!(seen.len(), 20);
+        assert!(seen.is_sorted());
+    });
+}
+
+#[test]
+fn an_append_leaves_the_row_and_a_pause_writes_it() {
+    on_both(|store| {
+        create(store, vec![leased("a", "ann")]);
+        let before = row(store, "a");
+        for length in 1..4 {
+            assert_eq!(commit_one(store, commit("a", "ann", length)), APPLIED);
+        }
+        assert_eq!(row(store, "a"), before);
+        let standing = block_on(store.standing(vec!["a".into(), "b".into()])).unwrap();
+        assert_eq!(standing[0].as_ref().unwrap().journal_len, 4);
+        assert_eq!(standing[1], None);
+        for wrong in [3, 5, 0, u64::MAX] {
+            let outcome = commit_one(store, commit("a", "ann", wrong));
+            assert_eq!(outcome, CommitOutcome::Fenced, "at {wrong}");
+        }
+        let other_life = duramen_core::store::RunCommit {
+            seed: [8; 16],
+            ..commit("a", "ann", 4)
+        };
+        assert_eq!(commit_one(store, other_life), CommitOutcome::Fenced);
+        let mut pause = waiting("a", None, &["event:go"]);
+        pause.expected_len = 4;
+        assert_eq!(commit_one(store, pause), APPLIED);
+        let after = row(store, "a");
+        assert_eq!((after.journal_len, after.updated_at), (5, 10));
+    });
+}
+
+#[test]
+fn an_inbox_has_an_end_and_a_cancellation_passes_it() {
+    on_both(|store| {
+        create(store, vec![leased("a", "ann")]);
+        let large = |id: &str| {
+            let mut large = event("a", id, "go");
+            large.payload = vec![1; 22 << 20].into();
+            large
+        };
+        let send = |message| {
+            block_on(store.deliver(vec![message]))
+                .unwrap()
+                .remove(0)
+                .result
+        };
+        assert_eq!(send(large("1")), Delivery::Buffered);
+        assert_eq!(send(large("2")), Delivery::Buffered);
+        assert_eq!(send(large("3")), Delivery::Full);
+        assert_eq!(send(large("2")), Delivery::Duplicate);
+        let mut cancel = event("a", "c", "");
+        cancel.kind = MessageKind::Cancel;
+        assert_eq!(send(cancel), Delivery::Delivered);
+        // A page has room for one of these.
+        let page = block_on(store.inbox("a".into(), 0)).unwrap();
+        assert_eq!((page.messages.len(), page.more), (1, true));
+        let mut reads = commit("a", "ann", 1);
+        reads.read = vec![ReadMessage {
+            seq: 1,
+            refused: None,
+            reply: Some(vec![5].into()),
+        }];
+        assert_eq!(commit_one(store, reads), APPLIED);
+        assert_eq!(send(large("3")), Delivery::Buffered);
+        let receipts = block_on(store.receipts(vec![
+            ("a".into(), "1".to_owned()),
+            ("a".into(), "2".to_owned()),
+            ("a".into(), "9".to_owned()),
+        ]));
+        let consumed = Receipt::Consumed {
+            reply: Some(vec![5].into()),
+        };
+        assert_eq!(
+            receipts.unwrap(),
+            [Some(consumed), Some(Receipt::Unread), None]
+        );
+    });
+}
+
+#[test]
+fn runs_that_only_a_newer_build_can_read_are_left_to_it() {
+    on_both(|store| {
+        create(store, vec![new_run("a"), new_run("b")]);
+        let mut newer = event("a", "m", "go");
+        newer.encoding = 2;
+        block_on(store.deliver(vec![newer])).unwrap();
+        let names = |lanes: Vec<String>| -> Vec<String> {
+            let mut take = claim("ann", 10);
+            take.lanes = lanes;
+            let runs = block_on(store.claim(take)).unwrap().runs;
+            runs.iter().map(|run| run.row.run_id.to_string()).collect()
+        };
+        assert_eq!(names(vec![lane("w")]), ["b"]);
+        assert_eq!(
+            names(vec![lane("w").replace("\u{1f}1\u{1f}1", "\u{1f}1\u{1f}2")]),
+            ["a"]
         );
     });
 }
@@ -59,7 +204,7 @@ fn a_pause_is_due_at_once_if_a_message_came_that_its_driver_has_not_seen() {
     on_both(|store| {
         create(store, vec![leased("a", "ann"), leased("b", "ann")]);
         block_on(store.deliver(vec![event("a", "m", "go"), event("b", "m", "go")])).unwrap();
-        let unread = block_on(store.unread("ann".to_owned())).unwrap();
+        let unread = block_on(store.unread("ann".to_owned(), Vec::new())).unwrap();
         assert_eq!(unread.len(), 2);
         let unseen = waiting("a", None, &["event:go"]);
         assert_eq!(
@@ -67,7 +212,7 @@ fn a_pause_is_due_at_once_if_a_message_came_that_its_driver_has_not_seen() {
             CommitOutcome::Applied { due: true }
         );
         let mut seen = waiting("b", None, &["event:other"]);
-        seen.inbox_seen = 1;
+        seen.inbox_seen = Some(1);
         assert_eq!(commit_one(store, seen), APPLIED);
         let claimed = claim_all(store, "bob");
         assert_eq!(claimed.runs.len(), 1);
@@ -99,6 +244,7 @@ fn a_consumed_message_stays_a_duplicate_for_ever_even_when_the_run_has_ended() {
         end.read = vec![ReadMessage {
             seq: 1,
             refused: None,
+            reply: None,
         }];
         end.next = Next::Finished {
             status: Status::Completed,
@@ -122,10 +268,11 @@ fn a_refused_message_is_kept_with_its_reason_and_not_given_to_drivers_again() {
         create(store, vec![leased("a", "ann")]);
         block_on(store.deliver(vec![event("a", "m", "go")])).unwrap();
         let mut pause = waiting("a", Some(5), &["event:go"]);
-        pause.inbox_seen = 1;
+        pause.inbox_seen = Some(1);
         pause.read = vec![ReadMessage {
             seq: 1,
             refused: Some("not a number".to_owned()),
+            reply: None,
         }];
         assert_eq!(commit_one(store, pause), APPLIED);
         assert!(claim_all(store, "bob").runs[0].inbox.is_empty());
@@ -185,9 +332,10 @@ fn lines_are_served_in_turn_and_runs_of_a_line_due_at_the_same_instant_by_their_
             ..new_run(name)
         };
         let queued = || Start::Queued { at: Some(5) };
+        assert!(beat(store, "gone", 5, Some(0)).alive);
+        assert!(beat(store, "cyd", 100, Some(0)).alive);
         let lost = || Start::Leased {
-            owner: "ann".to_owned(),
-            lease: 5,
+            owner: "gone".to_owned(),
         };
         create(
             store,
@@ -196,15 +344,18 @@ fn lines_are_served_in_turn_and_runs_of_a_line_due_at_the_same_instant_by_their_
                 at("e", "w", lost()),
                 at("c", "x", queued()),
                 at("b", "w", queued()),
+                NewRun {
+                    priority: 9,
+                    ..at("0", "x", queued())
+                },
                 at("a", "x", queued()),
             ],
         );
-        let mut take = claim("bob", 5);
-        take.workflows.push(crate::support::workflow("x"));
+        let mut take = claim("cyd", 5);
+        take.now = Some(50);
+        take.lanes.push(lane("x"));
         let mut names = |limit: u32, turn: u64| {
             (take.limit, take.turn) = (limit, turn);
-            // What was taken is lost at once, so that it can be taken again.
-            take.lease = 0;
             let claimed = block_on(store.claim(take.clone())).unwrap();
             let names = claimed.runs.iter().map(|run| run.row.run_id.to_string());
             (names.collect::<String>(), claimed.more)
@@ -213,9 +364,9 @@ fn lines_are_served_in_turn_and_runs_of_a_line_due_at_the_same_instant_by_their_
         assert_eq!(names(0, 0), (String::new(), true));
         assert_eq!(names(1, 2), ("b".to_owned(), true));
         assert_eq!(names(1, 3), ("a".to_owned(), true));
-        // Now lost themselves, and due later than d and e. Lost runs of x come first.
-        let (all, more) = names(5, 3);
-        assert_eq!((all.as_str(), more), ("acdeb", false));
+        assert_eq!(names(2, 3), ("cd".to_owned(), true));
+        // The lower priority comes last, although its id is the least.
+        assert_eq!(names(5, 3), ("0e".to_owned(), false));
     });
 }
 
@@ -227,7 +378,7 @@ fn a_claim_of_one_run_takes_it_only_if_it_is_due_and_asked_for() {
             let mut take = claim("ann", 10);
             take.run_id = Some("b".into());
             take.due = due;
-            take.workflows = vec![crate::support::workflow(workflow)];
+            take.lanes = vec![lane(workflow)];
             block_on(store.claim(take)).unwrap().runs.len()
         };
         assert_eq!(take(Due::Wake, "w"), 0);
@@ -308,6 +459,8 @@ fn names_that_could_not_be_found_again_are_refused() {
 fn ten_thousand_messages_and_a_hundred_thousand_entries_are_kept_in_order() {
     let home = Home::new();
     let store = home.open();
+    alive(&store, "ann");
+    alive(&store, "bob");
     create(&store, vec![leased("a", "ann")]);
     for part in 0..10 {
         let messages = (0..1_000)
@@ -322,9 +475,10 @@ fn ten_thousand_messages_and_a_hundred_thousand_entries_are_kept_in_order() {
             .map(|n| ReadMessage {
                 seq: part * 1_000 + n,
                 refused: None,
+                reply: None,
             })
             .collect();
-        one.inbox_seen = (part + 1) * 1_000;
+        one.inbox_seen = Some((part + 1) * 1_000);
         assert_eq!(commit_one(&store, one), APPLIED);
     }
     assert_eq!(

@@ -6,8 +6,8 @@ use duramen_store_sqlite::{SqliteOptions, SqliteStore};
 use tempfile::TempDir;
 
 pub(crate) use duramen_store_testing::{
-    APPLIED, block_on, claim, claim_all, commit, commit_one, create, entry, event, heartbeat,
-    leased, new_run, workflow,
+    APPLIED, alive, beat, block_on, claim, claim_all, commit, commit_one, create, entry, event,
+    heartbeat, lane, leased, new_run,
 };
 
 /// A directory with a store's file in it; gone at the end of the test.

@@ -1,0 +1,155 @@
+//! Owners: their leases, and what they hold.
+
+use duramen_core::ids::{Millis, RunId};
+use duramen_core::store::{Beat, ENDED_OWNERS_KEPT, Heartbeat, OwnerRow};
+use duramen_store_sql::{Columns, lists};
+use rusqlite::{Connection, OptionalExtension, Statement, params};
+
+use crate::clock::instant;
+use crate::error::Fault;
+use crate::row::Reader;
+use crate::session::Session;
+use crate::sql;
+
+impl Session<'_> {
+    /// One row is written, however many runs are driven.
+    pub(crate) fn heartbeat(&mut self, beat: &Heartbeat) -> Result<Beat, Fault> {
+        let now = instant(beat.now);
+        let Heartbeat {
+            owner,
+            label,
+            format,
+            ..
+        } = beat;
+        let lease_until = now.saturating_add(beat.lease);
+        let serves = lists::enclose(&beat.serves);
+        let args = params![owner, label, serves, format, now, lease_until];
+        let connection = self.connection;
+        let change = |statement: &str| connection.prepare_cached(statement);
+        let renewed = change(sql::owner::RENEW)?.execute(args)?;
+        if renewed == 0 {
+            if change(sql::owner::END)?.execute(params![owner, now])? > 0 {
+                return Ok(Beat {
+                    now,
+                    alive: false,
+                    inherited: Vec::new(),
+                });
+            }
+            let long_ago = now.saturating_sub(ENDED_OWNERS_KEPT);
+            change(sql::owner::FORGET)?.execute([long_ago])?;
+            change(sql::owner::REGISTER)?.execute(args)?;
+        }
+        let inherited = match &beat.succeeds {
+            Some(former) if former != owner => inherit(connection, former, owner, now)?,
+            _ => Vec::new(),
+        };
+        Ok(Beat {
+            now,
+            alive: true,
+            inherited,
+        })
+    }
+
+    pub(crate) fn retire(&mut self, owner: &str, now: Option<Millis>) -> Result<(), Fault> {
+        self.connection
+            .prepare_cached(sql::owner::END)?
+            .execute(params![owner, instant(now)])?;
+        Ok(())
+    }
+}
+
+fn inherit(
+    connection: &Connection,
+    former: &str,
+    owner: &str,
+    now: Millis,
+) -> Result<Vec<(RunId, i64)>, Fault> {
+    connection
+        .prepare_cached(sql::owner::END)?
+        .execute(params![former, now])?;
+    let mut inherit = connection.prepare_cached(sql::owner::INHERIT)?;
+    let mut moved = run_ids_with_epochs(&mut inherit, &[&former, &owner])?;
+    moved.sort_unstable();
+    Ok(moved)
+}
+
+fn run_ids_with_epochs(
+    statement: &mut Statement<'_>,
+    args: &[&dyn rusqlite::ToSql],
+) -> Result<Vec<(RunId, i64)>, Fault> {
+    let mut rows = statement.query(args)?;
+    let mut found = Vec::new();
+    while let Some(one) = rows.next()? {
+        let mut one = Reader::new(one);
+        found.push((one.text("run_id")?.into(), one.integer("epoch")?));
+    }
+    Ok(found)
+}
+
+pub(crate) fn owners(connection: &Connection) -> Result<Vec<OwnerRow>, Fault> {
+    let mut statement = connection.prepare_cached(sql::owner::ALL)?;
+    let mut rows = statement.query([])?;
+    let mut owners = Vec::new();
+    while let Some(found) = rows.next()? {
+        let mut found = Reader::new(found);
+        owners.push(OwnerRow {
+            owner: found.text("owner")?.to_owned(),
+            label: found.text_or_null("label")?.map(str::to_owned),
+            serves: found.list("serves")?,
+            format: found.small("format")?,
+            started_at: found.integer("started_at")?,
+            seen_at: found.integer("seen_at")?,
+            lease_until: found.integer("lease_until")?,
+            ended_at: found.integer_or_null("ended_at")?,
+            held: found.count("held")?,
+        });
+    }
+    Ok(owners)
+}
+
+/// A page of what an owner holds: of each of its lanes a page in the order of the index, then the least of
+/// these. So a page costs no more than its length for each lane, however much is held.
+pub(crate) fn held(
+    connection: &Connection,
+    owner: &str,
+    after: Option<&RunId>,
+    limit: u32,
+) -> Result<Vec<(RunId, i64)>, Fault> {
+    let mut statement = connection.prepare_cached(sql::owner::HELD)?;
+    let mut next_lane = connection.prepare_cached(sql::owner::NEXT_LANE)?;
+    // No run id is empty.
+    let after = after.map_or("", |run_id| &**run_id);
+    let mut held = Vec::new();
+    let mut lane = String::new();
+    while let Some(next) = next_lane.query_row([owner, &lane], |row| row.get(0))? {
+        lane = next;
+        held.append(&mut run_ids_with_epochs(
+            &mut statement,
+            &[&owner, &lane, &after, &limit],
+        )?);
+    }
+    held.sort_unstable();
+    held.truncate(limit as usize);
+    Ok(held)
+}
+
+/// Owners that hold anything, each found by one descent.
+pub(crate) fn holders(next_holder: &mut Statement<'_>) -> Result<Vec<String>, Fault> {
+    let mut holders: Vec<String> = Vec::new();
+    loop {
+        let last = holders.last().map_or("", String::as_str);
+        let Some(next) = next_holder.query_row([last], |row| row.get(0))? else {
+            return Ok(holders);
+        };
+        holders.push(next);
+    }
+}
+
+/// When the runs of an owner are anybody's: the end of its lease, or now.
+pub(crate) fn ends_at(connection: &Connection, owner: &str, now: Millis) -> Result<Millis, Fault> {
+    let lease_until: Option<Millis> = connection
+        .prepare_cached(sql::owner::LEASE)?
+        .query_row([owner], |row| row.get(0))
+        .optional()?;
+    Ok(lease_until.map_or(now, |until| until.max(now)))
+}
