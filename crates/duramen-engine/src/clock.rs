@@ -39,17 +39,6 @@ pub(crate) struct Until {
     moment: Moment,
 }
 
-impl Until {
-    /// The one that was promised later.
-    pub(crate) fn or_later(self, other: Self) -> Self {
-        if other.moment >= self.moment {
-            other
-        } else {
-            self
-        }
-    }
-}
-
 /// The clocks of one engine.
 pub(crate) struct Clock {
     env: Arc<dyn Env>,

@@ -9,14 +9,20 @@ use duramen_core::store::{Store, StoreFuture};
 use crate::clock::Clock;
 use crate::env::Env;
 use crate::host::{HostEvent, HostQueue, Reply, Token};
+use crate::incarnation::Incarnation;
 use crate::inline::on_completion;
 use crate::pending::Pending;
 
 /// What an engine is told once.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Unique to this engine: exclusion rests on it.
+    /// Unique to this engine among all that live: exclusion rests on it. After a lapse of its lease the
+    /// engine goes on under `OWNER~2`, `OWNER~3` and so on.
     pub owner: String,
+    /// For people: host and process.
+    pub label: Option<String>,
+    /// For people: what it serves.
+    pub serves: Vec<String>,
     pub lease: Millis,
     /// How near a deadline must be for the lease to be kept meanwhile.
     pub hold: Millis,
@@ -48,6 +54,7 @@ pub(crate) struct Common {
     pub(crate) clock: Clock,
     pub(crate) counters: Counters,
     pub(crate) pending: Arc<Pending>,
+    pub(crate) incarnation: Incarnation,
     closing: AtomicBool,
 }
 
@@ -63,6 +70,7 @@ impl Common {
             clock: Clock::new(Arc::clone(&env)),
             env,
             host,
+            incarnation: Incarnation::new(&config.owner),
             config,
             counters: Counters::default(),
             pending: Arc::default(),
@@ -70,8 +78,9 @@ impl Common {
         }
     }
 
-    pub(crate) fn owner(&self) -> &str {
-        &self.config.owner
+    /// The name under which this process holds runs now.
+    pub(crate) fn owner(&self) -> Arc<str> {
+        self.incarnation.present()
     }
 
     pub(crate) fn close(&self) {

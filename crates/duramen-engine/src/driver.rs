@@ -16,16 +16,12 @@ use crate::leases::Leaving;
 /// How long to wait for a heartbeat that is overdue before looking again.
 const DOUBT: Millis = 10;
 
-/// The store's time when it leased the run.
-fn claimed_at(row: &RunRow, lease: Millis) -> Millis {
-    row.ready_at
-        .map_or(Millis::MIN, |end| end.saturating_sub(lease))
-}
-
 /// Drives one run. All calls come from the host's thread.
 #[derive(Debug)]
 pub struct RunDriver {
     pub machine: Machine,
+    /// The name that the machine knows.
+    owner: Arc<str>,
     engine: Arc<Engine>,
     ticket: Ticket,
     /// A fixed instant given by a test or a sweep, instead of the clock.
@@ -52,10 +48,12 @@ impl RunDriver {
         run: ClaimedRun,
         clock: Option<Millis>,
     ) -> Self {
-        let claimed_at = claimed_at(&run.row, engine.leases.span());
-        let machine = Machine::new(run, engine.owner());
+        let claimed_at = run.row.updated_at;
+        let owner = engine.owner();
+        let machine = Machine::new(run, &owner);
         Self {
             machine,
+            owner,
             engine,
             ticket,
             clock,
@@ -80,14 +78,22 @@ impl RunDriver {
     }
 
     /// Goes on after a new claim of a run that was kept warm.
-    pub fn resume(&mut self, row: &RunRow, inbox: Vec<Message>, clock: Option<Millis>) {
+    pub fn resume(
+        &mut self,
+        row: &RunRow,
+        inbox: Vec<Message>,
+        inbox_more: bool,
+        clock: Option<Millis>,
+    ) {
         self.clock = clock;
         self.ending = None;
         self.held_until = None;
-        self.claimed_at = claimed_at(row, self.engine.leases.span());
+        self.claimed_at = row.updated_at;
         self.withheld = None;
         self.told_to_leave = false;
-        self.machine.resume(row, inbox);
+        self.machine.resume(row, inbox, inbox_more);
+        self.owner = self.engine.owner();
+        self.machine.set_owner(&self.owner);
     }
 
     /// The instant that decisions use. What was due for the store when it leased the run is due here,
@@ -100,6 +106,7 @@ impl RunDriver {
 
     /// The next thing to do; when there is none, what must be durable goes on its way.
     pub fn turn(&mut self) -> Turn {
+        self.sign();
         if let Some(start) = self.withheld.take() {
             return self.certain(start);
         }
@@ -117,6 +124,15 @@ impl RunDriver {
             return self.certain(turn);
         }
         turn
+    }
+
+    /// What goes out is signed with the name that this process has now.
+    fn sign(&mut self) {
+        let owner = self.engine.owner();
+        if owner != self.owner {
+            self.machine.set_owner(&owner);
+            self.owner = owner;
+        }
     }
 
     /// Lets a step start only while the lease lasts. The store fences late writes off; it cannot
@@ -172,6 +188,7 @@ impl RunDriver {
                     Next::Running => (None, None),
                     Next::Waiting { ready_at, .. } => (Some(Driven::Paused), *ready_at),
                     Next::Stuck { .. } => (Some(Driven::Stuck), None),
+                    Next::Continued { .. } => (Some(Driven::Continued), None),
                     Next::Finished { status } => {
                         let driven = match status {
                             Status::Completed => Driven::Completed,

@@ -5,14 +5,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use duramen_core::ids::{Millis, RunId};
-use duramen_core::store::{NewMessage, NewRun, Start, Store, StoreError, StoreFuture, WorkflowKey};
+use duramen_core::store::{NewMessage, NewRun, Store, StoreFuture, WorkflowKey};
 
 use crate::claims::{Claims, SweepOptions};
 use crate::commits::{Commits, Pipeline};
 use crate::common::{Common, Config, Counters};
 use crate::env::Env;
 use crate::host::{HostEvent, HostQueue, Reply, Token};
-use crate::inline::on_completion;
 use crate::leases::{Leases, Listener, keep};
 use crate::reopen::reopen;
 use crate::ticks::Ticks;
@@ -58,7 +57,7 @@ impl Engine {
             Arc::clone(&ticks),
         );
         let hands = Arc::downgrade(claims.hands());
-        keep(&leases, hands as Weak<dyn Listener>);
+        keep(&leases, &(hands as Weak<dyn Listener>));
         Arc::new(Self {
             common,
             leases,
@@ -68,7 +67,8 @@ impl Engine {
         })
     }
 
-    pub fn owner(&self) -> &str {
+    /// The name under which this process holds runs now. It changes when its lease has lapsed.
+    pub fn owner(&self) -> Arc<str> {
         self.common.owner()
     }
 
@@ -105,6 +105,11 @@ impl Engine {
     /// The workflows whose runs may be claimed here.
     pub fn register(&self, workflows: Vec<WorkflowKey>) {
         self.claims.register(workflows);
+    }
+
+    /// The queues whose runs may be claimed here; the default one unless others are given.
+    pub fn register_queues(&self, queues: Vec<String>) {
+        self.claims.register_queues(queues);
     }
 
     /// Runs driven here now.
@@ -144,33 +149,25 @@ impl Engine {
         self.claims.yield_all();
     }
 
-    /// Stops the background tasks and closes the store, unless others use it too. Runs that are
-    /// still driven here lose their leases in time; runs whose claim is under way are let go.
+    /// Stops the background tasks, ends this owner, and closes the store, unless others use it too. Runs
+    /// that are still driven here are anybody's from then on; runs whose claim is under way are let go.
     pub fn close(&self, token: Token) {
         self.common.close();
         self.leases.close();
         self.claims.close();
         self.ticks.close();
-        if self.common.config.shared_store {
-            self.reply(token, Ok(Reply::Done));
-        } else if self.common.pending.is_empty() {
-            close_store(&self.common, token);
-        } else {
-            // What is let go now must still reach the store.
-            let common = Arc::clone(&self.common);
-            self.common.env.spawn(Box::pin(async move {
-                tokio::select! {
-                    biased; // the order is not left to chance: a simulation must be able to repeat it
-                    () = common.pending.over() => {}
-                    () = common.env.sleep(PATIENCE) => {}
-                }
-                close_store(&common, token);
-            }));
-        }
-    }
-
-    fn reply(&self, token: Token, reply: Result<Reply, StoreError>) {
-        self.common.host.push(HostEvent::Reply { token, reply });
+        let (common, leases) = (Arc::clone(&self.common), Arc::clone(&self.leases));
+        self.common.env.spawn(Box::pin(async move {
+            // What is let go now must still reach the store; and so must the owner's end, after it.
+            within_patience(&common, common.pending.over()).await;
+            within_patience(&common, leases.retire()).await;
+            if common.config.shared_store {
+                let reply = Ok(Reply::Done);
+                common.host.push(HostEvent::Reply { token, reply });
+            } else {
+                common.call(token, common.store.close(), |()| Reply::Done);
+            }
+        }));
     }
 
     /// Sends a store's answer to the host as a reply.
@@ -183,29 +180,10 @@ impl Engine {
         self.common.call(token, future, into);
     }
 
-    /// Creates a run that is leased to this engine from the beginning, and drives it.
-    pub fn start(&self, token: Token, mut run: NewRun) {
-        run.start = Start::Leased {
-            owner: self.owner().to_owned(),
-            lease: self.leases.span(),
-        };
-        run.now = self.explicit_now();
-        let (creation, input) = (self.claims.creation(), run.input.clone());
-        let common = Arc::clone(&self.common);
-        let under_way = self.common.pending.begin();
-        on_completion(self.common.store.create(vec![run]), move |result| {
-            let reply = result.and_then(|created| {
-                let created = created.into_iter().next().ok_or(StoreError::Closed)?;
-                let ticket = if created.created {
-                    creation.done(&created.row, input)
-                } else {
-                    None
-                };
-                Ok(Reply::Started { created, ticket })
-            });
-            common.host.push(HostEvent::Reply { token, reply });
-            drop(under_way);
-        });
+    /// Creates a run that is leased to this engine from the beginning, and drives it. One that exists and
+    /// has not ended is gone on with here, as if it had been started here.
+    pub fn start(&self, token: Token, run: NewRun) {
+        self.claims.start(token, run);
     }
 
     /// Creates runs for whoever takes them.
@@ -256,6 +234,10 @@ impl Engine {
     }
 }
 
-fn close_store(common: &Common, token: Token) {
-    common.call(token, common.store.close(), |()| Reply::Done);
+async fn within_patience(common: &Common, done: impl Future<Output = ()>) {
+    tokio::select! {
+        biased; // the order is not left to chance: a simulation must be able to repeat it
+        () = done => {}
+        () = common.env.sleep(PATIENCE) => {}
+    }
 }

@@ -34,6 +34,8 @@ pub enum HostEvent {
         ticket: Ticket,
         row: Box<RunRow>,
         inbox: Vec<Message>,
+        /// More messages are on their way than the page that came with the claim.
+        inbox_more: bool,
         clock: Option<Millis>,
     },
     /// Drop a paused run that was kept warm.
@@ -73,6 +75,8 @@ pub enum Driven {
     Stuck,
     /// Released, to be taken up again by anyone when it is due.
     Paused,
+    /// Continued as new: the next generation is taken up by anyone when it is due.
+    Continued,
     /// Another owner has it, or the store failed.
     Lost,
 }
@@ -85,6 +89,7 @@ impl Driven {
             Self::Cancelled => "cancelled",
             Self::Stuck => "stuck",
             Self::Paused => "paused",
+            Self::Continued => "continued",
             Self::Lost => "lost",
         }
     }

@@ -13,6 +13,7 @@ mod driver;
 mod engine;
 mod env;
 mod host;
+mod incarnation;
 mod inline;
 mod leases;
 mod pending;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use duramen_core::ids::{Millis, RunId};
+use duramen_core::run::Status;
+use duramen_core::store::{Claim, StoreError};
 
 use super::hands::Hands;
 use super::intake::Intake;
@@ -15,6 +17,8 @@ const SOONEST: Millis = 100;
 const LATEST: Millis = 500;
 /// A worker claims whatever is due: it only has to find out which of these have ended elsewhere.
 const WORKING: Millis = 5_000;
+/// How soon it is tried again whether an owner has ended, at the soonest.
+const HELD: Millis = 500;
 /// So many of them are looked at in one go.
 const BATCH: usize = 256;
 /// The most runs that are claimed in one go.
@@ -91,7 +95,7 @@ impl Follower {
     async fn look_around(&mut self, tools: Tools<'_>) -> bool {
         let batch = tools.hands.followed_after(self.from.as_ref(), BATCH);
         self.from = batch.last().filter(|_| batch.len() == BATCH).cloned();
-        !batch.is_empty() && tools.look_at(&batch).await
+        !batch.is_empty() && tools.look_at(&batch, false).await
     }
 }
 
@@ -99,7 +103,7 @@ impl Tools<'_> {
     /// Who claims nothing and drives nothing hears nothing of the store's clock.
     async fn ask_the_time(&self) {
         let asked = self.common.clock.asking();
-        match self.common.store.next_due(self.intake.workflows()).await {
+        match self.common.store.next_due(self.intake.due_ask()).await {
             Ok(next) => self.common.clock.learn(asked, next.now),
             Err(error) => {
                 tracing::warn!(%error, "the store could not be asked for the time; trying again");
@@ -116,31 +120,44 @@ impl Tools<'_> {
             .partition(|run_id| self.hands.is_held(run_id));
         // A host that is held up has not yet let go of what was lost meanwhile.
         self.hands.rest(&held, self.later());
+        if let Err(error) = self.intake.ready().await {
+            return self.failed(&due, &error);
+        }
+        let owner = self.common.owner();
         let claims: Vec<_> = due
             .into_iter()
             .map(|run_id| {
-                let claim = self.intake.claim_one(run_id.clone());
+                let claim = Claim {
+                    owner: owner.to_string(),
+                    ..self.intake.claim_one(run_id.clone())
+                };
                 (run_id, self.common.store.claim(claim))
             })
             .collect();
         let mut missed = Vec::new();
         for (run_id, claim) in claims {
             match claim.await {
+                Ok(claimed) if claimed.lapsed => {
+                    self.intake.lapsed(&owner);
+                    self.hands.rest([&run_id], self.later());
+                }
                 // Someone else has it, or it is due later than was thought.
                 Ok(claimed) if claimed.runs.is_empty() => missed.push(run_id),
                 Ok(claimed) => {
                     self.intake.take_up(claimed, wish, None, None);
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "a run could not be claimed; trying again");
-                    self.hands.rest([&run_id], self.later());
-                }
+                Err(error) => self.failed(&[run_id], &error),
             }
         }
         if !missed.is_empty() {
-            self.look_at(&missed).await;
+            self.look_at(&missed, true).await;
             self.hands.rest(&missed, self.later());
         }
+    }
+
+    fn failed(&self, run_ids: &[RunId], error: &StoreError) {
+        tracing::warn!(%error, "runs could not be claimed; trying again");
+        self.hands.rest(run_ids, self.later());
     }
 
     fn later(&self) -> Moment {
@@ -149,22 +166,39 @@ impl Tools<'_> {
 
     /// Learns from the store when they are due, and which have ended. True if one of them is due at
     /// another time than was known.
-    async fn look_at(&self, run_ids: &[RunId]) -> bool {
-        let details = match self.common.store.get(run_ids.to_vec()).await {
-            Ok(details) => details,
+    async fn look_at(&self, run_ids: &[RunId], tried: bool) -> bool {
+        let standings = match self.common.store.standing(run_ids.to_vec()).await {
+            Ok(standings) => standings,
             Err(error) => {
                 tracing::warn!(%error, "runs could not be looked at; trying again");
                 return false;
             }
         };
         let mut changed = false;
-        for (run_id, detail) in run_ids.iter().zip(details) {
-            let row = detail.map(|detail| detail.row);
-            match row.filter(|row| !row.status.is_final()) {
-                Some(row) => changed |= self.hands.found_due(run_id, row.ready_at),
+        let mut held = Vec::new();
+        for (run_id, standing) in run_ids.iter().zip(standings) {
+            match standing.filter(|standing| !standing.status.is_final()) {
+                Some(standing) if standing.status == Status::Running => held.push(run_id),
+                Some(standing) => changed |= self.hands.found_due(run_id, standing.ready_at),
                 None => self.hands.found_over(run_id),
             }
         }
+        if !held.is_empty() {
+            let at = self.owners_end().await;
+            for run_id in held {
+                self.hands.found_held(run_id, at, tried);
+            }
+        }
         changed
+    }
+
+    /// When one of those who drive runs of the lanes served here may have ended.
+    async fn owners_end(&self) -> Millis {
+        let now = self.common.clock.now();
+        let latest = now.saturating_add(self.common.config.lease / 3);
+        let soonest = now.saturating_add(HELD).min(latest);
+        let next = self.common.store.next_due(self.intake.due_ask()).await;
+        let end = next.ok().and_then(|next| next.ready_at);
+        end.map_or(latest, |end| end.clamp(soonest, latest))
     }
 }

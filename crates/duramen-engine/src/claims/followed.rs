@@ -34,6 +34,14 @@ impl Followed {
         self.driven.insert(run_id.clone());
     }
 
+    /// It is to be gone on with here, although it was not driven here before. An instant that is known
+    /// stays.
+    pub(super) fn adopt(&mut self, run_id: &RunId, at: Option<Millis>) {
+        if !self.driven.contains(run_id) && !self.paused.contains_key(run_id) {
+            self.put(run_id, Paused::default(), at, None);
+        }
+    }
+
     /// The run is driven again.
     pub(super) fn wakes(&mut self, run_id: &RunId) {
         if self.remove(run_id) {
@@ -96,6 +104,12 @@ impl Followed {
         }
         self.put(run_id, before, at, None);
         true
+    }
+
+    /// The same, if nothing was known at all.
+    pub(super) fn due_at_first(&mut self, run_id: &RunId, at: Millis) -> bool {
+        let unknown = self.paused.get(run_id).is_some_and(|it| it.at.is_none());
+        unknown && self.due_at(run_id, Some(at))
     }
 
     /// It is not tried before that moment, whenever it is due.

@@ -16,7 +16,6 @@ use super::followed::Followed;
 use super::group::Group;
 use super::unread::Unread;
 use super::warm::{Kept, Warm};
-use crate::clock::Until;
 use crate::common::Common;
 use crate::env::Moment;
 use crate::host::{Driven, HostEvent, Ticket, Token};
@@ -99,30 +98,29 @@ impl Hands {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes up runs that were leased to this process: each under the ticket of its kept handler if the
-    /// store left the journal out and it stands where the handler does, else under a new one.
-    pub(super) fn enter(
-        &self,
-        runs: Vec<ClaimedRun>,
-        until: Until,
-        group: Option<&Arc<Group>>,
-    ) -> Vec<Entered> {
+    /// Takes up runs that were leased to this process, and are so still: each under the ticket of its kept
+    /// handler if the store left the journal out and it stands where the handler does, else under a new one.
+    pub(super) fn enter(&self, runs: Vec<ClaimedRun>, group: Option<&Arc<Group>>) -> Vec<Entered> {
         let held = self.leases.held();
         let mut formers = Vec::new();
         let mut notes = self.notes();
         let first = held.len() == 0;
         let runs: Vec<ClaimedRun> = runs
             .into_iter()
-            .filter(|run| !held.is_overtaken(&run.row))
+            .filter(|run| held.admits(&run.row))
             .collect();
+        let mut unusable = Vec::new();
         let mut entered: Vec<Entered> = runs
             .into_iter()
-            .map(|run| {
+            .filter_map(|run| {
                 let kept = notes.warm.take(&run.row.run_id);
                 let usable = kept.filter(|kept| run.journal.is_none() && kept.fits(&run.row));
                 let stale = kept.filter(|_| usable.is_none()).map(|kept| kept.ticket);
                 let usable = usable.map(|kept| kept.ticket);
-                let (ticket, former) = held.enter(&run.row, usable, until);
+                let Some((ticket, former)) = held.enter(&run.row, usable) else {
+                    unusable.extend(kept.map(|kept| kept.ticket));
+                    return None;
+                };
                 if let Some((former, tenure)) = former {
                     let note = notes.held.remove(&former).unwrap_or_default();
                     formers.push((ticket, former, tenure, note, run.was));
@@ -133,16 +131,20 @@ impl Hands {
                 };
                 notes.held.insert(ticket, note);
                 notes.followed.wakes(&run.row.run_id);
-                Entered {
+                Some(Entered {
                     run,
                     ticket,
                     warm: usable.is_some(),
                     stale,
                     lost: None,
-                }
+                })
             })
             .collect();
         drop(notes);
+        let evicted = unusable.into_iter();
+        self.common
+            .host
+            .push_all(evicted.map(|ticket| HostEvent::Evict { ticket }));
         for (ticket, former, tenure, note, was) in formers {
             if former != ticket {
                 self.ticks.forget(former);
@@ -239,7 +241,8 @@ impl Hands {
 
     /// A run is out of the host's hands for good.
     pub(crate) fn ended(&self, ticket: Ticket, driven: Driven) {
-        self.out_of_hands(ticket, driven, driven == Driven::Lost);
+        let follow = matches!(driven, Driven::Lost | Driven::Continued);
+        self.out_of_hands(ticket, driven, follow);
     }
 
     /// A run cannot be driven here.
@@ -273,7 +276,7 @@ impl Hands {
         let counters = &self.common.counters;
         match driven {
             Driven::Lost => counters.lost.fetch_add(1, Ordering::Relaxed),
-            Driven::Paused => 0,
+            Driven::Paused | Driven::Continued => 0,
             _ => counters.ended.fetch_add(1, Ordering::Relaxed),
         };
         if let Some(group) = &note.group {
@@ -322,6 +325,18 @@ impl Hands {
 
     pub(super) fn own(&self, run_id: &RunId) {
         self.notes().followed.own(run_id);
+    }
+
+    /// A run that exists is to be gone on with here until it ends, as one that was started here.
+    pub(super) fn adopt(&self, run_id: &RunId, at: Option<Millis>) {
+        let mut notes = self.notes();
+        if self.leases.held().ticket_of(run_id).is_some() {
+            notes.followed.own(run_id);
+        } else {
+            notes.followed.adopt(run_id, at);
+        }
+        drop(notes);
+        self.alarm.nudge();
     }
 
     /// Messages have made runs due that were waiting.
@@ -401,13 +416,31 @@ impl Hands {
         self.leases.held().ticket_of(run_id).is_none() && notes.followed.due_at(run_id, at)
     }
 
+    /// Another owner has a followed run: it is tried at that instant, in case that one has ended by then. A
+    /// first look leaves an earlier instant.
+    pub(super) fn found_held(&self, run_id: &RunId, at: Millis, tried: bool) {
+        let mut notes = self.notes();
+        if self.leases.held().ticket_of(run_id).is_some() {
+            return;
+        }
+        if tried {
+            notes.followed.due_at(run_id, Some(at));
+        } else {
+            notes.followed.due_at_first(run_id, at);
+        }
+    }
+
     /// The store says that a followed run has ended.
     pub(super) fn found_over(&self, run_id: &RunId) {
         self.notes().followed.forget(run_id);
     }
 
     pub(super) fn is_held(&self, run_id: &RunId) -> bool {
-        self.leases.held().ticket_of(run_id).is_some()
+        self.ticket_of(run_id).is_some()
+    }
+
+    pub(super) fn ticket_of(&self, run_id: &RunId) -> Option<Ticket> {
+        self.leases.held().ticket_of(run_id)
     }
 }
 

@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use duramen_core::ids::{Millis, Payload, RunId};
-use duramen_core::journal::{Entry, Kind};
+use duramen_core::ids::{Millis, RunId};
+use duramen_core::lanes::{self, DEFAULT_QUEUE};
 use duramen_core::run::{RunRow, Status};
-use duramen_core::store::{Claim, Claimed, ClaimedRun, Due, WorkflowKey};
+use duramen_core::store::{
+    Claim, Claimed, ClaimedRun, Due, DueAsk, NewRun, StoreError, WorkflowKey,
+};
 
 use super::group::Group;
 use super::hands::Hands;
@@ -22,11 +24,22 @@ use crate::leases::Leases;
 /// Journals of one claim may hold this many bytes together, unless the caller says otherwise.
 pub const CLAIM_BYTES: u64 = 64 << 20;
 
+/// So often in a row is a lease renewed that the store does not find then.
+const MOST_LAPSES: usize = 3;
+
 /// What was the case when a request was sent to the store that may bring runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wish {
     pub(super) asked: Asked,
     yields: u64,
+}
+
+/// What may be claimed here.
+struct Served {
+    queues: Vec<String>,
+    workflows: Vec<WorkflowKey>,
+    /// What follows from the two.
+    lanes: Arc<[String]>,
 }
 
 /// See the module's head.
@@ -35,7 +48,7 @@ pub(super) struct Intake {
     leases: Arc<Leases>,
     releases: Arc<Releases>,
     hands: Arc<Hands>,
-    workflows: Mutex<Vec<WorkflowKey>>,
+    served: Mutex<Served>,
     /// How often everybody was told to yield.
     yields: AtomicU64,
 }
@@ -52,24 +65,41 @@ impl Intake {
             leases,
             releases,
             hands,
-            workflows: Mutex::default(),
+            served: Mutex::new(Served {
+                queues: vec![DEFAULT_QUEUE.to_owned()],
+                workflows: Vec::new(),
+                lanes: Arc::default(),
+            }),
             yields: AtomicU64::new(0),
         }
     }
 
     /// The workflows whose runs may be claimed here.
     pub(super) fn register(&self, workflows: Vec<WorkflowKey>) {
-        *self
-            .workflows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = workflows;
+        self.serve(|served| served.workflows = workflows);
     }
 
-    pub(super) fn workflows(&self) -> Vec<WorkflowKey> {
-        self.workflows
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// The queues whose runs may be claimed here.
+    pub(super) fn register_queues(&self, queues: Vec<String>) {
+        self.serve(|served| served.queues = queues);
+    }
+
+    fn serve(&self, change: impl FnOnce(&mut Served)) {
+        let mut served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut served);
+        served.lanes = lanes::served(&served.queues, &served.workflows).into();
+    }
+
+    pub(super) fn lanes(&self) -> Arc<[String]> {
+        let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&served.lanes)
+    }
+
+    pub(super) fn due_ask(&self) -> DueAsk {
+        DueAsk {
+            lanes: self.lanes().to_vec(),
+            now: self.common.clock.explicit_now(),
+        }
     }
 
     /// To be noted before a request is sent.
@@ -87,7 +117,7 @@ impl Intake {
 
     /// Whether what was asked for is not wanted any more: everybody was told to yield meanwhile, or
     /// the engine is closed. Nobody else should have to wait for the leases to end.
-    fn lets_go(&self, wish: Wish) -> bool {
+    pub(super) fn lets_go(&self, wish: Wish) -> bool {
         self.common.is_closing() || self.yields.load(Ordering::Acquire) != wish.yields
     }
 
@@ -112,17 +142,48 @@ impl Intake {
 
     fn claim_nothing(&self, due: Due) -> Claim {
         Claim {
-            owner: self.common.owner().to_owned(),
-            lease: self.leases.span(),
+            owner: self.common.owner().to_string(),
             now: self.common.clock.explicit_now(),
             due,
             limit: 0,
-            workflows: self.workflows(),
+            lanes: self.lanes().to_vec(),
             run_id: None,
             warm: Vec::new(),
             turn: 0,
             max_bytes: Some(CLAIM_BYTES),
         }
+    }
+
+    /// Completes as soon as this process has a lease.
+    pub(super) async fn ready(&self) -> Result<(), StoreError> {
+        self.leases.ready().await
+    }
+
+    /// A claim was answered that the owner of that name has no lease.
+    pub(super) fn lapsed(&self, owner: &str) {
+        self.leases.lapsed(owner);
+    }
+
+    /// Sends a claim once this process has a lease, and again if that has lapsed without its knowing.
+    pub(super) async fn ask(&self, make: impl Fn() -> Claim) -> Result<Claimed, StoreError> {
+        for _ in 0..MOST_LAPSES {
+            let claim = make();
+            self.leases.ready_at(claim.now).await?;
+            let owner = self.common.owner();
+            let claim = Claim {
+                owner: owner.to_string(),
+                ..claim
+            };
+            let claimed = self.common.store.claim(claim).await?;
+            if !claimed.lapsed {
+                return Ok(claimed);
+            }
+            self.leases.lapsed(&owner);
+        }
+        Err(StoreError::Other {
+            reason: "the lease of this process ends as soon as it is renewed; is the store's clock being set?"
+                .to_owned(),
+        })
     }
 
     /// Hands claimed runs to the host.
@@ -147,7 +208,7 @@ impl Intake {
             return Vec::new();
         }
         let now = clock.unwrap_or_else(|| self.common.clock.now());
-        let sifted = sift(claimed.runs, &self.common.config, now);
+        let sifted = sift(claimed.runs, &self.common, now);
         if let Some(group) = group {
             for (run_id, driven) in sifted.settled {
                 group.settled(run_id, driven);
@@ -167,7 +228,7 @@ impl Intake {
     pub(super) fn drive_new(
         self: &Arc<Self>,
         row: &RunRow,
-        input: Payload,
+        new: &NewRun,
         wish: Wish,
     ) -> Option<Ticket> {
         // The lease is one of the store's clock, and it may be the first that is seen of it.
@@ -176,13 +237,15 @@ impl Intake {
             self.releases.let_go([row.clone()]);
             return None;
         }
-        let entry = Entry::new(Kind::RunCreated, "".into(), input, row.created_at);
+        let mut journal = vec![new.first_entry(row.created_at)];
+        journal.extend_from_slice(&new.entries);
         self.hands.own(&row.run_id);
         let run = ClaimedRun {
             row: row.clone(),
             was: Status::Queued,
-            journal: Some(vec![entry]),
+            journal: Some(journal),
             inbox: Vec::new(),
+            inbox_more: false,
         };
         self.hand_out(vec![run], None, None, wish)
             .first()
@@ -196,8 +259,7 @@ impl Intake {
         clock: Option<Millis>,
         wish: Wish,
     ) -> Vec<(RunId, Ticket)> {
-        let until = self.leases.from(wish.asked);
-        let entered = self.hands.enter(runs, until, group);
+        let entered = self.hands.enter(runs, group);
         let mut taken = Vec::with_capacity(entered.len());
         let mut events = Vec::with_capacity(entered.len());
         let mut complete = Vec::with_capacity(entered.len());
@@ -223,6 +285,7 @@ impl Intake {
                     ticket,
                     row: Box::new(run.row),
                     inbox: run.inbox,
+                    inbox_more: run.inbox_more,
                     clock,
                 });
                 complete.push((ticket, inbox_len));
@@ -256,7 +319,10 @@ impl Intake {
         failures: u32,
     ) {
         let intake = Arc::clone(self);
-        let load = self.common.store.load(run.row.run_id.clone(), 0, u32::MAX);
+        let load = self
+            .common
+            .store
+            .load(run.row.run_id.clone(), run.row.journal_start, u32::MAX);
         on_completion(load, move |result| match result {
             Ok(journal) => {
                 if !intake.leases.held().has(ticket) {
@@ -275,7 +341,7 @@ impl Intake {
                 });
                 intake.hands.given([(ticket, inbox_len)]);
             }
-            Err(error) if error.is_transient() && failures < 8 => {
+            Err(error) if error.is_of_the_place() && failures < 8 => {
                 tracing::warn!(%error, "a journal could not be read; trying again");
                 let env = Arc::clone(&intake.common.env);
                 let sleep = env.sleep(Duration::from_millis(25 << failures));

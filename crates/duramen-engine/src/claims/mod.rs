@@ -5,6 +5,7 @@
 //! `sweep` say when.
 
 mod alarm;
+mod creation;
 mod follow;
 mod followed;
 mod group;
@@ -19,9 +20,8 @@ mod worker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use duramen_core::ids::{Millis, Payload, RunId};
-use duramen_core::run::RunRow;
-use duramen_core::store::{Delivered, Delivery, Hint, WorkflowKey};
+use duramen_core::ids::{Millis, RunId};
+use duramen_core::store::{Claim, Delivered, Delivery, Hint, NewRun, WorkflowKey};
 
 pub(crate) use hands::Hands;
 pub use intake::CLAIM_BYTES;
@@ -29,33 +29,22 @@ pub use sweep::SweepOptions;
 
 use crate::commits::Releases;
 use crate::common::Common;
-use crate::host::{HostEvent, Reply, Ticket, Token};
+use crate::host::{HostEvent, Reply, Token};
 use crate::leases::Leases;
 use crate::ticks::Ticks;
 
 use alarm::Alarm;
-use intake::{Intake, Wish};
+use creation::Creation;
+use intake::Intake;
 use sweep::Sweep;
 use unread::Unread;
 use worker::{Work, Working};
-
-/// A run that is being created for this process.
-pub(crate) struct Creation {
-    intake: Arc<Intake>,
-    wish: Wish,
-}
-
-impl Creation {
-    /// It was created: the host gets it, if it is still wanted here.
-    pub(crate) fn done(&self, row: &RunRow, input: Payload) -> Option<Ticket> {
-        self.intake.drive_new(row, input, self.wish)
-    }
-}
 
 /// See the module's head.
 pub(crate) struct Claims {
     common: Arc<Common>,
     leases: Arc<Leases>,
+    releases: Arc<Releases>,
     alarm: Arc<Alarm>,
     unread: Arc<Unread>,
     hands: Arc<Hands>,
@@ -84,7 +73,7 @@ impl Claims {
         let intake = Arc::new(Intake::new(
             Arc::clone(&common),
             Arc::clone(&leases),
-            releases,
+            Arc::clone(&releases),
             Arc::clone(&hands),
         ));
         let work = Work::new(
@@ -96,6 +85,7 @@ impl Claims {
         Self {
             common,
             leases,
+            releases,
             alarm,
             unread,
             hands,
@@ -125,6 +115,11 @@ impl Claims {
 
     pub(crate) fn register(&self, workflows: Vec<WorkflowKey>) {
         self.intake.register(workflows);
+        self.alarm.nudge();
+    }
+
+    pub(crate) fn register_queues(&self, queues: Vec<String>) {
+        self.intake.register_queues(queues);
         self.alarm.nudge();
     }
 
@@ -178,31 +173,47 @@ impl Claims {
     pub(crate) fn take(&self, token: Token, run_id: RunId, now: Option<Millis>, own: bool) {
         self.work.rest(false);
         let wish = self.intake.wish();
-        let mut claim = self.intake.claim_one(run_id);
-        claim.now = now.or(claim.now);
         let (intake, hands) = (Arc::clone(&self.intake), Arc::clone(&self.hands));
+        let common = Arc::clone(&self.common);
         let under_way = self.common.pending.begin();
-        let claim = self.common.store.claim(claim);
-        self.common.call(token, claim, move |claimed| {
-            if own {
-                // Before the host has it: a pause must find that it is followed.
-                for run in &claimed.runs {
-                    hands.own(&run.row.run_id);
+        self.common.env.spawn(Box::pin(async move {
+            let claim = || {
+                let claim = intake.claim_one(run_id.clone());
+                Claim {
+                    now: now.or(claim.now),
+                    ..claim
                 }
-            }
-            let runs = intake.take_up(claimed, wish, None, now);
+            };
+            let reply = intake.ask(claim).await.map(|claimed| {
+                if own {
+                    // Before the host has it: a pause must find that it is followed.
+                    hands.adopt(&run_id, None);
+                }
+                Reply::Taken(intake.take_up(claimed, wish, None, now))
+            });
+            common.host.push(HostEvent::Reply { token, reply });
             drop(under_way);
-            Reply::Taken(runs)
-        });
+        }));
     }
 
-    /// To be called before a run is created for this process.
-    pub(crate) fn creation(&self) -> Creation {
+    /// Creates a run that is leased to this process from the beginning, and drives it; one that exists is
+    /// gone on with here.
+    pub(crate) fn start(&self, token: Token, run: NewRun) {
         self.work.rest(false);
-        Creation {
+        let creation = Creation {
+            common: Arc::clone(&self.common),
+            leases: Arc::clone(&self.leases),
+            releases: Arc::clone(&self.releases),
             intake: Arc::clone(&self.intake),
+            hands: Arc::clone(&self.hands),
+            token,
+            run,
             wish: self.intake.wish(),
-        }
+            since: self.common.clock.moment(),
+            failures: 0,
+            _under_way: self.common.pending.begin(),
+        };
+        creation.begin();
     }
 
     /// Runs a sweep in the background; the report comes as a reply.
@@ -224,8 +235,9 @@ impl Claims {
         let (alarm, common) = (Arc::clone(&self.alarm), Arc::clone(&self.common));
         move |delivered| {
             let answers = || run_ids.iter().zip(delivered);
+            let is_own = |owner: &str| common.incarnation.is_own(owner);
             let mine =
-                answers().any(|(_, delivered)| delivered.owner.as_deref() == Some(common.owner()));
+                answers().any(|(_, delivered)| delivered.owner.as_deref().is_some_and(is_own));
             let due: Vec<&RunId> = answers()
                 .filter(|(_, answer)| {
                     answer.owner.is_none() && answer.result == Delivery::Delivered

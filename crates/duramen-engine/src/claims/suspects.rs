@@ -4,9 +4,9 @@
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::run::RunRow;
 use duramen_core::store::{ClaimedRun, Next, RunCommit};
-use duramen_core::suspect::{Verdict, verdict};
+use duramen_core::suspect::{SET_BACK, Verdict, verdict};
 
-use crate::common::Config;
+use crate::common::Common;
 use crate::host::Driven;
 
 /// What is made of claimed runs.
@@ -21,24 +21,24 @@ pub(super) struct Sifted {
 }
 
 /// Tells the runs that may be driven from those to be released or parked.
-pub(super) fn sift(runs: Vec<ClaimedRun>, config: &Config, now: Millis) -> Sifted {
+pub(super) fn sift(runs: Vec<ClaimedRun>, common: &Common, now: Millis) -> Sifted {
     let mut sifted = Sifted::default();
     for run in runs {
-        let (driven, next) = match verdict(&run.row, run.was, config.lease) {
+        let (driven, next) = match verdict(&run.row, run.was, common.config.lease) {
             Verdict::Drive => {
                 sifted.sound.push(run);
                 continue;
             }
-            Verdict::SetBack { pause, wait } => {
+            Verdict::SetBack { pause } => {
                 tracing::warn!(
                     run = %run.row.run_id,
-                    lost = run.row.lost_drivers(),
+                    lost = run.row.lost,
                     pause,
                     "drivers were lost over this run; it is set back for so many milliseconds"
                 );
                 let next = Next::Waiting {
                     ready_at: Some(now.saturating_add(pause)),
-                    waits: vec![wait],
+                    waits: vec![SET_BACK.to_owned()],
                 };
                 (Driven::Paused, next)
             }
@@ -48,24 +48,27 @@ pub(super) fn sift(runs: Vec<ClaimedRun>, config: &Config, now: Millis) -> Sifte
             }
         };
         sifted.settled.push((run.row.run_id.clone(), driven));
-        sifted.commits.push(instead(run.row, config, next, now));
+        sifted.commits.push(instead(run.row, common, next, now));
     }
     sifted
 }
 
 /// The commit that is made instead of driving a run.
-fn instead(row: RunRow, config: &Config, next: Next, at: Millis) -> RunCommit {
+fn instead(row: RunRow, common: &Common, next: Next, at: Millis) -> RunCommit {
     RunCommit {
         run_id: row.run_id,
-        owner: config.owner.clone(),
+        seed: row.seed,
+        owner: common.owner().to_string(),
         epoch: row.epoch,
         expected_len: row.journal_len,
         entries: Vec::new(),
         read: Vec::new(),
         // All of them: unseen messages would make it due at once. They come with the next claim.
-        inbox_seen: row.inbox_len,
+        inbox_seen: Some(row.inbox_len),
         next,
         state: None,
+        outgoing: Vec::new(),
+        format: None,
         at,
     }
 }

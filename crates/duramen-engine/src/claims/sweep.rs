@@ -93,17 +93,19 @@ impl Sweep {
                 break;
             }
             self.group.begins(class);
-            let mut claim = self.intake.claim(CLASSES[class], limit);
-            claim = Claim {
-                now: options.now.or(claim.now),
-                // Sweeps come from processes that remember no turn: chance decides.
-                turn: u64::try_from(self.common.clock.now()).unwrap_or(0),
-                max_bytes: options.max_bytes.or(claim.max_bytes),
-                ..claim
+            let claim = || {
+                let claim = self.intake.claim(CLASSES[class], limit);
+                Claim {
+                    now: options.now.or(claim.now),
+                    // Sweeps come from processes that remember no turn: chance decides.
+                    turn: u64::try_from(self.common.clock.now()).unwrap_or(0),
+                    max_bytes: options.max_bytes.or(claim.max_bytes),
+                    ..claim
+                }
             };
             let wish = self.intake.wish();
             let under_way = self.common.pending.begin();
-            let claimed = self.common.store.claim(claim).await?;
+            let claimed = self.intake.ask(claim).await?;
             self.report.more |= claimed.more;
             let found = claimed.runs.len();
             left = left.saturating_sub(found);

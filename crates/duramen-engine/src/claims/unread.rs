@@ -96,8 +96,8 @@ impl Unread {
             return;
         }
         let unread = Arc::clone(self);
-        let owner = self.common.owner().to_owned();
-        on_completion(self.common.store.unread(owner), move |result| {
+        let owner = self.common.owner().to_string();
+        on_completion(self.common.store.unread(owner, Vec::new()), move |result| {
             match result {
                 Ok(messages) => unread.hand_over(messages),
                 Err(error) => tracing::debug!(%error, "unread messages could not be read"),

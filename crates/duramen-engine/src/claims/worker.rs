@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use duramen_core::ids::Millis;
-use duramen_core::lines::{Line, turn_after};
-use duramen_core::store::{Claim, ClaimedRun, Due, StoreError, WorkflowKey};
+use duramen_core::lanes::{Line, turn_after};
+use duramen_core::store::{Claim, ClaimedRun, Due, StoreError};
 use tokio::sync::Notify;
 
 use super::alarm::Alarm;
@@ -205,15 +205,17 @@ impl Worker {
             self.last_claim = now;
             let wish = work.intake.wish();
             let under_way = common.pending.begin();
-            let request = Claim {
-                turn: self.turn,
+            let lanes = work.intake.lanes();
+            let turn = self.turn;
+            let request = || Claim {
+                turn,
+                lanes: lanes.to_vec(),
                 ..work.intake.claim(Due::Any, free.min(CLAIM_MOST))
             };
-            let workflows = request.workflows.clone();
-            match common.store.claim(request).await {
+            match work.intake.ask(request).await {
                 Ok(claimed) => {
                     if let Some(run) = claimed.runs.last() {
-                        self.served(&workflows, run);
+                        self.served(&lanes, run);
                     }
                     let (found, more) = (claimed.runs.len(), claimed.more);
                     work.intake.take_up(claimed, wish, None, None);
@@ -241,14 +243,13 @@ impl Worker {
     }
 
     /// The next claim begins with the line behind the one that was served last.
-    fn served(&mut self, workflows: &[WorkflowKey], run: &ClaimedRun) {
-        let of =
-            |key: &&WorkflowKey| key.name == run.row.workflow && key.version == run.row.version;
-        if let Some(workflow) = workflows.iter().find(of) {
-            let status = run.was;
-            let line = Line { status, workflow };
-            self.turn = turn_after(Due::Any, workflows, line).unwrap_or(0);
-        }
+    fn served(&mut self, lanes: &[String], run: &ClaimedRun) {
+        let lane = run.row.lane().key();
+        let line = Line {
+            status: run.was,
+            lane: &lane,
+        };
+        self.turn = turn_after(Due::Any, lanes, line).unwrap_or(0);
     }
 
     /// The next poll is twice as far away as the last was.
@@ -269,7 +270,7 @@ impl Worker {
     async fn is_due(&mut self, work: &Work, working: Working) -> bool {
         let clock = &work.common.clock;
         let asked = clock.asking();
-        let next = match work.common.store.next_due(work.intake.workflows()).await {
+        let next = match work.common.store.next_due(work.intake.due_ask()).await {
             Ok(next) => next,
             Err(error) => {
                 self.failed(clock.moment(), working, &error);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::store::CommitOutcome;
 
-use super::releases::{Releases, release};
+use super::releases::{Releases, release, rows_as_they_stand};
 use crate::common::Common;
 
 /// How often the release is tried. Then the lease ends it, or the keeper.
@@ -56,18 +56,15 @@ pub(crate) fn settle_doubt(
 }
 
 async fn try_release(common: &Common, run_id: &RunId, epoch: i64) -> Doubt {
-    let row = match common.store.get(vec![run_id.clone()]).await {
-        Ok(details) => details
-            .into_iter()
-            .next()
-            .flatten()
-            .map(|detail| detail.row),
+    let row = match rows_as_they_stand(common, vec![run_id.clone()]).await {
+        Ok(rows) => rows.into_iter().next(),
         Err(error) => {
             tracing::warn!(%error, run = %run_id, "a run in doubt could not be read; trying again");
             return Doubt::Remains;
         }
     };
-    let mine = row.filter(|row| row.epoch == epoch && row.owner.as_deref() == Some(common.owner()));
+    let is_own = |owner: &str| common.incarnation.is_own(owner);
+    let mine = row.filter(|row| row.epoch == epoch && row.owner.as_deref().is_some_and(is_own));
     let Some(row) = mine else {
         return Doubt::Over;
     };

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub(crate) use doubt::settle_doubt;
 pub use pipeline::Pipeline;
-pub(crate) use releases::Releases;
+pub(crate) use releases::{Releases, rows_as_they_stand};
 
 use crate::common::Common;
 
@@ -22,12 +22,7 @@ pub(crate) struct Commits {
 impl Commits {
     pub(crate) fn new(common: &Arc<Common>) -> Self {
         Self {
-            pipeline: Arc::new(Pipeline::new(
-                Arc::clone(&common.store),
-                Arc::clone(&common.host),
-                Arc::clone(&common.env),
-                common.config.lease,
-            )),
+            pipeline: Arc::new(Pipeline::new(Arc::clone(common))),
             releases: Arc::new(Releases::new(Arc::clone(common))),
         }
     }

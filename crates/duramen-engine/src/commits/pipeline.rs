@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use duramen_core::ids::Millis;
-use duramen_core::store::{CommitOutcome, RunCommit, Store, StoreError};
+use duramen_core::store::{CommitOutcome, RunCommit, StoreError};
 
-use crate::env::{Env, Moment};
-use crate::host::{HostEvent, HostQueue, Ticket};
+use crate::common::Common;
+use crate::env::Moment;
+use crate::host::{HostEvent, Ticket};
 use crate::inline::on_completion;
 
 /// So many gathered commits leave without waiting for a flush.
@@ -31,11 +31,7 @@ struct Gathering {
 
 /// The way of all run commits of one engine.
 pub struct Pipeline {
-    store: Arc<dyn Store>,
-    host: Arc<HostQueue>,
-    env: Arc<dyn Env>,
-    /// For how long a failing store is tried again: no longer than a lease lasts.
-    patience: Millis,
+    common: Arc<Common>,
     gathering: Mutex<Gathering>,
     commits: AtomicU64,
     batches: AtomicU64,
@@ -53,22 +49,17 @@ struct Batch {
     commits: Vec<RunCommit>,
     since: Moment,
     failures: u32,
-    /// One run that was blocked: it waits by itself, and the others do not wait for it.
+    /// Runs that were blocked, or whose owner was changing its name: they wait by themselves, and the others
+    /// do not wait for them.
     aside: bool,
+    /// The name that it was sent under.
+    owner: Arc<str>,
 }
 
 impl Pipeline {
-    pub fn new(
-        store: Arc<dyn Store>,
-        host: Arc<HostQueue>,
-        env: Arc<dyn Env>,
-        patience: Millis,
-    ) -> Self {
+    pub(super) fn new(common: Arc<Common>) -> Self {
         Self {
-            store,
-            host,
-            env,
-            patience,
+            common,
             gathering: Mutex::default(),
             commits: AtomicU64::new(0),
             batches: AtomicU64::new(0),
@@ -134,17 +125,28 @@ impl Pipeline {
         Some(Batch {
             tickets,
             commits,
-            since: self.env.moment(),
+            since: self.common.clock.moment(),
             failures: 0,
             aside: false,
+            owner: "".into(),
         })
     }
 
-    fn launch(self: &Arc<Self>, batch: Batch) {
+    /// Whatever name the process had when they were made: they are sent under the one it has now.
+    fn launch(self: &Arc<Self>, mut batch: Batch) {
+        batch.owner = self.common.owner();
+        for commit in &mut batch.commits {
+            if *commit.owner != *batch.owner {
+                commit.owner = batch.owner.to_string();
+            }
+        }
         let pipeline = Arc::clone(self);
-        on_completion(self.store.commit(batch.commits.clone()), move |result| {
-            pipeline.landed(batch, result);
-        });
+        on_completion(
+            self.common.store.commit(batch.commits.clone()),
+            move |result| {
+                pipeline.landed(batch, result);
+            },
+        );
     }
 
     fn landed(self: &Arc<Self>, batch: Batch, result: Result<Vec<CommitOutcome>, StoreError>) {
@@ -157,12 +159,13 @@ impl Pipeline {
         });
         match result {
             Ok(outcomes) => self.answered(batch, outcomes),
-            Err(error) if error.is_transient() && self.has_patience(batch.since) => {
+            Err(error) if error.is_of_the_place() && self.has_patience(batch.since) => {
                 return self.try_again(batch, &error);
             }
             Err(error) => {
                 tracing::error!(%error, runs = batch.tickets.len(), "the store failed to commit; these runs are given up here");
-                self.host
+                self.common
+                    .host
                     .push_all(batch.tickets.into_iter().zip(&batch.commits).map(
                         |(ticket, commit)| HostEvent::Lost {
                             ticket,
@@ -181,38 +184,49 @@ impl Pipeline {
     fn answered(self: &Arc<Self>, batch: Batch, outcomes: Vec<CommitOutcome>) {
         self.batches.fetch_add(1, Ordering::Relaxed);
         let waits = self.has_patience(batch.since);
+        let renamed = waits && self.common.incarnation.has_changed_since(&batch.owner);
         let blocked = StoreError::Locked {
             reason: "a transaction that is not Duramen's holds the run".to_owned(),
         };
         let mut events = Vec::with_capacity(outcomes.len());
         let commits = batch.tickets.into_iter().zip(batch.commits);
         for ((ticket, commit), outcome) in commits.zip(outcomes) {
-            if outcome != CommitOutcome::Blocked {
-                self.commits.fetch_add(1, Ordering::Relaxed);
-                if outcome == CommitOutcome::Fenced {
-                    self.refused.fetch_add(1, Ordering::Relaxed);
+            // A run has one commit on its way at a time, so none can overtake one that is put aside.
+            let aside = |commit| Batch {
+                tickets: vec![ticket],
+                commits: vec![commit],
+                since: batch.since,
+                failures: batch.failures,
+                aside: true,
+                owner: Arc::clone(&batch.owner),
+            };
+            match outcome {
+                CommitOutcome::Fenced if renamed => {
+                    // It may be another name of this process that has the run.
+                    let error = StoreError::Other {
+                        reason: "the owner has another name now".to_owned(),
+                    };
+                    self.try_again(aside(commit), &error);
                 }
-                events.push(HostEvent::Committed { ticket, outcome });
-            } else if waits {
-                // A run has one commit on its way at a time, so none can overtake this one.
-                let aside = Batch {
-                    tickets: vec![ticket],
-                    commits: vec![commit],
-                    since: batch.since,
-                    failures: batch.failures,
-                    aside: true,
-                };
-                self.try_again(aside, &blocked);
-            } else {
-                tracing::error!(run = %commit.run_id, "the run has been held by others for as long as a lease; it is given up here");
-                events.push(HostEvent::Lost {
-                    ticket,
-                    epoch: commit.epoch,
-                    error: Some(blocked.clone()),
-                });
+                CommitOutcome::Blocked if waits => self.try_again(aside(commit), &blocked),
+                CommitOutcome::Blocked => {
+                    tracing::error!(run = %commit.run_id, "the run has been held by others for as long as a lease; it is given up here");
+                    events.push(HostEvent::Lost {
+                        ticket,
+                        epoch: commit.epoch,
+                        error: Some(blocked.clone()),
+                    });
+                }
+                outcome => {
+                    self.commits.fetch_add(1, Ordering::Relaxed);
+                    if outcome == CommitOutcome::Fenced {
+                        self.refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                    events.push(HostEvent::Committed { ticket, outcome });
+                }
             }
         }
-        self.host.push_all(events);
+        self.common.host.push_all(events);
     }
 
     /// If the failed call took place after all, the repetition is fenced off by the journal length.
@@ -221,15 +235,17 @@ impl Pipeline {
         let pause = Duration::from_millis(25 << batch.failures.min(6));
         tracing::warn!(%error, ?pause, "the store failed to commit; trying again");
         let pipeline = Arc::clone(self);
-        let sleep = self.env.sleep(pause);
-        self.env.spawn(Box::pin(async move {
+        let env = &self.common.env;
+        let sleep = env.sleep(pause);
+        env.spawn(Box::pin(async move {
             sleep.await;
             pipeline.launch(batch);
         }));
     }
 
     fn has_patience(&self, since: Moment) -> bool {
-        self.env.moment().since(since) < self.patience
+        // For no longer than a lease lasts.
+        self.common.clock.moment().since(since) < self.common.config.lease
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Gathering> {

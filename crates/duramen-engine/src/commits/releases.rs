@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::run::RunRow;
-use duramen_core::store::{CommitOutcome, Next, RunCommit};
+use duramen_core::store::{CommitOutcome, Next, RunCommit, StoreError};
 
 use crate::common::Common;
 use crate::inline::on_completion;
@@ -25,7 +25,7 @@ impl Releases {
         let commits: Vec<RunCommit> = rows
             .into_iter()
             .map(|row| RunCommit {
-                owner: self.common.owner().to_owned(),
+                owner: self.common.owner().to_string(),
                 ..release(row, now)
             })
             .collect();
@@ -77,17 +77,38 @@ impl Releases {
 pub(super) fn release(row: RunRow, now: Millis) -> RunCommit {
     RunCommit {
         run_id: row.run_id,
+        seed: row.seed,
         owner: row.owner.unwrap_or_default(),
         epoch: row.epoch,
         expected_len: row.journal_len,
         entries: Vec::new(),
         read: Vec::new(),
-        inbox_seen: row.inbox_seen,
+        inbox_seen: None,
         next: Next::Waiting {
             ready_at: Some(now),
             waits: row.waits,
         },
         state: None,
+        outgoing: Vec::new(),
+        format: None,
         at: now,
     }
+}
+
+/// The rows of those runs that there are, with the lengths that their journals have right now.
+pub(crate) async fn rows_as_they_stand(
+    common: &Common,
+    run_ids: Vec<RunId>,
+) -> Result<Vec<RunRow>, StoreError> {
+    let standings = common.store.standing(run_ids.clone()).await?;
+    let details = common.store.get(run_ids).await?;
+    let rows = standings.into_iter().zip(details);
+    Ok(rows
+        .filter_map(|(standing, detail)| {
+            let (standing, mut row) = (standing?, detail?.row);
+            // What has changed between the two is fenced by its epoch, or by the length.
+            row.journal_len = standing.journal_len;
+            Some(row)
+        })
+        .collect())
 }

@@ -1,15 +1,15 @@
-//! The runs that are leased to this process and in its hands.
+//! The runs that are leased to this process and in its hands, under its present name.
 //!
 //! Nothing is pushed to the host and no store is called under the lock: both may run other people's
 //! code, which may come back here.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::run::{RunRow, Seed};
 
-use crate::clock::Until;
 use crate::host::Ticket;
 
 /// A run from its claim until it is out of these hands.
@@ -21,8 +21,6 @@ pub(crate) struct Tenure {
     pub(crate) seed: Seed,
     /// A commit that releases the run is under way: its outcome alone says what became of it.
     pub(crate) leaving: Option<Leaving>,
-    /// Until when the claim leased it for certain; heartbeats renew it.
-    until: Until,
 }
 
 /// What a commit under way makes of a run that it releases.
@@ -36,14 +34,22 @@ pub(crate) struct Leaving {
     pub(crate) leaves: bool,
 }
 
+/// What a run was held under before.
+pub(crate) type Former = Option<(Ticket, Tenure)>;
+
 /// See the module's head.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Held {
     tenures: Mutex<Tenures>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tenures {
+    /// The name that holds them.
+    owner: Arc<str>,
+    /// What that name has taken over from the one before and was not in hand then: the answer to its claim
+    /// may still come.
+    unclaimed: BTreeMap<RunId, i64>,
     /// The last ticket that was given.
     last: Ticket,
     by_ticket: BTreeMap<Ticket, Tenure>,
@@ -54,22 +60,43 @@ impl Tenures {
     fn of(&self, run_id: &RunId) -> Option<&Tenure> {
         self.by_ticket.get(self.by_run.get(run_id)?)
     }
+
+    /// Whether a claimed run may be taken up: it is this process's still, and no later claim of it is known.
+    fn admits(&self, row: &RunRow) -> bool {
+        let owned = row.owner.as_deref() == Some(&*self.owner)
+            || self.unclaimed.get(&row.run_id) == Some(&row.epoch);
+        let overtaken = self
+            .of(&row.run_id)
+            .is_some_and(|held| held.epoch > row.epoch && held.seed == row.seed);
+        owned && !overtaken
+    }
 }
 
 impl Held {
+    pub(super) const fn new(owner: Arc<str>) -> Self {
+        Self {
+            tenures: Mutex::new(Tenures {
+                owner,
+                unclaimed: BTreeMap::new(),
+                last: 0,
+                by_ticket: BTreeMap::new(),
+                by_run: BTreeMap::new(),
+            }),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Tenures> {
         self.tenures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A run of this process is taken up, under the ticket of its kept handler or a new one. Says
-    /// which, and what it was held under before.
-    pub(crate) fn enter(
-        &self,
-        row: &RunRow,
-        kept: Option<Ticket>,
-        until: Until,
-    ) -> (Ticket, Option<(Ticket, Tenure)>) {
+    /// which, and what it was held under before. None if it is not this process's any more.
+    pub(crate) fn enter(&self, row: &RunRow, kept: Option<Ticket>) -> Option<(Ticket, Former)> {
         let mut tenures = self.lock();
+        if !tenures.admits(row) {
+            return None;
+        }
+        tenures.unclaimed.remove(&row.run_id);
         let ticket = kept.unwrap_or_else(|| {
             tenures.last += 1;
             tenures.last
@@ -81,10 +108,9 @@ impl Held {
             epoch: row.epoch,
             seed: row.seed,
             leaving: None,
-            until,
         };
         tenures.by_ticket.insert(ticket, tenure);
-        (ticket, former)
+        Some((ticket, former))
     }
 
     /// The run is out of these hands.
@@ -126,21 +152,23 @@ impl Held {
         tenures.of(run_id).is_some_and(|held| held.epoch == epoch)
     }
 
-    /// Whether a later claim of that run than this one is known: its answer was overtaken.
-    pub(crate) fn is_overtaken(&self, row: &RunRow) -> bool {
-        let tenures = self.lock();
-        tenures
-            .of(&row.run_id)
-            .is_some_and(|held| held.epoch > row.epoch && held.seed == row.seed)
+    /// Whether a claimed run may be taken up.
+    pub(crate) fn admits(&self, row: &RunRow) -> bool {
+        self.lock().admits(row)
     }
 
-    /// What is believed to be held, for comparison with the store.
-    pub(super) fn believed(&self) -> Vec<(Ticket, RunId, i64)> {
-        self.lock()
-            .by_ticket
-            .iter()
-            .filter(|(_, tenure)| tenure.leaving.is_none())
-            .map(|(ticket, tenure)| (*ticket, tenure.run_id.clone(), tenure.epoch))
+    /// What is believed to be held of the runs behind one, for comparison with the store.
+    pub(super) fn believed(&self, after: Option<&RunId>) -> Vec<(Ticket, RunId, i64)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let tenures = self.lock();
+        tenures
+            .by_run
+            .range::<RunId, _>((after, Bound::Unbounded))
+            .filter_map(|(run_id, ticket)| {
+                let tenure = tenures.by_ticket.get(ticket)?;
+                let stays = tenure.leaving.is_none();
+                stays.then(|| (*ticket, run_id.clone(), tenure.epoch))
+            })
             .collect()
     }
 
@@ -151,23 +179,35 @@ impl Held {
         tenure.is_some_and(|held| held.epoch == epoch && held.leaving.is_none())
     }
 
-    /// A heartbeat has found these to be held. A run whose claim was answered only since is not
-    /// among them, whoever has it by now: the claim itself may be long over.
-    pub(super) fn renew(&self, held: &[(RunId, i64)], until: Until) {
+    /// Another name holds these runs from now on. Says which of those in hand are not among them. What a
+    /// commit is releasing is left to the outcome of that.
+    pub(super) fn pass_on(&self, owner: Arc<str>, held: &[(RunId, i64)]) -> Vec<(Ticket, i64)> {
+        let passed: BTreeSet<(&RunId, i64)> = held.iter().map(|(id, epoch)| (id, *epoch)).collect();
         let mut tenures = self.lock();
-        for (run_id, epoch) in held {
-            let Some(ticket) = tenures.by_run.get(run_id).copied() else {
-                continue;
-            };
-            if let Some(tenure) = tenures.by_ticket.get_mut(&ticket)
-                && tenure.epoch == *epoch
-            {
-                tenure.until = tenure.until.or_later(until);
-            }
-        }
+        tenures.owner = owner;
+        tenures.unclaimed = held
+            .iter()
+            .filter(|(run_id, epoch)| tenures.of(run_id).is_none_or(|held| held.epoch != *epoch))
+            .cloned()
+            .collect();
+        tenures
+            .by_ticket
+            .iter()
+            .filter(|(_, held)| held.leaving.is_none())
+            .filter(|(_, held)| !passed.contains(&(&held.run_id, held.epoch)))
+            .map(|(ticket, held)| (*ticket, held.epoch))
+            .collect()
     }
 
-    pub(super) fn until(&self, ticket: Ticket) -> Option<Until> {
-        self.lock().by_ticket.get(&ticket).map(|held| held.until)
+    /// A run that was taken over is let go.
+    pub(super) fn forgo(&self, run_id: &RunId) {
+        self.lock().unclaimed.remove(run_id);
+    }
+
+    /// What was taken over and is not in hand.
+    pub(super) fn unclaimed(&self) -> Vec<(RunId, i64)> {
+        let tenures = self.lock();
+        let entries = tenures.unclaimed.iter();
+        entries.map(|(id, epoch)| (id.clone(), *epoch)).collect()
     }
 }

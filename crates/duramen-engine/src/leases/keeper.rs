@@ -1,12 +1,10 @@
-//! The keeper: renews the leases of the runs that are driven here, a third of a lease apart, and
-//! finds out which of them are lost.
+//! The keeper: registers this process when something is to be held for the first time, renews its lease a
+//! third of it apart from then on, and takes a new name when it has lapsed.
 //!
-//! A heartbeat renews all runs that the store says this engine's owner has. Some of them may not be
-//! driven here: the answer to a claim, a creation or a commit was lost on its way. Renewed for ever,
-//! such a run would be driven by nobody. So what is held and not known here is let go, once it has
-//! been so for two heartbeats (an answer may still be under way at the first).
+//! A heartbeat writes one row, however many runs are held. Only a lapse costs more: the next name is told
+//! which of the runs it has taken over, and those that are not among them are lost. The steps of the others
+//! go on.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
@@ -15,161 +13,172 @@ use duramen_core::store::{Beat, Heartbeat, StoreError};
 use tokio::sync::Notify;
 
 use super::lease::{Leases, Listener};
-use crate::env::span;
-use crate::host::{HostEvent, Ticket};
+use crate::env::{Moment, span};
 
-/// Renews the leases from now on, until they are closed or dropped.
-pub(crate) fn keep(leases: &Arc<Leases>, listener: Weak<dyn Listener>) {
+/// So many names are tried in a row.
+const MOST_NAMES: usize = 100;
+/// The most runs in one answer to what is held.
+pub(super) const PAGE: u32 = 1_000;
+
+pub(super) fn keep(leases: &Arc<Leases>, listener: Weak<dyn Listener>) {
     let keeping = run(Arc::downgrade(leases), listener, Arc::clone(&leases.bell));
     leases.common.env.spawn(Box::pin(keeping));
 }
 
 async fn run(leases: Weak<Leases>, listener: Weak<dyn Listener>, bell: Arc<Notify>) {
-    let living = || {
-        let leases = leases.upgrade()?;
-        (!leases.common.is_closing()).then_some(leases)
-    };
     let mut keeper = Keeper {
         listener,
-        suspects: BTreeMap::new(),
+        former: None,
+        sent: false,
+        next: Moment::NEVER,
+        soonest: Moment::LONG_AGO,
     };
-    let mut again = false;
-    loop {
-        let Some(leases) = living() else { return };
-        // A lease that begins now has its first heartbeat within a third of it.
-        let share = if again { 12 } else { 3 };
-        let sleep = leases
-            .common
-            .env
-            .sleep(span((leases.span() / share).max(1)));
+    while let Some(leases) = leases
+        .upgrade()
+        .filter(|leases| !leases.common.is_closing())
+    {
+        let now = leases.common.clock.moment();
+        if leases.is_waited_for() {
+            keeper.next = keeper.next.min(keeper.soonest);
+        }
+        if now >= keeper.next {
+            let under_way = leases.common.pending.begin();
+            keeper.round(&leases).await;
+            drop(under_way);
+            continue;
+        }
+        let sleep = (keeper.next != Moment::NEVER)
+            .then(|| leases.common.env.sleep(span(keeper.next.since(now))));
         drop(leases);
+        let Some(sleep) = sleep else {
+            bell.notified().await;
+            continue;
+        };
         tokio::select! {
             biased; // the order is not left to chance: a simulation must be able to repeat it
             () = sleep => {}
-            () = bell.notified() => continue,
-        }
-        let Some(leases) = living() else { return };
-        again = false;
-        if leases.held().len() == 0 {
-            // Without heartbeats, orphans are freed by the end of their leases.
-            keeper.suspects.clear();
-        } else if let Err(error) = keeper.beat(&leases).await {
-            tracing::warn!(%error, "leases could not be renewed; trying again");
-            again = true;
+            () = bell.notified() => {}
         }
     }
 }
 
 struct Keeper {
     listener: Weak<dyn Listener>,
-    /// What was held and not driven here at the last heartbeat.
-    suspects: BTreeMap<RunId, i64>,
+    /// A name of this process that has ended, and may still have runs.
+    former: Option<Arc<str>>,
+    /// The latest name may have been registered by this process.
+    sent: bool,
+    next: Moment,
+    /// After a failure, however many wait for a lease, not before that.
+    soonest: Moment,
 }
 
 impl Keeper {
-    /// Renews the leases and drops the runs that someone else has taken.
-    async fn beat(&mut self, leases: &Leases) -> Result<(), StoreError> {
+    async fn round(&mut self, leases: &Leases) {
         let common = &*leases.common;
-        if common.host.blocked_for() > leases.span() {
+        let now = common.clock.moment();
+        let pause = if common.host.blocked_for() > leases.span() {
             // The host has not moved for a whole lease. Its runs are better off elsewhere.
             tracing::warn!(
-                "the event loop has been blocked for longer than a lease; leases are not renewed"
+                "the event loop has been blocked for longer than a lease, which is not renewed"
             );
-            return Ok(());
-        }
-        common.host.probe();
-        let believed = leases.held().believed();
-        let asked = common.clock.asking();
-        let beat = Heartbeat {
-            owner: common.owner().to_owned(),
-            lease: leases.span(),
-            now: common.clock.explicit_now(),
+            leases.span() / 12
+        } else {
+            common.host.probe();
+            match self.beat(leases).await {
+                Ok(()) => leases.span() / 3,
+                Err(error) => {
+                    tracing::warn!(%error, "the lease could not be renewed; trying again");
+                    leases.tell(&Err(error));
+                    leases.span() / 12
+                }
+            }
         };
-        common.counters.heartbeats.fetch_add(1, Ordering::Relaxed);
-        let beat = common.store.heartbeat(beat).await?;
-        common.clock.learn(asked, beat.now);
-        let orphans = self.settle(leases, believed, &beat);
-        leases.held().renew(&beat.held, leases.from(asked));
-        if !orphans.is_empty() {
-            self.free(leases, orphans).await;
-        }
-        Ok(())
+        self.next = now.after(pause.max(1));
+        self.soonest = if pause < leases.span() / 3 {
+            common.clock.moment().after(pause.clamp(1, 100))
+        } else {
+            Moment::LONG_AGO
+        };
+        self.next = self.next.max(self.soonest);
     }
 
-    /// Compares what is held with what is driven here.
-    fn settle(
+    /// Renews the lease, under a new name if it must be.
+    async fn beat(&mut self, leases: &Leases) -> Result<(), StoreError> {
+        let common = &*leases.common;
+        for _ in 0..MOST_NAMES {
+            if common.is_closing() {
+                return Err(StoreError::Closed);
+            }
+            let name = common.incarnation.latest();
+            let changing = common.incarnation.is_changing();
+            let succeeds = self.former.as_deref().filter(|_| changing);
+            let beat = Heartbeat {
+                succeeds: succeeds.map(str::to_owned),
+                ..leases.heartbeat(&name)
+            };
+            // Without an answer the row may be there, and what was taken over as well.
+            let unsure = std::mem::replace(&mut self.sent, true);
+            leases.registers();
+            common.counters.heartbeats.fetch_add(1, Ordering::Relaxed);
+            let asked = common.clock.asking();
+            let beat = common.store.heartbeat(beat).await?;
+            common.clock.learn(asked, beat.now);
+            if beat.alive {
+                if changing {
+                    self.takes_over(leases, &name, beat, unsure).await?;
+                }
+                leases.renew(asked.until(leases.span()));
+                return Ok(());
+            }
+            // It has ended for good. A name that was never this process's has nothing for it.
+            leases.ends();
+            if unsure {
+                tracing::warn!(owner = %name, "the lease has lapsed; going on under another name");
+                self.former = Some(name);
+            }
+            common.incarnation.change();
+            self.sent = false;
+        }
+        Err(StoreError::Other {
+            reason: format!(
+                "{MOST_NAMES} names of this process have ended already; give it another one"
+            ),
+        })
+    }
+
+    /// The new name is registered: what it has taken over goes on, all else is lost.
+    async fn takes_over(
         &mut self,
         leases: &Leases,
-        believed: Vec<(Ticket, RunId, i64)>,
-        beat: &Beat,
-    ) -> Vec<(RunId, i64)> {
-        let held: BTreeSet<(&RunId, i64)> =
-            beat.held.iter().map(|(id, epoch)| (id, *epoch)).collect();
-        let lost = believed
-            .into_iter()
-            .filter(|(_, run_id, epoch)| !held.contains(&(run_id, *epoch)))
-            .map(|(ticket, _, epoch)| (ticket, epoch));
-        self.drop_lost(leases, lost);
-        let before = std::mem::take(&mut self.suspects);
-        let mut orphans = Vec::new();
-        for (run_id, epoch) in &beat.held {
-            if leases.held().has_tenure(run_id, *epoch) {
-                continue;
-            }
-            if before.get(run_id) == Some(epoch) {
-                orphans.push((run_id.clone(), *epoch));
-            }
-            self.suspects.insert(run_id.clone(), *epoch);
-        }
-        orphans
-    }
-
-    /// The store says that these are not held any more. Their places are free at once; the host is
-    /// told, and a host that does not know them cannot keep them here.
-    fn drop_lost(&self, leases: &Leases, lost: impl Iterator<Item = (Ticket, i64)>) {
-        let mut events = Vec::new();
-        for (ticket, epoch) in lost {
-            if leases.held().believes(ticket, epoch) {
-                if let Some(listener) = self.listener.upgrade() {
-                    listener.lost(ticket);
-                }
-                events.push(HostEvent::Lost {
-                    ticket,
-                    epoch,
-                    error: None,
-                });
-            }
-        }
-        leases.common.host.push_all(events);
-    }
-
-    /// Lets go of runs that are leased to this process and unknown here.
-    async fn free(&self, leases: &Leases, orphans: Vec<(RunId, i64)>) {
-        let common = &*leases.common;
-        let run_ids = orphans.iter().map(|(run_id, _)| run_id.clone()).collect();
-        let details = match common.store.get(run_ids).await {
-            Ok(details) => details,
-            Err(error) => {
-                tracing::warn!(%error, "runs that nobody drives could not be read; trying again");
-                return;
-            }
+        name: &Arc<str>,
+        beat: Beat,
+        unsure: bool,
+    ) -> Result<(), StoreError> {
+        let held = if unsure {
+            // An answer before this one may have told the rest.
+            all_held(leases, name).await?
+        } else {
+            beat.inherited
         };
-        let rows: Vec<_> = orphans
-            .into_iter()
-            .zip(details)
-            .filter_map(|((_, epoch), detail)| {
-                let row = detail?.row;
-                let mine = row.owner.as_deref() == Some(common.owner()) && row.epoch == epoch;
-                (mine && !leases.held().has_tenure(&row.run_id, epoch)).then_some(row)
-            })
-            .collect();
-        common
-            .counters
-            .orphans
-            .fetch_add(rows.len() as u64, Ordering::Relaxed);
-        leases.releases.let_go(rows);
-        if let Some(listener) = self.listener.upgrade() {
-            listener.freed();
+        let lost = leases.held().pass_on(Arc::clone(name), &held);
+        leases.drop_lost(self.listener.upgrade().as_ref(), lost);
+        leases.common.incarnation.settle();
+        self.former = None;
+        Ok(())
+    }
+}
+
+async fn all_held(leases: &Leases, name: &str) -> Result<Vec<(RunId, i64)>, StoreError> {
+    let mut held: Vec<(RunId, i64)> = Vec::new();
+    loop {
+        let after = held.last().map(|(run_id, _)| run_id.clone());
+        let store = &leases.common.store;
+        let page = store.held(name.to_owned(), after, PAGE).await?;
+        let more = page.len() == PAGE as usize;
+        held.extend(page);
+        if !more {
+            return Ok(held);
         }
     }
 }

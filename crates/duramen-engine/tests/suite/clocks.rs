@@ -89,7 +89,7 @@ fn lab(seed: u64) -> (Lab, Arc<Clocks>) {
 }
 
 fn looks(host: &Host) -> usize {
-    host.store.count("claim") + host.store.count("next_due")
+    host.store.calls_of("claim") + host.store.calls_of("next_due")
 }
 
 /// Each way in which clocks are set back, or forward.
@@ -193,7 +193,10 @@ fn a_run_that_was_started_here_is_woken_by_the_stores_time_where_no_worker_is() 
         lab.pass(1_500, &mut [&mut a]);
         assert_eq!(lab.status("r"), Some(Status::Waiting));
         lab.until(1_200, &mut [&mut a], |_| lab.is_final("r"));
-        assert!(a.store.count("next_due") <= 2, "it asks once for the time");
+        assert!(
+            a.store.calls_of("next_due") <= 2,
+            "it asks once for the time"
+        );
     }
 }
 
@@ -213,7 +216,7 @@ fn a_claim_that_is_tried_again_waits_for_a_pause_and_not_for_a_time_of_day() {
     lab.pass(1_000, &mut [&mut a]);
     lab.send("r", "go", "1");
     lab.until(1_000, &mut [&mut a], |hosts| {
-        hosts[0].store.count("claim") > 0
+        hosts[0].store.calls_of("claim") > 0
     });
     // Due for longer than the clock is set back.
     lab.pass(30_000, &mut [&mut a]);
@@ -337,8 +340,8 @@ fn a_blocked_host_is_noticed_and_an_idle_one_not_taken_for_one_however_the_clock
         assert!(a.engine.host().blocked_for() < LEASE);
         lab.pass(3 * LEASE, &mut [&mut a]);
         assert!(a.engine.host().blocked_for() > LEASE);
-        let beats = a.store.count("heartbeat");
+        let beats = a.store.calls_of("heartbeat");
         lab.pass(LEASE, &mut [&mut a]);
-        assert_eq!(a.store.count("heartbeat"), beats);
+        assert_eq!(a.store.calls_of("heartbeat"), beats);
     }
 }

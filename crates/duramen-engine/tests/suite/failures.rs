@@ -150,7 +150,7 @@ fn a_store_that_is_out_for_longer_than_a_lease_loses_the_run() {
         hosts[0].how("r") == [Driven::Lost]
     });
     assert_eq!(a.lost_errors, [Some(unavailable())]);
-    let tries = a.store.count("commit");
+    let tries = a.store.calls_of("commit");
     assert!(tries < 20, "{tries} tries");
 }
 
@@ -170,7 +170,7 @@ fn closing_while_commits_are_under_way_ends_cleanly() {
             a.start(&format!("r{n}"));
         }
         lab.until(1_000, &mut [&mut a], |hosts| {
-            hosts[0].store.count("commit") == 2
+            hosts[0].store.calls_of("commit") == 2
         });
         let token = a.token();
         a.engine.close(token);

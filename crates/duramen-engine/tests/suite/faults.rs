@@ -9,9 +9,10 @@ use std::time::Duration;
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::{Entry, Kind};
 use duramen_core::store::{
-    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Filter, Heartbeat, Hint,
-    Intervened, Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit, RunDetail,
-    Schema, Store, StoreError, StoreFuture, Wake, WorkflowKey,
+    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
+    Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
+    NextDue, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing, Store,
+    StoreError, StoreFuture, Unsent, UnsentAsk, Wake,
 };
 use duramen_engine::Env;
 
@@ -41,7 +42,7 @@ pub fn unavailable() -> StoreError {
 }
 
 pub fn broken() -> StoreError {
-    StoreError::Other {
+    StoreError::Corrupt {
         reason: "the disk is on fire".into(),
     }
 }
@@ -129,7 +130,7 @@ impl Faults {
         *self.rule.lock().unwrap() = Box::new(rule);
     }
 
-    pub fn count(&self, method: &str) -> usize {
+    pub fn calls_of(&self, method: &str) -> usize {
         let calls = self.calls.lock().unwrap();
         calls.iter().filter(|(name, _)| *name == method).count()
     }
@@ -161,7 +162,7 @@ impl Faults {
         if self.dead.load(Ordering::Acquire) {
             return Box::pin(pending());
         }
-        let number = self.count(method);
+        let number = self.calls_of(method);
         self.calls.lock().unwrap().push((method, self.env.now()));
         let call = Call { method, number };
         let fault = (self.rule.lock().unwrap())(&call);
@@ -210,15 +211,7 @@ impl Faults {
     }
 }
 
-impl Store for Faults {
-    fn migrate(&self) -> StoreFuture<Schema> {
-        self.call("migrate", |store| store.migrate())
-    }
-
-    fn schema(&self) -> StoreFuture<Schema> {
-        self.call("schema", |store| store.schema())
-    }
-
+impl Runs for Faults {
     fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
         let time = self.time();
         self.call("create", move |store| {
@@ -227,15 +220,6 @@ impl Store for Faults {
                 time(&mut run.now);
             }
             store.create(batch)
-        })
-    }
-
-    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
-        let time = self.time();
-        self.call("claim", move |store| {
-            let mut claim = claim;
-            time(&mut claim.now);
-            store.claim(claim)
         })
     }
 
@@ -265,21 +249,26 @@ impl Store for Faults {
                         facts.recorded.lock().unwrap().extend(results);
                     }
                 }
-                let mut outcomes = outcomes.into_iter();
-                Ok(blocked
-                    .into_iter()
-                    .filter_map(|blocked| {
-                        if blocked {
-                            Some(CommitOutcome::Blocked)
-                        } else {
-                            outcomes.next()
-                        }
-                    })
-                    .collect())
+                let outcomes = outcomes.into_iter();
+                Ok(with_blocked(&blocked, outcomes, || CommitOutcome::Blocked))
             })
         })
     }
 
+    fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
+        self.call("intervene", |store| store.intervene(batch))
+    }
+
+    fn unsent(&self, ask: UnsentAsk) -> StoreFuture<Vec<Unsent>> {
+        self.call("unsent", |store| store.unsent(ask))
+    }
+
+    fn sent(&self, items: Vec<Unsent>) -> StoreFuture<()> {
+        self.call("sent", |store| store.sent(items))
+    }
+}
+
+impl Claims for Faults {
     fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
         let time = self.time();
         self.call("heartbeat", move |store| {
@@ -289,10 +278,48 @@ impl Store for Faults {
         })
     }
 
-    fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
-        self.call("unread", |store| store.unread(owner))
+    fn retire(&self, owner: String, now: Option<Millis>) -> StoreFuture<()> {
+        let time = self.time();
+        self.call("retire", move |store| {
+            let mut now = now;
+            time(&mut now);
+            store.retire(owner, now)
+        })
     }
 
+    fn owners(&self) -> StoreFuture<Vec<OwnerRow>> {
+        self.call("owners", |store| store.owners())
+    }
+
+    fn held(
+        &self,
+        owner: String,
+        after: Option<RunId>,
+        limit: u32,
+    ) -> StoreFuture<Vec<(RunId, i64)>> {
+        self.call("held", move |store| store.held(owner, after, limit))
+    }
+
+    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        let time = self.time();
+        self.call("claim", move |store| {
+            let mut claim = claim;
+            time(&mut claim.now);
+            store.claim(claim)
+        })
+    }
+
+    fn next_due(&self, ask: DueAsk) -> StoreFuture<NextDue> {
+        let time = self.time();
+        self.call("next_due", move |store| {
+            let mut ask = ask;
+            time(&mut ask.now);
+            store.next_due(ask)
+        })
+    }
+}
+
+impl Inboxes for Faults {
     fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
         let time = self.time();
         self.call("deliver", move |store| {
@@ -304,12 +331,26 @@ impl Store for Faults {
         })
     }
 
-    fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
-        self.call("intervene", |store| store.intervene(batch))
+    fn unread(&self, owner: String, told: Vec<(RunId, u64)>) -> StoreFuture<Vec<Message>> {
+        self.call("unread", |store| store.unread(owner, told))
     }
 
+    fn inbox(&self, run_id: RunId, behind: u64) -> StoreFuture<InboxPage> {
+        self.call("inbox", move |store| store.inbox(run_id, behind))
+    }
+
+    fn receipts(&self, messages: Vec<(RunId, String)>) -> StoreFuture<Vec<Option<Receipt>>> {
+        self.call("receipts", |store| store.receipts(messages))
+    }
+}
+
+impl Queries for Faults {
     fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
         self.call("get", |store| store.get(run_ids))
+    }
+
+    fn standing(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<Standing>>> {
+        self.call("standing", |store| store.standing(run_ids))
     }
 
     fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
@@ -323,20 +364,15 @@ impl Store for Faults {
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
         self.call("count", |store| store.count(filter))
     }
+}
 
-    fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
-        let clocks = self.clocks.clone();
-        self.call("next_due", move |store| {
-            let asked = store.next_due(workflows);
-            let now = clocks.map(|clocks| clocks.store_now());
-            Box::pin(async move {
-                let next = asked.await?;
-                Ok(NextDue {
-                    now: now.unwrap_or(next.now),
-                    ..next
-                })
-            })
-        })
+impl Store for Faults {
+    fn migrate(&self) -> StoreFuture<Schema> {
+        self.call("migrate", |store| store.migrate())
+    }
+
+    fn schema(&self) -> StoreFuture<Schema> {
+        self.call("schema", |store| store.schema())
     }
 
     fn watch(&self, wake: Wake) {
@@ -346,4 +382,20 @@ impl Store for Faults {
     fn close(&self) -> StoreFuture<()> {
         self.call("close", |store| store.close())
     }
+}
+
+/// Answers with those of the blocked elements put in where they belong.
+fn with_blocked<T>(
+    blocked: &[bool],
+    mut answers: impl Iterator<Item = T>,
+    answer: impl Fn() -> T,
+) -> Vec<T> {
+    let each = blocked.iter().filter_map(|blocked| {
+        if *blocked {
+            Some(answer())
+        } else {
+            answers.next()
+        }
+    });
+    each.collect()
 }

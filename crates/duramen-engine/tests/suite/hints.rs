@@ -83,14 +83,14 @@ fn a_storm_of_hints_costs_no_more_than_one_look_a_poll() {
     a.start("busy");
     lab.until(100, &mut [&mut a], |hosts| hosts[0].in_flight() == 1);
     lab.pass(5_000, &mut [&mut a]);
-    let before = (a.store.count("claim"), a.store.count("unread"));
+    let before = (a.store.calls_of("claim"), a.store.calls_of("unread"));
     for _ in 0..2_000 {
         a.store.hint(Hint::Due);
         a.store.hint(Hint::Unread);
         lab.pass(1, &mut [&mut a]);
     }
-    let claims = a.store.count("claim") - before.0;
-    let unread = a.store.count("unread") - before.1;
+    let claims = a.store.calls_of("claim") - before.0;
+    let unread = a.store.calls_of("unread") - before.1;
     assert!((90..=101).contains(&claims), "{claims} claims in 2 seconds");
     assert!(
         (90..=101).contains(&unread),

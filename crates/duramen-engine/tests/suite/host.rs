@@ -194,11 +194,16 @@ impl Host {
                 ticket,
                 row,
                 inbox,
+                inbox_more,
                 clock,
             } => {
                 self.resumed += 1;
                 let toy = self.runs.get(&ticket).expect("a warm run has a handler");
-                toy.ctx.0.borrow_mut().driver.resume(&row, inbox, clock);
+                toy.ctx
+                    .0
+                    .borrow_mut()
+                    .driver
+                    .resume(&row, inbox, inbox_more, clock);
                 self.advance(ticket);
             }
             HostEvent::Evict { ticket } => {

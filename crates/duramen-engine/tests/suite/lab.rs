@@ -5,6 +5,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use duramen_core::ids::{Millis, Payload};
+use duramen_core::lanes::{DEFAULT_PRIORITY, DEFAULT_QUEUE};
 use duramen_core::run::Status;
 use duramen_core::store::{
     Delivered, MessageKind, NewMessage, NewRun, RunDetail, Start, Store, WorkflowKey,
@@ -126,6 +127,15 @@ impl Lab {
         Host::new(engine, store, self.facts.clone())
     }
 
+    /// Lets a process get its lease, so that it does not have to before the next start.
+    pub fn register(&self, host: &mut Host) {
+        let token = host.token();
+        host.engine.take(token, "nobody".into(), None);
+        self.until(1_000, &mut [&mut *host], |hosts| {
+            hosts[0].replies.contains_key(&token)
+        });
+    }
+
     /// Lets everybody work until the condition holds. Time passes; panics after `limit` of it.
     pub fn until(
         &self,
@@ -192,7 +202,7 @@ impl Lab {
     }
 
     /// The instant of a request that reaches the store by another way than through an engine.
-    fn instant(&self) -> Option<Millis> {
+    pub fn instant(&self) -> Option<Millis> {
         let clocks = self.clocks.as_ref();
         clocks.map_or_else(
             || self.env.explicit_now(),
@@ -231,6 +241,7 @@ impl Lab {
             name: name.into(),
             payload: Payload::from(payload.to_owned()),
             fingerprint: None,
+            encoding: 1,
             now: self.instant(),
         }
     }
@@ -270,6 +281,8 @@ fn runtime() -> tokio::runtime::Runtime {
 pub fn config(owner: &str) -> Config {
     Config {
         owner: owner.into(),
+        label: None,
+        serves: Vec::new(),
         lease: 3_000,
         hold: 0,
         warm: 16,
@@ -289,12 +302,19 @@ pub fn new_run(run_id: &str) -> NewRun {
         run_id: run_id.into(),
         workflow: "w".into(),
         version: "1".into(),
+        queue: DEFAULT_QUEUE.into(),
+        priority: DEFAULT_PRIORITY,
         input: Payload::from(run_id.to_owned()),
+        entries: Vec::new(),
+        started_at: None,
         start: Start::Queued { at: None },
         tags: Vec::new(),
         memo: None,
         timeout: None,
         seed: [7; 16],
+        parent: None,
+        root: None,
+        origin: None,
         now: None,
     }
 }

@@ -1,31 +1,50 @@
 //! Who drives a run: leases, heartbeats, fencing, and runs that nobody drives.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use duramen_core::ids::Millis;
+use duramen_core::journal::ENCODING;
 use duramen_core::run::Status;
-use duramen_core::store::{Claim, Due};
+use duramen_core::store::{Claim, Due, Heartbeat};
 use duramen_engine::{Config, Driven, HostEvent};
 
 use crate::faults::{Fault, unavailable};
 use crate::host::Host;
-use crate::lab::{Lab, config, key, now};
+use crate::lab::{Lab, config, now};
 
 const LEASE: Millis = 3_000;
 
-/// Somebody else takes the run although its lease has not ended.
+/// Whoever drives the run is taken for dead, and somebody else takes it.
 pub fn steal(lab: &Lab, run_id: &str, lease: Millis) {
+    static THIEVES: AtomicUsize = AtomicUsize::new(0);
+    let thief = format!("thief-{}", THIEVES.fetch_add(1, Ordering::Relaxed));
+    let row = lab.detail(run_id).unwrap().row;
+    now(lab.store.retire(row.owner.clone().unwrap(), lab.instant()));
+    now(lab.store.heartbeat(beat(lab, &thief, lease)));
     let claim = Claim {
-        owner: "thief".into(),
-        lease: lease - 1_000_000,
-        now: Some(lab.env.now() + 1_000_000),
+        owner: thief,
+        now: lab.instant(),
         due: Due::Any,
         limit: 1,
-        workflows: vec![key("w")],
+        lanes: vec![row.lane().key()],
         run_id: Some(run_id.into()),
         warm: Vec::new(),
         turn: 0,
         max_bytes: None,
     };
     assert_eq!(now(lab.store.claim(claim)).runs.len(), 1);
+}
+
+pub fn beat(lab: &Lab, owner: &str, lease: Millis) -> Heartbeat {
+    Heartbeat {
+        owner: owner.into(),
+        lease,
+        label: None,
+        serves: Vec::new(),
+        format: ENCODING,
+        succeeds: None,
+        now: lab.instant(),
+    }
 }
 
 fn slow(host: &mut Host) {
@@ -113,7 +132,7 @@ fn heartbeats_keep_the_lease_of_a_run_that_takes_long() {
         a.start("r");
         lab.pass(10 * lease, &mut [&mut a, &mut b]);
         assert_eq!(b.driven, 0);
-        let beats = a.store.count("heartbeat");
+        let beats = a.store.calls_of("heartbeat");
         assert!((28..=32).contains(&beats), "{beats} in ten leases");
     }
 }
@@ -188,14 +207,14 @@ fn a_stale_lost_never_hits_a_later_tenure() {
         ctx.sleep(30).await?;
         ctx.step("slow-2").await
     });
-    // The heartbeat is sent while the run is driven and takes place while it sleeps.
+    // What is held is asked for while the run is driven, and is read while it sleeps.
     a.store.set(|call| match call.method {
-        "heartbeat" => Fault::Delay(20),
+        "held" => Fault::Delay(20),
         _ => Fault::None,
     });
     a.start("r");
     lab.until(2 * LEASE, &mut [&mut a], |hosts| {
-        hosts[0].store.count("heartbeat") == 1
+        hosts[0].store.calls_of("held") == 1
     });
     a.complete("slow-1");
     lab.until(200, &mut [&mut a], |hosts| hosts[0].is_in_flight("slow-2"));
@@ -227,7 +246,7 @@ fn orphaned(method: &'static str, begin: impl Fn(&Lab, &mut Host)) {
     });
     a.start("busy");
     lab.until(100, &mut [&mut a], |hosts| hosts[0].in_flight() == 1);
-    let before = a.store.count(method);
+    let before = a.store.calls_of(method);
     a.store.set(move |call| {
         if call.method == method && call.number == before {
             Fault::Lose(unavailable())

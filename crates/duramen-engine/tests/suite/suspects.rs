@@ -50,7 +50,7 @@ fn a_run_that_kills_each_process_is_parked_with_the_reason() {
     lab.enqueue(&["poison"]);
     let stuck = || lab.status("poison") == Some(Status::Stuck);
     let killed = fleet(&lab, 20, 50, stuck);
-    assert_eq!(killed as u64, MOST);
+    assert_eq!(killed, MOST as usize);
     let row = lab.detail("poison").unwrap().row;
     let note = row.note.unwrap();
     assert!(note.contains("8 drivers in a row were lost"), "{note}");
@@ -80,7 +80,7 @@ fn whoever_is_lost_with_it_by_chance_goes_on_and_ends() {
                 && (0..30).all(|n| lab.is_final(&format!("innocent{n}")))
         };
         let killed = fleet(&lab, 20, 700, all);
-        assert_eq!(killed as u64, MOST);
+        assert_eq!(killed, MOST as usize);
     }
 }
 
@@ -108,7 +108,7 @@ fn a_sweep_says_that_a_run_was_set_back_or_parked() {
         lab.pass(30_000, &mut []);
     }
     let set_back = kinds.iter().filter(|kind| **kind == "paused").count() as u64;
-    assert_eq!(set_back, MOST - 2);
+    assert_eq!(set_back, u64::from(MOST) - 2);
     assert_eq!(kinds.last(), Some(&"stuck"));
 }
 

@@ -246,7 +246,7 @@ fn without_time_nothing_is_claimed() {
         },
     );
     assert!(swept.deadline_reached && swept.more && swept.queued.is_empty());
-    assert_eq!(a.store.count("claim"), 0);
+    assert_eq!(a.store.calls_of("claim"), 0);
 }
 
 #[test]

@@ -95,5 +95,5 @@ fn a_transaction_in_doubt_of_a_run_that_another_has_is_left_to_the_other() {
     lab.until(100, &mut [&mut a], |hosts| !hosts[0].ended.is_empty());
     assert_eq!(a.how("r"), [Driven::Lost]);
     let row = now(lab.store.get(vec!["r".into()])).remove(0).unwrap().row;
-    assert_eq!(row.owner.as_deref(), Some("thief"));
+    assert!(row.owner.is_some_and(|owner| owner.starts_with("thief")));
 }

@@ -33,7 +33,7 @@ fn a_warm_run_goes_on_without_its_journal() {
         a.start("r");
         lab.until(3_000, &mut [&mut a], |_| lab.is_final("r"));
         assert_eq!((a.driven, a.resumed), (1, 1));
-        assert_eq!(a.store.count("load"), 0);
+        assert_eq!(a.store.calls_of("load"), 0);
         lab.until(100, &mut [&mut a], |hosts| hosts[0].handlers() == 0);
         lab.check();
     }
@@ -92,7 +92,7 @@ fn a_run_that_is_evicted_while_its_claim_is_under_way_is_replayed() {
     lab.until(500, &mut [&mut a], |_| {
         lab.is_final("r1") && lab.is_final("r2")
     });
-    assert_eq!(a.store.count("load"), 1);
+    assert_eq!(a.store.calls_of("load"), 1);
     assert_eq!(a.engine.active(), 0);
     lab.check();
 }
@@ -107,14 +107,14 @@ fn a_journal_that_cannot_be_read_at_once_is_asked_for_again() {
         }
     });
     lab.until(1_000, &mut [&mut a], |_| lab.is_final("r1"));
-    assert_eq!(a.store.count("load"), 4);
+    assert_eq!(a.store.calls_of("load"), 4);
 }
 
 #[test]
 fn a_run_whose_journal_cannot_be_read_keeps_no_place() {
     let (lab, mut a) = evicted_in_flight(|_| Fault::Refuse(broken()));
     lab.until(200, &mut [&mut a], |hosts| {
-        hosts[0].store.count("load") == 1
+        hosts[0].store.calls_of("load") == 1
     });
     lab.until(500, &mut [&mut a], |hosts| hosts[0].engine.active() == 0);
     // It was let go, and comes back with its journal.
@@ -125,6 +125,7 @@ fn a_run_whose_journal_cannot_be_read_keeps_no_place() {
 fn a_run_that_is_claimed_before_the_host_hears_of_its_pause_leaves_no_handler_behind() {
     let lab = Lab::sim(1);
     let mut a = keeping(&lab, 4);
+    lab.register(&mut a);
     a.start("r");
     a.round();
     assert_eq!(lab.status("r"), Some(Status::Waiting));
