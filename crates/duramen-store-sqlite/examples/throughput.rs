@@ -317,7 +317,7 @@ fn log_bytes(directory: &Path, numbers: &mut Numbers) -> Outcome<()> {
         .collect();
     block_on(store.create(runs))?;
     let reader = rusqlite::Connection::open(&file)?;
-    reader.execute_batch("BEGIN")?;
+    reader.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); BEGIN")?;
     reader.query_row("SELECT count(*) FROM runs", [], |_| Ok(()))?;
     let log = || std::fs::metadata(directory.join("log.db-wal")).map(|found| found.len());
     let before = log()?;
