@@ -5,6 +5,9 @@ use tokio_postgres::types::Type;
 
 use super::inbox::page;
 
+// A condition that every owner's name meets lets an index be used where all are looked at: a sequential scan, which
+// sessions have off, would make the costs of all else that is planned with it look alike.
+
 /// The instant, the claimer if its lease lasts, and the owners whose leases have ended: these are marked as ended
 /// for good, by this statement, which also takes what they hold. A heartbeat that is under way has its
 /// owner's row locked: that one is passed over. One that comes later waits for this statement, sees under
@@ -15,11 +18,11 @@ const WHO: &str = concat!(
     ") AS now), \
      me AS MATERIALIZED (SELECT o.owner FROM c, {owners} o WHERE o.owner = $2 AND o.ended_at IS NULL \
      AND o.lease_until > c.now), \
-     late AS MATERIALIZED (SELECT o.owner FROM c, {owners} o WHERE o.ended_at IS NULL AND o.lease_until <= c.now \
+     late AS MATERIALIZED (SELECT o.owner FROM c, {owners} o WHERE o.owner > '' AND o.ended_at IS NULL AND o.lease_until <= c.now \
      AND (EXISTS (SELECT FROM me)) IS TRUE FOR NO KEY UPDATE OF o SKIP LOCKED), \
      lapsed AS (UPDATE {owners} o SET ended_at = c.now FROM late l, c WHERE o.owner = l.owner AND o.ended_at IS NULL \
      RETURNING o.owner), \
-     line AS MATERIALIZED (SELECT * FROM unnest($3::smallint[], $4::text[]) \
+     line AS MATERIALIZED (SELECT k.*, c.now FROM c, unnest($3::smallint[], $4::text[]) \
      WITH ORDINALITY AS k(status, lane, place) WHERE (EXISTS (SELECT FROM me)) IS TRUE)"
 );
 
@@ -29,10 +32,10 @@ const GONE: &str = ", name(owner) AS (SELECT (SELECT r.owner FROM {runs} r WHERE
      WHERE $10 UNION ALL \
      SELECT (SELECT r.owner FROM {runs} r WHERE r.owner > n.owner ORDER BY r.owner LIMIT 1) FROM name n \
      WHERE n.owner IS NOT NULL), \
-     gone AS MATERIALIZED (SELECT o.owner FROM {owners} o WHERE o.ended_at IS NOT NULL AND o.owner <> ALL ($11::text[]) \
+     gone AS MATERIALIZED (SELECT o.owner FROM {owners} o WHERE o.owner > '' AND o.ended_at IS NOT NULL AND o.owner <> ALL ($11::text[]) \
      UNION SELECT owner FROM lapsed \
      UNION SELECT n.owner FROM name n WHERE n.owner IS NOT NULL \
-     AND (EXISTS (SELECT FROM {owners} o WHERE o.owner = n.owner)) IS NOT TRUE)";
+     AND NOT EXISTS (SELECT FROM {owners} o WHERE o.owner = n.owner))";
 
 /// What is due, without a lock: for each line of queued or waiting runs and each priority one descent, from
 /// its floor on; for each of ended owners' runs one descent for each such owner. There are ten priorities: to
@@ -41,8 +44,8 @@ const GONE: &str = ", name(owner) AS (SELECT (SELECT r.owner FROM {runs} r WHERE
 const DUE: &str = ", due AS MATERIALIZED (SELECT k.place, d.* FROM line k CROSS JOIN LATERAL (\
      SELECT d.* FROM generate_series(0, 9) AS p(priority) CROSS JOIN LATERAL (\
      SELECT r.run_id, r.status, r.lane, r.owner, r.priority, r.ready_at, r.journal_start, r.journal_len, r.unread_bytes \
-     FROM c, {runs} r WHERE r.status = k.status AND r.lane = k.lane AND r.priority = p.priority::smallint \
-     AND r.ready_at >= ($9::bigint[])[(k.place - 1) * 10 + p.priority + 1] AND r.ready_at <= c.now \
+     FROM {runs} r WHERE r.status = k.status AND r.lane = k.lane AND r.priority = p.priority::smallint \
+     AND r.ready_at >= ($9::bigint[])[(k.place - 1) * 10 + p.priority + 1] AND r.ready_at <= k.now \
      ORDER BY r.ready_at, r.run_id LIMIT $12) d LIMIT $12) d WHERE k.status <> 1 \
      UNION ALL SELECT k.place, d.* FROM line k CROSS JOIN LATERAL (SELECT d.* FROM gone g CROSS JOIN LATERAL (\
      SELECT r.run_id, r.status, r.lane, r.owner, 0::smallint, 0::bigint, r.journal_start, r.journal_len, r.unread_bytes \
@@ -218,8 +221,8 @@ pub(crate) const RETIRE: &str = concat!(
 pub(crate) const OWNER_TYPES: &[Type] = &[Type::TEXT, Type::INT8];
 /// Those that ended long ago and hold nothing.
 pub(crate) const FORGET: &str = "DELETE FROM {owners} o USING (SELECT l.owner FROM {owners} l \
-     WHERE l.ended_at <= $1::bigint - $2::bigint \
-     AND (EXISTS (SELECT FROM {runs} r WHERE r.owner = l.owner)) IS NOT TRUE FOR UPDATE SKIP LOCKED) l \
+     WHERE l.owner > '' AND l.ended_at <= $1::bigint - $2::bigint \
+     AND NOT EXISTS (SELECT FROM {runs} r WHERE r.owner = l.owner) FOR UPDATE OF l SKIP LOCKED) l \
      WHERE o.owner = l.owner";
 pub(crate) const FORGET_TYPES: &[Type] = &[Type::INT8, Type::INT8];
 
@@ -255,9 +258,9 @@ pub(crate) const NEXT: &str = concat!(
      name(owner) AS (SELECT (SELECT r.owner FROM {runs} r WHERE r.owner > '' ORDER BY r.owner LIMIT 1) WHERE $5 UNION ALL \
      SELECT (SELECT r.owner FROM {runs} r WHERE r.owner > n.owner ORDER BY r.owner LIMIT 1) FROM name n WHERE n.owner IS NOT NULL), \
      holder AS MATERIALIZED (SELECT o.owner, CASE WHEN o.ended_at IS NULL THEN greatest(o.lease_until, c.now) ELSE c.now END AS until \
-     FROM {owners} o, c WHERE o.ended_at IS NULL OR o.owner <> ALL ($6::text[]) \
+     FROM {owners} o, c WHERE o.owner > '' AND (o.ended_at IS NULL OR o.owner <> ALL ($6::text[])) \
      UNION ALL SELECT n.owner, c.now FROM name n, c WHERE n.owner IS NOT NULL \
-     AND (EXISTS (SELECT FROM {owners} o WHERE o.owner = n.owner)) IS NOT TRUE) \
+     AND NOT EXISTS (SELECT FROM {owners} o WHERE o.owner = n.owner)) \
      SELECT c.now, (SELECT min(d.ready_at) FROM unnest($2::smallint[], $3::text[]) WITH ORDINALITY AS k(status, lane, place) \
      CROSS JOIN generate_series(0, 9) AS p(priority) CROSS JOIN LATERAL (\
      SELECT r.ready_at FROM {runs} r WHERE r.status = k.status AND r.lane = k.lane AND r.priority = p.priority::smallint \
