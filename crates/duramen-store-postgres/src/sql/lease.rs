@@ -245,8 +245,8 @@ pub(crate) const SUCCEED_TYPES: &[Type] = &[Type::TEXT, Type::TEXT, Type::INT8];
 
 pub(crate) const OWNERS: &str = "SELECT o.owner, o.label, o.serves, o.format, o.started_at, o.seen_at, o.lease_until, o.ended_at, \
      (SELECT count(*) FROM {runs} r WHERE r.owner = o.owner) FROM {owners} o ORDER BY o.owner";
-pub(crate) const HELD: &str = "SELECT r.run_id, r.epoch FROM {runs} r WHERE r.owner = $1 AND r.run_id > $2 \
-     ORDER BY r.run_id LIMIT $3";
+pub(crate) const HELD: &str = "SELECT run_id, epoch FROM (SELECT r.run_id, r.epoch FROM {runs} r WHERE r.owner = $1 \
+     AND r.run_id > $2 OFFSET 0) held ORDER BY run_id LIMIT $3";
 pub(crate) const HELD_TYPES: &[Type] = &[Type::TEXT, Type::TEXT, Type::INT8];
 
 /// The least instant of all lines, from their floors on, and the earliest end of a lease whose owner holds a
