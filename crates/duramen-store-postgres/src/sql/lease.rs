@@ -66,6 +66,9 @@ const DUE_ALONE: &str = ", due AS MATERIALIZED (SELECT k.place, r.run_id, r.stat
 /// one after the other and passes over what others hold. If a byte budget is used up by candidates that
 /// others hold, one run comes all the same (`rest`).
 ///
+/// What journals weigh is read from them, as no row knows it: of no more than fifty thousand entries, where a claim with a
+/// byte budget ends, too.
+///
 /// Whether a run still is what it was found to be is looked at again under its lock. The update meets its row
 /// twice: as it is in the snapshot and, if that is not the newest, as it is now; its condition passes both
 /// times. (Whoever claims a run raises its epoch, so that the row is not taken either where a lock should
@@ -79,11 +82,13 @@ const DUE_ALONE: &str = ", due AS MATERIALIZED (SELECT k.place, r.run_id, r.stat
 const TAKE: &str = concat!(
     ", lined AS (SELECT due.*, row_number() OVER (PARTITION BY place ORDER BY priority, ready_at, run_id) AS rank FROM due), \
      numbered AS (SELECT lined.*, row_number() OVER (ORDER BY rank, place) AS n FROM lined ORDER BY rank, place LIMIT $window), \
-     known AS (SELECT o.*, ((o.run_id, o.length) IN (SELECT * FROM unnest($6::text[], $7::bigint[]))) IS TRUE AS warm \
+     known AS (SELECT x.*, sum(CASE WHEN warm THEN 0 ELSE length - journal_start END) OVER (ORDER BY n) AS entries FROM (\
+     SELECT o.*, ((o.run_id, o.length) IN (SELECT * FROM unnest($6::text[], $7::bigint[]))) IS TRUE AS warm \
      FROM (SELECT numbered.*, CASE status WHEN 1 THEN (SELECT j.idx + 1 FROM {journal} j \
-     WHERE j.run_id = numbered.run_id ORDER BY j.idx DESC LIMIT 1) ELSE journal_len END AS length FROM numbered) o), \
-     weighed AS MATERIALIZED (SELECT o.*, n = 1 OR $8::bigint IS NULL OR sum(least(unread_bytes, 8388608) + bytes) OVER (ORDER BY n) \
-     <= $8 AS fits FROM (SELECT known.*, CASE WHEN warm OR $8::bigint IS NULL THEN 0 ELSE (SELECT coalesce(sum(octet_length(j.payload)), 0) \
+     WHERE j.run_id = numbered.run_id ORDER BY j.idx DESC LIMIT 1) ELSE journal_len END AS length FROM numbered) o) x), \
+     weighed AS MATERIALIZED (SELECT o.*, n = 1 OR $8::bigint IS NULL OR (entries <= 50000 \
+     AND sum(least(unread_bytes, 8388608) + bytes) OVER (ORDER BY n) <= $8) AS fits FROM (SELECT known.*, \
+     CASE WHEN warm OR $8::bigint IS NULL OR entries > 50000 THEN 0 ELSE (SELECT coalesce(sum(octet_length(j.payload)), 0) \
      FROM {journal} j WHERE j.run_id = known.run_id AND j.idx >= known.journal_start) END AS bytes FROM known) o), \
      first AS MATERIALIZED (SELECT o.n, o.warm, o.length, r.* FROM (SELECT * FROM weighed WHERE fits ORDER BY n OFFSET 0) o \
      CROSS JOIN LATERAL (SELECT r.run_id, r.status AS was, r.epoch FROM c, {runs} r WHERE r.run_id = o.run_id AND r.status = o.status \
