@@ -19,6 +19,7 @@ mod crashes;
 mod failures;
 mod fairness;
 mod hints;
+mod lapses;
 mod leases;
 mod messages;
 mod queue;
