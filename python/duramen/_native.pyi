@@ -499,6 +499,7 @@ class Engine:
         location: str,  # memory: a name to share, or ""; sqlite: a path; postgres: a URL
         *,
         owner: str,
+        label: str | None,  # for people: host and process
         lease: int,
         hold: int,
         warm: int,
