@@ -499,13 +499,13 @@ class Engine:
         location: str,  # memory: a name to share, or ""; sqlite: a path; postgres: a URL
         *,
         owner: str,
-        label: str | None,  # for people: host and process
         lease: int,
         hold: int,
         warm: int,
         wake_fd: int | None,
         wake: Callable[[], None] | None,
         options: dict[str, Any],  # sqlite: migrate: bool, synchronous: "full"|"normal", busy_timeout: int ms
+        label: str | None = None,  # for people: host and process
         store: object | None = None,  # a Store written in Python, or one of this module, opened before
         clock: Clock | None = None,  # virtual time: tasks of the engine run in `drain`, and no thread is made
     ) -> Engine: ...

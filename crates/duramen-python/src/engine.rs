@@ -263,20 +263,20 @@ pub(crate) fn new_message(message: MessageTuple) -> PyResult<NewMessage> {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (scheme, location, *, owner, label, lease, hold, warm, wake_fd, wake, options, store = None, clock = None))]
+    #[pyo3(signature = (scheme, location, *, owner, lease, hold, warm, wake_fd, wake, options, label = None, store = None, clock = None))]
     #[allow(clippy::too_many_arguments)] // keyword arguments of one constructor
     fn new(
         py: Python<'_>,
         scheme: &str,
         location: &str,
         owner: String,
-        label: Option<String>,
         lease: Millis,
         hold: Millis,
         warm: usize,
         wake_fd: Option<i32>,
         wake: Option<Py<PyAny>>,
         options: &Bound<'_, PyDict>,
+        label: Option<String>,
         store: Option<&Bound<'_, PyAny>>,
         clock: Option<&Bound<'_, Clock>>,
     ) -> PyResult<Self> {
