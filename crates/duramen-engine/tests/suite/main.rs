@@ -21,6 +21,7 @@ mod fairness;
 mod hints;
 mod lapses;
 mod leases;
+mod lost;
 mod messages;
 mod queue;
 mod reopening;
