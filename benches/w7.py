@@ -76,9 +76,9 @@ class Claims:
     """An engine of which only claims are asked: what it hands over is not driven."""
 
     def __init__(self, bench: Bench, name: str) -> None:
-        from duramen._bridge import EV_DRIVE, EV_REPLY, Engine
+        from duramen._bridge import Drive, Engine, Reply
 
-        self.drive, self.reply = EV_DRIVE, EV_REPLY
+        self.drive, self.reply = Drive, Reply
         self.read, write = os.pipe()
         options: dict[str, Any] = {"migrate": False, "synchronous": "full", "busy_timeout": 5000}
         place = str(bench.path(name))
@@ -108,9 +108,9 @@ class Claims:
             select.select([self.read], [], [], 5)
             os.read(self.read, 65536)
             for event in self.engine.drain():
-                if event[0] == self.drive:
+                if isinstance(event, self.drive):
                     found += 1
-                elif event[0] == self.reply and event[1] == self.token:
+                elif isinstance(event, self.reply) and event.token == self.token:
                     return 1e3 * (time.perf_counter() - began), found
             if found == DUE:
                 return 1e3 * (time.perf_counter() - began), found

@@ -1,4 +1,4 @@
--- Duramen, Postgres (13 or newer), migration 1: runs, journals, inboxes.
+-- Duramen, Postgres (13 or newer), migration 1: runs, journals, inboxes, owners, what leaves a run.
 --
 -- Applied by `duramen migrate`, by `runtime.migrate()`, or by hand:
 --
@@ -13,12 +13,19 @@
 \if :{?journal} \else \set journal journal \endif
 \if :{?inbox} \else \set inbox inbox \endif
 \if :{?run_data} \else \set run_data run_data \endif
+\if :{?outgoing} \else \set outgoing outgoing \endif
+\if :{?owners} \else \set owners owners \endif
 \if :{?journal_json} \else \set journal_json journal_json \endif
 \set runs_due :runs _due
 \set runs_created :runs _created
+\set runs_owner :runs _owner
 \set runs_unread :runs _unread
+\set runs_failed :runs _failed
+\set runs_finished :runs _finished
+\set runs_parent :runs _parent
 \set inbox_unread :inbox _unread
 \set inbox_set_aside :inbox _set_aside
+\set outgoing_at :outgoing _at
 
 -- Every key of a run's tables begins with the run id, and the tables do not refer to each other: no foreign keys, no
 -- triggers, no sequences, no functions. What keeps a run's tables together is that every change of a run is one
@@ -38,52 +45,88 @@ CREATE TABLE IF NOT EXISTS :"schema".:"migrations" (
 );
 
 -- One small row for each run: who drives it, when it needs attention, how far its journal goes. No payload stands here
--- (the input is journal entry 0, the result the last entry). The columns of fixed width come first: nothing is lost to
--- padding. What every commit changes stands together: the log takes the part of a row between its first and its last
--- changed byte. Empty lists are NULL.
+-- (the input is a journal entry, the result the last one). The columns of fixed width come first: nothing is lost to
+-- padding. Empty lists are NULL.
 --
--- fillfactor: a commit that keeps the lease changes no indexed column, so its new row version stays on the page of the
--- old one (a HOT update: no index is touched, the next visitor clears the old version away) if the page has room. Runs
--- that are created together stand side by side and are driven together: then a page needs room for a new version of
--- each of its rows. Measured with 64 runs of ten steps in step, of the updates that could be HOT were HOT with 80: 83 %,
--- 65: 94 %, 50: 98.5 %. With 80 the others made every index longer, and the table was as large as with 50, because old
--- versions took the room that was not kept free. (Where nothing is driven it is half as large again.)
+-- A commit that only appends to the journal locks the row and leaves it as it is: no row version, nothing for vacuum. So
+-- `journal_len` and `updated_at` of a running run are those of its last claim, and the journal's key says how long it is.
+-- What rewrites a row (creation, claim, pause, end) changes indexed columns, so there is nothing to be had from room that
+-- is kept free on its page but for messages to running runs and commits that read them.
 --
--- autovacuum: a run leaves one or two old versions that only vacuum clears (its end and its pauses change indexed
--- columns), and their entries in `runs_due` lie where claims look: so often, by 2 % instead of 20 % of the table.
+-- autovacuum: a run leaves two or three old versions that only vacuum clears, and their entries in `runs_due` and
+-- `runs_owner` lie where claims look: so often, by 2 % instead of 20 % of the table.
 CREATE TABLE :"schema".:"runs" (
     epoch         bigint   NOT NULL, -- the fencing token
-    journal_len   bigint   NOT NULL,
-    journal_bytes bigint   NOT NULL, -- the sum of the payloads' lengths: what loading the journal takes
+    journal_start bigint   NOT NULL, -- where the journal of the present generation begins
+    journal_len   bigint   NOT NULL, -- of a running run: when it was claimed, or last rewritten
     updated_at    bigint   NOT NULL,
     inbox_len     bigint   NOT NULL, -- the highest seq given out
     inbox_seen    bigint   NOT NULL, -- the highest seq that a driver has taken note of
-    ready_at      bigint,            -- start time, deadline or end of the lease; NULL: nothing to do
+    unread        bigint   NOT NULL, -- messages neither consumed nor set aside
+    unread_bytes  bigint   NOT NULL, -- and the sum of their payloads' lengths
+    generation    bigint   NOT NULL,
+    lost_at       bigint   NOT NULL, -- the length at which drivers were lost last
+    created_at    bigint   NOT NULL,
+    ready_at      bigint,            -- start time or deadline of a queued or waiting run; NULL: only a message, or nothing
     started_at    bigint,
     finished_at   bigint,
-    created_at    bigint   NOT NULL,
+    timeout       bigint,            -- how long the whole run may take
     deadline      bigint,
+    lost          integer  NOT NULL, -- drivers in a row lost at `lost_at`
     status        smallint NOT NULL, -- 0 queued 1 running 2 waiting 3 completed 4 failed 5 cancelled 6 terminated 7 stuck
+    priority      smallint NOT NULL,
+    format        smallint NOT NULL, -- the least encoding that can read journal and inbox
     run_id        text     COLLATE "C" NOT NULL PRIMARY KEY,
+    lane          text     COLLATE "C" NOT NULL, -- queue, workflow, version and format as one key
     owner         text     COLLATE "C", -- NULL unless running
+    queue         text     COLLATE "C" NOT NULL,
     workflow      text     COLLATE "C" NOT NULL,
     version       text     COLLATE "C" NOT NULL,
     waits         text[]   COLLATE "C",
     tags          text[]   COLLATE "C",
-    seed          bytea    NOT NULL,
-    note          text
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
+    seed          bytea    NOT NULL,  -- tells this life of the id from others, too
+    note          text,
+    parent        text     COLLATE "C",
+    root          text     COLLATE "C",
+    origin        text     COLLATE "C"
+) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
 
--- Claims: for each status and workflow one descent, then due rows in order of `ready_at`, ties by run id. The workflow
--- stands before the time so that due runs of workflows which no process serves any more cost the others nothing.
--- Heartbeats read the range status = 1. Ended and stuck runs are not in it.
-CREATE INDEX :"runs_due" ON :"schema".:"runs" (status, workflow, version, ready_at, run_id) WHERE ready_at IS NOT NULL;
+-- Claims: for each status, lane and priority one descent, then due rows in order of `ready_at`, ties by run id. The lane
+-- stands before the time so that due runs which no process serves any more cost the others nothing. Holds queued
+-- and waiting runs only.
+CREATE INDEX :"runs_due" ON :"schema".:"runs" (status, lane, priority, ready_at, run_id) WHERE ready_at IS NOT NULL;
+
+-- What an owner holds; of an owner that has ended, what is to be taken, lane by lane. One entry for each claim.
+CREATE INDEX :"runs_owner" ON :"schema".:"runs" (owner, lane, run_id) WHERE owner IS NOT NULL;
 
 -- Lists, newest first. Runs of one millisecond are sorted by their ids when read, which keeps the ids out of it.
 CREATE INDEX :"runs_created" ON :"schema".:"runs" (created_at);
 
 -- Messages that reached a running run: empty nearly always, so that the poll for them is one probe.
 CREATE INDEX :"runs_unread" ON :"schema".:"runs" (owner) WHERE owner IS NOT NULL AND inbox_len > inbox_seen;
+
+-- The lists that people watch, failed and stuck runs: small where all is well, whatever else the table holds.
+CREATE INDEX :"runs_failed" ON :"schema".:"runs" (status, created_at, run_id) WHERE status IN (4, 7);
+
+-- What a purge takes, oldest end first: one entry for each run that has ended.
+CREATE INDEX :"runs_finished" ON :"schema".:"runs" (finished_at, run_id) WHERE finished_at IS NOT NULL;
+
+-- The children of a run.
+CREATE INDEX :"runs_parent" ON :"schema".:"runs" (parent, created_at, run_id) WHERE parent IS NOT NULL;
+
+-- One row for each incarnation of a process, with the one lease that it has. A heartbeat rewrites this row, however many
+-- runs are driven; no index holds what it changes, and half of each page is kept free, so that its new version stays on the
+-- page of the old one (a HOT update), where the next visitor clears the old one away.
+CREATE TABLE :"schema".:"owners" (
+    owner       text     COLLATE "C" NOT NULL PRIMARY KEY,
+    label       text,               -- host and process
+    serves      text[],
+    format      smallint NOT NULL,  -- the highest encoding that it reads
+    started_at  bigint   NOT NULL,
+    seen_at     bigint   NOT NULL,
+    lease_until bigint   NOT NULL,
+    ended_at    bigint              -- for good
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
 
 -- The journal, append-only: vacuum has nothing to clear but what is purged. bytea: bytes are kept exactly.
 CREATE TABLE :"schema".:"journal" (
@@ -104,12 +147,14 @@ CREATE TABLE :"schema".:"inbox" (
     seq         bigint   NOT NULL,
     at          bigint   NOT NULL,
     kind        smallint NOT NULL, -- 0 event 1 approval 2 cancel
+    encoding    smallint NOT NULL, -- the least that can read it
     state       smallint NOT NULL, -- 0 new 1 consumed 2 set aside
     run_id      text     COLLATE "C" NOT NULL,
     message_id  text     COLLATE "C" NOT NULL,
     name        text     COLLATE "C" NOT NULL,
     fingerprint text,
     note        text,              -- why it was set aside
+    reply       bytea,             -- the answer of the commit that consumed it
     payload     bytea    NOT NULL,
     PRIMARY KEY (run_id, message_id)
 );
@@ -126,6 +171,22 @@ CREATE TABLE :"schema".:"run_data" (
     state  bytea,
     memo   bytea
 );
+
+-- What left a run with a commit and is still to be carried out: mostly empty. `entry` is the index of the commit's first
+-- journal entry.
+CREATE TABLE :"schema".:"outgoing" (
+    entry  bigint   NOT NULL,
+    at     bigint   NOT NULL,
+    number integer  NOT NULL,
+    kind   smallint NOT NULL, -- 0 a run to create 1 a message 2 an item of a stream
+    run_id text     COLLATE "C" NOT NULL,
+    target text     COLLATE "C" NOT NULL,
+    body   bytea    NOT NULL,
+    PRIMARY KEY (run_id, entry, number)
+) WITH (autovacuum_vacuum_scale_factor = 0.02);
+
+-- What its commit's maker has left undone, oldest first.
+CREATE INDEX :"outgoing_at" ON :"schema".:"outgoing" (at, run_id, entry, number);
 
 -- The journal for people: kinds by name, times as times, payloads as text (they are JSON unless the application has an
 -- encoding of its own). What is no text shows as hex: the pattern is that of well-formed UTF-8 (RFC 3629, 4) without NUL, so

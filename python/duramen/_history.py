@@ -16,12 +16,15 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from .errors import InvalidHistory
+
+if TYPE_CHECKING:
+    from ._bridge import Detail, Entry
 
 __all__ = [
     "FORMAT",
@@ -181,36 +184,34 @@ def load_payload(payload: HistoryPayload) -> bytes:
     return base64.b64decode(payload["base64"], validate=True)
 
 
-def make_history(detail: Mapping[str, Any], entries: list[tuple[Any, ...]]) -> History:
+def make_history(detail: Detail, entries: list[Entry]) -> History:
     """Make the history of a run from its detail and its journal, as the engine gives them."""
-    row: Mapping[str, Any] = detail["row"]
+    row = detail.row
     copied: dict[str, Any] = {
-        name: row[name]
+        name: getattr(row, name)
         for name in (
             "run_id", "workflow", "version", "status", "created_at", "started_at", "updated_at",
             "finished_at", "ready_at", "deadline", "epoch", "waits", "tags",
         )
     }  # fmt: skip
-    copied["waits"], copied["tags"] = list(row["waits"]), list(row["tags"])
-    copied["seed"] = bytes(row["seed"]).hex()
-    copied["note"] = row["note"]
-    for name in ("state", "memo"):
-        data: bytes | None = detail[name]
-        copied[name] = None if data is None else dump_payload(bytes(data))
+    copied["seed"] = row.seed.hex()
+    copied["note"] = row.note
+    for name, data in (("state", detail.state), ("memo", detail.memo)):
+        copied[name] = None if data is None else dump_payload(data)
     return {
         "format": FORMAT,
         "duramen": version("duramen"),
         "run": cast("HistoryRun", copied),
         "journal": [
             {
-                "encoding": encoding,
-                "kind": kind,
-                "op": op,
-                "meta": meta,
-                "payload": dump_payload(payload),
-                "at": at,
+                "encoding": entry.encoding,
+                "kind": cast("EntryKind", entry.kind),
+                "op": entry.op,
+                "meta": entry.meta,
+                "payload": dump_payload(entry.payload),
+                "at": entry.at,
             }
-            for kind, op, meta, payload, at, encoding in entries
+            for entry in entries
         ],
     }
 

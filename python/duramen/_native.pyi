@@ -4,82 +4,335 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 
 __all__ = [
-    "EV_ADVANCE",
-    "EV_DRIVE",
-    "EV_EVICT",
-    "EV_LOST",
-    "EV_REPLY",
-    "EV_RESUME",
-    "EV_STORE",
-    "O_COMPLETED",
-    "O_FAILED",
-    "O_FIRED",
-    "O_RECEIVED",
-    "O_TIMED_OUT",
-    "T_CANCEL",
-    "T_DELIVER",
-    "T_OFFER",
-    "T_SEAL",
-    "T_START",
-    "T_TIMEOUT",
+    "Advance",
+    "Cancel",
     "Change",
     "Clock",
+    "Completed",
+    "Created",
+    "Deliver",
+    "Delivered",
+    "Detail",
+    "Drive",
     "Engine",
+    "Entry",
+    "Evict",
+    "Failed",
+    "Fired",
     "Halted",
     "InvalidIdError",
+    "Lost",
+    "Offer",
+    "Page",
+    "Received",
+    "Refused",
+    "Reply",
+    "Resume",
+    "Row",
     "Run",
+    "Schema",
+    "Seal",
     "SqlFailed",
     "SqliteConnection",
+    "Start",
+    "Started",
     "Store",
     "StoreFailed",
+    "StoreRequest",
+    "Swept",
+    "SweptRun",
+    "TimeOut",
+    "TimedOut",
     "__version__",
 ]
 
 __version__: Final[str]
 
-# Codes of the tuples that `Engine.drain` returns: (code, ticket_or_token, ...)
-# (EV_DRIVE, ticket, Run): a claimed run, to be driven from its journal
-EV_DRIVE: Final[int]
-# (EV_RESUME, ticket): a paused run kept warm was claimed again; call advance on it
-EV_RESUME: Final[int]
-# (EV_EVICT, ticket): drop a paused run that was kept warm
-EV_EVICT: Final[int]
-# (EV_ADVANCE, ticket, driven: str | None): go on; `driven` says that it left these hands:
-#   "completed" | "failed" | "cancelled" | "stuck" | "paused" | "lost"
-EV_ADVANCE: Final[int]
-# (EV_LOST, ticket, error: tuple[str, str] | None): stop at once, write nothing
-EV_LOST: Final[int]
-# (EV_STORE, request, method: str, arguments: tuple): for a store written in Python; see
-#   `Engine.answer`
-EV_STORE: Final[int]
-# (EV_REPLY, token, value, error: tuple[kind, message] | None)
-EV_REPLY: Final[int]
+# What `Engine.drain` gives. The classes from here to `Halted` are made by the engine alone, and never change.
 
-# Codes of the tuples that `Run.turn` and `Run.accept` return
-# (T_DELIVER, slot, outcome, payload: bytes | None, at_ms)
-T_DELIVER: Final[int]
-# (T_OFFER, slot, payload: bytes)  -> decode, then accept() or refuse(reason)
-T_OFFER: Final[int]
-# (T_START, slot, op_id: str, attempt: int)
-T_START: Final[int]
-# (T_CANCEL, reason payload: bytes, at_ms)
-T_CANCEL: Final[int]
-# (T_TIMEOUT, at_ms): the run's own time is over: cancel the handler
-T_TIMEOUT: Final[int]
-# (T_SEAL, slot, Change): the result given to `seal` is sealed; carry the change out, then `sealed`
-T_SEAL: Final[int]
+@final
+class Drive:
+    """A claimed run, to be driven from its journal."""
 
-# Outcomes of T_DELIVER
-# payload None: the live value, which the host has in memory; bytes: replayed
-O_COMPLETED: Final[int]
-# payload: the recorded error
-O_FAILED: Final[int]
-# a timer
-O_FIRED: Final[int]
-# payload None: the value just accepted; bytes: replayed
-O_RECEIVED: Final[int]
-# a wait's deadline passed
-O_TIMED_OUT: Final[int]
+    ticket: int
+    run: Run
+
+    __match_args__ = ("ticket", "run")
+
+@final
+class Resume:
+    """A paused run kept warm was claimed again: advance it."""
+
+    ticket: int
+
+    __match_args__ = ("ticket",)
+
+@final
+class Evict:
+    """Drop a paused run that was kept warm."""
+
+    ticket: int
+
+    __match_args__ = ("ticket",)
+
+@final
+class Advance:
+    """Go on. `driven` says that the run left these hands, and how: completed, failed, cancelled, stuck,
+    paused or lost."""
+
+    ticket: int
+    driven: str | None
+
+    __match_args__ = ("ticket", "driven")
+
+@final
+class Lost:
+    """Stop at once, write nothing. `error` is a (kind, message)."""
+
+    ticket: int
+    error: tuple[str, str] | None
+
+    __match_args__ = ("ticket", "error")
+
+@final
+class Reply:
+    """The outcome of a call. `error` is a (kind, message)."""
+
+    token: int
+    value: Any
+    error: tuple[str, str] | None
+
+    __match_args__ = ("token", "value", "error")
+
+@final
+class StoreRequest:
+    """For a store written in Python; see `Engine.answer`."""
+
+    request: int
+    method: str
+    arguments: tuple[Any, ...]
+
+    __match_args__ = ("request", "method", "arguments")
+
+# What `Run.turn` and `Run.accept` give; instants are in ms.
+
+@final
+class Deliver:
+    """What the handler waits for in a slot is there."""
+
+    slot: int
+    outcome: Completed | Failed | Fired | Received | TimedOut
+    at: int
+
+    __match_args__ = ("slot", "outcome", "at")
+
+@final
+class Offer:
+    """A message: decode it, then `accept` or `refuse`."""
+
+    slot: int
+    payload: bytes
+
+    __match_args__ = ("slot", "payload")
+
+@final
+class Start:
+    """Begin an attempt (from 1) of the step in a slot."""
+
+    slot: int
+    attempt: int
+
+    __match_args__ = ("slot", "attempt")
+
+@final
+class Seal:
+    """The result given to `seal` is sealed: carry the change out, then call `sealed`."""
+
+    slot: int
+    change: Change
+
+    __match_args__ = ("slot", "change")
+
+@final
+class Cancel:
+    """Cancel the handler. `reason` is a payload."""
+
+    reason: bytes
+    at: int
+
+    __match_args__ = ("reason", "at")
+
+@final
+class TimeOut:
+    """The run's own time is over: cancel the handler."""
+
+    at: int
+
+    __match_args__ = ("at",)
+
+@final
+class Completed:
+    """A step's result. None: the live value, which the host has in memory."""
+
+    payload: bytes | None
+
+    __match_args__ = ("payload",)
+
+@final
+class Failed:
+    """A step's recorded error."""
+
+    error: bytes
+
+    __match_args__ = ("error",)
+
+@final
+class Fired:
+    """A timer has fired."""
+
+    __match_args__ = ()
+
+@final
+class Received:
+    """A message. None: the value just accepted."""
+
+    payload: bytes | None
+
+    __match_args__ = ("payload",)
+
+@final
+class TimedOut:
+    """A wait's deadline has passed."""
+
+    __match_args__ = ()
+
+# What calls of the engine are answered with.
+
+@final
+class Started:
+    """`workflow` is that of the run that is there; without a ticket it is not driven here by this call."""
+
+    created: bool
+    workflow: str
+    status: str
+    ticket: int | None
+
+@final
+class Created:
+    """`workflow` is that of the run that is there."""
+
+    created: bool
+    workflow: str
+    status: str
+
+@final
+class Delivered:
+    """What became of a message: delivered, buffered, duplicate, not_found or finished. `fingerprint` is that
+    of the first message of its id."""
+
+    result: str
+    fingerprint: str | None
+
+@final
+class Row:
+    """A run as it stands in the store; instants are in ms."""
+
+    run_id: str
+    workflow: str
+    version: str
+    queue: str
+    priority: int
+    status: str
+    created_at: int
+    started_at: int | None
+    updated_at: int
+    finished_at: int | None
+    ready_at: int | None
+    owner: str | None
+    epoch: int
+    format: int
+    journal_start: int
+    journal_len: int
+    generation: int
+    inbox_len: int
+    inbox_seen: int
+    unread: int
+    unread_bytes: int
+    timeout: int | None
+    deadline: int | None
+    lost: int
+    waits: list[str]
+    tags: list[str]
+    seed: bytes
+    note: str | None
+    parent: str | None
+    root: str | None
+    origin: str | None
+
+@final
+class Entry:
+    """A journal entry. `meta` is JSON."""
+
+    kind: str
+    op: str
+    meta: str | None
+    payload: bytes
+    at: int
+    encoding: int
+
+@final
+class Refused:
+    """A message that the run has set aside."""
+
+    message_id: str
+    kind: str
+    name: str
+    payload: bytes
+    at: int
+    reason: str
+
+@final
+class Detail:
+    """A run with what belongs to it. `end` is the entry that ended it."""
+
+    row: Row
+    input: bytes
+    end: Entry | None
+    state: bytes | None
+    memo: bytes | None
+    refused: list[Refused]
+
+@final
+class Page:
+    """Some rows of a longer answer. `next` (created_at, run_id) is where the next page begins."""
+
+    rows: list[Row]
+    next: tuple[int, str] | None
+
+@final
+class Schema:
+    """How far a store's schema is."""
+
+    found: int
+    needed: int
+    applied: list[str]
+
+@final
+class SweptRun:
+    """How a run left a sweep's hands: as `Advance.driven`, or running."""
+
+    run_id: str
+    kind: str
+
+@final
+class Swept:
+    """What a sweep did."""
+
+    recovered: list[SweptRun]
+    timers: list[SweptRun]
+    queued: list[SweptRun]
+    deadline_reached: bool
+    more: bool
 
 class Halted(BaseException):
     """The run may not go on here (diverged, lost, evicted): abandon its coroutine."""
@@ -105,17 +358,25 @@ class Store:
     def migrate(self) -> Any: ...
     def schema(self) -> Any: ...
     def create(self, batch: Any) -> Any: ...
-    def claim(self, claim: Any) -> Any: ...
     def commit(self, batch: Any) -> Any: ...
-    def heartbeat(self, beat: Any) -> Any: ...
-    def unread(self, owner: str) -> Any: ...
-    def deliver(self, batch: Any) -> Any: ...
     def intervene(self, batch: Any) -> Any: ...
+    def unsent(self, ask: Any) -> Any: ...
+    def sent(self, items: Any) -> Any: ...
+    def heartbeat(self, beat: Any) -> Any: ...
+    def retire(self, owner: str, now: int | None) -> Any: ...
+    def owners(self) -> Any: ...
+    def held(self, owner: str, after: str | None, limit: int) -> Any: ...
+    def claim(self, claim: Any) -> Any: ...
+    def next_due(self, ask: Any) -> Any: ...
+    def deliver(self, batch: Any) -> Any: ...
+    def unread(self, owner: str, told: Any) -> Any: ...
+    def inbox(self, run_id: str, behind: int) -> Any: ...
+    def receipts(self, messages: Any) -> Any: ...
     def get(self, run_ids: Sequence[str]) -> Any: ...
+    def standing(self, run_ids: Sequence[str]) -> Any: ...
     def load(self, run_id: str, start: int, limit: int) -> Any: ...
     def list(self, filter: Any, limit: int, cursor: Any) -> Any: ...
     def count(self, filter: Any) -> Any: ...
-    def next_due(self, workflows: Any) -> Any: ...
     def close(self) -> Any: ...
 
 @final
@@ -157,8 +418,9 @@ class Run:
     ) -> bytes: ...  # 0 now (int ms as JSON), 1 uuid (JSON string), 2 random (JSON number)
     def last_op(self) -> str: ...  # id of the operation requested last
     def cancel_op(self, slot: int) -> bool: ...  # True: a step in flight, stop it
-    def turn(self) -> tuple[Any, ...] | None: ...  # None: idle; commits went on their way
-    def accept(self) -> tuple[Any, ...] | None: ...
+    # None: idle; commits went on their way
+    def turn(self) -> Deliver | Offer | Start | Seal | Cancel | TimeOut | None: ...
+    def accept(self) -> Deliver | Offer | Start | Seal | Cancel | TimeOut | None: ...
     def refuse(self, reason: str) -> None: ...
     def step_ok(self, slot: int, payload: bytes) -> None: ...
     def step_failed(self, slot: int, error: bytes, retryable: bool) -> None: ...
@@ -243,6 +505,7 @@ class Engine:
         wake_fd: int | None,
         wake: Callable[[], None] | None,
         options: dict[str, Any],  # sqlite: migrate: bool, synchronous: "full"|"normal", busy_timeout: int ms
+        label: str | None = None,  # for people: host and process
         store: object | None = None,  # a Store written in Python, or one of this module, opened before
         clock: Clock | None = None,  # virtual time: tasks of the engine run in `drain`, and no thread is made
     ) -> Engine: ...
@@ -250,16 +513,16 @@ class Engine:
     def register(
         self, workflows: Sequence[tuple[str, str]]
     ) -> None: ...  # (name, version) that may be claimed
-    def drain(self) -> list[tuple[Any, ...]]: ...
+    def drain(self) -> list[Drive | Resume | Evict | Advance | Lost | Reply | StoreRequest]: ...
     def flush(self) -> None: ...  # call at the end of each callback that touched runs
     def now(self) -> int: ...
     def owner(self) -> str: ...
     def active(self) -> int: ...
     def stats(self) -> dict[str, int]: ...  # commits, transactions, claims ... counted
-    # Calls: the outcome comes as EV_REPLY with the token.
-    def migrate(self, token: int) -> None: ...  # {"found", "needed", "applied"}
+    # Calls: the outcome comes as a `Reply` with the token.
+    def migrate(self, token: int) -> None: ...  # Schema
     def identity(self, token: int) -> None: ...  # str | None: tells the store's database from others
-    def schema(self, token: int) -> None: ...
+    def schema(self, token: int) -> None: ...  # Schema
     def start(
         self,
         token: int,
@@ -271,9 +534,9 @@ class Engine:
         memo: bytes | None,
         timeout: int | None,
     ) -> None:
-        """Creates leased: (created: bool, workflow: str, status: str, ticket: int | None).
+        """Creates leased: Started.
 
-        EV_DRIVE comes before the reply.
+        `Drive` comes before the reply.
         """
     def create(
         self,
@@ -282,7 +545,7 @@ class Engine:
     ) -> None:
         """(run_id, workflow, version, input, start at ms, tags, memo, timeout ms).
 
-        The reply: list[(created, workflow, status)].
+        The reply: list[Created].
         """
     def take(
         self, token: int, run_id: str, now: int | None
@@ -292,28 +555,22 @@ class Engine:
     ) -> None: ...  # the same, and goes on with it as with one that was started here
     def deliver(self, token: int, messages: list[tuple[str, str, str, str, bytes, str | None]]) -> None:
         """(run_id, message_id, kind "event"|"approval"|"cancel", name, payload, fingerprint)
-        -> list[(result "delivered"|"buffered"|"duplicate"|"not_found"|"finished", fingerprint | None)]"""
+        -> list[Delivered]"""
     def terminate(
         self, token: int, run_id: str, reason: bytes
     ) -> None: ...  # "done" | "not_found" | "not_allowed"
     def reopen(self, token: int, run_id: str) -> None: ...  # the same
     def delete(self, token: int, run_id: str, force: bool) -> None: ...  # the same
-    def get(
-        self, token: int, run_ids: list[str]
-    ) -> None: ...  # list[dict | None]: store.RunDetail of duramen-core as a dict
-    def load(
-        self, token: int, run_id: str, start: int, limit: int
-    ) -> None: ...  # list[(kind: str, op, meta: str | None, payload, at, encoding: int)]
+    def get(self, token: int, run_ids: list[str]) -> None: ...  # list[Detail | None]
+    def load(self, token: int, run_id: str, start: int, limit: int) -> None: ...  # list[Entry]
     def list(
         self, token: int, filter: dict[str, Any], limit: int, cursor: tuple[int, str] | None
-    ) -> None: ...  # {"rows": [RunRow dict], "next": (created_at, run_id) | None}
+    ) -> None: ...  # Page
     def count(self, token: int, filter: dict[str, Any]) -> None: ...
     def sweep(self, token: int, options: dict[str, Any]) -> None:
         """options: limit, max_recovered, max_timers, max_queued: int; deadline: int | None (absolute ms);
         min_remaining: int ms; now: int | None; max_bytes: int | None
-        -> {"recovered": [(run_id, kind)], "timers": [...], "queued": [...], "deadline_reached": bool,
-        "more": bool};
-        kind: completed, failed, cancelled, stuck, paused, lost, running"""
+        -> Swept"""
     def work(
         self, concurrency: int, poll_min: int, poll_max: int
     ) -> None: ...  # claims from now on, in the background

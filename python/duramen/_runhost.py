@@ -18,18 +18,17 @@ from ._bridge import (
     FINISH_CANCELLED,
     FINISH_COMPLETED,
     FINISH_FAILED,
-    O_COMPLETED,
-    O_FAILED,
-    O_RECEIVED,
-    T_CANCEL,
-    T_DELIVER,
-    T_OFFER,
-    T_SEAL,
-    T_START,
-    T_TIMEOUT,
     TIMER_LOOP,
+    Cancel,
+    Completed,
+    Deliver,
+    Failed,
     Halted,
+    Offer,
+    Received,
     Run,
+    Seal,
+    Start,
 )
 from ._context import Context
 from ._loop import RunLoop, RunTimer
@@ -45,6 +44,7 @@ from .errors import DeserializationError, RunEvicted, RunTimedOut
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ._bridge import Turn
     from ._retry import Retry
     from ._step import StepPlan
     from ._workflow import WorkflowDef
@@ -245,49 +245,50 @@ class RunHost:
         self.services.touched(self)
         return False
 
-    def _act(self, turn: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        code = turn[0]
-        if code == T_DELIVER:
-            self._deliver(turn[1], turn[2], turn[3], turn[4])
-        elif code == T_START:
+    def _act(self, turn: Turn) -> Turn | None:
+        if type(turn) is Deliver:
+            self._deliver(turn)
+        elif type(turn) is Start:
             self._fresh = True
-            self._slots[turn[1]].start(turn[3])
-        elif code == T_OFFER:
-            return self._offer(turn[1], turn[2])
-        elif code == T_SEAL:
-            self._slots[turn[1]].sealed(turn[2])
-        elif code == T_CANCEL:
-            self.loop.now = turn[2] / 1000
-            self._reason = turn[1]
+            self._slots[turn.slot].start(turn.attempt)
+        elif type(turn) is Offer:
+            return self._offer(turn)
+        elif type(turn) is Seal:
+            self._slots[turn.slot].sealed(turn.change)
+        elif type(turn) is Cancel:
+            self.loop.now = turn.at / 1000
+            self._reason = turn.reason
             if self.main is not None:
-                self.main.cancel(load_reason(self.serializer, turn[1]) or None)
-        elif code == T_TIMEOUT:
-            self.loop.now = turn[1] / 1000
+                self.main.cancel(load_reason(self.serializer, turn.reason) or None)
+        else:
+            self.loop.now = turn.at / 1000
             if self.main is not None:
                 self.main.cancel("the run's time is over")
         return None
 
-    def _deliver(self, slot: int, outcome: int, payload: bytes | None, at: int) -> None:
-        self.loop.now = at / 1000
-        entry = self._slots.pop(slot)
+    def _deliver(self, turn: Deliver) -> None:
+        self.loop.now = turn.at / 1000
+        entry = self._slots.pop(turn.slot)
+        outcome = turn.outcome
         cls = entry.__class__
         if cls is RunTimer:
             self.loop.fire(entry)
             return
         if cls is StepCall or cls is TransactionCall:
             future: Future[Any] = entry.future
-            if outcome == O_COMPLETED:
+            if type(outcome) is Completed:
+                payload = outcome.payload
                 if payload is None:
                     future.set_result(entry.value)
                 else:
                     self._resolve(future, payload, entry)
-            elif outcome == O_FAILED and payload is not None:
-                self._fail(future, payload, entry.op)
+            elif type(outcome) is Failed:
+                self._fail(future, outcome.error, entry.op)
         elif cls is MessageWait:
             future = entry.future
-            if outcome != O_RECEIVED:
+            if type(outcome) is not Received:
                 future.set_result((False, None))
-            elif payload is None:
+            elif (payload := outcome.payload) is None:
                 future.set_result((True, entry.value))
             else:
                 try:
@@ -318,10 +319,10 @@ class RunHost:
     def _message(self, payload: bytes, type: Any) -> Any:  # noqa: A002
         return load_decision(self.serializer, payload) if type is Decision else self.loads(payload, type)
 
-    def _offer(self, slot: int, payload: bytes) -> tuple[Any, ...] | None:
-        entry: MessageWait = self._slots[slot]
+    def _offer(self, turn: Offer) -> Turn | None:
+        entry: MessageWait = self._slots[turn.slot]
         try:
-            entry.value = self._message(payload, entry.type)
+            entry.value = self._message(turn.payload, entry.type)
         except Exception as error:  # noqa: BLE001 - whatever a user's type or serializer has against it
             self.run.refuse(str(error))
             return None

@@ -14,7 +14,7 @@ import threading
 from asyncio.events import _get_running_loop  # pyright: ignore[reportPrivateUsage] - without an exception
 from typing import TYPE_CHECKING, Any
 
-from ._bridge import EV_REPLY, EV_STORE, Engine, StoreFailed, native_error
+from ._bridge import Engine, Reply, StoreFailed, StoreRequest, native_error
 from ._loop import RunLoop
 from ._runtime_pystore import StoreServer
 from .errors import ForkedProcess, NotDurableError, RuntimeClosed, RuntimeNotOpen
@@ -22,7 +22,7 @@ from .errors import ForkedProcess, NotDurableError, RuntimeClosed, RuntimeNotOpe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._bridge import NativeStore
+    from ._bridge import NativeStore, RunEvent
     from ._runtime_url import Target
 
 __all__ = ["Port"]
@@ -63,7 +63,7 @@ class Port:
         loop: asyncio.AbstractEventLoop,
         target: Target,
         settings: dict[str, Any],
-        on_events: Callable[[list[tuple[Any, ...]]], None],
+        on_events: Callable[[list[RunEvent]], None],
         opened: NativeStore | None = None,
     ) -> None:
         self.loop = loop
@@ -144,25 +144,26 @@ class Port:
         if self._closed:
             return 0
         events = self.engine.drain()
-        others: list[tuple[Any, ...]] = []
-        replies: list[tuple[Any, ...]] = []
+        others: list[RunEvent] = []
+        replies: list[Reply] = []
         for event in events:
-            if event[0] == EV_REPLY:
+            if type(event) is Reply:
                 replies.append(event)
-            elif event[0] == EV_STORE:
+            elif type(event) is StoreRequest:
                 assert self._store is not None  # noqa: S101 - only such stores are asked
-                self._store.serve(*event[1:])
+                self._store.serve(event)
             else:
                 others.append(event)
         # Runs first: whoever waits for a reply then finds the run that it speaks of.
         if others:
             self._on_events(others)
-        for _, token, value, error in replies:
-            future = self._futures.pop(token, None)
+        for reply in replies:
+            future = self._futures.pop(reply.token, None)
             if future is None or future.done():
                 continue  # the caller was cancelled meanwhile
+            error = reply.error
             if error is None:
-                future.set_result(value)
+                future.set_result(reply.value)
             else:
                 future.set_exception(native_error(error))
         return len(events)

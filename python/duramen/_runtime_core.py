@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import re
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from ._bridge import Engine
+    from ._bridge import Engine, RunEvent, Schema
     from ._serial import Serializer
     from .store import Store
 
@@ -179,6 +180,7 @@ class RuntimeCore:
     def _engine_settings(self, *, migrate: bool) -> dict[str, Any]:
         return {
             "owner": new_owner(self._owner_label),
+            "label": f"{socket.gethostname()[:100]}:{os.getpid()}",
             "lease": self._lease_ms,
             "hold": min(_HOLD_MS, self._lease_ms // 4),
             "warm": self._warm,
@@ -361,13 +363,13 @@ _VERSIONS = re.compile(r"at version (\d+), .*?(\d+)")
 _open_runtimes: weakref.WeakSet[RuntimeCore] = weakref.WeakSet()
 
 
-def _ignore(events: list[tuple[Any, ...]]) -> None:
+def _ignore(events: list[RunEvent]) -> None:
     pass
 
 
-def schema_view(found: dict[str, Any]) -> SchemaView:
+def schema_view(schema: Schema) -> SchemaView:
     """Make the view of a schema."""
-    return SchemaView(found["found"], found["needed"], tuple(found["applied"]))
+    return SchemaView(schema.found, schema.needed, tuple(schema.applied))
 
 
 async def _prepare(port: Port, *, migrate: bool, target: Target) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._bridge import EV_ADVANCE, EV_DRIVE, EV_EVICT, EV_LOST, EV_RESUME
+from ._bridge import Advance, Drive, Evict, Resume
 from ._durations import from_ms
 from ._runhost import RunHost, Services
 from ._runtime_rows import read_payload
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from ._bridge import Engine, Run
+    from ._bridge import Engine, Run, RunEvent
     from ._runtime_registry import Registry
     from ._runtime_watchdog import Watchdog
     from ._serial import Serializer
@@ -164,27 +164,27 @@ class Driver:
 
     # -- rounds ----------------------------------------------------------------------------------------------
 
-    def on_events(self, events: list[tuple[Any, ...]]) -> None:
+    def on_events(self, events: list[RunEvent]) -> None:
         """Act on what the engine says of runs, in its order, then flush it once."""
         for event in events:
-            code, ticket = event[0], event[1]
-            if code == EV_DRIVE:
-                self._drive(ticket, event[2])
+            ticket = event.ticket
+            if type(event) is Drive:
+                self._drive(ticket, event.run)
                 continue
             host = self._hosts.get(ticket)
             if host is None:
                 continue
-            if code == EV_RESUME:
+            if type(event) is Advance:
+                self._advance(ticket, host, event.driven)
+            elif type(event) is Resume:
                 host.services = self._services_for(self._runs[ticket].run_id)
                 self._activate(ticket)
                 self._safely(host, "advance")
-            elif code == EV_ADVANCE:
-                self._advance(ticket, host, event[2])
-            elif code == EV_EVICT:
+            elif type(event) is Evict:
                 self._safely(host, "evict")
                 self._forget(ticket, None)
-            elif code == EV_LOST:
-                self._lost(ticket, host, event[2])
+            else:
+                self._lost(ticket, host, event.error)
         self._flush()
 
     def _advance(self, ticket: int, host: RunHost, driven: str | None) -> None:

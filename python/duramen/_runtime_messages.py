@@ -13,11 +13,20 @@ from ._bridge import Change
 from ._runtime_checks import check_event_name, check_id, check_signal_id, check_text
 from ._runtime_queries import Queries
 from ._views import SignalResult
-from .errors import ApprovalConflict, EventRejected, InvalidArgument, SerializationError, UnknownRun
+from .errors import (
+    ApprovalConflict,
+    EventRejected,
+    InboxFull,
+    InvalidArgument,
+    SerializationError,
+    StoreLocked,
+    UnknownRun,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ._bridge import Delivered, Row
     from ._runtime_drive import Left
 
 __all__ = ["Messages"]
@@ -33,6 +42,13 @@ _CLAIMS = 3
 
 Message = tuple[str, str, str, str, bytes, str | None]
 """Run id, message id, kind, name, payload, fingerprint."""
+
+
+def _held_by_others(run_id: str) -> StoreLocked:
+    return StoreLocked(
+        f"run {run_id!r} is held by a transaction that is not Duramen's, and was for as long as a lease; nothing "
+        "was changed: end that transaction, then try again"
+    )
 
 
 class Messages(Queries):
@@ -71,6 +87,8 @@ class Messages(Queries):
         Raises:
             SignalRefused: the name or the signal id is reserved.
             EventRejected: the payload does not fit the type that the workflow declares for this event.
+            InboxFull: the run has as many unread messages as it may have.
+            StoreLocked: a transaction of somebody else's holds the run, and has for as long as a lease.
             SerializationError: the payload cannot be stored.
             UnusableConnection, WrongDatabase, TransactionsUnsupported: as in `Runtime.enqueue`.
         """
@@ -79,8 +97,11 @@ class Messages(Queries):
         )
         if connection is not None:
             change = Change.deliver(self._engine, message)
-            return SignalResult((await self._transactions.carry_out(connection, change))[0])
-        result, _ = (await self._deliver([message]))[0]
+            found = SignalResult((await self._transactions.carry_out(connection, change))[0])
+            if found is SignalResult.FULL:
+                raise InboxFull(run_id)
+            return found
+        result, _ = await self._deliver_one(message)
         if drive and result in {SignalResult.DELIVERED, SignalResult.BUFFERED, SignalResult.DUPLICATE}:
             await self._drive_now(run_id)
         return result
@@ -128,8 +149,8 @@ class Messages(Queries):
         if self._registry.declares_event(name):
             port = self._ready
             (detail,) = await port.call(port.engine.get, [run_id])
-            row = detail["row"] if detail is not None else None
-            definition = self._registry.get(row["workflow"], row["version"]) if row is not None else None
+            row: Row | None = detail.row if detail is not None else None
+            definition = self._registry.get(row.workflow, row.version) if row is not None else None
             annotation = definition.event_type(name) if definition is not None else None
             if annotation is not None:
                 try:
@@ -140,8 +161,16 @@ class Messages(Queries):
 
     async def _deliver(self, messages: list[Message]) -> list[tuple[SignalResult, str | None]]:
         port = self._ready
-        answers = await port.call(port.engine.deliver, messages)
-        return [(SignalResult(result), fingerprint) for result, fingerprint in answers]
+        answers: list[Delivered] = await port.call(port.engine.deliver, messages)
+        return [(SignalResult(answer.result), answer.fingerprint) for answer in answers]
+
+    async def _deliver_one(self, message: Message) -> tuple[SignalResult, str | None]:
+        (answer,) = await self._deliver([message])
+        if answer[0] is SignalResult.FULL:
+            raise InboxFull(message[0])
+        if answer[0] is SignalResult.BLOCKED:
+            raise _held_by_others(message[0])
+        return answer
 
     async def approve(
         self,
@@ -182,9 +211,7 @@ class Messages(Queries):
             {"approved": approved, "feedback": feedback, "by": by, "at": self._engine.now()}
         )
         decision = "approved" if approved else "rejected"
-        result, first = (
-            await self._deliver([(run_id, message_id, "approval", approval_id, data, decision)])
-        )[0]
+        result, first = await self._deliver_one((run_id, message_id, "approval", approval_id, data, decision))
         if result is SignalResult.DUPLICATE and first is not None and first != decision:
             raise ApprovalConflict(run_id, approval_id)
         if drive and result not in {SignalResult.NOT_FOUND, SignalResult.FINISHED}:
@@ -203,7 +230,7 @@ class Messages(Queries):
         """
         check_id("run id", run_id)
         data = self._reason(reason)
-        result, _ = (await self._deliver([(run_id, self._fresh_id(), "cancel", "cancel", data, None)]))[0]
+        result, _ = await self._deliver_one((run_id, self._fresh_id(), "cancel", "cancel", data, None))
         if drive and result not in {SignalResult.NOT_FOUND, SignalResult.FINISHED}:
             await self._drive_now(run_id)
         return result
@@ -244,7 +271,7 @@ class Messages(Queries):
         check_id("run id", run_id)
         port = self._ready
         if not self._intervened(run_id, await port.call(port.engine.reopen, run_id)):
-            status = (await self._detail(run_id))["row"]["status"]
+            status = (await self._detail(run_id)).row.status
             raise InvalidArgument(
                 f"run {run_id!r} is {status}: only failed, cancelled, terminated and stuck runs are retried"
             )
@@ -267,6 +294,8 @@ class Messages(Queries):
         check_id("run id", run_id)
         port = self._ready
         answer = await port.call(port.engine.delete, run_id, force)
+        if answer == "blocked":
+            raise _held_by_others(run_id)
         if answer == "not_allowed":
             raise InvalidArgument(
                 f"run {run_id!r} has not ended: cancel or terminate it first, or pass force=True"
@@ -279,6 +308,8 @@ class Messages(Queries):
     def _intervened(run_id: str, answer: str) -> bool:
         if answer == "not_found":
             raise UnknownRun(run_id)
+        if answer == "blocked":
+            raise _held_by_others(run_id)
         return answer == "done"
 
     # -- driving ---------------------------------------------------------------------------------------------
@@ -325,5 +356,5 @@ class Messages(Queries):
         if self._driver.drives(run_id) or await self._take(run_id) is not None:
             return True
         # What was started here is also woken by the engine itself, which may have been faster.
-        row = (await self._detail(run_id))["row"]
-        return row["status"] == "running" and row["owner"] == self._engine.owner()
+        row = (await self._detail(run_id)).row
+        return row.status == "running" and row.owner == self._engine.owner()

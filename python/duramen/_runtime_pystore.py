@@ -18,7 +18,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from ._bridge import Engine
+    from ._bridge import Engine, StoreRequest
 
 __all__ = ["StoreServer"]
 
@@ -46,17 +46,16 @@ class StoreServer:
         self._store = store
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def serve(self, request: int, method: str, arguments: tuple[Any, ...]) -> None:
+    def serve(self, asked: StoreRequest) -> None:
         """Start a request; its answer goes back to the engine."""
-        task = asyncio.get_running_loop().create_task(
-            self._serve(request, method, arguments), name=f"store.{method}"
-        )
+        task = asyncio.get_running_loop().create_task(self._serve(asked), name=f"store.{asked.method}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, request: int, method: str, arguments: tuple[Any, ...]) -> None:
+    async def _serve(self, asked: StoreRequest) -> None:
+        request, method = asked.request, asked.method
         try:
-            value = getattr(self._store, method)(*arguments)
+            value = getattr(self._store, method)(*asked.arguments)
             if inspect.isawaitable(value):
                 value = await value
         except asyncio.CancelledError:

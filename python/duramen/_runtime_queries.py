@@ -19,7 +19,7 @@ from ._runtime_checks import (
 )
 from ._runtime_core import RuntimeCore
 from ._runtime_drive import Collector
-from ._runtime_rows import entry_parts, event_of, read_error, read_payload, view_of
+from ._runtime_rows import event_of, read_error, read_payload, view_of
 from ._serial import rebuild_error
 from ._views import Event, Page, RunStatus, RunView
 from .errors import (
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
     from datetime import datetime, timedelta
 
+    from ._bridge import Detail, Entry
+    from ._bridge import Page as EnginePage
     from ._history import History
 
 __all__ = ["Queries", "ended"]
@@ -55,9 +57,9 @@ class Queries(RuntimeCore):
             UnknownRun: there is none of that id.
         """
         detail = await self._detail(run_id)
-        return view_of(detail["row"], detail, self.serializer, self._registry.types)
+        return view_of(detail.row, detail, self.serializer, self._registry.types)
 
-    async def _detail(self, run_id: str) -> dict[str, Any]:
+    async def _detail(self, run_id: str) -> Detail:
         check_id("run id", run_id)
         port = self._ready
         (detail,) = await port.call(port.engine.get, [run_id])
@@ -73,7 +75,7 @@ class Queries(RuntimeCore):
         for start in range(0, len(ids), _PAGE):
             details = await port.call(port.engine.get, ids[start : start + _PAGE])
             found += [
-                None if each is None else view_of(each["row"], each, self.serializer, self._registry.types)
+                None if each is None else view_of(each.row, each, self.serializer, self._registry.types)
                 for each in details
             ]
         return found
@@ -114,7 +116,7 @@ class Queries(RuntimeCore):
                 # While it is driven here it cannot have ended: its end is told by the future.
                 if not (first and local):
                     detail = await self._detail(run_id)
-                    if ended(detail["row"]["status"]):
+                    if ended(detail.row.status):
                         return self._output(detail, output_type)
                 first = False
                 pause = 1.0 if local else poll
@@ -133,17 +135,16 @@ class Queries(RuntimeCore):
                 driver.unwatch(run_id, left)
             poll = min(poll * 1.5, _LAST_POLL)
 
-    def _output(self, detail: dict[str, Any], output_type: Any) -> Any:
+    def _output(self, detail: Detail, output_type: Any) -> Any:
         """The output of a run that has ended, or the error that it ended with."""
-        row = detail["row"]
-        run_id: str = row["run_id"]
-        status = row["status"]
+        row = detail.row
+        run_id, status = row.run_id, row.status
         if status == "stuck":
-            raise RunStuck(run_id, row["note"] or "no reason was recorded")
-        payload = b"" if detail["end"] is None else entry_parts(detail["end"])[1] or b""
+            raise RunStuck(run_id, row.note or "no reason was recorded")
+        payload = b"" if detail.end is None else detail.end.payload
         if status == "completed":
             if output_type is None:
-                output_type = self._registry.types(row["workflow"], row["version"])[1]
+                output_type = self._registry.types(row.workflow, row.version)[1]
             return self.serializer.loads(payload, output_type)
         if status == "failed":
             recorded = read_error(self.serializer, payload)
@@ -189,11 +190,11 @@ class Queries(RuntimeCore):
         )
         check_count("limit", limit, most=_PAGE)
         port = self._ready
-        page = await port.call(port.engine.list, wanted, limit, unpack_cursor(cursor))
+        page: EnginePage = await port.call(port.engine.list, wanted, limit, unpack_cursor(cursor))
         types = self._registry.types
         return Page(
-            tuple(view_of(row, None, self.serializer, types) for row in page["rows"]),
-            pack_cursor(page["next"]),
+            tuple(view_of(row, None, self.serializer, types) for row in page.rows),
+            pack_cursor(page.next),
         )
 
     async def count(
@@ -254,17 +255,33 @@ class Queries(RuntimeCore):
             UnknownRun: there is no such run, or it was deleted meanwhile.
         """
         detail = await self._detail(run_id)
-        # A journal only grows, so its first entries are those that the row counted, whatever came since.
-        wanted: int = detail["row"]["journal_len"]
+        while True:
+            row = detail.row
+            entries = await self._entries(run_id, row)
+            if row.status != "running":
+                return make_history(detail, entries)
+            # The row of a running run lags behind its journal: both are of one driver if it has it still.
+            detail = await self._detail(run_id)
+            now = detail.row
+            if (now.status, now.epoch, now.seed) == (row.status, row.epoch, row.seed):
+                return make_history(detail, entries)
+
+    async def _entries(self, run_id: str, row: Row) -> _List[Entry]:
+        """What the row counts of a journal, which only grows; of a running run all that there is."""
+        wanted: int | None = None if row.status == "running" else row.journal_len
         port = self._ready
-        entries: _List[tuple[Any, ...]] = []
-        while len(entries) < wanted:
-            limit = min(_PAGE, wanted - len(entries))
+        entries: _List[Entry] = []
+        while wanted is None or len(entries) < wanted:
+            limit = _PAGE if wanted is None else min(_PAGE, wanted - len(entries))
             found = await port.call(port.engine.load, run_id, len(entries), limit)
+            entries += found
+            if wanted is None and len(found) < limit:
+                break
             if not found:
                 raise UnknownRun(run_id)
-            entries += found
-        return make_history(detail, entries)
+        if not entries:
+            raise UnknownRun(run_id)
+        return entries
 
     async def _load(self, run_id: str, index: int, limit: int = _PAGE) -> _List[Event]:
         port = self._ready
@@ -300,13 +317,13 @@ class Queries(RuntimeCore):
             while True:
                 collector.changed.clear()
                 detail = await self._detail(run_id)
-                status = detail["row"]["status"]
+                status = detail.row.status
                 events = await self._load(run_id, index)
-                state = detail["state"]
+                state = detail.state
                 if live and state and state != seen and not driver.drives(run_id):
                     # Driven here, what `collector` is told is ahead of what the store has.
                     seen = state
-                    at = from_ms(detail["row"]["updated_at"])
+                    at = from_ms(detail.row.updated_at)
                     collector.add_state(run_id, at, read_payload(self.serializer, state))
                 while collector.events:
                     event = collector.events.popleft()

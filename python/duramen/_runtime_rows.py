@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from ._bridge import Detail, Entry, Refused, Row
     from ._serial import Serializer
 
 __all__ = ["event_of", "read_error", "read_payload", "view_of"]
@@ -53,74 +54,66 @@ def when(milliseconds: int | None) -> datetime | None:
 
 
 def view_of(
-    row: dict[str, Any],
-    detail: dict[str, Any] | None,
+    row: Row,
+    detail: Detail | None,
     serializer: Serializer,
     types: Callable[[str, str], tuple[Any, Any, Any]],
 ) -> RunView:
-    """Make the view of a row, with `detail` (a RunDetail) also of what belongs to it.
+    """Make the view of a row, with its `detail` also of what belongs to it.
 
     `types` gives the types of input, output and state of a workflow as far as they are known here.
     """
     facts: dict[str, Any] = {
-        "run_id": row["run_id"],
-        "workflow": row["workflow"],
-        "version": row["version"],
-        "status": RunStatus(row["status"]),
-        "created_at": from_ms(row["created_at"]),
-        "updated_at": from_ms(row["updated_at"]),
-        "started_at": when(row["started_at"]),
-        "finished_at": when(row["finished_at"]),
-        "ready_at": when(row["ready_at"]),
-        "deadline": when(row["deadline"]),
-        "owner": row["owner"],
-        "epoch": row["epoch"],
-        "journal_len": row["journal_len"],
-        "unread": max(0, row["inbox_len"] - row["inbox_seen"]),
-        "waits": tuple(row["waits"]),
-        "tags": tuple(row["tags"]),
-        "note": row["note"],
+        "run_id": row.run_id,
+        "workflow": row.workflow,
+        "version": row.version,
+        "status": RunStatus(row.status),
+        "created_at": from_ms(row.created_at),
+        "updated_at": from_ms(row.updated_at),
+        "started_at": when(row.started_at),
+        "finished_at": when(row.finished_at),
+        "ready_at": when(row.ready_at),
+        "deadline": when(row.deadline),
+        "owner": row.owner,
+        "epoch": row.epoch,
+        "journal_len": row.journal_len,
+        "unread": max(0, row.inbox_len - row.inbox_seen),
+        "waits": tuple(row.waits),
+        "tags": tuple(row.tags),
+        "note": row.note,
     }
     if detail is not None:
-        input_type, output_type, state_type = types(row["workflow"], row["version"])
-        facts["input"] = read_payload(serializer, detail["input"], input_type)
-        facts["state"] = read_payload(serializer, detail["state"], state_type)
-        facts["memo"] = read_payload(serializer, detail["memo"])
-        facts["refused"] = tuple(_refused(message, why, serializer) for message, why in detail["refused"])
+        input_type, output_type, state_type = types(row.workflow, row.version)
+        facts["input"] = read_payload(serializer, detail.input, input_type)
+        facts["state"] = read_payload(serializer, detail.state, state_type)
+        facts["memo"] = read_payload(serializer, detail.memo)
+        facts["refused"] = tuple(_refused(message, serializer) for message in detail.refused)
         facts["detailed"] = True
-        end = detail["end"]
+        end = detail.end
         if end is not None:
-            kind, payload = entry_parts(end)
-            if kind == "run_finished":
-                facts["output"] = read_payload(serializer, payload, output_type)
-            elif kind == "run_failed":
-                facts["error"] = read_error(serializer, payload)
-            elif kind in {"run_cancelled", "run_terminated"}:
-                facts["reason"] = load_reason(serializer, payload or b"") or None
+            if end.kind == "run_finished":
+                facts["output"] = read_payload(serializer, end.payload, output_type)
+            elif end.kind == "run_failed":
+                facts["error"] = read_error(serializer, end.payload)
+            elif end.kind in {"run_cancelled", "run_terminated"}:
+                facts["reason"] = load_reason(serializer, end.payload) or None
     return RunView(**facts)
 
 
-def entry_parts(entry: Any) -> tuple[str, bytes | None]:
-    """Kind and payload of an entry, in either of the forms in which the engine gives one."""
-    if isinstance(entry, dict):
-        return entry["kind"], entry["payload"]  # pyright: ignore[reportUnknownVariableType]
-    return entry[0], entry[3]
-
-
-def _refused(message: dict[str, Any], reason: str, serializer: Serializer) -> RefusedSignal:
+def _refused(message: Refused, serializer: Serializer) -> RefusedSignal:
     return RefusedSignal(
-        name=message["name"],
-        signal_id=message["message_id"],
-        kind=message["kind"],
-        reason=reason,
-        at=from_ms(message["at"]),
-        payload=read_payload(serializer, message["payload"]),
+        name=message.name,
+        signal_id=message.message_id,
+        kind=message.kind,
+        reason=message.reason,
+        at=from_ms(message.at),
+        payload=read_payload(serializer, message.payload),
     )
 
 
-def event_of(run_id: str, index: int, entry: tuple[Any, ...], serializer: Serializer) -> Event:
-    """Make the view of a journal entry ``(kind, op, meta, payload, at, encoding)``."""
-    kind, op, meta, payload, at, *_ = entry
+def event_of(run_id: str, index: int, entry: Entry, serializer: Serializer) -> Event:
+    """Make the view of a journal entry."""
+    kind, meta, payload = entry.kind, entry.meta, entry.payload
     facts: dict[str, Any] = {}
     if meta:
         try:
@@ -135,8 +128,8 @@ def event_of(run_id: str, index: int, entry: tuple[Any, ...], serializer: Serial
         run_id=run_id,
         index=index,
         kind=kind,
-        at=from_ms(at),
-        op=op,
+        at=from_ms(entry.at),
+        op=entry.op,
         data=None if is_error else read_payload(serializer, payload),
         error=read_error(serializer, payload) if is_error else None,
         attempt=attempt,

@@ -178,10 +178,10 @@ class TransactionCall(StepCall):
             return
         if (
             row is not None
-            and row["status"] == "running"
-            and row["owner"] == owner
-            and row["epoch"] == run.epoch
-            and row["journal_len"] == run.durable_len()
+            and row.status == "running"
+            and row.owner == owner
+            and row.epoch == run.epoch
+            and await self.transactions.has_length(self.run_id, run.durable_len())
         ):
             self._fail(WrongDatabase(str(self.transactions.target)))
             return

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Sequence
     from types import TracebackType
 
+    from ._bridge import Detail, Row
     from ._databases import Driver
     from ._runtime_calls import Port
     from ._runtime_url import Target
@@ -193,14 +194,23 @@ class Transactions:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def row(self, run_id: str) -> dict[str, Any] | None:
+    async def row(self, run_id: str) -> Row | None:
         """A run's row as the store has it; None if it cannot be read."""
         port = self.port
         try:
-            (detail,) = await port.call(port.engine.get, [run_id])
+            found: list[Detail | None] = await port.call(port.engine.get, [run_id])
         except DuramenError:
             return None
-        return None if detail is None else detail["row"]
+        return None if found[0] is None else found[0].row
+
+    async def has_length(self, run_id: str, length: int) -> bool:
+        """Whether a run's journal has that length; its row may lag behind while it is running."""
+        port = self.port
+        try:
+            last = await port.call(port.engine.load, run_id, length - 1, 2)
+        except DuramenError:
+            return False
+        return len(last) == 1
 
     # -- the store's identity --------------------------------------------------------------------------------
 

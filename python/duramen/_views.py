@@ -100,6 +100,12 @@ class SignalResult(StrEnum):
     """There is no such run."""
     FINISHED = "finished"
     """The run has ended; nothing was kept."""
+    FULL = "full"
+    """Of `signal_many`: the run has as many unread messages as it may have; nothing was kept. (`signal` raises
+    `InboxFull`.)"""
+    BLOCKED = "blocked"
+    """Of `signal_many`: a transaction of somebody else's holds the run; nothing was kept, send it again. (`signal`
+    raises `StoreLocked`.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +139,7 @@ class RunView:
     """When it was first driven."""
     finished_at: datetime | None = None
     ready_at: datetime | None = None
-    """When it needs attention next; None if that takes a message, or if it is final or stuck."""
+    """When it needs attention next; None if that takes a message, or if it is running, final or stuck."""
     deadline: datetime | None = None
     """When the whole run times out."""
     owner: str | None = None
@@ -141,6 +147,7 @@ class RunView:
     epoch: int = 0
     """How often it was claimed, reopened or ended from outside: the number that fences late writers off."""
     journal_len: int = 0
+    """How many entries its journal has. Of a running run: had when it was taken up, or since."""
     unread: int = 0
     """Messages that no driver has taken note of yet."""
     waits: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ __all__ = [
     "EventRejected",
     "Fatal",
     "ForkedProcess",
+    "InboxFull",
     "InvalidArgument",
     "InvalidHistory",
     "InvalidId",
@@ -415,6 +416,25 @@ class ApprovalConflict(DuramenError):
 
 class SignalRefused(DuramenError):
     """A signal's name or target is not allowed; nothing was delivered."""
+
+
+class InboxFull(SignalRefused):
+    """A run has as many unread messages as it may have (10,000, or 64 MiB); nothing was delivered.
+
+    It takes more when its handler has waited for some of them: until then, slow its senders down. A
+    cancellation reaches it all the same.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    @override
+    def __str__(self) -> str:
+        return (
+            f"run {self.run_id!r} has as many unread messages as it may have (10,000, or 64 MiB), so this one was "
+            "not kept: send it again when the run has read some, or have its handler wait for these events"
+        )
 
 
 class EventRejected(DuramenError, ValueError):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime, timedelta
 
+    from ._bridge import Created, Started, Swept
     from ._runtime_sync import SyncRuntime
     from ._workflow import WorkflowDef
 
@@ -177,12 +178,12 @@ class Runtime(Messages):
     async def _start(self, row: Row) -> tuple[RunHandle[Any], int | None]:
         port = self._ready
         run_id, name, version, data, _, tags, memo, timeout = row
-        created, existing, _, ticket = await port.call(
+        started: Started = await port.call(
             port.engine.start, run_id, name, version, data, tags, memo, timeout
         )
-        if existing != name:
-            raise RunIdConflict(run_id, name, existing)
-        return self._handle(row, created=created), ticket
+        if started.workflow != name:
+            raise RunIdConflict(run_id, name, started.workflow)
+        return self._handle(row, created=started.created), started.ticket
 
     @overload
     async def enqueue(
@@ -331,11 +332,11 @@ class Runtime(Messages):
 
     async def _create(self, rows: list[Row]) -> list[RunHandle[Any]]:
         port = self._ready
-        answers = await port.call(port.engine.create, rows)
-        for row, (_, existing, _) in zip(rows, answers, strict=True):
-            if existing != row[1]:
-                raise RunIdConflict(row[0], row[1], existing)
-        return [self._handle(row, created=answer[0]) for row, answer in zip(rows, answers, strict=True)]
+        answers: list[Created] = await port.call(port.engine.create, rows)
+        for row, answer in zip(rows, answers, strict=True):
+            if answer.workflow != row[1]:
+                raise RunIdConflict(row[0], row[1], answer.workflow)
+        return [self._handle(row, created=answer.created) for row, answer in zip(rows, answers, strict=True)]
 
     def _handle(self, row: Row, *, created: bool) -> RunHandle[Any]:
         output = self._registry.types(row[1], row[2])[1]
@@ -602,11 +603,13 @@ class Runtime(Messages):
 Row = tuple[str, str, str, bytes, int | None, list[str], bytes | None, int | None]
 
 
-def _swept(found: dict[str, Any], collector: Collector, events: tuple[Event, ...]) -> SweepResult:
+def _swept(found: Swept, collector: Collector, events: tuple[Event, ...]) -> SweepResult:
     groups = {
-        group: tuple(SweptRun(run_id, kind) for run_id, kind in found.get(group, ()))
-        for group in ("recovered", "timers", "queued")
-    }
+        group: tuple(SweptRun(run.run_id, run.kind) for run in runs)
+        for group, runs in (
+            ("recovered", found.recovered), ("timers", found.timers), ("queued", found.queued)
+        )
+    }  # fmt: skip
     summary: dict[str, int] = {}
     for runs in groups.values():
         for run in runs:
@@ -616,8 +619,8 @@ def _swept(found: dict[str, Any], collector: Collector, events: tuple[Event, ...
     return SweepResult(
         **groups,
         summary=summary,
-        deadline_reached=found["deadline_reached"],
-        remaining_may_exist=found["more"],
+        deadline_reached=found.deadline_reached,
+        remaining_may_exist=found.more,
         events=events,
     )
 

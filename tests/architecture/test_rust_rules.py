@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.architecture.rust_uses import Crate, circles
 from tests.architecture.tree import read, rust_code, rust_strings, under
 
 MANIFESTS = [path for path in under("crates", ".toml") if path.name == "Cargo.toml"]
@@ -22,6 +23,35 @@ UNSAFE_ELSEWHERE: dict[str, str] = {
 # Duramen's own facts; each says here for which.
 JSON_OF_OUR_OWN: dict[str, str] = {
     "crates/duramen-store-postgres/src/plans.rs": "a test that reads the server's plans",
+}
+
+# Files that may import each other in a circle, with the reason.
+CIRCLES: dict[str, dict[frozenset[str], str]] = {
+    "duramen-core": {},
+    "duramen-engine": {
+        frozenset(
+            f"{name}.rs"
+            for name in (
+                "driver",
+                "engine",
+                "host",
+                "keeper",
+                "pipeline",
+                "registry",
+                "sweep",
+                "ticks",
+                "unread",
+                "worker",
+            )
+        ): "`Engine` is what all of its parts get; to be taken apart",
+    },
+}
+
+# Which files of the core may not import which, by the beginnings of their paths.
+CORE_BELOW: dict[str, tuple[str, ...]] = {
+    "primitives/": ("machine/", "progress/state.rs"),  # a primitive gets a desk
+    "progress/": ("machine/", "primitives/"),
+    "store/": ("machine/", "primitives/", "progress/"),
 }
 
 SQL = re.compile(
@@ -77,3 +107,70 @@ def test_engine_and_stores_parse_no_json() -> None:
     assert found == set(JSON_OF_OUR_OWN), (
         "payloads are opaque; JSON of Duramen's own facts needs its line here"
     )
+
+
+def sources(crate: str) -> dict[str, str]:
+    root = Path("crates", crate, "src")
+    return {path.relative_to(root).as_posix(): read(path) for path in under(str(root), ".rs")}
+
+
+@pytest.mark.parametrize("crate", CIRCLES)
+def test_files_import_each_other_in_no_circle(crate: str) -> None:
+    found = circles(sources(crate))
+    new = [circle for circle in found if not any(known >= circle.keys() for known in CIRCLES[crate])]
+    assert not new, "move what the lower file takes from the upper one into a file of its own below both"
+    gone = [known for known in CIRCLES[crate] if not any(known >= circle.keys() for circle in found)]
+    assert not gone, "these are in no circle any more: take them out of CIRCLES"
+
+
+def test_parts_of_the_core_know_nothing_of_what_stands_above_them() -> None:
+    imports = Crate(sources("duramen-core")).imports()
+    assert any(file.startswith("primitives/") for file in imports["machine/mod.rs"])
+    found = {
+        f"{file} imports {other}"
+        for below, above in CORE_BELOW.items()
+        for file in imports
+        if file.startswith(below)
+        for other in imports[file]
+        if other.startswith(above)
+    }
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "other"),
+    [
+        ("ids.rs", "use crate::machine::Machine;", "machine/mod.rs"),
+        ("ids.rs", "use crate::{machine as m, run::{self, RunRow}};", "machine/mod.rs"),
+        ("run.rs", "fn lane(row: &RunRow) -> crate::lanes::Lane<'_> { row.lane() }", "lanes.rs"),
+        ("journal.rs", "use crate::machine::ledger;", "progress/ledger.rs"),
+        ("progress/desk.rs", "pub use crate::primitives::step::ended;", "primitives/step.rs"),
+        ("store/runs.rs", "use super::Hint;", "store/mod.rs"),
+        ("store/runs.rs", "#[cfg(test)] use a::{b, c}; type Back = super::Wake;", "store/mod.rs"),
+        ("ids.rs", "#[cfg(not(test))] use crate::run::Status;", "run.rs"),
+    ],
+)
+def test_a_planted_circle_is_found(file: str, code: str, other: str) -> None:
+    planted = sources("duramen-core")
+    planted[file] += code
+    assert any({file, other} <= circle.keys() for circle in circles(planted))
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [
+        ("ids.rs", "#[cfg(test)] mod planted { use crate::machine::Machine; fn f() { if true { g(); } } }"),
+        ("ids.rs", "#[cfg(test)] pub(crate) fn planted(a: u8, b: crate::machine::Machine) -> Status {}"),
+        ("ids.rs", '// use crate::machine::Machine;\nconst PLANTED: &str = "crate::machine::Machine";'),
+        ("ids.rs", "use std::collections::machine; use machine::Machine;"),
+        ("machine/cost.rs", "use crate::machine::Machine;"),
+        # What is passed on counts as what it is, and whoever only passes it on does not use it.
+        ("primitives/step.rs", "use crate::machine::ledger::Weight as Planted;"),
+        ("store/runs.rs", "use super::DueAsk;"),
+        ("progress/turn.rs", "use super::naming::Naming;"),
+    ],
+)
+def test_what_is_no_circle_is_not_taken_for_one(file: str, code: str) -> None:
+    planted = sources("duramen-core")
+    planted[file] += code
+    assert circles(planted) == []

@@ -131,4 +131,4 @@ def test_everything_goes_through_the_codecs() -> None:
 
     ending, journal = asyncio.run(main())
     assert ending.output == ["ValueError(7)", "ann", "enough"], ending
-    assert all(zlib.decompress(entry[3]) for entry in journal if entry[3])
+    assert all(zlib.decompress(entry.payload) for entry in journal if entry.payload)

@@ -19,6 +19,10 @@ METHODS = [
     "claim",
     "commit",
     "heartbeat",
+    "retire",
+    "unread",
+    "inbox",
+    "next_due",
     "deliver",
     "intervene",
     "get",
@@ -100,6 +104,7 @@ async def use(store: Any) -> None:
 @example(method="get", path=[], value=None)
 @example(method="deliver", path=[], value="")
 @example(method="create", path=[], value=[])
+@example(method="heartbeat", path=[1], value=False)
 @example(method="load", path=[0, 1], value="no_such_kind")
 def test_nonsense_from_a_store_is_a_typed_error(method: str, path: list[int], value: Any) -> None:
     asyncio.run(asyncio.wait_for(use(Liar(method, path, value)), 20))

@@ -15,7 +15,7 @@ from duramen import Runtime
 from duramen.errors import StoreUnavailable
 from duramen.store import Store
 from duramen.testing import StoreContract, open_store
-from duramen.testing._contract.support import APPLIED, commit, entry, new_run
+from duramen.testing._contract.support import APPLIED, commit, entry, live, new_run
 from tests.postgres import load
 from tests.postgres.schemas import connected, empty, migrate, without_schema
 from tests.postgres.server import Server
@@ -119,6 +119,7 @@ def test_a_commit_that_meets_another_writer_is_made_once_more(
 ) -> None:
     async def main() -> None:
         store = open_store(strict_url)
+        await live(store, "ann")
         await store.create([new_run("a", owner="ann"), new_run("b", owner="ann")])
         holder.execute("UPDATE runs SET note = note WHERE run_id = 'a'")
         both = [commit(run_id, length=1, entries=[entry("s")]) for run_id in "ab"]
@@ -148,6 +149,7 @@ END $$;
 def test_what_is_refused_again_and_again_is_an_error_in_the_end(strict_url: str, postgres_url: str) -> None:
     async def main() -> None:
         store = open_store(strict_url)
+        await live(store, "ann")
         await store.create([new_run("a", owner="ann")])
         with connected(postgres_url) as connection:
             schema = without_schema(postgres_url)[1]

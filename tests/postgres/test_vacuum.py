@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from duramen.testing import open_store
-from duramen.testing._contract.support import claim, commit, entry, key, new_run
+from duramen.testing._contract.support import claim, commit, entry, live, new_run
 from tests.postgres.schemas import connected
 
 pytestmark = pytest.mark.slow
@@ -57,8 +57,9 @@ async def cost(url: str, watcher: psycopg.Connection[Any], *, whole: bool = True
     """With `whole`, each claim begins at the beginning, as one for an instant that is given does."""
     before = reads(watcher)
     store = open_store(url)
+    await live(store, "idle")
     for _ in range(CLAIMS):
-        asked = claim("idle", limit=10, workflows=[key()], lease=10**6)
+        asked = claim("idle", limit=10)
         if not whole:
             asked["now"] = None
         assert not (await store.claim(asked))["runs"]
@@ -70,10 +71,11 @@ async def cost(url: str, watcher: psycopg.Connection[Any], *, whole: bool = True
 async def process(url: str, name: str, count: int) -> None:
     """Create runs, claim them, and end them."""
     store = open_store(url)
+    await live(store, "w")
     for start in range(0, count, BATCH):
         await store.create([new_run(f"{name}{number}") for number in range(start, start + BATCH)])
     done = 0
-    while claimed := (await store.claim(claim("w", limit=BATCH, workflows=[key()], lease=10**6)))["runs"]:
+    while claimed := (await store.claim(claim("w", limit=BATCH)))["runs"]:
         ends = [
             commit(
                 run["row"]["run_id"], "w", run["row"]["epoch"], length=1, entries=[entry("s")],

@@ -329,7 +329,7 @@ class DyingStore(WrappedStore):
 def _changed(method: str, answer: Any) -> bool:
     match method:
         case "create":
-            return answer["created"]
+            return answer["kind"] == "created"
         case "commit":
             return answer["kind"] == "applied"
         case _:

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from duramen._bridge import (
-    EV_ADVANCE,
-    EV_DRIVE,
-    EV_EVICT,
-    EV_LOST,
-    EV_REPLY,
-    EV_RESUME,
+    Advance,
+    Detail,
+    Drive,
     Engine,
+    Evict,
+    Lost,
+    Reply,
+    Resume,
     native_error,
 )
 from duramen._payloads import load_recorded
@@ -32,7 +33,7 @@ class Ending:
     status: str
     output: Any
     error: Any
-    row: dict[str, Any]
+    detail: Detail
 
 
 @dataclass
@@ -97,35 +98,34 @@ class Harness:
 
     def drain(self) -> None:
         for event in self.engine.drain():
-            self.dispatch(*event)
+            self.dispatch(event)
         self.engine.flush()
 
-    def dispatch(self, code: int, key: int, *rest: Any) -> None:
-        if code == EV_REPLY:
-            value, error = rest
-            future = self.replies.pop(key)
-            if not future.done():
+    def dispatch(self, event: Any) -> None:
+        match event:
+            case Reply(token, value, error):
+                future = self.replies.pop(token)
+                if future.done():
+                    return
                 if error is None:
                     future.set_result(value)
                 else:
                     future.set_exception(native_error(error))
-        elif code == EV_DRIVE:
-            run = rest[0]
-            definition = self.workflows[run.workflow, run.version]
-            self.hosts[key] = host = RunHost(run, definition, self.services)
-            self.all_hosts.append(host)
-            host.start()
-        elif code == EV_RESUME:
-            self.hosts[key].advance()
-        elif code == EV_ADVANCE:
-            host = self.hosts[key]
-            if rest[0] is None:
-                host.advance()
-            else:
-                host.ended(rest[0])
-                self.driven.append((host.run.run_id, rest[0]))
-        elif code in {EV_EVICT, EV_LOST}:
-            self.hosts.pop(key).evict()
+            case Drive(ticket, run):
+                definition = self.workflows[run.workflow, run.version]
+                self.hosts[ticket] = host = RunHost(run, definition, self.services)
+                self.all_hosts.append(host)
+                host.start()
+            case Resume(ticket) | Advance(ticket, None):
+                self.hosts[ticket].advance()
+            case Advance(ticket, driven):
+                host = self.hosts[ticket]
+                host.ended(driven)
+                self.driven.append((host.run.run_id, driven))
+            case Evict(ticket) | Lost(ticket):
+                self.hosts.pop(ticket).evict()
+            case _:
+                raise AssertionError(event)
 
     async def call(self, name: str, *args: Any) -> Any:
         token = next(self.tokens)
@@ -149,7 +149,7 @@ class Harness:
     async def event(self, name: str, payload: Any, run_id: str = "r", message_id: str | None = None) -> str:
         message_id = message_id or f"m{next(self.tokens)}"
         message = (run_id, message_id, "event", name, self.serializer.dumps(payload), None)
-        return (await self.call("deliver", [message]))[0][0]
+        return (await self.call("deliver", [message]))[0].result
 
     async def decide(self, approval_id: str, decision: Any, run_id: str = "r") -> str:
         message = (
@@ -160,33 +160,33 @@ class Harness:
             self.serializer.dumps(decision),
             None,
         )
-        return (await self.call("deliver", [message]))[0][0]
+        return (await self.call("deliver", [message]))[0].result
 
     async def cancel(self, reason: str = "", run_id: str = "r") -> None:
         message = (run_id, f"c{next(self.tokens)}", "cancel", "", self.serializer.dumps(reason), None)
         await self.call("deliver", [message])
 
-    async def row(self, run_id: str = "r") -> dict[str, Any]:
+    async def detail(self, run_id: str = "r") -> Detail:
         return (await self.call("get", [run_id]))[0]
 
     async def until(self, *statuses: str, run_id: str = "r", seconds: float = 15) -> Ending:
         end = self.loop.time() + seconds
         while True:
-            row = await self.row(run_id)
-            if row["row"]["status"] in statuses:
+            detail = await self.detail(run_id)
+            if detail.row.status in statuses:
                 break
             if self.loop.time() > end:
-                raise AssertionError(f"still {row}")
+                raise AssertionError(f"still {detail}")
             await asyncio.sleep(0.005)
-        status = row["row"]["status"]
-        payload = row["end"] and row["end"]["payload"]
+        status = detail.row.status
+        payload = b"" if detail.end is None else detail.end.payload
         output = self.serializer.loads(payload) if status == "completed" else None
         error = load_recorded(self.serializer, payload) if status == "failed" else None
-        return Ending(status, output, error, row)
+        return Ending(status, output, error, detail)
 
     async def end(self, run_id: str = "r") -> Ending:
         return await self.until("completed", "failed", "cancelled", "stuck", "terminated", run_id=run_id)
 
     async def story(self, run_id: str = "r") -> list[str]:
         entries = await self.call("load", run_id, 0, 10_000)
-        return [f"{kind} {op}".strip() for kind, op, *_ in entries]
+        return [f"{entry.kind} {entry.op}".strip() for entry in entries]

@@ -240,7 +240,7 @@ def test_cancellation_lets_the_handler_clean_up_durably(harness: Harness) -> Non
 
     ending, story = asyncio.run(main())
     assert ending.status == "cancelled"
-    assert ending.row["end"]["payload"] == b'"changed-mind"'
+    assert ending.detail.end.payload == b'"changed-mind"'
     assert [line for line in story if line.startswith("step")] == [
         "step_completed refund", "step_completed note-changed-mind",
     ]  # fmt: skip
@@ -362,7 +362,7 @@ def test_the_failure_that_ends_a_run_keeps_what_the_step_raised(harness: Harness
         "ValueError", "StepFailed", "Odd",
     )  # fmt: skip
     assert "in fails" in error.cause.cause.traceback
-    assert '"cause":1' in last[2]
+    assert '"cause":1' in last.meta
 
 
 BAD: dict[str, tuple[Any, type[Exception]]] = {
@@ -452,7 +452,7 @@ def test_changed_code_parks_the_run(scheme: str, tmp_path: Any) -> None:
 
     ending, story = asyncio.run(main())
     assert ending.status == "stuck"
-    assert "step" in ending.row["row"]["note"]
+    assert "step" in ending.detail.row.note
     assert "step_completed c" not in story
 
 
@@ -473,7 +473,7 @@ def test_a_budget_that_ran_out_releases_the_run_before_fresh_work(harness: Harne
     assert ending.output == 1
     # The engine takes it up again at once, as a started run. One step is done in any case, or a run whose
     # replay takes long would never get on; a host that is kept forgets the budget of the pass that is over.
-    assert ending.row["row"]["epoch"] == (2 if harness.warm else 3)
+    assert ending.detail.row.epoch == (2 if harness.warm else 3)
 
 
 def test_yield_releases_the_run_at_the_next_durable_call(harness: Harness) -> None:
@@ -491,7 +491,7 @@ def test_yield_releases_the_run_at_the_next_durable_call(harness: Harness) -> No
 
     ending = asyncio.run(main())
     assert ending.output == 1
-    assert ending.row["row"]["epoch"] == 2
+    assert ending.detail.row.epoch == 2
 
 
 def test_dropping_a_run_stops_its_steps_and_lets_nothing_through(memory: Harness) -> None:

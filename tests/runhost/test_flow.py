@@ -150,11 +150,11 @@ def test_events_typed_early_bad_and_late(harness: Harness) -> None:
                 await h.event("paid", payload)
             await h.event("declared", {"amount": 3})
             ending = await h.end()
-            return ending, await h.row()
+            return ending, await h.detail()
 
-    ending, row = asyncio.run(main())
+    ending, detail = asyncio.run(main())
     assert ending.output == [1, 2, "Payment", None], ending
-    assert len(row["refused"]) == 2
+    assert len(detail.refused) == 2
 
 
 def test_approval(harness: Harness) -> None:
@@ -353,10 +353,10 @@ def test_state(harness: Harness) -> None:
             await h.start(handler)
             h.work()
             await h.until("waiting")
-            before = (await h.row())["state"]
+            before = (await h.detail()).state
             await h.event("go", None)
             ending = await h.end()
-            return before, ending.output, (await h.row())["state"]
+            return before, ending.output, (await h.detail()).state
 
     assert asyncio.run(main()) == (b'{"done":3}', 13, b'{"done":13}')
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from duramen.testing import open_store
-from duramen.testing._contract.support import claim, commit, entry, key, message, new_run
+from duramen.testing._contract.support import claim, commit, entry, live, message, new_run
 
 
 def say(*words: object) -> None:
@@ -20,6 +20,7 @@ def say(*words: object) -> None:
 async def drive(url: str) -> None:
     """Commit one run's steps one after another, and say each length once it is acknowledged."""
     store = open_store(url)
+    await live(store, "ann")
     await store.create([new_run("a", owner="ann"), new_run("b", owner="ann")])
     say("acknowledged", 1)
     length = 1
@@ -37,6 +38,7 @@ async def drive(url: str) -> None:
 async def drive_and_exit(url: str, commits: str, when: str) -> None:
     """Stop dead just before asking for a commit to be made, while it is made, or just after the answer."""
     store = open_store(url)
+    await live(store, "ann")
     await store.create([new_run("a", owner="ann")])
     say("acknowledged", 1)
     for n in range(int(commits)):
@@ -54,11 +56,12 @@ async def drive_and_exit(url: str, commits: str, when: str) -> None:
 async def take(url: str, owner: str, limit: str) -> None:
     """Claim until nothing is left, and say what was taken; begin when the parent says so."""
     store = open_store(url)
+    await live(store, owner)
     say("ready")
     sys.stdin.readline()
     empty = 0
     while empty < 3:
-        claimed = await store.claim(claim(owner, limit=int(limit), workflows=[key()], lease=10**9))
+        claimed = await store.claim(claim(owner, limit=int(limit)))
         for run in claimed["runs"]:
             say("took", run["row"]["run_id"], run["row"]["epoch"])
         outcomes = await store.commit([commit(run["row"]["run_id"], owner, 1) for run in claimed["runs"]])
@@ -75,7 +78,8 @@ async def create(url: str, part: str) -> None:
     for n in range(0, 100, 10):
         names = [f"both{n + k}" if k % 2 else f"{part}{n + k}" for k in range(10)]
         for answer in await store.create([new_run(name, input=part.encode()) for name in names]):
-            say("created" if answer["created"] else "found", answer["row"]["run_id"])
+            assert answer["kind"] != "blocked"
+            say("created" if answer["kind"] == "created" else "found", answer["row"]["run_id"])
     await store.close()
 
 

@@ -1,8 +1,8 @@
 """A whole store in one file: SQLite through Python's own module, written to be read.
 
-A run's row is kept as JSON; beside it stands the time that claims go by. Each method is one transaction in a
-thread. SQLite's write lock makes the transactions of all threads and processes follow each other, so what is
-read in one still holds when it writes.
+A run's row is kept as JSON; beside it stand the few values by which runs are looked for. Each method is one
+transaction in a thread. SQLite's write lock makes the transactions of all threads and processes follow each
+other, so what is read in one still holds when it writes.
 """
 
 import asyncio
@@ -18,22 +18,23 @@ from typing import Any, TypeVar, cast
 from duramen import store as s
 from duramen.errors import InvalidArgument, StoreClosed, StoreCorrupt, StoreFull, StoreLocked
 
-SCHEMA = """
-CREATE TABLE runs (run_id TEXT PRIMARY KEY, ready_at INTEGER, row TEXT, state BLOB, memo BLOB);
-CREATE INDEX runs_ready ON runs (ready_at) WHERE ready_at IS NOT NULL;
-CREATE TABLE journal (run_id TEXT, idx INTEGER, encoding INTEGER, kind TEXT, op TEXT, meta TEXT, payload BLOB,
-                      at INTEGER, PRIMARY KEY (run_id, idx));
-CREATE TABLE inbox (run_id TEXT, seq INTEGER, message_id TEXT, kind TEXT, name TEXT, payload BLOB, at INTEGER,
-                    fingerprint TEXT, read INTEGER DEFAULT 0, refused TEXT,
-                    PRIMARY KEY (run_id, seq), UNIQUE (run_id, message_id));
-PRAGMA user_version = 1;
-"""
+SCHEMA = """ CREATE TABLE owners (owner TEXT PRIMARY KEY, label TEXT, serves TEXT, format INTEGER, started_at
+INTEGER, seen_at INTEGER, lease_until INTEGER, ended_at INTEGER); CREATE TABLE runs (run_id TEXT PRIMARY KEY,
+lane TEXT, ready_at INTEGER, owner TEXT, row TEXT, state BLOB, memo BLOB); CREATE INDEX runs_ready ON runs
+(ready_at) WHERE ready_at IS NOT NULL; CREATE INDEX runs_owner ON runs (owner, run_id) WHERE owner IS NOT
+NULL; CREATE TABLE journal (run_id TEXT, idx INTEGER, encoding INTEGER, kind TEXT, op TEXT, meta TEXT, payload
+BLOB, at INTEGER, PRIMARY KEY (run_id, idx)); CREATE TABLE inbox (run_id TEXT, seq INTEGER, message_id TEXT,
+kind TEXT, name TEXT, payload BLOB, encoding INTEGER, at INTEGER, fingerprint TEXT, fate TEXT DEFAULT
+'unread', reason TEXT, reply BLOB, PRIMARY KEY (run_id, seq), UNIQUE (run_id, message_id)); CREATE TABLE
+outgoing (run_id TEXT, entry INTEGER, number INTEGER, kind TEXT, target TEXT, body BLOB, at INTEGER, PRIMARY
+KEY (run_id, entry, number)); PRAGMA user_version = 1; """
 ENTRY = "encoding, kind, op, meta, payload, at"
-MESSAGE = "run_id, seq, message_id, kind, name, payload, at"
+MESSAGE = "run_id, seq, message_id, kind, name, payload, encoding, at"
+UNSENT = "run_id, entry, number, kind, target, body, at"
 T = TypeVar("T")
 FINAL = ("completed", "failed", "cancelled", "terminated")
 LIVE = ("queued", "running", "waiting")
-KINDS = {
+STATUSES: dict[str, tuple[s.Status, ...]] = {
     "recovery": ("running",),
     "wake": ("waiting",),
     "queued": ("queued",),
@@ -43,11 +44,14 @@ KINDS = {
 TESTS: dict[str, Callable[[s.RunRow, Any], bool]] = {
     "workflow": lambda row, name: row["workflow"] == name,
     "version": lambda row, version: row["version"] == version,
+    "queue": lambda row, queue: row["queue"] == queue,
     "status": lambda row, status: not status or row["status"] in status,
     "tag": lambda row, tag: tag in row["tags"],
     "waiting_for": lambda row, wait: wait in row["waits"],
+    "parent": lambda row, parent: row["parent"] == parent,
     "created_after": lambda row, at: row["created_at"] > at,
     "created_before": lambda row, at: row["created_at"] < at,
+    "finished_before": lambda row, at: row["finished_at"] is not None and row["finished_at"] < at,
     "id_prefix": lambda row, prefix: row["run_id"].startswith(prefix),
 }
 
@@ -56,8 +60,37 @@ def instant(now: int | None) -> int:
     return time.time_ns() // 1_000_000 if now is None else now
 
 
-def is_bad(text: str, longest: int = 255) -> bool:
-    return not text or len(text) > longest or any(ord(sign) < 32 or 127 <= ord(sign) < 160 for sign in text)
+def has_control(text: str) -> bool:
+    return any(ord(sign) < 32 or 127 <= ord(sign) < 160 for sign in text)
+
+
+def is_bad_id(text: str) -> bool:
+    return not 1 <= len(text) <= 255 or has_control(text)
+
+
+def lane(row: s.RunRow) -> str:
+    return s.lane_key(row["queue"], row["workflow"], row["version"], row["format"])
+
+
+def never_kept(commit: s.RunCommit) -> str | None:
+    """Why a commit can never be kept, if there is a reason."""
+    end, entries = commit["next"], commit["entries"]
+    if len(commit["outgoing"]) > 10_000:
+        return "too many items leave the run at once"
+    if commit["outgoing"] and not entries:
+        return "items leave the run without an entry of its journal"
+    if end["kind"] == "waiting" and any(not wait or has_control(wait) for wait in end["waits"]):
+        return "a wait key is empty or has a control character"
+    if end["kind"] == "finished" and end["status"] not in FINAL:
+        return f"a run cannot finish as {end['status']}"
+    if end["kind"] == "continued" and not (entries and entries[-1]["kind"] == "run_created"):
+        return "a run that is continued as new must end with a new beginning"
+    return None
+
+
+def only_appends(commit: s.RunCommit) -> bool:
+    is_running = commit["next"]["kind"] == "running"
+    return is_running and not commit["read"] and commit["inbox_seen"] is None and commit["format"] is None
 
 
 def transaction(work: Callable[..., T]) -> Callable[..., Coroutine[Any, Any, T]]:
@@ -96,35 +129,55 @@ class PythonStore:
         assert self._db is not None
         return self._db.execute(text, values).fetchall()
 
+    # -- what the methods share ------------------------------------------------------------------------------
+
     def _row(self, run_id: str) -> s.RunRow | None:
         found = self._sql("SELECT row FROM runs WHERE run_id = ?", run_id)
         return json.loads(found[0]["row"]) if found else None
 
     def _put(self, row: s.RunRow) -> None:
-        text = "UPDATE runs SET ready_at = ?, row = ? WHERE run_id = ?"
-        self._sql(text, row["ready_at"], json.dumps(row), row["run_id"])
+        text = "UPDATE runs SET lane = ?, ready_at = ?, owner = ?, row = ? WHERE run_id = ?"
+        self._sql(text, lane(row), row["ready_at"], row["owner"], json.dumps(row), row["run_id"])
 
-    def _release(self, row: s.RunRow, status: Any, ready_at: int | None) -> None:
+    def _rows(self, where: str = "TRUE", *values: Any) -> Iterator[s.RunRow]:
+        for found in self._sql(f"SELECT row FROM runs WHERE {where} ORDER BY run_id", *values):
+            yield json.loads(found["row"])
+
+    def _release(self, row: s.RunRow, status: s.Status, ready_at: int | None) -> None:
         row.update(status=status, ready_at=ready_at, owner=None, waits=[], note=None)
 
-    def _append(self, row: s.RunRow, entries: Sequence[s.Entry]) -> None:
+    def _length(self, run_id: str) -> int:
+        return self._sql("SELECT COUNT(*) FROM journal WHERE run_id = ?", run_id)[0][0]
+
+    def _append(self, run_id: str, entries: Sequence[s.Entry]) -> int:
+        """Add to a journal, and say how long it is then."""
+        length = self._length(run_id)
+        text = f"INSERT INTO journal (run_id, idx, {ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         for entry in entries:
-            values = map(cast("dict[str, Any]", entry).get, ENTRY.split(", "))
-            text = f"INSERT INTO journal (run_id, idx, {ENTRY}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-            self._sql(text, row["run_id"], row["journal_len"], *values)
-            row["journal_len"] += 1
+            what = (entry["encoding"], json.dumps(entry["kind"]), entry["op"], entry["meta"])
+            self._sql(text, run_id, length, *what, entry["payload"], entry["at"])
+            length += 1
+        return length
 
     def _journal(self, run_id: str, start: int = 0, limit: int = -1) -> list[s.Entry]:
         text = f"SELECT {ENTRY} FROM journal WHERE run_id = ? AND idx >= ? ORDER BY idx LIMIT ?"
-        return [cast("s.Entry", dict(found)) for found in self._sql(text, run_id, start, limit)]
+        return [with_kind(found) for found in self._sql(text, run_id, start, limit)]
 
-    def _unread(self, run_id: str, beyond: int = 0) -> list[s.Message]:
-        text = f"SELECT {MESSAGE} FROM inbox WHERE run_id = ? AND NOT read AND seq > ? ORDER BY seq"
-        return [cast("s.Message", dict(found)) for found in self._sql(text, run_id, beyond)]
+    def _page(self, run_id: str, behind: int) -> s.InboxPage:
+        where = "run_id = ? AND fate = 'unread' AND seq > ?"
+        text = f"SELECT {MESSAGE} FROM inbox WHERE {where} ORDER BY seq LIMIT ?"
+        page: s.InboxPage = {"messages": [], "more": False}
+        size = 0
+        for found in self._sql(text, run_id, behind, s.INBOX_PAGE + 1):
+            size += len(found["payload"])
+            too_large = size > s.INBOX_PAGE_BYTES and page["messages"]
+            if too_large or len(page["messages"]) == s.INBOX_PAGE:
+                page["more"] = True
+                break
+            page["messages"].append(with_kind(found))
+        return page
 
-    def _rows(self, where: str = "TRUE", *values: Any) -> Iterator[s.RunRow]:
-        for found in self._sql(f"SELECT row FROM runs WHERE {where}", *values):
-            yield json.loads(found["row"])
+    # -- the schema ------------------------------------------------------------------------------------------
 
     @transaction
     def migrate(self) -> s.Schema:
@@ -138,143 +191,311 @@ class PythonStore:
     def schema(self) -> s.Schema:
         return {"found": self._sql("PRAGMA user_version")[0][0], "needed": 1, "applied": []}
 
+    # -- owners ----------------------------------------------------------------------------------------------
+
+    def _owner_ends(self, owner: str, now: int) -> int:
+        """When the runs of an owner are anybody's: `now` if it has ended, or is not known."""
+        text = "SELECT lease_until FROM owners WHERE owner = ? AND ended_at IS NULL AND lease_until > ?"
+        found = self._sql(text, owner, now)
+        return found[0]["lease_until"] if found else now
+
+    def _is_live(self, owner: str, now: int) -> bool:
+        return self._owner_ends(owner, now) > now
+
+    def _end(self, owner: str, now: int) -> None:
+        self._sql("UPDATE owners SET ended_at = ? WHERE owner = ? AND ended_at IS NULL", now, owner)
+
+    @transaction
+    def heartbeat(self, beat: s.Heartbeat, /) -> s.Beat:
+        name, now = beat["owner"], instant(beat["now"])
+        if is_bad_id(name):
+            raise InvalidArgument("the owner's name is empty, too long or has a control character")
+        if not self._sql("SELECT 1 FROM owners WHERE owner = ?", name):
+            self._register(name, now)
+        elif not self._is_live(name, now):
+            self._end(name, now)
+            return {"now": now, "alive": False, "inherited": []}
+        what = "label = ?, serves = ?, format = ?, seen_at = ?, lease_until = ?"
+        told = (beat["label"], json.dumps(beat["serves"]), beat["format"], now, now + beat["lease"])
+        self._sql(f"UPDATE owners SET {what} WHERE owner = ?", *told, name)
+        inherited = list[tuple[str, int]]()
+        if beat["succeeds"] is not None and beat["succeeds"] != name:
+            self._end(beat["succeeds"], now)
+            for row in self._rows("owner = ?", beat["succeeds"]):
+                row["owner"] = name
+                self._put(row)
+                inherited.append((row["run_id"], row["epoch"]))
+        return {"now": now, "alive": True, "inherited": inherited}
+
+    def _register(self, name: str, now: int) -> None:
+        holders = "SELECT owner FROM runs WHERE owner IS NOT NULL"
+        text = f"DELETE FROM owners WHERE ended_at <= ? AND owner NOT IN ({holders})"
+        self._sql(text, now - s.ENDED_OWNERS_KEPT)
+        self._sql("INSERT INTO owners (owner, started_at) VALUES (?, ?)", name, now)
+
+    @transaction
+    def retire(self, owner: str, now: int | None, /) -> None:
+        self._end(owner, instant(now))
+
+    @transaction
+    def owners(self) -> Sequence[s.OwnerRow]:
+        held = "SELECT COUNT(*) FROM runs WHERE owner = owners.owner"
+        found = self._sql(f"SELECT *, ({held}) AS held FROM owners ORDER BY owner")
+        return [cast("Any", {**dict(one), "serves": json.loads(one["serves"])}) for one in found]
+
+    @transaction
+    def held(self, owner: str, after: str | None, limit: int, /) -> Sequence[tuple[str, int]]:
+        rows = list(self._rows("owner = ? AND run_id > ?", owner, after or ""))
+        return [(row["run_id"], row["epoch"]) for row in rows[:limit]]
+
+    # -- claims ----------------------------------------------------------------------------------------------
+
+    @transaction
+    def claim(self, claim: s.Claim, /) -> s.Claimed:
+        now, used, warm = instant(claim["now"]), 0, set(map(tuple, claim["warm"]))
+        claimed: s.Claimed = {"now": now, "runs": [], "more": False, "lapsed": False}
+        if not self._is_live(claim["owner"], now):
+            claimed["lapsed"] = True
+            return claimed
+        # For good: no heartbeat can bring back an owner whose runs are taken here.
+        self._sql("UPDATE owners SET ended_at = ? WHERE ended_at IS NULL AND lease_until <= ?", now, now)
+        for row in self._in_turn(claim, now):
+            if len(claimed["runs"]) >= claim["limit"]:
+                claimed["more"] = True
+                break
+            length = self._length(row["run_id"])
+            is_warm = (row["run_id"], length) in warm
+            journal = None if is_warm else self._journal(row["run_id"], row["journal_start"])
+            used += min(row["unread_bytes"], s.INBOX_PAGE_BYTES)
+            used += sum(len(entry["payload"]) for entry in journal or ())
+            if claim["max_bytes"] is not None and used > claim["max_bytes"] and claimed["runs"]:
+                claimed["more"] = True
+                break
+            was = row["status"]
+            if was == "running":
+                row["lost"] = row["lost"] + 1 if row["lost_at"] == length else 1
+                row["lost_at"] = length
+            row.update(status="running", owner=claim["owner"], epoch=row["epoch"] + 1, ready_at=None)
+            row.update(updated_at=now, journal_len=length)
+            if row["started_at"] is None:
+                row["started_at"] = now
+            self._put(row)
+            page = self._page(row["run_id"], 0)
+            claimed["runs"].append(
+                {
+                    "row": row,
+                    "was": was,
+                    "journal": journal,
+                    "inbox": page["messages"],
+                    "inbox_more": page["more"],
+                }
+            )
+        return claimed
+
+    def _in_turn(self, claim: s.Claim, now: int) -> list[s.RunRow]:
+        """Due runs in the order in which they are to be taken."""
+        lines = [(key, status) for key in dict.fromkeys(claim["lanes"]) for status in STATUSES[claim["due"]]]
+        standing: list[list[tuple[Any, s.RunRow]]] = [[] for _ in lines]
+        for row in self._rows("ready_at <= ? OR owner IS NOT NULL", now):
+            line = (lane(row), row["status"])
+            if line not in lines or claim["run_id"] not in {None, row["run_id"]}:
+                continue
+            if row["owner"] is None:
+                place = (row["priority"], row["ready_at"], row["run_id"])
+            elif self._is_live(row["owner"], now):
+                continue
+            else:
+                place = (0, 0, row["run_id"])
+            standing[lines.index(line)].append((place, row))
+        due = list[tuple[int, int, s.RunRow]]()
+        for number, line in enumerate(standing):
+            line.sort(key=lambda one: one[0])
+            turn = (number - claim["turn"]) % len(lines)
+            due += [(nth, turn, row) for nth, (_, row) in enumerate(line)]
+        return [row for _, _, row in sorted(due, key=lambda one: one[:2])]
+
+    @transaction
+    def next_due(self, ask: s.DueAsk, /) -> s.NextDue:
+        now = instant(ask["now"])
+        instants = [
+            row["ready_at"] if row["owner"] is None else self._owner_ends(row["owner"], now)
+            for row in self._rows("ready_at IS NOT NULL OR owner IS NOT NULL")
+            if lane(row) in ask["lanes"]
+        ]
+        return {"now": now, "ready_at": min((at for at in instants if at is not None), default=None)}
+
+    # -- runs ------------------------------------------------------------------------------------------------
+
     @transaction
     def create(self, batch: Sequence[s.NewRun], /) -> Sequence[s.Created]:
         for new in batch:
-            if any(map(is_bad, (new["run_id"], new["workflow"], new["version"], *new["tags"]))):
+            ids = [new["run_id"], new["workflow"], new["version"], new["queue"], *new["tags"]]
+            ids += [one for one in (new["parent"], new["root"], new["origin"]) if one is not None]
+            if any(map(is_bad_id, ids)):
                 raise InvalidArgument("an id, name or tag is empty, too long or has a control character")
+            if not 0 <= new["priority"] <= 9:
+                raise InvalidArgument(f"the priority {new['priority']} is not one of 0 to 9")
         return [self._create(new) for new in batch]
 
     def _create(self, new: s.NewRun) -> s.Created:
         existing = self._row(new["run_id"])
         if existing is not None:
-            return {"created": False, "row": existing}
+            return {"kind": "exists", "row": existing}
         now, start = instant(new["now"]), new["start"]
-        lease: dict[str, Any] = {"status": "queued", "owner": None, "epoch": 0, "started_at": None}
-        origin = now
+        if start["kind"] == "leased" and not self._is_live(start["owner"], now):
+            start = s.Queued(kind="queued", at=None)
+        begins: dict[str, Any]
         if start["kind"] == "leased":
-            lease = {"status": "running", "owner": start["owner"], "epoch": 1, "started_at": now}
-            lease["ready_at"] = now + start["lease"]
+            begins = {"status": "running", "owner": start["owner"], "epoch": 1, "ready_at": None}
+            started_at, origin = now, now
         else:
-            origin = lease["ready_at"] = now if start["at"] is None else start["at"]
+            origin = now if start["at"] is None else start["at"]
+            begins = {"status": "queued", "owner": None, "epoch": 0, "ready_at": origin}
+            started_at = None
+        same = ["run_id", "workflow", "version", "queue", "priority", "tags", "timeout"]
+        same += ["parent", "root", "origin"]
+        zero = "journal_start journal_len generation inbox_len inbox_seen unread unread_bytes lost lost_at"
         row: Any = {
-            **{field: new[field] for field in ("run_id", "workflow", "version", "tags", "seed")},
-            **dict.fromkeys(("journal_len", "inbox_len", "inbox_seen"), 0),
-            **lease,
+            **{field: cast("Any", new)[field] for field in same},
+            **dict.fromkeys(zero.split(), 0),
+            **begins,
+            "seed": list(new["seed"]),
             "created_at": now,
+            "started_at": started_at if new["started_at"] is None else new["started_at"],
             "updated_at": now,
             "finished_at": None,
+            "format": max([1, *(entry["encoding"] for entry in new["entries"])]),
+            "deadline": None if new["timeout"] is None else origin + new["timeout"],
             "waits": [],
             "note": None,
-            "deadline": None if new["timeout"] is None else origin + new["timeout"],
         }
         self._sql("INSERT INTO runs (run_id, memo) VALUES (?, ?)", row["run_id"], new["memo"])
-        first = {
-            "encoding": 1,
-            "kind": "run_created",
-            "op": "",
-            "meta": None,
-            "payload": new["input"],
-            "at": now,
-        }
-        self._append(row, [cast("s.Entry", first)])
+        first = s.Entry(encoding=1, kind="run_created", op="", meta=None, payload=new["input"], at=now)
+        row["journal_len"] = self._append(row["run_id"], [first, *new["entries"]])
         self._put(row)
-        return {"created": True, "row": row}
-
-    @transaction
-    def claim(self, claim: s.Claim, /) -> s.Claimed:
-        now, used, warm = instant(claim["now"]), 0, set(map(tuple, claim["warm"]))
-        claimed: s.Claimed = {"now": now, "runs": [], "more": False}
-        for row in self._in_turn(claim, now):
-            if len(claimed["runs"]) >= claim["limit"]:
-                claimed["more"] = True
-                break
-            is_warm = (row["run_id"], row["journal_len"]) in warm
-            journal = None if is_warm else self._journal(row["run_id"])
-            used += sum(len(entry["payload"]) for entry in journal or ())
-            too_much = claim["max_bytes"] is not None and used > claim["max_bytes"]
-            if too_much and claimed["runs"] and not is_warm:
-                claimed["more"] = True
-                break
-            was, here = row["status"], f"{row['journal_len']}@"
-            if was == "running" and not (row["note"] or "").startswith(here):
-                row["note"] = f"{here}{row['epoch']}"
-            row.update(status="running", owner=claim["owner"], epoch=row["epoch"] + 1, updated_at=now)
-            row["ready_at"] = now + claim["lease"]
-            if row["started_at"] is None:
-                row["started_at"] = now
-            self._put(row)
-            inbox = self._unread(row["run_id"])
-            claimed["runs"].append({"row": row, "was": was, "journal": journal, "inbox": inbox})
-        return claimed
-
-    def _in_turn(self, claim: s.Claim, now: int) -> list[s.RunRow]:
-        """Due runs in the order in which they are to be taken."""
-        keys = list(dict.fromkeys((key["name"], key["version"]) for key in claim["workflows"]))
-        lines = [(*key, status) for key in keys for status in KINDS[claim["due"]]]
-        length = dict.fromkeys(lines, 0)
-        due = list[tuple[int, int, s.RunRow]]()
-        for row in self._rows("ready_at <= ? ORDER BY ready_at, run_id", now):
-            line = (row["workflow"], row["version"], row["status"])
-            if line in length and claim["run_id"] in {None, row["run_id"]}:
-                length[line] += 1
-                due.append((length[line], (lines.index(line) - claim["turn"]) % len(lines), row))
-        return [row for _, _, row in sorted(due, key=lambda one: one[:2])]
+        return {"kind": "created", "row": row}
 
     @transaction
     def commit(self, batch: Sequence[s.RunCommit], /) -> Sequence[s.CommitOutcome]:
         return [self._commit(commit) for commit in batch]
 
     def _commit(self, commit: s.RunCommit) -> s.CommitOutcome:
-        end = commit["next"]
-        if end["kind"] == "waiting" and any(is_bad(wait, 1_000) for wait in end["waits"]):
-            return {"kind": "rejected", "reason": "a wait key is empty or has a control character"}
-        if end["kind"] == "finished" and end["status"] not in FINAL:
-            return {"kind": "rejected", "reason": f"a run cannot finish as {end['status']}"}
+        reason = never_kept(commit)
+        if reason is not None:
+            return {"kind": "rejected", "reason": reason}
         row = self._row(commit["run_id"])
-        fence = ("running", commit["owner"], commit["epoch"], commit["expected_len"])
-        if row is None or (row["status"], row["owner"], row["epoch"], row["journal_len"]) != fence:
+        if row is None:
             return {"kind": "fenced"}
-        self._append(row, commit["entries"])
-        for read in commit["read"]:
-            text = "UPDATE inbox SET read = 1, refused = ? WHERE run_id = ? AND seq = ? AND NOT read"
-            self._sql(text, read["refused"], row["run_id"], read["seq"])
+        life = (list(row["seed"]), row["status"], row["owner"], row["epoch"], self._length(row["run_id"]))
+        fence = (list(commit["seed"]), "running", commit["owner"], commit["epoch"], commit["expected_len"])
+        if life != fence:
+            return {"kind": "fenced"}
+        length = self._append(row["run_id"], commit["entries"])
         if commit["state"] is not None:
             self._sql("UPDATE runs SET state = ? WHERE run_id = ?", commit["state"], row["run_id"])
-        row["updated_at"] = commit["at"]
-        row["inbox_seen"] = max(row["inbox_seen"], min(commit["inbox_seen"], row["inbox_len"]))
+        for number, item in enumerate(commit["outgoing"]):
+            text = f"INSERT INTO outgoing ({UNSENT}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            what = (number, item["kind"], item["target"], item["body"], commit["at"])
+            self._sql(text, row["run_id"], commit["expected_len"], *what)
         due = False
+        if not only_appends(commit):
+            row.update(journal_len=length, updated_at=commit["at"])
+            row["format"] = max(row["format"], commit["format"] or 0)
+            row["inbox_seen"] = max(row["inbox_seen"], min(commit["inbox_seen"] or 0, row["inbox_len"]))
+            for read in commit["read"]:
+                self._read(row, read)
+            due = self._go_on(row, commit)
+            self._put(row)
+        return {"kind": "applied", "due": due}
+
+    def _read(self, row: s.RunRow, read: s.ReadMessage) -> None:
+        where = "WHERE run_id = ? AND seq = ? AND fate = 'unread'"
+        found = self._sql(f"SELECT length(payload) FROM inbox {where}", row["run_id"], read["seq"])
+        if not found:
+            return  # it has its fate, or never was
+        row["unread"] -= 1
+        row["unread_bytes"] -= found[0][0]
+        if read["refused"] is not None:
+            what, values = "fate = 'set_aside', reason = ?", (read["refused"],)
+        else:
+            what, values = "fate = 'consumed', payload = x'', reply = ?", (read["reply"],)
+        self._sql(f"UPDATE inbox SET {what} {where}", *values, row["run_id"], read["seq"])
+
+    def _go_on(self, row: s.RunRow, commit: s.RunCommit) -> bool:
+        """What becomes of the run. True if it is due at once."""
+        end = commit["next"]
         if end["kind"] == "waiting":
             due = row["inbox_len"] > row["inbox_seen"]
             self._release(row, "waiting", commit["at"] if due else end["ready_at"])
             row["waits"] = list(end["waits"])
-        elif end["kind"] == "finished":
+            return due
+        if end["kind"] == "finished":
             self._release(row, end["status"], None)
             row["finished_at"] = commit["at"]
         elif end["kind"] == "stuck":
             self._release(row, "stuck", None)
             row["note"] = end["note"]
+        elif end["kind"] == "continued":
+            self._release(row, "queued", end["ready_at"])
+            row.update(journal_start=row["journal_len"] - 1, generation=row["generation"] + 1)
+            row.update(lost=0, lost_at=0)
+            row["deadline"] = None if row["timeout"] is None else end["ready_at"] + row["timeout"]
+        return False
+
+    @transaction
+    def intervene(self, batch: Sequence[s.Intervention], /) -> Sequence[s.Intervened]:
+        return [self._intervene(one) for one in batch]
+
+    def _intervene(self, one: s.Intervention) -> s.Intervened:
+        row = self._row(one["run_id"])
+        if row is None:
+            return "not_found"
+        entries: Sequence[s.Entry]
+        if one["kind"] == "terminate":
+            if row["status"] in FINAL:
+                return "not_allowed"
+            self._release(row, "terminated", None)
+            entries = [one["entry"]]
+            row.update(updated_at=one["entry"]["at"], finished_at=one["entry"]["at"])
+        elif one["kind"] == "reopen":
+            if row["status"] in {*LIVE, "completed"} or row["journal_len"] != one["expected_len"]:
+                return "not_allowed"
+            now, entries = instant(one["now"]), one["entries"]
+            self._release(row, "queued", now)
+            row.update(updated_at=now, finished_at=None, lost=0, lost_at=0)
+        else:
+            if row["status"] in LIVE and not one["force"]:
+                return "not_allowed"
+            for table in ("runs", "journal", "inbox", "outgoing"):
+                self._sql(f"DELETE FROM {table} WHERE run_id = ?", row["run_id"])
+            return "done"
+        row["epoch"] += 1
+        row["format"] = max([row["format"], *(entry["encoding"] for entry in entries)])
+        row["journal_len"] = self._append(row["run_id"], entries)
         self._put(row)
-        return {"kind": "applied", "due": due}
+        return "done"
 
     @transaction
-    def heartbeat(self, beat: s.Heartbeat, /) -> s.Beat:
-        now = instant(beat["now"])
-        held = [row for row in self._rows("ready_at IS NOT NULL") if row["owner"] == beat["owner"]]
-        for row in held:
-            row["ready_at"] = now + beat["lease"]
-            self._put(row)
-        return {"now": now, "held": [(row["run_id"], row["epoch"]) for row in held]}
+    def unsent(self, ask: s.UnsentAsk, /) -> Sequence[s.Unsent]:
+        text = (
+            f"SELECT {UNSENT} FROM outgoing WHERE at <= ? AND run_id = coalesce(?, run_id) "
+            "ORDER BY at, run_id, entry, number LIMIT ?"
+        )
+        found = self._sql(text, ask["before"], ask["run_id"], ask["limit"])
+        return [cast("s.Unsent", dict(one)) for one in found]
 
     @transaction
-    def unread(self, owner: str, /) -> Sequence[s.Message]:
-        held = [row for row in self._rows("ready_at IS NOT NULL") if row["owner"] == owner]
-        return [message for row in held for message in self._unread(row["run_id"], row["inbox_seen"])]
+    def sent(self, items: Sequence[s.Unsent], /) -> None:
+        for item in items:
+            text = "DELETE FROM outgoing WHERE at = ? AND run_id = ? AND entry = ? AND number = ?"
+            self._sql(text, item["at"], item["run_id"], item["entry"], item["number"])
+
+    # -- messages --------------------------------------------------------------------------------------------
 
     @transaction
     def deliver(self, batch: Sequence[s.NewMessage], /) -> Sequence[s.Delivered]:
         for new in batch:
-            if is_bad(new["message_id"], 1_000) or (new["name"] and is_bad(new["name"], 1_000)):
+            if not new["message_id"] or has_control(new["message_id"]) or has_control(new["name"]):
                 raise InvalidArgument("a message's id or name is empty or has a control character")
         return [self._deliver(new) for new in batch]
 
@@ -288,50 +509,54 @@ class PythonStore:
             return {"result": "duplicate", "fingerprint": first[0]["fingerprint"], "owner": row["owner"]}
         if row["status"] in FINAL:
             return {"result": "finished", "fingerprint": None, "owner": row["owner"]}
-        now, row["inbox_len"] = instant(new["now"]), row["inbox_len"] + 1
+        size, kind = len(new["payload"]), new["kind"]
+        is_full = row["unread"] >= s.MAX_UNREAD or row["unread_bytes"] + size > s.MAX_UNREAD_BYTES
+        if is_full and kind != "cancel":
+            return {"result": "full", "fingerprint": None, "owner": row["owner"]}
+        now = instant(new["now"])
+        row.update(inbox_len=row["inbox_len"] + 1, unread=row["unread"] + 1)
+        row.update(unread_bytes=row["unread_bytes"] + size, format=max(row["format"], new["encoding"]))
         self._sql(
-            f"INSERT INTO inbox ({MESSAGE}, fingerprint) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            *(new["run_id"], row["inbox_len"], new["message_id"], new["kind"], new["name"]),
-            *(new["payload"], now, new["fingerprint"]),
+            f"INSERT INTO inbox ({MESSAGE}, fingerprint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *(new["run_id"], row["inbox_len"], new["message_id"], json.dumps(kind), new["name"]),
+            *(new["payload"], new["encoding"], now, new["fingerprint"]),
         )
-        awaited = row["status"] == "waiting" and f"{new['kind']}:{new['name']}" in row["waits"]
-        if new["kind"] == "cancel":
+        if kind == "cancel":
             awaited = row["status"] in LIVE
+        else:
+            awaited = row["status"] == "waiting" and f"{kind}:{new['name']}" in row["waits"]
         if awaited and row["status"] != "running":
             row["ready_at"] = now if row["ready_at"] is None else min(row["ready_at"], now)
         self._put(row)
         return {"result": "delivered" if awaited else "buffered", "fingerprint": None, "owner": row["owner"]}
 
     @transaction
-    def intervene(self, batch: Sequence[s.Intervention], /) -> Sequence[s.Intervened]:
-        return [self._intervene(one) for one in batch]
+    def unread(self, owner: str, told: Sequence[tuple[str, int]], /) -> Sequence[s.Message]:
+        behind, found = dict(told), list[s.Message]()
+        for row in self._rows("owner = ?", owner):
+            seen = max(row["inbox_seen"], behind.get(row["run_id"], 0))
+            found += self._page(row["run_id"], seen)["messages"]
+        return found
 
-    def _intervene(self, one: s.Intervention) -> s.Intervened:
-        row = self._row(one["run_id"])
-        if row is None:
-            return "not_found"
-        if one["kind"] == "terminate":
-            if row["status"] in FINAL:
-                return "not_allowed"
-            self._release(row, "terminated", None)
-            row.update(updated_at=one["entry"]["at"], finished_at=one["entry"]["at"])
-            self._append(row, [one["entry"]])
-        elif one["kind"] == "reopen":
-            if row["status"] in {*LIVE, "completed"} or row["journal_len"] != one["expected_len"]:
-                return "not_allowed"
-            now = instant(one["now"])
-            self._release(row, "queued", now)
-            row.update(updated_at=now, finished_at=None)
-            self._append(row, one["entries"])
-        else:
-            if row["status"] in LIVE and not one["force"]:
-                return "not_allowed"
-            for table in ("runs", "journal", "inbox"):
-                self._sql(f"DELETE FROM {table} WHERE run_id = ?", row["run_id"])
-            return "done"
-        row["epoch"] += 1
-        self._put(row)
-        return "done"
+    @transaction
+    def inbox(self, run_id: str, behind: int, /) -> s.InboxPage:
+        return self._page(run_id, behind)
+
+    @transaction
+    def receipts(self, messages: Sequence[tuple[str, str]], /) -> Sequence[s.Receipt | None]:
+        return [self._receipt(run_id, message_id) for run_id, message_id in messages]
+
+    def _receipt(self, run_id: str, message_id: str) -> s.Receipt | None:
+        text = "SELECT fate, reason, reply FROM inbox WHERE run_id = ? AND message_id = ?"
+        for found in self._sql(text, run_id, message_id):
+            if found["fate"] == "consumed":
+                return {"kind": "consumed", "reply": found["reply"]}
+            if found["fate"] == "set_aside":
+                return {"kind": "set_aside", "reason": found["reason"]}
+            return {"kind": "unread"}
+        return None
+
+    # -- questions -------------------------------------------------------------------------------------------
 
     @transaction
     def get(self, run_ids: Sequence[str], /) -> Sequence[s.RunDetail | None]:
@@ -342,17 +567,31 @@ class PythonStore:
         if row is None:
             return None
         (data,) = self._sql("SELECT state, memo FROM runs WHERE run_id = ?", run_id)
-        text = f"SELECT {MESSAGE}, refused FROM inbox WHERE run_id = ? AND refused IS NOT NULL ORDER BY seq"
-        refused = self._sql(text, run_id)
-        last = self._journal(run_id, row["journal_len"] - 1) if row["status"] in FINAL else [None]
+        text = f"SELECT {MESSAGE}, reason FROM inbox WHERE run_id = ? AND fate = 'set_aside' ORDER BY seq"
+        refused = list[tuple[s.Message, str]]()
+        for found in self._sql(text, run_id):
+            message: Any = with_kind(found)
+            refused.append((message, message.pop("reason")))
         return {
             "row": row,
-            "input": self._journal(run_id, 0, 1)[0]["payload"],
-            "end": last[0],
+            "input": self._journal(run_id, row["journal_start"], 1)[0]["payload"],
+            "end": self._journal(run_id)[-1] if row["status"] in FINAL else None,
             "state": data["state"],
             "memo": data["memo"],
-            "refused": [(cast("s.Message", dict(found)), found["refused"]) for found in refused],
+            "refused": refused,
         }
+
+    @transaction
+    def standing(self, run_ids: Sequence[str], /) -> Sequence[s.Standing | None]:
+        return [self._standing(run_id) for run_id in run_ids]
+
+    def _standing(self, run_id: str) -> s.Standing | None:
+        row = self._row(run_id)
+        if row is None:
+            return None
+        same = ("status", "seed", "owner", "epoch", "generation", "ready_at")
+        found = {field: row[field] for field in same}
+        return cast("s.Standing", {**found, "journal_len": self._length(run_id)})
 
     @transaction
     def load(self, run_id: str, start: int, limit: int, /) -> Sequence[s.Entry]:
@@ -378,18 +617,16 @@ class PythonStore:
             if all(asked.get(field) is None or test(row, asked.get(field)) for field, test in TESTS.items()):
                 yield row
 
-    @transaction
-    def next_due(self, workflows: Sequence[s.WorkflowKey], /) -> s.NextDue:
-        for row in self._rows("ready_at IS NOT NULL ORDER BY ready_at"):
-            if {"name": row["workflow"], "version": row["version"]} in workflows:
-                return {"now": instant(None), "ready_at": row["ready_at"]}
-        return {"now": instant(None), "ready_at": None}
-
     async def close(self) -> None:
         with self._lock:
             if self._db is not None:
                 self._db.close()
             self._db = None
+
+
+def with_kind(found: sqlite3.Row) -> Any:
+    """An entry or a message: its kind is a text, or a number of a newer version."""
+    return {**dict(found), "kind": json.loads(found["kind"])}
 
 
 def place(of: Any) -> tuple[int, str]:

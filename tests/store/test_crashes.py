@@ -31,8 +31,7 @@ def test_what_was_acknowledged_survives_a_kill_at_any_moment(new_url: Callable[[
 def check(url: str, acknowledged: int, why: str) -> None:
     async def look() -> None:
         store = open_store(url)
-        details = await store.get(["a", "b"])
-        lengths = [detail["row"]["journal_len"] for detail in details if detail]
+        lengths = [found["journal_len"] for found in await store.standing(["a", "b"]) if found]
         assert len(lengths) == 2, why
         assert lengths[0] == lengths[1], f"one call is one transaction ({why})"
         assert lengths[0] >= acknowledged, why
@@ -46,7 +45,7 @@ def check(url: str, acknowledged: int, why: str) -> None:
                 why
             )
         # The next driver finds a store that works.
-        unread = [message["seq"] for message in await store.unread("ann")]
+        unread = [message["seq"] for message in await store.unread("ann", [])]
         assert unread == list(range(1, len(unread) + 1)), why
         assert len(unread) >= (acknowledged - 1) // 2, why
         await store.close()
@@ -67,9 +66,9 @@ def test_a_process_that_exits_at_a_commit(url: str, commits: int, when: str) -> 
     async def length() -> int:
         store = open_store(url)
         journal = await store.load("a", 0, 100)
-        (detail,) = await store.get(["a"])
-        assert detail is not None
-        assert detail["row"]["journal_len"] == len(journal)
+        (found,) = await store.standing(["a"])
+        assert found is not None
+        assert found["journal_len"] == len(journal)
         await store.close()
         return len(journal)
 

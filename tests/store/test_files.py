@@ -14,7 +14,7 @@ from duramen.errors import (
     StoreUnmigrated,
 )
 from duramen.testing import open_store
-from duramen.testing._contract.support import claim, commit, entry, journal, new_run
+from duramen.testing._contract.support import claim, commit, entry, journal, live, new_run
 from tests.store.helpers import hear, run, say, start, wait_for
 
 
@@ -40,6 +40,7 @@ def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
 
 async def fill(file: Path) -> None:
     store = open_store(f"sqlite:///{file}")
+    await live(store, "bob")
     await store.create([new_run(f"r{n}") for n in range(400)])
     await store.close()
 
@@ -114,6 +115,7 @@ def test_a_full_file_takes_no_more_and_keeps_what_it_has(tmp_path: Path) -> None
 
     async def use() -> None:
         store = open_store(f"sqlite:///{file}", max_pages=64)
+        await live(store, "ann")
         await store.create([new_run("a", owner="ann")])
         length = 1
         full = None

@@ -182,9 +182,7 @@ class Sqlite(Kit):
             await asyncio.sleep(0.002)
         await asyncio.sleep(0.05)  # the function's transaction waits for the lock
         assert not gate.reached.is_set()
-        self.thief.execute(
-            "UPDATE runs SET owner = 'thief', epoch = epoch + 1, ready_at = 0 WHERE run_id = ?", (run_id,)
-        )
+        self.thief.execute("UPDATE runs SET owner = 'thief', epoch = epoch + 1 WHERE run_id = ?", (run_id,))
         self.thief.commit()
         self.thief.close()
         gate.opened.set()
@@ -218,8 +216,7 @@ class Postgres(Kit):
         await gate.wait()
         with psycopg.connect(self.own_dsn) as connection:
             connection.execute(
-                f"UPDATE {self.schema}.runs SET owner = 'thief', epoch = epoch + 1, ready_at = 0 "
-                "WHERE run_id = %s",
+                f"UPDATE {self.schema}.runs SET owner = 'thief', epoch = epoch + 1 WHERE run_id = %s",
                 (run_id,),
             )
         gate.opened.set()

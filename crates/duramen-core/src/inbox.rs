@@ -27,6 +27,15 @@ pub struct Inbox {
     /// Messages that came before an earlier one did: notices of several senders may overtake each other.
     ahead: BTreeSet<u64>,
     read: Vec<ReadMessage>,
+    offered: Option<Offer>,
+}
+
+/// A message that is being checked against what a wait expects.
+#[derive(Debug)]
+struct Offer {
+    slot: Slot,
+    seq: u64,
+    key: Arc<str>,
 }
 
 /// The messages of one key by sequence number, and the waits for it, oldest first.
@@ -123,8 +132,16 @@ impl Inbox {
         self.refresh(key);
     }
 
-    /// A wait has ended, by a message or in another way.
+    /// A wait has ended, by a message or in another way. A message that was on offer to it stays for the
+    /// next one.
     pub fn close(&mut self, key: &str, slot: Slot) {
+        if self
+            .offered
+            .as_ref()
+            .is_some_and(|offer| offer.slot == slot)
+        {
+            self.offered = None;
+        }
         if let Some(channel) = self.channels.get_mut(key) {
             channel.waits.remove(&slot);
             self.refresh(key);
@@ -159,6 +176,34 @@ impl Inbox {
     /// Whether [`Inbox::next_match`] has something.
     pub fn has_match(&self) -> bool {
         !self.cancels.is_empty() || !self.matches.is_empty()
+    }
+
+    /// Offers the wait its message, which stays here until the offer is answered.
+    pub fn offer(&mut self, key: &str, slot: Slot) -> Option<Message> {
+        let message = self.match_of(key, slot)?.clone();
+        let (key, _) = self.channels.get_key_value(key)?;
+        self.offered = Some(Offer {
+            slot,
+            seq: message.seq,
+            key: key.clone(),
+        });
+        Some(message)
+    }
+
+    /// Whether a message is on offer.
+    pub const fn is_offering(&self) -> bool {
+        self.offered.is_some()
+    }
+
+    /// The offered message was taken, or with a reason set aside. None if the offer is off.
+    pub fn answer(&mut self, refused: Option<String>) -> Option<(Slot, Message)> {
+        let Offer { slot, seq, key } = self.offered.take()?;
+        Some((slot, self.take(&key, seq, refused)?))
+    }
+
+    /// The offer is off; the message stays.
+    pub fn withdraw(&mut self) {
+        self.offered = None;
     }
 
     /// A message for `key` was consumed (or, with a reason, set aside) and leaves the inbox.

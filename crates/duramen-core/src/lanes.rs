@@ -14,7 +14,7 @@
 //! [`Claim::turn`]: crate::store::Claim::turn
 
 use crate::journal::ENCODING;
-use crate::run::Status;
+use crate::run::{RunRow, Status};
 use crate::store::{Due, WorkflowKey};
 
 /// The queue of runs that were given none.
@@ -48,6 +48,19 @@ impl Lane<'_> {
             format,
         } = self;
         format!("{queue}{SEPARATOR}{workflow}{SEPARATOR}{version}{SEPARATOR}{format}")
+    }
+}
+
+// Here and not beside the row: the order of claims is made of rows, no row of the order of claims.
+impl RunRow {
+    /// The lane that it stands in.
+    pub fn lane(&self) -> Lane<'_> {
+        Lane {
+            queue: &self.queue,
+            workflow: &self.workflow,
+            version: &self.version,
+            format: self.format,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ pub mod journal;
 pub mod lanes;
 pub mod machine;
 pub mod primitives;
+mod progress;
 pub mod retry;
 pub mod run;
 pub mod store;

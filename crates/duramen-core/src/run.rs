@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Millis, RunId};
-use crate::lanes::Lane;
 
 /// Where a run stands. The first three are live, the others are final until someone reopens the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -141,16 +140,6 @@ pub struct RunRow {
 }
 
 impl RunRow {
-    /// The lane that it stands in.
-    pub fn lane(&self) -> Lane<'_> {
-        Lane {
-            queue: &self.queue,
-            workflow: &self.workflow,
-            version: &self.version,
-            format: self.format,
-        }
-    }
-
     /// A claim takes the run from an owner that has ended, when its journal has this length: notes that a
     /// driver was lost over it. Progress starts the count anew.
     pub const fn lose_driver(&mut self, journal_len: u64) {

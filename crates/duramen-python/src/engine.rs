@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::{Entry, Kind};
+use duramen_core::lanes::{DEFAULT_PRIORITY, DEFAULT_QUEUE};
 use duramen_core::run::Seed;
 use duramen_core::store::{
     Cursor, Filter, Intervention, MessageKind, NewMessage, NewRun, Start, Store, WorkflowKey,
@@ -15,14 +16,16 @@ use duramen_engine::{
     CLAIM_BYTES, Config, Driven, Engine as Core, Env, HostEvent, HostQueue, Moment, Reply,
     RunDriver, SweepOptions, TokioEnv,
 };
+use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use pythonize::depythonize;
 
 use crate::clock::{Clock, VirtualEnv};
-use crate::codes;
+use crate::events::{Advance, Drive, Evict, Lost, Reply as ReplyEvent, Resume};
 use crate::pystore::PyStore;
+use crate::record::number;
 use crate::reply;
 use crate::run::Run;
 use crate::storeobj::StoreObject;
@@ -85,38 +88,34 @@ impl Engine {
     }
 
     /// One event for Python, or nothing if it concerns a run that has left these hands.
-    fn translate<'py>(
-        &self,
-        py: Python<'py>,
-        event: HostEvent,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let tuple = match event {
+    fn translate(&self, py: Python<'_>, event: HostEvent) -> PyResult<Option<Py<PyAny>>> {
+        Ok(Some(match event {
             HostEvent::Drive { ticket, run, clock } => {
                 let tags = run.row.tags.clone();
                 let driver = RunDriver::new(Arc::clone(&self.core), ticket, *run, clock);
                 let run = Py::new(py, Run::new(driver, tags, ticket))?;
                 self.runs().insert(ticket, run.clone_ref(py));
-                (codes::EV_DRIVE, ticket, run).into_pyobject(py)?
+                let ticket = number(py, ticket);
+                Py::new(py, Drive { ticket, run })?.into_any()
             }
             HostEvent::Resume {
                 ticket,
                 row,
                 inbox,
+                inbox_more,
                 clock,
             } => {
                 let Some(run) = self.get_run(py, ticket) else {
                     return Ok(None);
                 };
-                run.get().lock().resume(&row, inbox, clock);
-                return Ok(Some(
-                    (codes::EV_RESUME, ticket).into_pyobject(py)?.into_any(),
-                ));
+                run.get().lock().resume(&row, inbox, inbox_more, clock);
+                let ticket = number(py, ticket);
+                Py::new(py, Resume { ticket })?.into_any()
             }
             HostEvent::Evict { ticket } => {
                 self.runs().remove(&ticket);
-                return Ok(Some(
-                    (codes::EV_EVICT, ticket).into_pyobject(py)?.into_any(),
-                ));
+                let ticket = number(py, ticket);
+                Py::new(py, Evict { ticket })?.into_any()
             }
             HostEvent::Committed { ticket, outcome } => {
                 let Some(run) = self.get_run(py, ticket) else {
@@ -126,7 +125,7 @@ impl Engine {
                 if driven.is_some_and(|driven| driven != Driven::Paused) {
                     self.runs().remove(&ticket);
                 }
-                return advance(py, ticket, driven.map(Driven::name));
+                advance(py, ticket, driven)?
             }
             HostEvent::Lost {
                 ticket,
@@ -140,8 +139,11 @@ impl Engine {
                     return Ok(None);
                 }
                 self.runs().remove(&ticket);
-                let error = error.as_ref().map(reply::error_pair);
-                (codes::EV_LOST, ticket, error).into_pyobject(py)?
+                let lost = Lost {
+                    ticket: number(py, ticket),
+                    error: error.as_ref().map(reply::error_pair),
+                };
+                Py::new(py, lost)?.into_any()
             }
             HostEvent::Messages { ticket, messages } => {
                 return self.with_run(py, ticket, |driver| driver.machine.deliver(messages));
@@ -154,25 +156,25 @@ impl Engine {
             }
             HostEvent::Reply { token, reply } => {
                 let (value, error) = match reply {
-                    Ok(reply) => (reply::to_python(py, reply)?, None),
-                    Err(error) => (py.None().into_bound(py), Some(reply::error_pair(&error))),
+                    Ok(reply) => (reply::to_python(py, reply)?, py.None()),
+                    Err(error) => (py.None(), reply::error_pair(&error).into_py_any(py)?),
                 };
-                return Ok(Some(
-                    (codes::EV_REPLY, token, value, error)
-                        .into_pyobject(py)?
-                        .into_any(),
-                ));
+                let reply = ReplyEvent {
+                    token: number(py, token),
+                    value,
+                    error,
+                };
+                Py::new(py, reply)?.into_any()
             }
-        };
-        Ok(Some(tuple.into_any()))
+        }))
     }
 
-    fn with_run<'py>(
+    fn with_run(
         &self,
-        py: Python<'py>,
+        py: Python<'_>,
         ticket: u64,
         act: impl FnOnce(&mut RunDriver),
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+    ) -> PyResult<Option<Py<PyAny>>> {
         let Some(run) = self.get_run(py, ticket) else {
             return Ok(None);
         };
@@ -183,7 +185,7 @@ impl Engine {
             }
             act(&mut driver);
         }
-        advance(py, ticket, None)
+        advance(py, ticket, None).map(Some)
     }
 
     fn intervene(&self, token: u64, intervention: Intervention) {
@@ -195,16 +197,12 @@ impl Engine {
     }
 }
 
-fn advance<'py>(
-    py: Python<'py>,
-    ticket: u64,
-    driven: Option<&'static str>,
-) -> PyResult<Option<Bound<'py, PyAny>>> {
-    Ok(Some(
-        (codes::EV_ADVANCE, ticket, driven)
-            .into_pyobject(py)?
-            .into_any(),
-    ))
+fn advance(py: Python<'_>, ticket: u64, driven: Option<Driven>) -> PyResult<Py<PyAny>> {
+    let advance = Advance {
+        ticket: number(py, ticket),
+        driven: driven.map(Driven::name).into_py_any(py)?,
+    };
+    Ok(Py::new(py, advance)?.into_any())
 }
 
 /// A run's secret seed, from the operating system.
@@ -221,12 +219,19 @@ fn new_run(run: NewRunTuple, virtual_env: Option<&VirtualEnv>) -> PyResult<NewRu
         run_id: run_id.into(),
         workflow,
         version,
+        queue: DEFAULT_QUEUE.to_owned(),
+        priority: DEFAULT_PRIORITY,
         input: input.into(),
+        entries: Vec::new(),
+        started_at: None,
         start: Start::Queued { at },
         tags,
         memo: memo.map(Bytes::from),
         timeout,
         seed,
+        parent: None,
+        root: None,
+        origin: None,
         now: None,
     })
 }
@@ -250,6 +255,7 @@ pub(crate) fn new_message(message: MessageTuple) -> PyResult<NewMessage> {
         name,
         payload: payload.into(),
         fingerprint,
+        encoding: 1,
         now: None,
     })
 }
@@ -257,7 +263,7 @@ pub(crate) fn new_message(message: MessageTuple) -> PyResult<NewMessage> {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (scheme, location, *, owner, lease, hold, warm, wake_fd, wake, options, store = None, clock = None))]
+    #[pyo3(signature = (scheme, location, *, owner, lease, hold, warm, wake_fd, wake, options, label = None, store = None, clock = None))]
     #[allow(clippy::too_many_arguments)] // keyword arguments of one constructor
     fn new(
         py: Python<'_>,
@@ -270,6 +276,7 @@ impl Engine {
         wake_fd: Option<i32>,
         wake: Option<Py<PyAny>>,
         options: &Bound<'_, PyDict>,
+        label: Option<String>,
         store: Option<&Bound<'_, PyAny>>,
         clock: Option<&Bound<'_, Clock>>,
     ) -> PyResult<Self> {
@@ -312,6 +319,8 @@ impl Engine {
         };
         let config = Config {
             owner,
+            label,
+            serves: Vec::new(),
             lease,
             hold,
             warm,
@@ -347,14 +356,13 @@ impl Engine {
             env.run_ready();
         }
         for event in self.core.host().drain() {
-            if let Some(tuple) = self.translate(py, event)? {
-                list.append(tuple)?;
+            if let Some(event) = self.translate(py, event)? {
+                list.append(event)?;
             }
         }
         if let Some(store) = &self.python_store {
             for request in store.requests() {
-                let (id, method, arguments) = request.into_python(py)?;
-                list.append((codes::EV_STORE, id, method, arguments))?;
+                list.append(Py::new(py, request.into_python(py)?)?)?;
             }
         }
         Ok(list)
@@ -368,8 +376,8 @@ impl Engine {
         self.core.now()
     }
 
-    fn owner(&self) -> &str {
-        self.core.owner()
+    fn owner(&self) -> String {
+        self.core.owner().to_string()
     }
 
     fn active(&self) -> usize {
@@ -398,8 +406,11 @@ impl Engine {
     }
 
     fn identity(&self, token: u64) {
-        self.core
-            .call(token, self.store().identity(), Reply::Identity);
+        let identity = match self.store().transactions() {
+            Some(transactions) => transactions.identity(),
+            None => Box::pin(std::future::ready(Ok(None))),
+        };
+        self.core.call(token, identity, Reply::Identity);
     }
 
     fn schema(&self, token: u64) {

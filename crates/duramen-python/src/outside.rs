@@ -9,8 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use duramen_core::script::{Change as Inner, Expect, Value};
-use duramen_core::store::{CommitOutcome, RunCommit, StoreError};
+use duramen_core::store::{
+    Change as Inner, CommitOutcome, Created, Expect, RunCommit, StoreError, Value,
+};
 use duramen_store_sqlite::{
     OutsideConnection, SqlError, Synchronous, Value as SqlValue, Values as SqlValues,
 };
@@ -56,8 +57,15 @@ impl Change {
 
     /// `[(sql, values, expect)]` in the dialect of the engine's store.
     fn script<'py>(&self, py: Python<'py>, engine: &Engine) -> PyResult<Bound<'py, PyList>> {
-        let script = engine
-            .store()
+        let store = engine.store();
+        let transactions = store.transactions().ok_or_else(|| {
+            failed(&StoreError::Invalid {
+                reason: "this store cannot take part in a transaction of yours; use one in \
+                         Postgres or SQLite"
+                    .to_owned(),
+            })
+        })?;
+        let script = transactions
             .script(&self.0)
             .map_err(|error| failed(&error))?;
         let list = PyList::empty(py);
@@ -183,7 +191,13 @@ impl SqliteConnection {
                 let created = py
                     .detach(|| inner.create(run))
                     .map_err(|error| failed(&error))?;
-                Some((created.created, created.row.workflow).into_pyobject(py)?)
+                let (new, row) = match created {
+                    Created::Created { row } => (true, row),
+                    Created::Exists { row } => (false, row),
+                    // This connection has the file's only lock.
+                    Created::Blocked => return Ok(None),
+                };
+                Some((new, row.workflow).into_pyobject(py)?)
             }
             Inner::Deliver(message) => {
                 let delivered = py

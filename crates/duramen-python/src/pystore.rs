@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use duramen_core::ids::RunId;
+use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
-    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Filter, Heartbeat, Intervened,
-    Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit, RunDetail, Schema, Store,
-    StoreError, StoreFuture, WorkflowKey,
+    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
+    Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
+    OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing, Store,
+    StoreError, StoreFuture, Unsent, UnsentAsk,
 };
 use duramen_engine::HostQueue;
 use pyo3::prelude::*;
@@ -21,6 +22,9 @@ use pythonize::{depythonize, pythonize};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
+
+use crate::events::StoreRequest;
+use crate::record::number;
 
 type Convert = Box<dyn for<'py> FnOnce(Python<'py>) -> PyResult<Bound<'py, PyTuple>> + Send>;
 type Resolve = Box<dyn for<'py> FnOnce(Result<&Bound<'py, PyAny>, StoreError>) + Send>;
@@ -33,11 +37,12 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn into_python(
-        self,
-        py: Python<'_>,
-    ) -> PyResult<(u64, &'static str, Bound<'_, PyTuple>)> {
-        Ok((self.id, self.method, (self.arguments)(py)?))
+    pub(crate) fn into_python(self, py: Python<'_>) -> PyResult<StoreRequest> {
+        Ok(StoreRequest {
+            request: number(py, self.id),
+            method: self.method,
+            arguments: (self.arguments)(py)?.unbind(),
+        })
     }
 }
 
@@ -166,6 +171,12 @@ impl<A: Serialize> IntoArguments for (A,) {
     }
 }
 
+impl<A: Serialize, B: Serialize> IntoArguments for (A, B) {
+    fn into_arguments(self, py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+        PyTuple::new(py, [pythonize(py, &self.0)?, pythonize(py, &self.1)?])
+    }
+}
+
 impl<A: Serialize, B: Serialize, C: Serialize> IntoArguments for (A, B, C) {
     fn into_arguments(self, py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
         PyTuple::new(
@@ -179,39 +190,14 @@ impl<A: Serialize, B: Serialize, C: Serialize> IntoArguments for (A, B, C) {
     }
 }
 
-impl Store for PyStore {
-    fn migrate(&self) -> StoreFuture<Schema> {
-        self.ask("migrate", ())
-    }
-
-    fn schema(&self) -> StoreFuture<Schema> {
-        self.ask("schema", ())
-    }
-
+impl Runs for PyStore {
     fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
         let asked = batch.len();
         self.ask_each("create", (batch,), asked)
     }
 
-    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
-        self.ask("claim", (claim,))
-    }
-
     fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
         self.ask("commit", (batch,))
-    }
-
-    fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
-        self.ask("heartbeat", (beat,))
-    }
-
-    fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
-        self.ask("unread", (owner,))
-    }
-
-    fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
-        let asked = batch.len();
-        self.ask_each("deliver", (batch,), asked)
     }
 
     fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
@@ -219,9 +205,75 @@ impl Store for PyStore {
         self.ask_each("intervene", (batch,), asked)
     }
 
+    fn unsent(&self, ask: UnsentAsk) -> StoreFuture<Vec<Unsent>> {
+        self.ask("unsent", (ask,))
+    }
+
+    fn sent(&self, items: Vec<Unsent>) -> StoreFuture<()> {
+        self.ask("sent", (items,))
+    }
+}
+
+impl Claims for PyStore {
+    fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
+        self.ask("heartbeat", (beat,))
+    }
+
+    fn retire(&self, owner: String, now: Option<Millis>) -> StoreFuture<()> {
+        self.ask("retire", (owner, now))
+    }
+
+    fn owners(&self) -> StoreFuture<Vec<OwnerRow>> {
+        self.ask("owners", ())
+    }
+
+    fn held(
+        &self,
+        owner: String,
+        after: Option<RunId>,
+        limit: u32,
+    ) -> StoreFuture<Vec<(RunId, i64)>> {
+        self.ask("held", (owner, after, limit))
+    }
+
+    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        self.ask("claim", (claim,))
+    }
+
+    fn next_due(&self, ask: DueAsk) -> StoreFuture<NextDue> {
+        self.ask("next_due", (ask,))
+    }
+}
+
+impl Inboxes for PyStore {
+    fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
+        let asked = batch.len();
+        self.ask_each("deliver", (batch,), asked)
+    }
+
+    fn unread(&self, owner: String, told: Vec<(RunId, u64)>) -> StoreFuture<Vec<Message>> {
+        self.ask("unread", (owner, told))
+    }
+
+    fn inbox(&self, run_id: RunId, behind: u64) -> StoreFuture<InboxPage> {
+        self.ask("inbox", (run_id, behind))
+    }
+
+    fn receipts(&self, messages: Vec<(RunId, String)>) -> StoreFuture<Vec<Option<Receipt>>> {
+        let asked = messages.len();
+        self.ask_each("receipts", (messages,), asked)
+    }
+}
+
+impl Queries for PyStore {
     fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
         let asked = run_ids.len();
         self.ask_each("get", (run_ids,), asked)
+    }
+
+    fn standing(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<Standing>>> {
+        let asked = run_ids.len();
+        self.ask_each("standing", (run_ids,), asked)
     }
 
     fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
@@ -235,9 +287,15 @@ impl Store for PyStore {
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
         self.ask("count", (filter,))
     }
+}
 
-    fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
-        self.ask("next_due", (workflows,))
+impl Store for PyStore {
+    fn migrate(&self) -> StoreFuture<Schema> {
+        self.ask("migrate", ())
+    }
+
+    fn schema(&self) -> StoreFuture<Schema> {
+        self.ask("schema", ())
     }
 
     fn close(&self) -> StoreFuture<()> {

@@ -1,13 +1,16 @@
 //! Replies of the engine as Python values.
 
-use duramen_core::store::{Delivery, Intervened, StoreError};
+use duramen_core::ids::RunId;
+use duramen_core::store::{self, Delivery, Intervened, StoreError};
 use duramen_engine::{Reply, SweepReport};
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
-use pythonize::pythonize;
 
-/// `(kind, message)` of a store's error.
-pub(crate) fn error_pair(error: &StoreError) -> (&'static str, String) {
+use crate::events::ErrorPair;
+use crate::record::record;
+use crate::rows;
+
+pub(crate) fn error_pair(error: &StoreError) -> ErrorPair {
     let kind = match error {
         StoreError::Unavailable { .. } => "unavailable",
         StoreError::Locked { .. } => "locked",
@@ -36,75 +39,125 @@ pub(crate) fn error_from_pair(kind: &str, reason: String) -> StoreError {
     }
 }
 
-pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Bound<'_, PyAny>> {
-    Ok(match reply {
-        Reply::Done => py.None().into_bound(py),
-        Reply::Started { created, ticket } => (
-            created.created,
-            &created.row.workflow,
-            created.row.status.name(),
-            ticket,
-        )
-            .into_pyobject(py)?
-            .into_any(),
-        Reply::Created(created) => {
-            let rows: Vec<_> = created
-                .into_iter()
-                .map(|one| (one.created, one.row.workflow, one.row.status.name()))
-                .collect();
-            rows.into_pyobject(py)?.into_any()
+record! {
+    /// What became of a run that was to be driven here at once.
+    Started {
+        created: bool,
+        /// The workflow of the run that is there.
+        workflow: String,
+        status: &'static str,
+        /// None: it is not driven here by this call.
+        ticket: Option<u64>,
+    }
+}
+
+record! {
+    /// What became of a run that was to be created. Of the status `blocked`: a transaction of somebody else's
+    /// is about to create that id.
+    #[allow(clippy::struct_field_names)] // `created` is its name in each answer
+    Created { created: bool, workflow: String, status: &'static str }
+}
+
+impl Created {
+    fn new(created: store::Created) -> Self {
+        let (new, row) = match created {
+            store::Created::Created { row } => (true, row),
+            store::Created::Exists { row } => (false, row),
+            store::Created::Blocked => {
+                return Self {
+                    created: false,
+                    workflow: String::new(),
+                    status: "blocked",
+                };
+            }
+        };
+        Self {
+            created: new,
+            workflow: row.workflow,
+            status: row.status.name(),
         }
-        Reply::Delivered(delivered) => {
-            let rows: Vec<_> = delivered
-                .into_iter()
-                .map(|one| (delivery(one.result), one.fingerprint))
-                .collect();
-            rows.into_pyobject(py)?.into_any()
+    }
+}
+
+record! {
+    /// What became of a message.
+    Delivered {
+        result: &'static str,
+        /// Of the first message of that id.
+        fingerprint: Option<String>,
+    }
+}
+
+record! {
+    /// How far a store's schema is.
+    Schema { found: u32, needed: u32, applied: Vec<String> }
+}
+
+record! {
+    /// A run of a sweep, and how it left these hands.
+    SweptRun { run_id: String, kind: &'static str }
+}
+
+record! {
+    /// What a sweep did.
+    Swept {
+        recovered: Vec<Py<SweptRun>>,
+        timers: Vec<Py<SweptRun>>,
+        queued: Vec<Py<SweptRun>>,
+        deadline_reached: bool,
+        more: bool,
+    }
+}
+
+pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Py<PyAny>> {
+    match reply {
+        Reply::Done => Ok(py.None()),
+        Reply::Started { created, ticket } => {
+            let created = Created::new(created);
+            Started {
+                created: created.created,
+                workflow: created.workflow,
+                status: created.status,
+                ticket,
+            }
+            .into_py_any(py)
         }
+        Reply::Created(created) => created
+            .into_iter()
+            .map(Created::new)
+            .collect::<Vec<_>>()
+            .into_py_any(py),
+        Reply::Delivered(delivered) => delivered
+            .into_iter()
+            .map(|one| Delivered {
+                result: delivery(one.result),
+                fingerprint: one.fingerprint,
+            })
+            .collect::<Vec<_>>()
+            .into_py_any(py),
         Reply::Intervened(done) => done
             .first()
             .map(|one| match one {
                 Intervened::Done => "done",
                 Intervened::NotFound => "not_found",
                 Intervened::NotAllowed => "not_allowed",
+                Intervened::Blocked => "blocked",
             })
-            .into_pyobject(py)?
-            .into_any(),
-        Reply::Details(details) => pythonize(py, &details)?,
-        Reply::Entries(entries) => {
-            let list = PyList::empty(py);
-            for entry in entries {
-                list.append((
-                    entry.kind.name(),
-                    &*entry.op,
-                    entry.meta,
-                    PyBytes::new(py, &entry.payload),
-                    entry.at,
-                    entry.encoding,
-                ))?;
-            }
-            list.into_any()
+            .into_py_any(py),
+        Reply::Details(details) => rows::details(py, details)?.into_py_any(py),
+        Reply::Entries(entries) => rows::entries(py, entries)?.into_py_any(py),
+        Reply::Page(page) => rows::page(py, page)?.into_py_any(py),
+        Reply::Count(count) => count.into_py_any(py),
+        Reply::Schema(schema) => Schema {
+            found: schema.found,
+            needed: schema.needed,
+            applied: schema.applied,
         }
-        Reply::Page(page) => {
-            let dict = PyDict::new(py);
-            dict.set_item("rows", pythonize(py, &page.rows)?)?;
-            dict.set_item(
-                "next",
-                page.next
-                    .map(|cursor| (cursor.created_at, cursor.run_id.to_string())),
-            )?;
-            dict.into_any()
-        }
-        Reply::Count(count) => count.into_pyobject(py)?.into_any(),
-        Reply::Schema(schema) => pythonize(py, &schema)?,
-        Reply::Identity(identity) => identity.into_pyobject(py)?,
-        Reply::Taken(taken) => taken
-            .first()
-            .map(|(_, ticket)| *ticket)
-            .into_pyobject(py)?
-            .into_any(),
-        Reply::Swept(report) => swept(py, &report)?.into_any(),
-    })
+        .into_py_any(py),
+        Reply::Identity(identity) => identity.into_py_any(py),
+        Reply::Taken(taken) => taken.first().map(|(_, ticket)| *ticket).into_py_any(py),
+        Reply::Swept(report) => swept(py, report)?.into_py_any(py),
+    }
 }
 
 pub(crate) const fn delivery(delivery: Delivery) -> &'static str {
@@ -114,20 +167,25 @@ pub(crate) const fn delivery(delivery: Delivery) -> &'static str {
         Delivery::Duplicate => "duplicate",
         Delivery::NotFound => "not_found",
         Delivery::Finished => "finished",
+        Delivery::Full => "full",
+        Delivery::Blocked => "blocked",
     }
 }
 
-fn swept<'py>(py: Python<'py>, report: &SweepReport) -> PyResult<Bound<'py, PyDict>> {
-    let runs = |runs: &[(duramen_core::ids::RunId, &'static str)]| -> Vec<(String, &'static str)> {
-        runs.iter()
-            .map(|(run_id, kind)| (run_id.to_string(), *kind))
+fn swept(py: Python<'_>, report: SweepReport) -> PyResult<Swept> {
+    let runs = |runs: Vec<(RunId, &'static str)>| -> PyResult<Vec<Py<SweptRun>>> {
+        runs.into_iter()
+            .map(|(run_id, kind)| {
+                let run_id = run_id.to_string();
+                Py::new(py, SweptRun { run_id, kind })
+            })
             .collect()
     };
-    let dict = PyDict::new(py);
-    dict.set_item("recovered", runs(&report.recovered))?;
-    dict.set_item("timers", runs(&report.timers))?;
-    dict.set_item("queued", runs(&report.queued))?;
-    dict.set_item("deadline_reached", report.deadline_reached)?;
-    dict.set_item("more", report.more)?;
-    Ok(dict)
+    Ok(Swept {
+        recovered: runs(report.recovered)?,
+        timers: runs(report.timers)?,
+        queued: runs(report.queued)?,
+        deadline_reached: report.deadline_reached,
+        more: report.more,
+    })
 }

@@ -107,15 +107,6 @@ impl StoreObject {
         self.wait(py, |store| store.create(batch))
     }
 
-    fn claim<'py>(
-        &self,
-        py: Python<'py>,
-        claim: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let claim = argument("claim", claim)?;
-        self.wait(py, |store| store.claim(claim))
-    }
-
     fn commit<'py>(
         &self,
         py: Python<'py>,
@@ -123,28 +114,6 @@ impl StoreObject {
     ) -> PyResult<Bound<'py, PyAny>> {
         let batch = argument("commit", batch)?;
         self.wait(py, |store| store.commit(batch))
-    }
-
-    fn heartbeat<'py>(
-        &self,
-        py: Python<'py>,
-        beat: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let beat = argument("heartbeat", beat)?;
-        self.wait(py, |store| store.heartbeat(beat))
-    }
-
-    fn unread<'py>(&self, py: Python<'py>, owner: String) -> PyResult<Bound<'py, PyAny>> {
-        self.wait(py, |store| store.unread(owner))
-    }
-
-    fn deliver<'py>(
-        &self,
-        py: Python<'py>,
-        batch: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let batch = argument("deliver", batch)?;
-        self.wait(py, |store| store.deliver(batch))
     }
 
     fn intervene<'py>(
@@ -156,9 +125,112 @@ impl StoreObject {
         self.wait(py, |store| store.intervene(batch))
     }
 
+    fn unsent<'py>(&self, py: Python<'py>, ask: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let ask = argument("unsent", ask)?;
+        self.wait(py, |store| store.unsent(ask))
+    }
+
+    fn sent<'py>(&self, py: Python<'py>, items: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let items = argument("sent", items)?;
+        self.wait(py, |store| store.sent(items))
+    }
+
+    fn heartbeat<'py>(
+        &self,
+        py: Python<'py>,
+        beat: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let beat = argument("heartbeat", beat)?;
+        self.wait(py, |store| store.heartbeat(beat))
+    }
+
+    fn retire<'py>(
+        &self,
+        py: Python<'py>,
+        owner: String,
+        now: Option<i64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.wait(py, |store| store.retire(owner, now))
+    }
+
+    fn owners<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.wait(py, |store| store.owners())
+    }
+
+    fn held<'py>(
+        &self,
+        py: Python<'py>,
+        owner: String,
+        after: Option<String>,
+        limit: u32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let after = after.map(RunId::from);
+        self.wait(py, |store| store.held(owner, after, limit))
+    }
+
+    fn claim<'py>(
+        &self,
+        py: Python<'py>,
+        claim: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let claim = argument("claim", claim)?;
+        self.wait(py, |store| store.claim(claim))
+    }
+
+    fn next_due<'py>(
+        &self,
+        py: Python<'py>,
+        ask: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let ask = argument("next_due", ask)?;
+        self.wait(py, |store| store.next_due(ask))
+    }
+
+    fn deliver<'py>(
+        &self,
+        py: Python<'py>,
+        batch: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let batch = argument("deliver", batch)?;
+        self.wait(py, |store| store.deliver(batch))
+    }
+
+    fn unread<'py>(
+        &self,
+        py: Python<'py>,
+        owner: String,
+        told: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let told = argument("unread", told)?;
+        self.wait(py, |store| store.unread(owner, told))
+    }
+
+    fn inbox<'py>(
+        &self,
+        py: Python<'py>,
+        run_id: String,
+        behind: u64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.wait(py, |store| store.inbox(run_id.into(), behind))
+    }
+
+    fn receipts<'py>(
+        &self,
+        py: Python<'py>,
+        messages: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let messages = argument("receipts", messages)?;
+        self.wait(py, |store| store.receipts(messages))
+    }
+
     fn get<'py>(&self, py: Python<'py>, run_ids: Vec<String>) -> PyResult<Bound<'py, PyAny>> {
         let run_ids = run_ids.into_iter().map(RunId::from).collect();
         self.wait(py, |store| store.get(run_ids))
+    }
+
+    fn standing<'py>(&self, py: Python<'py>, run_ids: Vec<String>) -> PyResult<Bound<'py, PyAny>> {
+        let run_ids = run_ids.into_iter().map(RunId::from).collect();
+        self.wait(py, |store| store.standing(run_ids))
     }
 
     fn load<'py>(
@@ -190,15 +262,6 @@ impl StoreObject {
     ) -> PyResult<Bound<'py, PyAny>> {
         let filter: Filter = argument("count", filter)?;
         self.wait(py, |store| store.count(filter))
-    }
-
-    fn next_due<'py>(
-        &self,
-        py: Python<'py>,
-        workflows: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let workflows = argument("next_due", workflows)?;
-        self.wait(py, |store| store.next_due(workflows))
     }
 
     fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {

@@ -1,62 +1,65 @@
-//! Leases: who drives a run, and until when.
+//! Claims: who drives a run.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 use std::vec::IntoIter;
 
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
-use duramen_core::lines::{self, Line};
+use duramen_core::lanes::{self, Line};
 use duramen_core::run::{RunRow, Status};
-use duramen_core::store::{
-    Beat, Claim, Claimed, ClaimedRun, Due, Heartbeat, Message, NextDue, WorkflowKey,
-};
-use duramen_store_sql::{
-    Columns, Damaged, entry, lists, message, payload, run_row, unreadable, whole,
-};
+use duramen_core::store::{Claim, Claimed, ClaimedRun, Due, DueAsk, InboxPage, Message, NextDue};
+use duramen_store_sql::{Columns, Damaged, entry, lists, payload, run_row, unreadable, whole};
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
 
 use crate::error::Fault;
-use crate::floors::{Floors, Look};
+use crate::floors::{Floors, Left, Look};
+use crate::inbox;
 use crate::link::{Link, Params};
 use crate::row::{Reader, clean, column, signed};
 use crate::sql::Book;
 
-/// How often a heartbeat comes back for runs that were locked when it came by.
-const RETURNS: u32 = 3;
-const RETURN_PAUSE: Duration = Duration::from_millis(20);
+/// The most candidates of one line that a claim looks at for each run that it may take.
+const WIDEST: i64 = 100_000;
 
-/// One statement for rows, journals and unread messages.
+/// One statement for rows, journals and unread messages; a second one for what was recovered.
 pub(crate) async fn claim(
     link: &Link,
     book: &Book,
     floors: &Floors,
     claim: &Claim,
 ) -> Result<Claimed, Fault> {
-    let lines = known(lines::in_turn(claim.due, &claim.workflows, claim.turn));
-    let look = match claim.now {
-        None if claim.run_id.is_none() => Some(floors.look(&lines)),
-        _ => None,
+    let lines = known(lanes::in_turn(claim.due, &claim.lanes, claim.turn));
+    let look = if claim.now.is_none() && claim.run_id.is_none() {
+        floors.look(&lines)
+    } else {
+        Floors::everything(&lines)
     };
-    let answer = ask(link, book, claim, &lines, look.as_ref()).await?;
-    if let Some(look) = &look {
-        let mut last = BTreeMap::new();
-        for taken in answer.runs.values() {
-            let place = lines.iter().position(|line| stood_in(line, taken));
-            if let (Some(place), Some(at)) = (place, taken.was_due) {
-                let latest = last.entry(place).or_insert(at);
-                *latest = at.max(*latest);
-            }
+    let limit = i64::from(claim.limit);
+    let mut window = limit + 1 + floors.slack();
+    loop {
+        let mut answer = ask(link, book, claim, &lines, &look, window).await?;
+        let taken = signed(answer.runs.len() as u64);
+        let last = answer.runs.keys().next_back().copied().unwrap_or(0);
+        // Others hold what stands before the last one taken; all of the candidates, if there were too few.
+        let passed_over = if taken < limit {
+            answer.considered
+        } else {
+            last
+        } - taken;
+        let cut = taken < limit && answer.considered == window;
+        if look.is_timed() {
+            floors.claimed(&lines, &look, &answer.seen, window);
         }
-        floors.claimed(&lines, look, answer.now, answer.more, &last);
+        if cut && passed_over > 0 {
+            if taken == 0 && window < WIDEST {
+                window = window.saturating_mul(4).min(WIDEST);
+                continue;
+            }
+            answer.more = true;
+        }
+        floors.passed_over(passed_over);
+        return answer.finish(link, book, claim).await;
     }
-    answer.finish(link, book).await
-}
-
-fn stood_in(line: &Line<'_>, taken: &Taken) -> bool {
-    let key = line.workflow;
-    line.status == taken.was && key.name == taken.row.workflow && key.version == taken.row.version
 }
 
 async fn ask(
@@ -64,38 +67,43 @@ async fn ask(
     book: &Book,
     claim: &Claim,
     lines: &[Line<'_>],
-    look: Option<&Look>,
+    look: &Look,
+    window: i64,
 ) -> Result<Answer, Fault> {
-    let (status, names, versions) = keys(lines);
-    let everything = Floors::everything(lines);
-    let floors = &look.unwrap_or(&everything).floors;
+    let (status, lane) = keys(lines);
     let limit = i64::from(claim.limit);
     let warm_ids: Vec<_> = claim.warm.iter().map(|(run_id, _)| clean(run_id)).collect();
     let warm_lens: Vec<i64> = claim.warm.iter().map(|(_, len)| signed(*len)).collect();
     let max_bytes = claim.max_bytes.map(signed);
     let owner = clean(&claim.owner);
-    let run_id = claim.run_id.as_deref().map(clean);
-    let (sql, last): (_, &(dyn ToSql + Sync)) = match &run_id {
-        Some(run_id) => (&book.claim_alone, run_id),
-        None => (&book.claim, floors),
-    };
-    let params: &Params<'_> = &[
+    let many: &Params<'_> = &[
         &claim.now,
+        &owner,
         &status,
-        &names,
-        &versions,
+        &lane,
         &limit,
         &warm_ids,
         &warm_lens,
         &max_bytes,
-        &owner,
-        &claim.lease,
-        last,
+        &look.floors,
+        &look.is_full,
+        &look.empty,
+        &window,
+        &look.is_timed(),
     ];
+    let rows = match claim.run_id.as_deref().map(clean) {
+        Some(run_id) => {
+            let alone: &Params<'_> = &[&run_id, &window];
+            let params = [&many[..8], alone].concat();
+            link.run(&book.claim_alone, &params).await?
+        }
+        None => link.run(&book.claim, many).await?,
+    };
     let mut answer = Answer::default();
-    for row in &link.run(sql, params).await? {
+    for row in &rows {
         answer.add(row)?;
     }
+    answer.seen.now = answer.now;
     Ok(answer)
 }
 
@@ -104,6 +112,10 @@ async fn ask(
 struct Answer {
     now: Millis,
     more: bool,
+    lapsed: bool,
+    /// How many candidates the byte budget let through.
+    considered: i64,
+    seen: Left,
     runs: BTreeMap<i64, Taken>,
     journals: BTreeMap<i64, Vec<Numbered>>,
     inboxes: BTreeMap<i64, Vec<Message>>,
@@ -115,10 +127,8 @@ type Numbered = (i64, Result<Entry, Fault>);
 struct Taken {
     row: RunRow,
     was: Status,
-    /// When it was due.
-    was_due: Option<Millis>,
     warm: bool,
-    /// Journal and inbox are as new as the row.
+    /// Journal and inbox came with it and are as new as the row.
     current: bool,
 }
 
@@ -128,8 +138,12 @@ impl Answer {
         let a: i64 = column(row, 2, "a")?;
         match column::<i16>(row, 0, "part")? {
             0 => {
+                self.considered = n;
                 self.now = a;
                 self.more = column::<i64>(row, 3, "b")? != 0;
+                self.lapsed = column::<i16>(row, 4, "c")? == 0;
+                self.seen.empty =
+                    column::<Option<Vec<String>>>(row, 10, "owners")?.unwrap_or_default();
             }
             1 => {
                 self.runs.insert(n, taken(row, a != 0)?);
@@ -138,7 +152,7 @@ impl Answer {
                 let found = entry(&mut Reader::at(row, 3));
                 self.journals.entry(n).or_default().push((a, found));
             }
-            _ => {
+            3 => {
                 let message = Message {
                     run_id: self
                         .runs
@@ -146,36 +160,44 @@ impl Answer {
                         .map_or_else(|| "".into(), |taken| taken.row.run_id.clone()),
                     seq: u64::try_from(a).map_err(|_| Damaged::column("seq"))?,
                     message_id: column(row, 6, "message_id")?,
-                    kind: Reader::at(row, 4).message_kind()?,
+                    kind: duramen_core::store::MessageKind::from_code(
+                        Reader::at(row, 4).small_code("kind")?,
+                    ),
+                    encoding: Reader::at(row, 5).small_code("encoding")?,
                     name: column(row, 7, "name")?,
                     payload: payload(column(row, 8, "payload")?),
                     at: column(row, 3, "at")?,
                 };
                 self.inboxes.entry(n).or_default().push(message);
             }
+            _ => {
+                let priority: i16 = column(row, 4, "priority")?;
+                let earliest = column(row, 3, "ready_at")?;
+                self.seen.add(n, priority, a, earliest);
+            }
         }
         Ok(())
     }
 
-    async fn finish(mut self, link: &Link, book: &Book) -> Result<Claimed, Fault> {
-        let mut runs = Vec::with_capacity(self.runs.len());
-        for (n, taken) in std::mem::take(&mut self.runs) {
-            let run_id = RunId::clone(&taken.row.run_id);
-            let epoch = taken.row.epoch;
-            let found = if taken.current {
-                self.gathered(n, &taken)
-            } else {
-                read_again(link, book, &taken).await
+    async fn finish(mut self, link: &Link, book: &Book, claim: &Claim) -> Result<Claimed, Fault> {
+        let mut taken = std::mem::take(&mut self.runs);
+        let mut again = self.read_again(link, book, claim, &mut taken).await?;
+        let mut runs = Vec::with_capacity(taken.len());
+        for (n, taken) in taken {
+            let found = match again.remove(&n) {
+                Some(found) => found,
+                None => self.gathered(n, &taken),
             };
             match found {
-                Ok((journal, inbox)) => runs.push(ClaimedRun {
+                Ok((journal, page)) => runs.push(ClaimedRun {
                     row: taken.row,
                     was: taken.was,
                     journal,
-                    inbox,
+                    inbox: page.messages,
+                    inbox_more: page.more,
                 }),
                 Err(Fault::Damaged(what)) => {
-                    park(link, book, &run_id, epoch, self.now, &what).await?;
+                    park(link, book, &taken.row, self.now, &what).await?;
                 }
                 Err(fault) => return Err(fault),
             }
@@ -184,64 +206,135 @@ impl Answer {
             now: self.now,
             runs,
             more: self.more,
+            lapsed: self.lapsed,
         })
     }
 
     fn gathered(&mut self, n: i64, taken: &Taken) -> Result<Loaded, Fault> {
-        let mut inbox = self.inboxes.remove(&n).unwrap_or_default();
-        inbox.sort_by_key(|message| message.seq);
+        let mut messages = self.inboxes.remove(&n).unwrap_or_default();
+        messages.sort_by_key(|message| message.seq);
+        let page = InboxPage {
+            more: taken.row.unread > messages.len() as u64,
+            messages,
+        };
         if taken.warm {
-            return Ok((None, inbox));
+            return Ok((None, page));
         }
-        let mut numbered = self.journals.remove(&n).unwrap_or_default();
-        // They come in the order of the primary key; nothing says that they must.
-        if !numbered.is_sorted_by_key(|(idx, _)| *idx) {
-            numbered.sort_by_key(|(idx, _)| *idx);
-        }
-        let journal: Vec<Entry> = numbered
-            .into_iter()
-            .map(|(_, entry)| entry)
-            .collect::<Result<_, _>>()?;
+        let journal = in_order(self.journals.remove(&n).unwrap_or_default())?;
         whole(&taken.row, &journal)?;
-        Ok((Some(journal), inbox))
+        Ok((Some(journal), page))
+    }
+
+    /// Journal, length and inbox from a new snapshot. Nobody else writes them any more: the run is leased to the
+    /// claimer, and no fence lets anybody else through.
+    async fn read_again(
+        &self,
+        link: &Link,
+        book: &Book,
+        claim: &Claim,
+        taken: &mut BTreeMap<i64, Taken>,
+    ) -> Result<BTreeMap<i64, Result<Loaded, Fault>>, Fault> {
+        let mut again = BTreeMap::new();
+        let old = |taken: &&Taken| !taken.current;
+        let run_ids: Vec<&str> = taken
+            .values()
+            .filter(old)
+            .map(|one| &*one.row.run_id)
+            .collect();
+        if run_ids.is_empty() {
+            return Ok(again);
+        }
+        let starts: Vec<i64> = taken
+            .values()
+            .filter(old)
+            .map(|one| signed(one.row.journal_start))
+            .collect();
+        let mut journals: BTreeMap<i64, Vec<Numbered>> = BTreeMap::new();
+        for row in &link.read(&book.journals, &[&run_ids, &starts]).await? {
+            let found = entry(&mut Reader::at(row, 2));
+            let idx = column(row, 1, "idx")?;
+            let place: i64 = column(row, 0, "n")?;
+            journals.entry(place).or_default().push((idx, found));
+        }
+        let mut place = 0;
+        for (n, taken) in taken.iter_mut().filter(|(_, taken)| !taken.current) {
+            place += 1;
+            let numbered = journals.remove(&place).unwrap_or_default();
+            let loaded = load(link, book, claim, taken, numbered).await;
+            if matches!(loaded, Ok(_) | Err(Fault::Damaged(_))) {
+                again.insert(*n, loaded);
+            } else {
+                loaded?;
+            }
+        }
+        Ok(again)
     }
 }
 
-type Loaded = (Option<Vec<Entry>>, Vec<Message>);
+type Loaded = (Option<Vec<Entry>>, InboxPage);
 
-/// Journal and inbox from a new snapshot. Nobody else writes them: the run is leased to the caller.
-async fn read_again(link: &Link, book: &Book, taken: &Taken) -> Result<Loaded, Fault> {
-    let run_id = &*taken.row.run_id;
-    let inbox = link
-        .read(&book.unread, &[&run_id])
-        .await?
-        .iter()
-        .map(|row| message(&mut Reader::new(row)))
-        .collect::<Result<_, _>>()?;
-    if taken.warm {
-        return Ok((None, inbox));
+async fn load(
+    link: &Link,
+    book: &Book,
+    claim: &Claim,
+    taken: &mut Taken,
+    numbered: Vec<Numbered>,
+) -> Result<Loaded, Fault> {
+    let row = &mut taken.row;
+    let page = if row.unread > 0 {
+        inbox::page(link, book, &row.run_id, 0).await?
+    } else {
+        InboxPage {
+            messages: Vec::new(),
+            more: false,
+        }
+    };
+    let last = numbered.iter().map(|(idx, _)| *idx).max();
+    let length = last.and_then(|last| u64::try_from(last + 1).ok());
+    if let Some(length) =
+        length.filter(|length| taken.was == Status::Running && *length > row.journal_len)
+    {
+        // Its former driver got further than the claim could see: that is progress.
+        // (If somebody holds the run at this moment its row stays behind, as rows of running runs may.)
+        let right: &Params<'_> = &[&&*row.run_id, &row.epoch, &signed(length)];
+        match link.run_unless_locked(&book.right, right).await {
+            Err(fault) if !fault.is_locked() => return Err(fault),
+            _ => {}
+        }
+        row.journal_len = length;
+        (row.lost, row.lost_at) = (1, length);
     }
-    let journal: Vec<Entry> = link
-        .read(&book.load, &[&run_id, &0_i64, &i64::MAX])
-        .await?
+    if claim
+        .warm
         .iter()
-        .map(|row| entry(&mut Reader::new(row)))
-        .collect::<Result<_, _>>()?;
-    whole(&taken.row, &journal)?;
-    Ok((Some(journal), inbox))
+        .any(|(run_id, len)| *run_id == row.run_id && *len == row.journal_len)
+    {
+        return Ok((None, page));
+    }
+    let journal = in_order(numbered)?;
+    whole(row, &journal)?;
+    Ok((Some(journal), page))
+}
+
+/// They come in the order of the primary key; nothing says that they must.
+fn in_order(mut numbered: Vec<Numbered>) -> Result<Vec<Entry>, Fault> {
+    if !numbered.is_sorted_by_key(|(idx, _)| *idx) {
+        numbered.sort_by_key(|(idx, _)| *idx);
+    }
+    numbered.into_iter().map(|(_, entry)| entry).collect()
 }
 
 /// Sets a run aside that this build cannot read, so that it does not block the others.
 async fn park(
     link: &Link,
     book: &Book,
-    run_id: &str,
-    epoch: i64,
+    row: &RunRow,
     now: Millis,
     what: &str,
 ) -> Result<(), Fault> {
     let note = unreadable(what);
-    link.run(&book.park, &[&run_id, &epoch, &note, &now])
+    let run_id: &RunId = &row.run_id;
+    link.run(&book.park, &[&&**run_id, &row.epoch, &note, &now])
         .await?;
     Ok(())
 }
@@ -255,7 +348,6 @@ fn taken(row: &Row, current: bool) -> Result<Taken, Fault> {
     Ok(Taken {
         was: Reader::at(row, 4).status()?,
         row: run_row(&mut packed)?,
-        was_due: packed.integer_or_null("was_due")?,
         warm: column::<i64>(row, 3, "warm")? != 0,
         current,
     })
@@ -303,67 +395,18 @@ impl Columns for Packed<'_> {
     }
 }
 
-type Keys<'k> = (Vec<i16>, Vec<&'k str>, Vec<&'k str>);
-
 /// The lines that can have runs: a name with a NUL was never let in.
 fn known(mut lines: Vec<Line<'_>>) -> Vec<Line<'_>> {
-    lines
-        .retain(|line| !line.workflow.name.contains('\0') && !line.workflow.version.contains('\0'));
+    lines.retain(|line| !line.lane.contains('\0'));
     lines
 }
 
 /// Lines as arrays, in their order.
-fn keys<'k>(lines: &[Line<'k>]) -> Keys<'k> {
-    let mut keys = Keys::default();
-    for line in lines {
-        keys.0.push(i16::try_from(line.status.code()).unwrap_or(-1));
-        keys.1.push(&line.workflow.name);
-        keys.2.push(&line.workflow.version);
-    }
-    keys
-}
-
-/// Renews the leases of an owner.
-pub(crate) async fn heartbeat(
-    link: &Link,
-    book: &Book,
-    floors: &Floors,
-    beat: &Heartbeat,
-) -> Result<Beat, Fault> {
-    let floor = match beat.now {
-        None => floors.leases(&beat.owner),
-        Some(_) => Millis::MIN,
-    };
-    let owner = clean(&beat.owner);
-    let mut returns = 0;
-    loop {
-        let rows = link
-            .run(&book.renew, &[&owner, &beat.now, &beat.lease, &floor])
-            .await?;
-        let mut answer = Beat {
-            now: 0,
-            held: Vec::with_capacity(rows.len()),
-        };
-        let mut passed_over = false;
-        for row in &rows {
-            answer.now = column(row, 0, "now")?;
-            let Some(run_id) = column::<Option<&str>>(row, 1, "run_id")? else {
-                continue;
-            };
-            answer.held.push((run_id.into(), column(row, 2, "epoch")?));
-            passed_over |= !column::<bool>(row, 3, "renewed")?;
-        }
-        if passed_over && returns < RETURNS {
-            returns += 1;
-            tokio::time::sleep(RETURN_PAUSE).await;
-            continue;
-        }
-        if !passed_over && beat.now.is_none() {
-            floors.renewed(&beat.owner, answer.now);
-        }
-        answer.held.sort_unstable();
-        return Ok(answer);
-    }
+fn keys<'k>(lines: &[Line<'k>]) -> (Vec<i16>, Vec<&'k str>) {
+    lines
+        .iter()
+        .map(|line| (i16::try_from(line.status.code()).unwrap_or(-1), line.lane))
+        .unzip()
 }
 
 /// When the next claim could find something.
@@ -371,19 +414,31 @@ pub(crate) async fn next_due(
     link: &Link,
     book: &Book,
     floors: &Floors,
-    workflows: &[WorkflowKey],
+    ask: &DueAsk,
 ) -> Result<NextDue, Fault> {
-    let lines = known(lines::in_turn(Due::Any, workflows, 0));
-    let look = floors.look(&lines);
-    let (status, names, versions) = keys(&lines);
-    let rows = link
-        .read(&book.next, &[&status, &names, &versions, &look.floors])
-        .await?;
+    let lines = known(lanes::in_turn(Due::Any, &ask.lanes, 0));
+    let look = match ask.now {
+        None => floors.look(&lines),
+        Some(_) => Floors::everything(&lines),
+    };
+    let (status, lane) = keys(&lines);
+    let params: &Params<'_> = &[
+        &ask.now,
+        &status,
+        &lane,
+        &look.floors,
+        &look.is_full,
+        &look.empty,
+    ];
+    let rows = link.read(&book.next, params).await?;
     let row = rows.first().ok_or_else(|| Damaged::column("now"))?;
-    let ready_at = column(row, 1, "ready_at")?;
-    floors.seen(&lines, &look, ready_at);
+    let ready_at: Option<Millis> = column(row, 1, "ready_at")?;
+    let until: Option<Millis> = column(row, 2, "lease_until")?;
+    if look.is_timed() {
+        floors.seen(&lines, &look, ready_at);
+    }
     Ok(NextDue {
         now: column(row, 0, "now")?,
-        ready_at,
+        ready_at: ready_at.into_iter().chain(until).min(),
     })
 }

@@ -2,224 +2,277 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 
 use duramen_core::check;
-use duramen_core::ids::RunId;
+use duramen_core::ids::{Payload, RunId};
 use duramen_core::store::{CommitOutcome, Next, RunCommit};
 use duramen_store_sql::lists;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
+use crate::around::Errand;
 use crate::error::Fault;
 use crate::link::{Link, Params};
 use crate::row::{clean, column, signed};
-use crate::sql::Book;
+use crate::sql::{Book, Sql};
 
 /// The most commits in one statement.
 const MOST: usize = 256;
 /// A statement is closed when it has this many payload bytes.
 const HEAVY: usize = 8 << 20;
+/// How often a statement that met the journal's key is sent again with a new snapshot.
+const REPEATS: u32 = 3;
 
-/// How often a statement is sent again without the runs that were locked.
-const ATTEMPTS: u32 = 3;
-/// So many runs are known as locked at most.
-const MOST_LOCKED: usize = 1_024;
+/// How a statement meets runs that others have locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    PassingOver,
+    InLine,
+}
 
-/// Runs that others held when a commit last came by. Their commits ask first, so that the connection does
-/// not wait for the same lock again and again; in the normal case there are none, and nobody asks.
-#[derive(Debug, Default)]
-pub(crate) struct Locked(Mutex<BTreeSet<RunId>>);
+/// Commits on their way over a connection.
+pub(crate) struct Commits<'s> {
+    pub(crate) link: &'s Link,
+    pub(crate) book: &'s Book,
+}
 
-impl Locked {
-    fn known<'c>(&self, batch: &'c [RunCommit], chunk: &[usize]) -> Vec<&'c RunId> {
-        let locked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if locked.is_empty() {
-            return Vec::new();
-        }
-        let ids = chunk.iter().map(|place| &batch[*place].run_id);
-        ids.filter(|run_id| locked.contains(*run_id)).collect()
+impl Errand for Commits<'_> {
+    type Element = RunCommit;
+    type Answer = CommitOutcome;
+
+    fn run_id(commit: &RunCommit) -> &RunId {
+        &commit.run_id
     }
 
-    fn note(&self, asked: &[&RunId], held: &BTreeSet<RunId>) {
-        let mut locked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if locked.len() > MOST_LOCKED {
-            locked.clear(); // drivers that never came back; the others are found out again
-        }
-        for run_id in asked {
-            if held.contains(*run_id) {
-                locked.insert(RunId::clone(run_id));
-            } else {
-                locked.remove(*run_id);
-            }
-        }
+    fn blocked() -> CommitOutcome {
+        CommitOutcome::Blocked
+    }
+
+    async fn ask(
+        &self,
+        batch: &[RunCommit],
+        places: &[usize],
+    ) -> Result<Vec<Option<CommitOutcome>>, Fault> {
+        pass(self.link, self.book, batch, places).await
+    }
+
+    async fn ask_in_line(
+        &self,
+        batch: &[RunCommit],
+        place: usize,
+    ) -> Result<Option<CommitOutcome>, Fault> {
+        let mut found = send(self.link, self.book, &[&batch[place]], Manner::InLine).await?;
+        Ok(found.pop().flatten())
     }
 }
 
-/// Applies commits; answers in their order.
-pub(crate) async fn commit(
+/// Sends commits, each once; none of the answers is of one whose run is locked.
+async fn pass(
     link: &Link,
     book: &Book,
-    locked: &Locked,
     batch: &[RunCommit],
-) -> Result<Vec<CommitOutcome>, Fault> {
-    let mut outcomes: Vec<Option<CommitOutcome>> = batch
-        .iter()
-        .map(|commit| check::commit(commit).map(|reason| CommitOutcome::Rejected { reason }))
-        .collect();
-    let mut rest: Vec<usize> = (0..batch.len())
-        .filter(|place| outcomes[*place].is_none())
-        .collect();
-    // In the order of the run ids (two commits of one run stay in theirs), so that batches of
-    // different processes lock their rows in one order.
-    rest.sort_by(|a, b| batch[*a].run_id.cmp(&batch[*b].run_id).then(a.cmp(b)));
-    let mut blocked: BTreeSet<&RunId> = BTreeSet::new();
+    places: &[usize],
+) -> Result<Vec<Option<CommitOutcome>>, Fault> {
+    let mut outcomes: Vec<Option<CommitOutcome>> = vec![None; places.len()];
+    let commits: Vec<&RunCommit> = places.iter().map(|place| &batch[*place]).collect();
+    let mut rest = Vec::with_capacity(commits.len());
+    for (place, commit) in commits.iter().enumerate() {
+        match check::commit(commit) {
+            Some(reason) => outcomes[place] = Some(CommitOutcome::Rejected { reason }),
+            None => rest.push(place),
+        }
+    }
+    let mut busy: BTreeSet<&RunId> = BTreeSet::new();
     while !rest.is_empty() {
-        let mut chunk = next_chunk(batch, &mut rest);
-        // What follows a blocked commit of the same run would come too early.
-        chunk.retain(|place| !blocked.contains(&batch[*place].run_id));
-        for (place, outcome) in around_locks(link, book, locked, batch, chunk).await? {
-            if outcome == CommitOutcome::Blocked {
-                blocked.insert(&batch[place].run_id);
-            }
-            outcomes[place] = Some(outcome);
+        let mut chunk = next_chunk(&commits, &mut rest);
+        // What follows a commit of the same run that has to come again would come too early.
+        chunk.retain(|place| !busy.contains(&commits[*place].run_id));
+        let sent: Vec<&RunCommit> = chunk.iter().map(|place| commits[*place]).collect();
+        if sent.is_empty() {
+            continue;
         }
-    }
-    for (commit, outcome) in batch.iter().zip(&mut outcomes) {
-        if outcome.is_none() && blocked.contains(&commit.run_id) {
-            *outcome = Some(CommitOutcome::Blocked);
-        }
-    }
-    Ok(outcomes
-        .into_iter()
-        .map(|outcome| outcome.unwrap_or(CommitOutcome::Fenced))
-        .collect())
-}
-
-/// Sends commits; those of runs that others have locked are answered as blocked instead of holding up the
-/// rest, once the statement has waited for `lock_timeout`.
-async fn around_locks(
-    link: &Link,
-    book: &Book,
-    locked: &Locked,
-    batch: &[RunCommit],
-    mut chunk: Vec<usize>,
-) -> Result<Vec<(usize, CommitOutcome)>, Fault> {
-    let mut answered = Vec::with_capacity(chunk.len());
-    let mut suspects = locked.known(batch, &chunk);
-    for _ in 0..ATTEMPTS {
-        if !suspects.is_empty() {
-            let held = held_by_others(link, book, &suspects).await?;
-            locked.note(&suspects, &held);
-            chunk.retain(|place| {
-                let free = !held.contains(&batch[*place].run_id);
-                if !free {
-                    answered.push((*place, CommitOutcome::Blocked));
-                }
-                free
-            });
-        }
-        if chunk.is_empty() {
-            break;
-        }
-        let sent = match send(link, book, batch, &chunk).await {
-            Err(fault) if fault.is_of_the_request() => one_by_one(link, book, batch, &chunk).await,
-            other => other,
-        };
-        match sent {
-            Err(fault) if fault.is_locked() => {
-                suspects = chunk.iter().map(|place| &batch[*place].run_id).collect();
-            }
-            sent => {
-                answered.extend(chunk.drain(..).zip(sent?));
-                break;
-            }
-        }
-    }
-    // Each time another was locked.
-    answered.extend(
-        chunk
+        for (place, outcome) in chunk
             .into_iter()
-            .map(|place| (place, CommitOutcome::Blocked)),
-    );
-    Ok(answered)
+            .zip(send(link, book, &sent, Manner::PassingOver).await?)
+        {
+            if outcome.is_none() {
+                busy.insert(&commits[place].run_id);
+            }
+            outcomes[place] = outcome;
+        }
+    }
+    Ok(outcomes)
 }
 
-async fn held_by_others(
-    link: &Link,
-    book: &Book,
-    run_ids: &[&RunId],
-) -> Result<BTreeSet<RunId>, Fault> {
-    let ids: Vec<&str> = run_ids.iter().map(|run_id| &***run_id).collect();
-    let rows = link.run_unless_locked(&book.locked, &[&ids]).await?;
-    rows.iter()
-        .map(|row| Ok(column::<&str>(row, 0, "run_id")?.into()))
-        .collect()
-}
-
-/// Takes the places of the next statement from `rest`: no run twice, not too many, not too heavy.
-fn next_chunk(batch: &[RunCommit], rest: &mut Vec<usize>) -> Vec<usize> {
+/// Takes the places of the next statement from `rest`: no run twice, not too many, not too heavy, and those
+/// without entries apart from those with.
+fn next_chunk(commits: &[&RunCommit], rest: &mut Vec<usize>) -> Vec<usize> {
     let mut chunk = Vec::new();
     let mut later = Vec::new();
     let mut runs = BTreeSet::new();
     let mut bytes = 0;
+    let mut bare = None;
     for place in rest.drain(..) {
-        let commit = &batch[place];
+        let commit = commits[place];
         let full = chunk.len() == MOST || bytes > HEAVY;
-        if full || !runs.insert(&commit.run_id) {
+        let kind = *bare.get_or_insert(commit.entries.is_empty());
+        // A run whose first commit has to wait for the next statement waits with the others, too.
+        if !runs.insert(&commit.run_id) || full || kind != commit.entries.is_empty() {
             later.push(place);
             continue;
         }
-        bytes += payload_bytes(commit);
+        bytes += weight(commit);
         chunk.push(place);
     }
     *rest = later;
     chunk
 }
 
-fn payload_bytes(commit: &RunCommit) -> usize {
-    commit.entries.iter().map(|entry| entry.payload.len()).sum()
+fn weight(commit: &RunCommit) -> usize {
+    let entries = commit.entries.iter().map(|entry| entry.payload.len());
+    let items = commit.outgoing.iter().map(|item| item.body.len());
+    let replies = commit.read.iter().filter_map(|read| read.reply.as_ref());
+    entries.sum::<usize>() + items.sum::<usize>() + replies.map(Payload::len).sum::<usize>()
 }
 
-/// After a statement that the server refused because of one of its values: each by itself.
-async fn one_by_one(
+/// What a statement spoils for all its commits is found out one by one.
+async fn send(
     link: &Link,
     book: &Book,
-    batch: &[RunCommit],
-    chunk: &[usize],
-) -> Result<Vec<CommitOutcome>, Fault> {
-    let mut outcomes = Vec::with_capacity(chunk.len());
-    for place in chunk {
-        match send(link, book, batch, std::slice::from_ref(place)).await {
-            Ok(mut found) => outcomes.push(found.pop().unwrap_or(CommitOutcome::Fenced)),
-            Err(fault) if fault.is_of_the_request() => {
-                let reason = match &fault {
-                    Fault::Sql(error) => error
-                        .as_db_error()
-                        .map_or_else(|| error.to_string(), |said| said.message().to_owned()),
-                    other => format!("{other:?}"),
-                };
-                outcomes.push(CommitOutcome::Rejected { reason });
-            }
-            Err(fault) if fault.is_locked() => outcomes.push(CommitOutcome::Blocked),
+    commits: &[&RunCommit],
+    manner: Manner,
+) -> Result<Vec<Option<CommitOutcome>>, Fault> {
+    match send_together(link, book, commits, manner).await {
+        Err(fault) if fault.is_of_one_element() => {}
+        other => return other,
+    }
+    let mut outcomes = Vec::with_capacity(commits.len());
+    for commit in commits {
+        let outcome = match send_together(link, book, std::slice::from_ref(commit), manner).await {
+            Ok(mut found) => found.pop().flatten(),
+            Err(fault) if fault.is_locked() => None,
+            // The key says that the journal is longer than the commit thinks.
+            Err(fault) if fault.is_of_a_key() => Some(CommitOutcome::Fenced),
+            Err(fault) if fault.is_of_the_request() => Some(CommitOutcome::Rejected {
+                reason: fault.words(),
+            }),
             Err(fault) => return Err(fault),
+        };
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
+}
+
+async fn send_together(
+    link: &Link,
+    book: &Book,
+    commits: &[&RunCommit],
+    manner: Manner,
+) -> Result<Vec<Option<CommitOutcome>>, Fault> {
+    let bare = commits.iter().all(|commit| commit.entries.is_empty());
+    let mut repeats = 0;
+    loop {
+        let sent = if bare {
+            behind_locks(link, book, commits, manner).await
+        } else {
+            let columns = Columns::of(commits);
+            let (sql, params) = columns.statement(book, manner);
+            link.run_unless_locked(sql, &params)
+                .await
+                .and_then(|rows| outcomes(&rows, commits.len()))
+        };
+        match sent {
+            // One of them had been sent before and was still under way: it is fenced in a newer snapshot.
+            Err(fault) if fault.is_of_a_key() && repeats < REPEATS => repeats += 1,
+            other => return other,
+        }
+    }
+}
+
+/// Commits that would meet no key of the journal: their length is looked at behind the lock.
+async fn behind_locks(
+    link: &Link,
+    book: &Book,
+    commits: &[&RunCommit],
+    manner: Manner,
+) -> Result<Vec<Option<CommitOutcome>>, Fault> {
+    let mut repeats = 0;
+    loop {
+        let transaction = link.begin_behind_locks().await?;
+        let work = async {
+            let run_ids: Vec<&str> = commits.iter().map(|commit| &*commit.run_id).collect();
+            let mut answers: Vec<Option<CommitOutcome>> = vec![None; commits.len()];
+            let (mut free, mut there) = (BTreeSet::new(), BTreeSet::new());
+            let lock = match manner {
+                Manner::PassingOver => &book.lock,
+                Manner::InLine => &book.lock_in_line,
+            };
+            for row in &transaction.run(lock, &[&run_ids]).await? {
+                let run_id: &str = column(row, 0, "run_id")?;
+                if column(row, 1, "free")? {
+                    free.insert(run_id.to_owned());
+                } else if column(row, 2, "there")? {
+                    there.insert(run_id.to_owned());
+                }
+            }
+            let places: Vec<usize> = (0..commits.len())
+                .filter(|place| free.contains(&*commits[*place].run_id))
+                .collect();
+            for (place, commit) in commits.iter().enumerate() {
+                let run_id = &*commit.run_id;
+                if !free.contains(run_id) && !there.contains(run_id) {
+                    answers[place] = Some(CommitOutcome::Fenced);
+                }
+            }
+            if !places.is_empty() {
+                let sent: Vec<&RunCommit> = places.iter().map(|place| commits[*place]).collect();
+                let columns = Columns::of(&sent);
+                let (sql, params) = columns.statement(book, manner);
+                let rows = transaction.run(sql, &params).await?;
+                for (place, outcome) in places.into_iter().zip(outcomes(&rows, sent.len())?) {
+                    answers[place] = outcome;
+                }
+            }
+            Ok(answers)
+        };
+        let result = work.await;
+        match transaction.end(result).await {
+            Err(fault) if fault.asks_for_repetition() && repeats < crate::link::REPEATS => {
+                repeats += 1;
+                link.before_repeating(repeats).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn outcomes(rows: &[Row], count: usize) -> Result<Vec<Option<CommitOutcome>>, Fault> {
+    let mut outcomes = vec![Some(CommitOutcome::Fenced); count];
+    for row in rows {
+        let n: i64 = column(row, 0, "n")?;
+        let place = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
+        let Some(outcome) = place.and_then(|place| outcomes.get_mut(place)) else {
+            continue;
+        };
+        match column::<i16>(row, 1, "outcome")? {
+            0 if *outcome == Some(CommitOutcome::Fenced) => {
+                *outcome = Some(CommitOutcome::Applied { due: false });
+            }
+            0 => {}
+            1 => *outcome = Some(CommitOutcome::Applied { due: true }),
+            _ => *outcome = None,
         }
     }
     Ok(outcomes)
 }
 
 #[derive(Default)]
-struct Rows<'c> {
+struct Fences<'c> {
     run_id: Vec<&'c str>,
     owner: Vec<Cow<'c, str>>,
     epoch: Vec<i64>,
+    seed: Vec<&'c [u8]>,
     len: Vec<i64>,
-    grown: Vec<i64>,
-    bytes: Vec<i64>,
-    seen: Vec<i64>,
-    at: Vec<i64>,
-    status: Vec<i16>,
-    ready_at: Vec<Option<i64>>,
-    waits: Vec<Option<String>>,
-    note: Vec<Option<Cow<'c, str>>>,
 }
 
 #[derive(Default)]
@@ -236,11 +289,26 @@ struct Entries<'c> {
 }
 
 #[derive(Default)]
+struct Rows<'c> {
+    n: Vec<i64>,
+    run_id: Vec<&'c str>,
+    after: Vec<i64>,
+    seen: Vec<i64>,
+    at: Vec<i64>,
+    format: Vec<i16>,
+    status: Vec<i16>,
+    ready_at: Vec<Option<i64>>,
+    waits: Vec<Option<String>>,
+    note: Vec<Option<Cow<'c, str>>>,
+}
+
+#[derive(Default)]
 struct Reads<'c> {
     n: Vec<i64>,
     run_id: Vec<&'c str>,
     seq: Vec<i64>,
     note: Vec<Option<Cow<'c, str>>>,
+    reply: Vec<Option<&'c [u8]>>,
 }
 
 #[derive(Default)]
@@ -250,40 +318,46 @@ struct States<'c> {
     state: Vec<&'c [u8]>,
 }
 
+#[derive(Default)]
+struct Items<'c> {
+    n: Vec<i64>,
+    entry: Vec<i64>,
+    at: Vec<i64>,
+    number: Vec<i32>,
+    kind: Vec<i16>,
+    run_id: Vec<&'c str>,
+    target: Vec<&'c str>,
+    body: Vec<&'c [u8]>,
+}
+
 /// The arrays of one statement.
 #[derive(Default)]
 struct Columns<'c> {
-    rows: Rows<'c>,
+    fences: Fences<'c>,
     entries: Entries<'c>,
+    rows: Rows<'c>,
     reads: Reads<'c>,
     states: States<'c>,
+    items: Items<'c>,
 }
 
 impl<'c> Columns<'c> {
+    fn of(commits: &[&'c RunCommit]) -> Self {
+        let mut columns = Self::default();
+        for (commit, n) in commits.iter().zip(1_i64..) {
+            columns.add(n, commit);
+        }
+        columns
+    }
+
     /// Adds the commit that is number `n` (1 for the first) of the statement.
     fn add(&mut self, n: i64, commit: &'c RunCommit) {
-        let rows = &mut self.rows;
-        rows.run_id.push(&commit.run_id);
-        rows.owner.push(clean(&commit.owner));
-        rows.epoch.push(commit.epoch);
-        rows.len.push(signed(commit.expected_len));
-        rows.grown.push(signed(commit.entries.len() as u64));
-        rows.bytes.push(signed(payload_bytes(commit) as u64));
-        rows.seen.push(signed(commit.inbox_seen));
-        rows.at.push(commit.at);
-        let (status, ready_at, waits, note) = match &commit.next {
-            Next::Running => (1, None, None, None),
-            Next::Waiting { ready_at, waits } => (2, *ready_at, lists::join(waits), None),
-            // `check::commit` has let final ones through only, which are 3 to 6.
-            Next::Finished { status } => {
-                (i16::try_from(status.code()).unwrap_or(0), None, None, None)
-            }
-            Next::Stuck { note } => (7, None, None, Some(clean(note))),
-        };
-        rows.status.push(status);
-        rows.ready_at.push(ready_at);
-        rows.waits.push(waits);
-        rows.note.push(note);
+        let fences = &mut self.fences;
+        fences.run_id.push(&commit.run_id);
+        fences.owner.push(clean(&commit.owner));
+        fences.epoch.push(commit.epoch);
+        fences.seed.push(&commit.seed);
+        fences.len.push(signed(commit.expected_len));
         for (entry, idx) in commit.entries.iter().zip(signed(commit.expected_len)..) {
             let entries = &mut self.entries;
             entries.n.push(n);
@@ -296,86 +370,135 @@ impl<'c> Columns<'c> {
             entries.meta.push(entry.meta.as_deref().map(clean));
             entries.payload.push(&entry.payload);
         }
+        if !commit.only_appends() {
+            self.add_row(n, commit);
+        }
         for read in &commit.read {
             self.reads.n.push(n);
             self.reads.run_id.push(&commit.run_id);
             self.reads.seq.push(signed(read.seq));
             self.reads.note.push(read.refused.as_deref().map(clean));
+            self.reads.reply.push(read.reply.as_deref());
         }
         if let Some(state) = &commit.state {
             self.states.n.push(n);
             self.states.run_id.push(&commit.run_id);
             self.states.state.push(state);
         }
-    }
-}
-
-#[allow(
-    clippy::many_single_char_names,
-    reason = "the letters are those of the statement"
-)]
-async fn send(
-    link: &Link,
-    book: &Book,
-    batch: &[RunCommit],
-    chunk: &[usize],
-) -> Result<Vec<CommitOutcome>, Fault> {
-    let mut columns = Columns::default();
-    for (place, n) in chunk.iter().zip(1_i64..) {
-        columns.add(n, &batch[*place]);
-    }
-    let Columns {
-        rows: r,
-        entries: e,
-        reads: m,
-        states: s,
-    } = &columns;
-    let all: &Params<'_> = &[
-        &r.run_id,
-        &r.owner,
-        &r.epoch,
-        &r.len,
-        &r.grown,
-        &r.bytes,
-        &r.seen,
-        &r.at,
-        &r.status,
-        &r.ready_at,
-        &r.waits,
-        &r.note,
-        &e.n,
-        &e.idx,
-        &e.at,
-        &e.encoding,
-        &e.kind,
-        &e.run_id,
-        &e.op,
-        &e.meta,
-        &e.payload,
-        &m.n,
-        &m.run_id,
-        &m.seq,
-        &m.note,
-        &s.n,
-        &s.run_id,
-        &s.state,
-    ];
-    let plain = m.n.is_empty() && s.n.is_empty();
-    let found = if plain {
-        link.run_unless_locked(&book.commit, &all[..book.commit.types.len()])
-            .await?
-    } else {
-        link.run_unless_locked(&book.commit_and_read, all).await?
-    };
-    let mut outcomes = vec![CommitOutcome::Fenced; chunk.len()];
-    for row in &found {
-        let n: i64 = column(row, 0, "n")?;
-        let place = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
-        if let Some(outcome) = place.and_then(|place| outcomes.get_mut(place)) {
-            *outcome = CommitOutcome::Applied {
-                due: column(row, 1, "due")?,
-            };
+        for (item, number) in commit.outgoing.iter().zip(0_i32..) {
+            let items = &mut self.items;
+            items.n.push(n);
+            items.entry.push(signed(commit.expected_len));
+            items.at.push(commit.at);
+            items.number.push(number);
+            items
+                .kind
+                .push(i16::try_from(item.kind.code()).unwrap_or(-1));
+            items.run_id.push(&commit.run_id);
+            items.target.push(&item.target);
+            items.body.push(&item.body);
         }
     }
-    Ok(outcomes)
+
+    fn add_row(&mut self, n: i64, commit: &'c RunCommit) {
+        let rows = &mut self.rows;
+        rows.n.push(n);
+        rows.run_id.push(&commit.run_id);
+        rows.after.push(signed(commit.length_after()));
+        rows.seen.push(signed(commit.inbox_seen.unwrap_or(0)));
+        rows.at.push(commit.at);
+        rows.format.push(i16::from(commit.format.unwrap_or(0)));
+        let (status, ready_at, waits, note) = match &commit.next {
+            Next::Running => (1, None, None, None),
+            Next::Waiting { ready_at, waits } => (2, *ready_at, lists::join(waits), None),
+            // `check::commit` has let final ones through only, which are 3 to 6.
+            Next::Finished { status } => {
+                (i16::try_from(status.code()).unwrap_or(3), None, None, None)
+            }
+            Next::Stuck { note } => (7, None, None, Some(clean(note))),
+            Next::Continued { ready_at } => (0, Some(*ready_at), None, None),
+        };
+        rows.status.push(status);
+        rows.ready_at.push(ready_at);
+        rows.waits.push(waits);
+        rows.note.push(note);
+    }
+
+    /// The shortest statement that does all of it.
+    fn statement<'b>(&self, book: &'b Book, manner: Manner) -> (&'b Sql, Vec<&(dyn ToSql + Sync)>) {
+        let Self {
+            fences,
+            entries,
+            rows,
+            reads,
+            states,
+            items,
+        } = self;
+        let mut all: Vec<&(dyn ToSql + Sync)> = vec![
+            &fences.run_id,
+            &fences.owner,
+            &fences.epoch,
+            &fences.seed,
+            &fences.len,
+        ];
+        let of_entries: &Params<'_> = &[
+            &entries.n,
+            &entries.idx,
+            &entries.at,
+            &entries.encoding,
+            &entries.kind,
+            &entries.run_id,
+            &entries.op,
+            &entries.meta,
+            &entries.payload,
+        ];
+        let of_rows: &Params<'_> = &[
+            &rows.n,
+            &rows.run_id,
+            &rows.after,
+            &rows.seen,
+            &rows.at,
+            &rows.format,
+            &rows.status,
+            &rows.ready_at,
+            &rows.waits,
+            &rows.note,
+        ];
+        let of_others: &Params<'_> = &[
+            &reads.n,
+            &reads.run_id,
+            &reads.seq,
+            &reads.note,
+            &reads.reply,
+            &states.n,
+            &states.run_id,
+            &states.state,
+            &items.n,
+            &items.entry,
+            &items.at,
+            &items.number,
+            &items.kind,
+            &items.run_id,
+            &items.target,
+            &items.body,
+        ];
+        all.extend(of_entries);
+        let others = !(reads.n.is_empty() && states.n.is_empty() && items.n.is_empty());
+        if others || !rows.n.is_empty() {
+            all.extend(of_rows);
+        }
+        if others {
+            all.extend(of_others);
+        }
+        let in_line = manner == Manner::InLine;
+        let sql = match (others, rows.n.is_empty()) {
+            (true, _) if in_line => &book.commit_and_read_in_line,
+            (true, _) => &book.commit_and_read,
+            (false, true) if in_line => &book.append_in_line,
+            (false, true) => &book.append,
+            (false, false) if in_line => &book.commit_in_line,
+            (false, false) => &book.commit,
+        };
+        (sql, all)
+    }
 }

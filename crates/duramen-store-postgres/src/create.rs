@@ -1,103 +1,245 @@
-//! Creations: a row, journal entry 0, and a memo if there is one.
+//! Creations: a row, the beginning of its journal, and a memo if there is one.
+//!
+//! An id that somebody else's transaction is about to create is the one thing that has to be waited for on
+//! the server: until that transaction ends nobody can say whether the id is free. The wait is short (`link.rs`);
+//! then the batch is halved again and again until those that wait stand alone.
 
 use std::collections::BTreeMap;
 
 use duramen_core::ids::RunId;
 use duramen_core::run::RunRow;
 use duramen_core::store::{Created, NewRun, Start};
-use duramen_store_sql::{Damaged, lists, run_row};
+use duramen_store_sql::{lists, run_row};
 
+use crate::around::{Errand, Locked};
 use crate::error::Fault;
 use crate::link::{Link, Params};
-use crate::row::{Reader, clean, column};
+use crate::row::{Reader, clean, column, signed};
 use crate::sql::Book;
 
-/// Creates runs with one statement, in the order of their ids: two batches with the same ids, in
-/// whatever order, never wait for each other.
-pub(crate) async fn create(
+/// How often a statement that met the key of a run is sent again with a new snapshot, which shows that run.
+const REPEATS: u32 = 8;
+
+/// When a run was made, and with which status.
+type Made = (i64, i16);
+
+/// Creations on their way over a connection.
+pub(crate) struct Creations<'s> {
+    pub(crate) link: &'s Link,
+    pub(crate) book: &'s Book,
+    pub(crate) locked: &'s Locked,
+}
+
+impl Errand for Creations<'_> {
+    type Element = NewRun;
+    type Answer = Created;
+
+    fn run_id(new: &NewRun) -> &RunId {
+        &new.run_id
+    }
+
+    fn blocked() -> Created {
+        Created::Blocked
+    }
+
+    async fn ask(&self, batch: &[NewRun], places: &[usize]) -> Result<Vec<Option<Created>>, Fault> {
+        create(self.link, self.book, self.locked, batch, places).await
+    }
+
+    /// Every attempt has waited on the server.
+    async fn ask_in_line(&self, _: &[NewRun], _: usize) -> Result<Option<Created>, Fault> {
+        Ok(None)
+    }
+}
+
+/// Creates runs, in the order of their ids: two batches with the same ids, in whatever order, never wait for
+/// each other. None for those that others are about to create.
+async fn create(
     link: &Link,
     book: &Book,
+    locked: &Locked,
     batch: &[NewRun],
-) -> Result<Vec<Created>, Fault> {
+    places: &[usize],
+) -> Result<Vec<Option<Created>>, Fault> {
+    let asked: Vec<&NewRun> = places.iter().map(|place| &batch[*place]).collect();
     let mut first: BTreeMap<&RunId, usize> = BTreeMap::new();
-    for (place, new) in batch.iter().enumerate() {
+    for (place, new) in asked.iter().enumerate() {
         // Of two with one id the first is created, the other is told so.
         first.entry(&new.run_id).or_insert(place);
     }
-    let sent: Vec<&NewRun> = first.values().map(|place| &batch[*place]).collect();
-    let created = insert(link, book, &sent).await?;
-    let rows = existing(link, book, batch, &first, &created).await?;
-    batch
+    let sent = || first.values().map(|place| asked[*place]);
+    // What was waited for in vain before keeps nobody waiting now.
+    let (known, free): (Vec<&NewRun>, Vec<&NewRun>) =
+        sent().partition(|new| locked.has(&new.run_id));
+    let mut made = BTreeMap::new();
+    let mut busy = Vec::new();
+    let mut parts = vec![free];
+    parts.extend(known.into_iter().map(|new| vec![new]));
+    parts.reverse();
+    while let Some(mut part) = parts.pop() {
+        match insert(link, book, &part).await {
+            Ok(rows) => made.extend(rows),
+            Err(fault) if fault.is_locked() => {
+                if part.len() <= 1 {
+                    busy.extend(part.into_iter().map(|new| &new.run_id));
+                } else {
+                    parts.push(part.split_off(part.len() / 2));
+                    parts.push(part);
+                }
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    let wanted: Vec<&str> = first
+        .keys()
+        .filter(|run_id| !busy.contains(*run_id))
+        .filter(|run_id| !made.contains_key(&****run_id) || asked.len() > first.len())
+        .map(|run_id| &***run_id)
+        .collect();
+    let rows = existing(link, book, &wanted).await?;
+    Ok(asked
         .iter()
         .enumerate()
         .map(|(place, new)| {
-            let now = created.get(&*new.run_id);
-            if let Some(now) = now.filter(|_| first.get(&new.run_id) == Some(&place)) {
-                return Ok(Created {
-                    created: true,
-                    row: new.first_row(*now),
-                });
+            if let Some((now, status)) = made.get(&*new.run_id)
+                && first.get(&new.run_id) == Some(&place)
+            {
+                let row = match (&new.start, status) {
+                    (Start::Leased { .. }, 0) => new.left_to_others().first_row(*now),
+                    _ => new.first_row(*now),
+                };
+                return Some(Created::Created { row });
             }
+            // None if it was there and has been deleted since: to be tried again.
             rows.get(&*new.run_id)
-                .map(|row| Created {
-                    created: false,
-                    row: row.clone(),
-                })
-                // It was there and has been deleted since.
-                .ok_or_else(|| Damaged::column("run_id").into())
+                .map(|row| Created::Exists { row: row.clone() })
         })
-        .collect()
+        .collect())
 }
 
-/// The ids that are new, with the time of their creation.
+/// The entries of the journals that runs bring.
+#[derive(Default)]
+struct Brought<'n> {
+    idx: Vec<i64>,
+    at: Vec<i64>,
+    encoding: Vec<i16>,
+    kind: Vec<i16>,
+    run_id: Vec<&'n str>,
+    op: Vec<&'n str>,
+    meta: Vec<Option<std::borrow::Cow<'n, str>>>,
+    payload: Vec<&'n [u8]>,
+}
+
+impl<'n> Brought<'n> {
+    fn of(sent: &[&'n NewRun]) -> Self {
+        let mut all = Self::default();
+        for new in sent {
+            for (entry, idx) in new.entries.iter().zip(1_i64..) {
+                all.idx.push(idx);
+                all.at.push(entry.at);
+                all.encoding.push(i16::from(entry.encoding));
+                all.kind.push(i16::from(entry.kind.code()));
+                all.run_id.push(&new.run_id);
+                all.op.push(&entry.op);
+                all.meta.push(entry.meta.as_deref().map(clean));
+                all.payload.push(&entry.payload);
+            }
+        }
+        all
+    }
+}
+
+/// The ids that are new, with the time of their creation and their status.
 async fn insert(
     link: &Link,
     book: &Book,
     sent: &[&NewRun],
-) -> Result<BTreeMap<String, i64>, Fault> {
-    let leased = |new: &NewRun| matches!(new.start, Start::Leased { .. });
-    let each = |value: fn(&NewRun) -> Option<i64>| -> Vec<Option<i64>> {
+) -> Result<BTreeMap<String, Made>, Fault> {
+    if sent.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let number = |value: fn(&NewRun) -> Option<i64>| -> Vec<Option<i64>> {
         sent.iter().map(|new| value(new)).collect()
     };
-    let run_ids: Vec<&str> = sent.iter().map(|new| &*new.run_id).collect();
-    let status: Vec<i16> = sent.iter().map(|new| i16::from(leased(new))).collect();
-    let epoch: Vec<i64> = sent.iter().map(|new| i64::from(leased(new))).collect();
-    let owner: Vec<_> = sent
+    let small = |value: fn(&NewRun) -> u8| -> Vec<i16> {
+        sent.iter().map(|new| i16::from(value(new))).collect()
+    };
+    let creator: Vec<_> = sent
         .iter()
         .map(|new| match &new.start {
-            Start::Leased { owner, .. } => Some(clean(owner)),
+            Start::Leased { owner } => Some(clean(owner)),
             Start::Queued { .. } => None,
         })
         .collect();
+    let run_id: Vec<&str> = sent.iter().map(|new| &*new.run_id).collect();
+    let lane: Vec<String> = sent
+        .iter()
+        .map(|new| new.first_row(0).lane().key())
+        .collect();
+    let queue: Vec<&str> = sent.iter().map(|new| &*new.queue).collect();
     let workflow: Vec<&str> = sent.iter().map(|new| &*new.workflow).collect();
     let version: Vec<&str> = sent.iter().map(|new| &*new.version).collect();
+    let priority = small(|new| new.priority);
+    let format = small(NewRun::format);
     let tags: Vec<Option<String>> = sent.iter().map(|new| lists::join(&new.tags)).collect();
     let seed: Vec<&[u8]> = sent.iter().map(|new| &new.seed[..]).collect();
-    let start_at = each(|new| match &new.start {
+    let start_at = number(|new| match &new.start {
         Start::Queued { at } => *at,
         Start::Leased { .. } => None,
     });
-    let lease = each(|new| match &new.start {
-        Start::Leased { lease, .. } => Some(*lease),
-        Start::Queued { .. } => None,
-    });
-    let timeout = each(|new| new.timeout);
-    let given = each(|new| new.now);
+    let started_at = number(|new| new.started_at);
+    let timeout = number(|new| new.timeout);
+    let given = number(|new| new.now);
+    let length = number(|new| Some(signed(1 + new.entries.len() as u64)));
+    let parent: Vec<_> = sent.iter().map(|new| new.parent.as_deref()).collect();
+    let root: Vec<_> = sent.iter().map(|new| new.root.as_deref()).collect();
+    let origin: Vec<_> = sent.iter().map(|new| new.origin.as_deref()).collect();
     let input: Vec<&[u8]> = sent.iter().map(|new| &*new.input).collect();
     let memo: Vec<Option<&[u8]>> = sent.iter().map(|new| new.memo.as_deref()).collect();
+    let e = Brought::of(sent);
     let params: &Params<'_> = &[
-        &run_ids, &status, &epoch, &owner, &workflow, &version, &tags, &seed, &start_at, &lease,
-        &timeout, &given, &input, &memo,
+        &run_id,
+        &creator,
+        &lane,
+        &queue,
+        &workflow,
+        &version,
+        &priority,
+        &format,
+        &tags,
+        &seed,
+        &start_at,
+        &started_at,
+        &timeout,
+        &given,
+        &length,
+        &parent,
+        &root,
+        &origin,
+        &input,
+        &memo,
+        &e.idx,
+        &e.at,
+        &e.encoding,
+        &e.kind,
+        &e.run_id,
+        &e.op,
+        &e.meta,
+        &e.payload,
     ];
-    let rows = match link.run(&book.create, params).await {
-        // Others have created one of them since this statement began.
-        Err(fault) if fault.is_a_race_of_creators() => {
-            link.run(&book.create_contested, params).await?
+    let mut repeats = 0;
+    let rows = loop {
+        match link.run_unless_locked(&book.create, params).await {
+            // Others have created one of them since this statement began.
+            Err(fault) if fault.is_of_a_key() && repeats < REPEATS => repeats += 1,
+            other => break other?,
         }
-        other => other?,
     };
     rows.iter()
-        .map(|row| Ok((column(row, 0, "run_id")?, column(row, 1, "created_at")?)))
+        .map(|row| {
+            let made = (column(row, 1, "created_at")?, column(row, 2, "status")?);
+            Ok((column(row, 0, "run_id")?, made))
+        })
         .collect()
 }
 
@@ -105,19 +247,8 @@ async fn insert(
 async fn existing(
     link: &Link,
     book: &Book,
-    batch: &[NewRun],
-    first: &BTreeMap<&RunId, usize>,
-    created: &BTreeMap<String, i64>,
+    wanted: &[&str],
 ) -> Result<BTreeMap<String, RunRow>, Fault> {
-    let wanted: Vec<&str> = if first.len() == batch.len() {
-        first
-            .keys()
-            .map(|run_id| &***run_id)
-            .filter(|run_id| !created.contains_key(*run_id))
-            .collect()
-    } else {
-        first.keys().map(|run_id| &***run_id).collect()
-    };
     if wanted.is_empty() {
         return Ok(BTreeMap::new());
     }

@@ -76,6 +76,27 @@ impl Fault {
         }
     }
 
+    /// A row with that key is there already, in a version that the statement's snapshot did not show.
+    pub(crate) fn is_of_a_key(&self) -> bool {
+        self.state()
+            .is_some_and(|state| *state == SqlState::UNIQUE_VIOLATION)
+    }
+
+    /// One element of a batch has spoilt the statement for all.
+    pub(crate) fn is_of_one_element(&self) -> bool {
+        self.is_of_the_request() || self.is_locked()
+    }
+
+    /// The server's words, or whatever there is.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            Self::Sql(error) => error
+                .as_db_error()
+                .map_or_else(|| error.to_string(), |said| said.message().to_owned()),
+            other => format!("{other:?}"),
+        }
+    }
+
     /// The statement can never succeed with these values, whatever happens around it; its neighbours can.
     pub(crate) fn is_of_the_request(&self) -> bool {
         self.state()
@@ -163,7 +184,7 @@ pub(crate) fn store_error(place: &str, fault: Fault, needed: u32) -> StoreError 
         "28P01" | "28000" => StoreError::Unavailable {
             reason: reason("; check the URL's user and password"),
         },
-        "40001" | "40P01" => StoreError::Unavailable {
+        "40001" | "40P01" | "23505" => StoreError::Unavailable {
             reason: reason("; others kept changing the same runs: try again"),
         },
         code if ["08", "53", "57", "55"].contains(&&code[..2]) => {

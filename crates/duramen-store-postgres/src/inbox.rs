@@ -2,45 +2,132 @@
 
 use std::collections::BTreeSet;
 
-use duramen_core::store::{Delivered, Delivery, Message, NewMessage};
-use duramen_store_sql::{Columns, message};
+use duramen_core::ids::RunId;
+use duramen_core::store::{
+    Delivered, Delivery, InboxPage, MAX_UNREAD, MAX_UNREAD_BYTES, Message, NewMessage, Receipt,
+};
+use duramen_store_sql::{Columns, message, payload};
 use tokio_postgres::Row;
 
+use crate::around::Errand;
 use crate::error::Fault;
 use crate::link::Link;
-use crate::row::{Reader, clean, column};
-use crate::sql::Book;
+use crate::row::{Reader, clean, column, signed};
+use crate::sql::{Book, Sql};
 
 /// The most messages in one statement: their lists are compared element by element.
 const MOST: usize = 128;
 const HEAVY: usize = 8 << 20;
+/// How often a statement that met the inbox's key is sent again with a new snapshot.
+const REPEATS: u32 = 8;
 
-/// Delivers messages in their order, one statement for many.
-pub(crate) async fn deliver(
+/// What becomes of one message.
+enum Fate {
+    Told(Delivered),
+    /// To be sent by itself.
+    Alone,
+    /// Others have the run locked.
+    Locked,
+}
+
+/// Messages on their way over a connection.
+pub(crate) struct Messages<'s> {
+    pub(crate) link: &'s Link,
+    pub(crate) book: &'s Book,
+}
+
+impl Errand for Messages<'_> {
+    type Element = NewMessage;
+    type Answer = Delivered;
+
+    fn run_id(new: &NewMessage) -> &RunId {
+        &new.run_id
+    }
+
+    fn blocked() -> Delivered {
+        Delivered {
+            result: Delivery::Blocked,
+            fingerprint: None,
+            owner: None,
+        }
+    }
+
+    async fn ask(
+        &self,
+        batch: &[NewMessage],
+        places: &[usize],
+    ) -> Result<Vec<Option<Delivered>>, Fault> {
+        deliver(self.link, self.book, batch, places).await
+    }
+
+    async fn ask_in_line(
+        &self,
+        batch: &[NewMessage],
+        place: usize,
+    ) -> Result<Option<Delivered>, Fault> {
+        let sql = &self.book.deliver_in_line;
+        match send(self.link, sql, &[&batch[place]], &[0]).await {
+            Ok(mut fates) => Ok(match fates.pop() {
+                Some(Fate::Told(delivered)) => Some(delivered),
+                _ => None,
+            }),
+            Err(fault) if fault.is_locked() => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
+/// Delivers messages in their order, one statement for many. None for those whose run is locked.
+async fn deliver(
     link: &Link,
     book: &Book,
     batch: &[NewMessage],
-) -> Result<Vec<Delivered>, Fault> {
-    let mut answers: Vec<Option<Delivered>> = vec![None; batch.len()];
-    let mut rest: Vec<usize> = (0..batch.len()).collect();
+    places: &[usize],
+) -> Result<Vec<Option<Delivered>>, Fault> {
+    let sent: Vec<&NewMessage> = places.iter().map(|place| &batch[*place]).collect();
+    let mut answers: Vec<Option<Delivered>> = vec![None; sent.len()];
+    let mut rest: Vec<usize> = (0..sent.len()).collect();
+    // A run's messages keep their order: what follows one that has to wait waits as well.
+    let mut busy: BTreeSet<&RunId> = BTreeSet::new();
     while !rest.is_empty() {
-        let chunk = next_chunk(batch, &mut rest);
-        let found = send(link, book, batch, &chunk).await?;
-        for (place, delivered) in chunk.into_iter().zip(found) {
-            answers[place] = Some(delivered);
+        let mut chunk = next_chunk(&sent, &mut rest);
+        chunk.retain(|place| !busy.contains(&sent[*place].run_id));
+        let mut alone = Vec::new();
+        for (place, fate) in chunk
+            .iter()
+            .zip(send(link, &book.deliver, &sent, &chunk).await?)
+        {
+            match fate {
+                Fate::Told(delivered) => answers[*place] = Some(delivered),
+                Fate::Alone => alone.push(*place),
+                Fate::Locked => {
+                    busy.insert(&sent[*place].run_id);
+                }
+            }
+        }
+        for place in alone {
+            if busy.contains(&sent[place].run_id) {
+                continue;
+            }
+            match send(link, &book.deliver, &sent, &[place]).await?.pop() {
+                Some(Fate::Told(delivered)) => answers[place] = Some(delivered),
+                _ => {
+                    busy.insert(&sent[place].run_id);
+                }
+            }
         }
     }
-    Ok(answers.into_iter().flatten().collect())
+    Ok(answers)
 }
 
 /// The next places: no message twice (the second is to be found a duplicate of the first).
-fn next_chunk(batch: &[NewMessage], rest: &mut Vec<usize>) -> Vec<usize> {
+fn next_chunk(sent: &[&NewMessage], rest: &mut Vec<usize>) -> Vec<usize> {
     let mut chunk = Vec::new();
     let mut later = Vec::new();
     let mut ids = BTreeSet::new();
     let mut bytes = 0;
     for place in rest.drain(..) {
-        let new = &batch[place];
+        let new = sent[place];
         // What follows a message that has to wait waits as well: a run's messages keep their order.
         let full = chunk.len() == MOST || bytes > HEAVY || !later.is_empty();
         if full || !ids.insert((&new.run_id, &new.message_id)) {
@@ -56,17 +143,17 @@ fn next_chunk(batch: &[NewMessage], rest: &mut Vec<usize>) -> Vec<usize> {
 
 async fn send(
     link: &Link,
-    book: &Book,
-    batch: &[NewMessage],
+    sql: &Sql,
+    sent: &[&NewMessage],
     chunk: &[usize],
-) -> Result<Vec<Delivered>, Fault> {
-    let sent: Vec<&NewMessage> = chunk.iter().map(|place| &batch[*place]).collect();
-    let new = || sent.iter();
+) -> Result<Vec<Fate>, Fault> {
+    let new = || chunk.iter().map(|place| sent[*place]);
+    if chunk.is_empty() {
+        return Ok(Vec::new());
+    }
     let run_ids: Vec<_> = new().map(|new| clean(&new.run_id)).collect();
     let message_ids: Vec<&str> = new().map(|new| &*new.message_id).collect();
-    let kinds: Vec<i16> = new()
-        .map(|new| i16::try_from(new.kind.code()).unwrap_or(-1))
-        .collect();
+    let kinds: Vec<i16> = new().map(|new| i16::from(new.kind.code())).collect();
     let names: Vec<&str> = new().map(|new| &*new.name).collect();
     let payloads: Vec<&[u8]> = new().map(|new| &*new.payload).collect();
     let fingerprints: Vec<_> = new()
@@ -74,101 +161,132 @@ async fn send(
         .collect();
     let given: Vec<Option<i64>> = new().map(|new| new.now).collect();
     let wait_keys: Vec<Option<String>> = new().map(|new| new.kind.wait_key(&new.name)).collect();
+    let encodings: Vec<i16> = new().map(|new| i16::from(new.encoding)).collect();
     let distinct: Vec<_> = run_ids
         .iter()
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect();
-    let rows = link
-        .run(
-            &book.deliver,
-            &[
-                &run_ids,
-                &message_ids,
-                &kinds,
-                &names,
-                &payloads,
-                &fingerprints,
-                &given,
-                &wait_keys,
-                &distinct,
-            ],
-        )
-        .await?;
-    let mut answers = vec![
-        Delivered {
-            result: Delivery::NotFound,
-            fingerprint: None,
-            owner: None,
-        };
-        chunk.len()
-    ];
+    let mut repeats = 0;
+    let rows = loop {
+        let rows = link
+            .run_unless_locked(
+                sql,
+                &[
+                    &run_ids,
+                    &message_ids,
+                    &kinds,
+                    &names,
+                    &payloads,
+                    &fingerprints,
+                    &given,
+                    &wait_keys,
+                    &encodings,
+                    &distinct,
+                    &signed(MAX_UNREAD),
+                    &signed(MAX_UNREAD_BYTES),
+                ],
+            )
+            .await;
+        match rows {
+            // The first of a duplicate came between snapshot and lock.
+            Err(fault) if fault.is_of_a_key() && repeats < REPEATS => repeats += 1,
+            other => break other?,
+        }
+    };
+    let mut fates: Vec<Fate> = chunk.iter().map(|_| Fate::Locked).collect();
     for row in &rows {
         let n: i64 = column(row, 0, "n")?;
-        let Some(place) = usize::try_from(n).ok().and_then(|n| n.checked_sub(1)) else {
-            continue;
-        };
-        if let (Some(answer), Some(new)) = (answers.get_mut(place), sent.get(place)) {
-            *answer = delivered(link, book, row, new).await?;
+        let place = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
+        if let Some(slot) = place.and_then(|place| fates.get_mut(place)) {
+            *slot = fate(row)?;
         }
     }
-    Ok(answers)
+    Ok(fates)
 }
 
-async fn delivered(
-    link: &Link,
-    book: &Book,
-    row: &Row,
-    new: &NewMessage,
-) -> Result<Delivered, Fault> {
-    let answer = |result, fingerprint, owner| Delivered {
-        result,
-        fingerprint,
-        owner,
+fn fate(row: &Row) -> Result<Fate, Fault> {
+    let result = match column::<i16>(row, 1, "outcome")? {
+        0 => Delivery::Delivered,
+        1 => Delivery::Buffered,
+        2 => Delivery::Duplicate,
+        3 => Delivery::NotFound,
+        4 => Delivery::Finished,
+        5 => Delivery::Full,
+        6 => return Ok(Fate::Alone),
+        _ => return Ok(Fate::Locked),
     };
-    if column::<Option<i16>>(row, 1, "status")?.is_none() {
-        return Ok(answer(Delivery::NotFound, None, None));
-    }
-    let standing = Reader::at(row, 1).status()?;
-    let owner: Option<String> = column(row, 2, "owner")?;
-    if column::<bool>(row, 3, "kept")? {
-        let awaited = column::<Option<bool>>(row, 4, "awaited")?.unwrap_or(false);
-        let result = if awaited {
-            Delivery::Delivered
-        } else {
-            Delivery::Buffered
-        };
-        return Ok(answer(result, None, owner));
-    }
-    if column::<bool>(row, 5, "known")? {
-        return Ok(answer(
-            Delivery::Duplicate,
-            column(row, 6, "fingerprint")?,
-            owner,
-        ));
-    }
-    if standing.is_final() {
-        return Ok(answer(Delivery::Finished, None, owner));
-    }
-    // The first came while this one waited for its run: after the statement's snapshot.
-    let first = link
-        .read(&book.first, &[&&*new.run_id, &new.message_id])
-        .await?;
-    let fingerprint = first
-        .first()
-        .map(|row| column(row, 0, "fingerprint"))
-        .transpose()?
-        .flatten();
-    Ok(answer(Delivery::Duplicate, fingerprint, owner))
+    Ok(Fate::Told(Delivered {
+        result,
+        owner: column(row, 2, "owner")?,
+        fingerprint: column(row, 3, "fingerprint")?,
+    }))
 }
 
 /// What the runs of an owner have not seen yet.
-pub(crate) async fn unread(link: &Link, book: &Book, owner: &str) -> Result<Vec<Message>, Fault> {
-    let rows = link.read(&book.unread_of_owner, &[&clean(owner)]).await?;
+pub(crate) async fn unread(
+    link: &Link,
+    book: &Book,
+    owner: &str,
+    told: &[(RunId, u64)],
+) -> Result<Vec<Message>, Fault> {
+    let run_ids: Vec<_> = told.iter().map(|(run_id, _)| clean(run_id)).collect();
+    let seqs: Vec<i64> = told.iter().map(|(_, seq)| signed(*seq)).collect();
+    let rows = link
+        .read(&book.unread_of_owner, &[&clean(owner), &run_ids, &seqs])
+        .await?;
     let mut messages: Vec<Message> = rows
         .iter()
         .map(|row| message(&mut Reader::new(row)))
         .collect::<Result<_, _>>()?;
     messages.sort_by(|a, b| (&a.run_id, a.seq).cmp(&(&b.run_id, b.seq)));
     Ok(messages)
+}
+
+/// A page of one run's unread messages.
+pub(crate) async fn page(
+    link: &Link,
+    book: &Book,
+    run_id: &str,
+    behind: u64,
+) -> Result<InboxPage, Fault> {
+    let rows = link
+        .read(&book.page, &[&clean(run_id), &signed(behind)])
+        .await?;
+    let found: i64 = rows.first().map_or(Ok(0), |row| column(row, 8, "found"))?;
+    let messages: Vec<Message> = rows
+        .iter()
+        .map(|row| message(&mut Reader::new(row)))
+        .collect::<Result<_, _>>()?;
+    Ok(InboxPage {
+        more: found > signed(messages.len() as u64),
+        messages,
+    })
+}
+
+/// What became of messages.
+pub(crate) async fn receipts(
+    link: &Link,
+    book: &Book,
+    messages: &[(RunId, String)],
+) -> Result<Vec<Option<Receipt>>, Fault> {
+    let run_ids: Vec<_> = messages.iter().map(|(run_id, _)| clean(run_id)).collect();
+    let ids: Vec<_> = messages.iter().map(|(_, id)| clean(id)).collect();
+    let mut receipts = vec![None; messages.len()];
+    for row in &link.read(&book.receipts, &[&run_ids, &ids]).await? {
+        let n: i64 = column(row, 0, "n")?;
+        let place = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
+        if let Some(slot) = place.and_then(|place| receipts.get_mut(place)) {
+            *slot = Some(match Reader::at(row, 1).code("state")? {
+                0 => Receipt::Unread,
+                1 => Receipt::Consumed {
+                    reply: column::<Option<&[u8]>>(row, 3, "reply")?.map(payload),
+                },
+                _ => Receipt::SetAside {
+                    reason: column::<Option<String>>(row, 2, "note")?.unwrap_or_default(),
+                },
+            });
+        }
+    }
+    Ok(receipts)
 }

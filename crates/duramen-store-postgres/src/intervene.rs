@@ -1,74 +1,136 @@
 //! Changes from outside the driver: each a transaction of its own that locks the run's row first, so that
 //! what it reads after that is as new as the row.
 
+use std::collections::BTreeSet;
+
+use duramen_core::ids::RunId;
 use duramen_core::journal::Entry;
 use duramen_core::run::Status;
 use duramen_core::store::{Intervened, Intervention};
 use duramen_store_sql::Columns;
 
+use crate::around::Errand;
 use crate::error::Fault;
 use crate::link::{Link, REPEATS, Transaction};
-use crate::row::{Reader, clean, signed};
-use crate::sql::Book;
+use crate::row::{Reader, clean, column, signed};
+use crate::sql::{Book, Sql};
 
-pub(crate) async fn intervene(
-    link: &Link,
-    book: &Book,
-    batch: &[Intervention],
-) -> Result<Vec<Intervened>, Fault> {
-    let mut answers = Vec::with_capacity(batch.len());
-    for one in batch {
-        let mut repeats = 0;
-        let answer = loop {
-            match step_in(link, book, one).await {
-                Err(fault) if fault.asks_for_repetition() && repeats < REPEATS => {
-                    repeats += 1;
-                    link.before_repeating(repeats).await;
-                }
-                other => break other?,
-            }
-        };
-        answers.push(answer);
-    }
-    Ok(answers)
+/// Interventions on their way over a connection.
+pub(crate) struct Interventions<'s> {
+    pub(crate) link: &'s Link,
+    pub(crate) book: &'s Book,
 }
 
-async fn step_in(link: &Link, book: &Book, one: &Intervention) -> Result<Intervened, Fault> {
-    let transaction = link.begin().await?;
-    let result = change(&transaction, book, one).await;
-    transaction.end(result).await
+impl Errand for Interventions<'_> {
+    type Element = Intervention;
+    type Answer = Intervened;
+
+    fn run_id(one: &Intervention) -> &RunId {
+        one.run_id()
+    }
+
+    fn blocked() -> Intervened {
+        Intervened::Blocked
+    }
+
+    async fn ask(
+        &self,
+        batch: &[Intervention],
+        places: &[usize],
+    ) -> Result<Vec<Option<Intervened>>, Fault> {
+        let mut answers = Vec::with_capacity(places.len());
+        let mut busy: BTreeSet<&RunId> = BTreeSet::new();
+        for place in places {
+            let one = &batch[*place];
+            // The second of one run waits for its first.
+            let answer = if busy.contains(one.run_id()) {
+                None
+            } else {
+                step_in(self.link, self.book, &self.book.stand, one).await?
+            };
+            if answer.is_none() {
+                busy.insert(one.run_id());
+            }
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+
+    async fn ask_in_line(
+        &self,
+        batch: &[Intervention],
+        place: usize,
+    ) -> Result<Option<Intervened>, Fault> {
+        step_in(
+            self.link,
+            self.book,
+            &self.book.stand_in_line,
+            &batch[place],
+        )
+        .await
+    }
+}
+
+/// None if others have the run locked.
+async fn step_in(
+    link: &Link,
+    book: &Book,
+    stand: &Sql,
+    one: &Intervention,
+) -> Result<Option<Intervened>, Fault> {
+    let mut repeats = 0;
+    loop {
+        let transaction = link.begin_behind_locks().await?;
+        let result = change(&transaction, book, stand, one).await;
+        match transaction.end(result).await {
+            Err(fault) if fault.asks_for_repetition() && repeats < REPEATS => {
+                repeats += 1;
+                link.before_repeating(repeats).await;
+            }
+            Err(fault) if fault.is_locked() => return Ok(None),
+            other => return other,
+        }
+    }
 }
 
 async fn change(
     transaction: &Transaction,
     book: &Book,
+    stand: &Sql,
     intervention: &Intervention,
-) -> Result<Intervened, Fault> {
-    let (Intervention::Terminate { run_id, .. }
-    | Intervention::Reopen { run_id, .. }
-    | Intervention::Delete { run_id, .. }) = intervention;
-    let run_id = clean(run_id);
-    let found = transaction.run(&book.standing, &[&run_id]).await?;
-    let Some(mut row) = found.first().map(Reader::new) else {
-        return Ok(Intervened::NotFound);
+) -> Result<Option<Intervened>, Fault> {
+    let run_id = clean(intervention.run_id());
+    let found = transaction.run(stand, &[&run_id]).await?;
+    let Some(row) = found.first() else {
+        return Ok(Some(Intervened::NotFound));
     };
+    if !column::<bool>(row, 0, "there")? {
+        return Ok(Some(Intervened::NotFound));
+    }
+    if column::<Option<i16>>(row, 1, "status")?.is_none() {
+        return Ok(None);
+    }
+    let mut row = Reader::at(row, 1);
     let standing = row.status()?;
-    let length = row.count("journal_len")?;
+    let mut length = row.count("journal_len")?;
     let live = matches!(standing, Status::Queued | Status::Running | Status::Waiting);
     match intervention {
         Intervention::Terminate { entry, .. } if live || standing == Status::Stuck => {
-            let bytes = signed(entry.payload.len() as u64);
+            if standing == Status::Running {
+                let rows = transaction.run(&book.length, &[&run_id]).await?;
+                if let Some(row) = rows.first() {
+                    length = Reader::new(row).count("idx")?;
+                }
+            }
+            let format = i16::from(entry.encoding);
             transaction
-                .run(&book.terminate, &[&run_id, &entry.at, &bytes])
+                .run(
+                    &book.terminate,
+                    &[&run_id, &entry.at, &signed(length + 1), &format],
+                )
                 .await?;
-            append(
-                transaction,
-                book,
-                &run_id,
-                length,
-                std::slice::from_ref(entry),
-            )
-            .await?;
+            let entries = std::slice::from_ref(entry);
+            append(transaction, book, &run_id, length, entries).await?;
         }
         Intervention::Reopen {
             expected_len,
@@ -76,10 +138,11 @@ async fn change(
             now,
             ..
         } if !live && standing != Status::Completed && length == *expected_len => {
-            let grown = signed(entries.len() as u64);
-            let bytes = entries.iter().map(|entry| entry.payload.len() as u64).sum();
+            let after = signed(length + entries.len() as u64);
+            let encodings = entries.iter().map(|entry| i16::from(entry.encoding));
+            let format = encodings.max().unwrap_or(0);
             transaction
-                .run(&book.reopen, &[&run_id, now, &grown, &signed(bytes)])
+                .run(&book.reopen, &[&run_id, now, &after, &format])
                 .await?;
             append(transaction, book, &run_id, length, entries).await?;
         }
@@ -90,9 +153,9 @@ async fn change(
         }
         Intervention::Terminate { .. }
         | Intervention::Reopen { .. }
-        | Intervention::Delete { .. } => return Ok(Intervened::NotAllowed),
+        | Intervention::Delete { .. } => return Ok(Some(Intervened::NotAllowed)),
     }
-    Ok(Intervened::Done)
+    Ok(Some(Intervened::Done))
 }
 
 async fn append(
@@ -117,7 +180,7 @@ async fn append(
     let payload: Vec<&[u8]> = entries.iter().map(|entry| &*entry.payload).collect();
     transaction
         .run(
-            &book.append,
+            &book.extend,
             &[&run_id, &idx, &at, &encoding, &kind, &op, &meta, &payload],
         )
         .await?;

@@ -10,10 +10,21 @@ use tokio::sync::oneshot;
 /// The most elements that are sent together.
 const MOST: usize = 512;
 
+/// How much time a lane's work may take over elements whose runs others have locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// None: they are answered with `None`, so that the others need not wait.
+    Once,
+    /// As long as requests wait for such: each element has an answer.
+    Patient,
+}
+
 struct Request<Q, A> {
     elements: Vec<Q>,
-    reply: oneshot::Sender<Result<Vec<A>, StoreError>>,
+    reply: Reply<A>,
 }
+
+type Reply<A> = oneshot::Sender<Result<Vec<A>, StoreError>>;
 
 /// The way into a lane. Dropping it ends the lane when all that was sent has been answered.
 pub(crate) struct Lane<Q, A> {
@@ -22,17 +33,17 @@ pub(crate) struct Lane<Q, A> {
 
 impl<Q, A> Lane<Q, A>
 where
-    Q: Send + Sync + 'static,
+    Q: Clone + Send + Sync + 'static,
     A: Send + 'static,
 {
     /// Starts the lane; `work` answers a batch, element by element.
     pub(crate) fn start<F, W>(handle: &Handle, work: W) -> Self
     where
-        W: Fn(Arc<Vec<Q>>) -> F + Send + 'static,
-        F: Future<Output = Result<Vec<A>, StoreError>> + Send + 'static,
+        W: Fn(Arc<Vec<Q>>, Pace) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Vec<Option<A>>, StoreError>> + Send + 'static,
     {
         let (sender, receiver) = unbounded_channel();
-        handle.spawn(run(receiver, work));
+        handle.spawn(run(receiver, Arc::new(work)));
         Self {
             sender: Mutex::new(Some(sender)),
         }
@@ -58,12 +69,12 @@ where
     }
 }
 
-async fn run<Q, A, F, W>(mut receiver: UnboundedReceiver<Request<Q, A>>, work: W)
+async fn run<Q, A, F, W>(mut receiver: UnboundedReceiver<Request<Q, A>>, work: Arc<W>)
 where
-    Q: Send + Sync,
-    A: Send,
-    W: Fn(Arc<Vec<Q>>) -> F + Send,
-    F: Future<Output = Result<Vec<A>, StoreError>> + Send,
+    Q: Clone + Send + Sync + 'static,
+    A: Send + 'static,
+    W: Fn(Arc<Vec<Q>>, Pace) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Vec<Option<A>>, StoreError>> + Send + 'static,
 {
     while let Some(first) = receiver.recv().await {
         let mut replies = vec![(first.elements.len(), first.reply)];
@@ -75,18 +86,20 @@ where
             elements.extend(next.elements);
         }
         let elements = Arc::new(elements);
-        let result = work(Arc::clone(&elements)).await;
-        match result {
-            Ok(answers) => share_out(replies, answers),
+        match work(Arc::clone(&elements), Pace::Once).await {
+            Ok(answers) => share_out(&work, replies, &elements, answers),
             // One request may have spoilt it for all: what the store itself refuses is asked again alone.
             Err(StoreError::Invalid { .. }) if replies.len() > 1 => {
-                let Ok(mut rest) = Arc::try_unwrap(elements) else {
-                    continue; // the work has ended, so nobody else has it
-                };
+                let mut from = 0;
                 for (count, reply) in replies {
-                    let after = rest.split_off(count);
-                    let one = std::mem::replace(&mut rest, after);
-                    let _ = reply.send(work(Arc::new(one)).await);
+                    let mine = Arc::new(elements[from..from + count].to_vec());
+                    from += count;
+                    match work(Arc::clone(&mine), Pace::Once).await {
+                        Ok(answers) => share_out(&work, vec![(count, reply)], &mine, answers),
+                        Err(error) => {
+                            let _ = reply.send(Err(error));
+                        }
+                    }
                 }
             }
             Err(error) => {
@@ -98,12 +111,41 @@ where
     }
 }
 
-type Reply<A> = oneshot::Sender<Result<Vec<A>, StoreError>>;
-
-fn share_out<A>(replies: Vec<(usize, Reply<A>)>, mut answers: Vec<A>) {
+/// Answers each request that is done. One with elements that others hold up goes its own way from here.
+fn share_out<Q, A, F, W>(
+    work: &Arc<W>,
+    replies: Vec<(usize, Reply<A>)>,
+    elements: &[Q],
+    answers: Vec<Option<A>>,
+) where
+    Q: Clone + Send + Sync + 'static,
+    A: Send + 'static,
+    W: Fn(Arc<Vec<Q>>, Pace) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Vec<Option<A>>, StoreError>> + Send + 'static,
+{
+    let mut all = elements.iter().zip(answers);
     for (count, reply) in replies {
-        let after = answers.split_off(count.min(answers.len()));
-        let mine = std::mem::replace(&mut answers, after);
-        let _ = reply.send(Ok(mine));
+        let (asked, answers): (Vec<&Q>, Vec<Option<A>>) = all.by_ref().take(count).unzip();
+        if answers.iter().all(Option::is_some) {
+            let _ = reply.send(Ok(answers.into_iter().flatten().collect()));
+            continue;
+        }
+        let rest: Vec<Q> = asked
+            .into_iter()
+            .zip(&answers)
+            .filter(|(_, answer)| answer.is_none())
+            .map(|(element, _)| element.clone())
+            .collect();
+        let work = Arc::clone(work);
+        tokio::spawn(async move {
+            let found = work(Arc::new(rest), Pace::Patient).await;
+            let _ = reply.send(found.map(|found| {
+                let mut found = found.into_iter().flatten();
+                answers
+                    .into_iter()
+                    .filter_map(|answer| answer.or_else(|| found.next()))
+                    .collect()
+            }));
+        });
     }
 }

@@ -1,14 +1,16 @@
 //! A store in Postgres (13 or newer), shared by any number of processes on any number of hosts.
 //!
-//! Connections: commits have one, so that a run's commits reach the server in their order; creations
-//! and messages have one, where requests of many callers gather and go together; leases have one, so that
-//! no heartbeat waits behind a long batch; questions have one. With a smaller pool they share. Requests
-//! are pipelined; each is one statement and one transaction, save interventions and migrations.
+//! Connections: commits have one, so that a run's commits reach the server in their order; creations,
+//! messages and interventions have one, where requests of many callers gather and go together; leases have
+//! one, so that no heartbeat waits behind a long batch; questions have one. With a smaller pool they share.
+//! Requests are pipelined; each is one statement and one transaction, save interventions, migrations and commits
+//! without entries. None waits on the server for a run that somebody else has locked (`around.rs`).
 //!
 //! Time is the server's, unless a test gives an instant. A wait for a lost connection is bounded, and
 //! what was under way when it was lost is answered with [`StoreError::Unavailable`]: whether it took place
 //! is not known then, and the fence of the next commit finds out.
 
+mod around;
 mod claim;
 mod commit;
 mod create;
@@ -22,6 +24,7 @@ mod link;
 mod migrate;
 mod options;
 mod outside;
+mod owners;
 #[cfg(test)]
 #[allow(
     clippy::unwrap_used,
@@ -42,13 +45,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use duramen_core::check;
-use duramen_core::ids::RunId;
+use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
-use duramen_core::script::{Change, Script};
 use duramen_core::store::{
-    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Delivery, Filter, Heartbeat,
-    Hint, Intervened, Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit,
-    RunDetail, Schema, Store, StoreError, StoreFuture, Wake, WorkflowKey,
+    Beat, Change, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, Delivery,
+    DueAsk, Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message,
+    NewMessage, NewRun, NextDue, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs,
+    Schema, Script, Standing, Store, StoreError, StoreFuture, Transactions, Unsent, UnsentAsk,
+    Wake,
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -57,10 +61,11 @@ use tokio_postgres::config::{Host, TargetSessionAttrs};
 
 pub use crate::options::{Isolation, Names, PostgresOptions, Statements, TABLES, Tls, Verify};
 
+use crate::around::{Errand, Locked, around_locks, once};
 use crate::error::Fault;
 use crate::floors::Floors;
 use crate::hints::Hints;
-use crate::lane::Lane;
+use crate::lane::{Lane, Pace};
 use crate::link::{Counters, Link, Target};
 use crate::migrate::MIGRATIONS;
 use crate::sql::Book;
@@ -103,7 +108,7 @@ struct Inner {
     book: Book,
     links: Vec<Link>,
     floors: Floors,
-    locked: commit::Locked,
+    locked: Locked,
     /// None if hints are not wanted or cannot cross a pooler.
     hints: Option<Arc<Hints>>,
     closed: std::sync::atomic::AtomicBool,
@@ -154,7 +159,7 @@ impl PostgresStore {
             tls: tls::connector(&options.tls)?,
             statements: options.statements,
             isolation: options.isolation,
-            lock_timeout: options.lock_timeout,
+            patience: options.lock_timeout,
             timeout: options.timeout,
             place,
             counters: Counters::default(),
@@ -170,7 +175,7 @@ impl PostgresStore {
             names: options.names,
             links,
             floors: Floors::default(),
-            locked: commit::Locked::default(),
+            locked: Locked::default(),
             target,
             closed: false.into(),
         });
@@ -178,40 +183,37 @@ impl PostgresStore {
         let handle = Handle::current();
         let (for_runs, for_messages) = (Arc::clone(&inner), Arc::clone(&inner));
         Ok(Self {
-            creations: Lane::start(&handle, move |batch: Arc<Vec<NewRun>>| {
+            creations: Lane::start(&handle, move |batch: Arc<Vec<NewRun>>, pace| {
                 let inner = Arc::clone(&for_runs);
                 async move {
-                    let created = create::create(inner.link(Use::Write), &inner.book, &batch)
+                    let created = inner
+                        .create(&batch, pace)
                         .await
                         .map_err(|fault| inner.error(fault))?;
                     // A run that its creator drives is nobody else's business.
-                    if created
-                        .iter()
-                        .any(|one| one.created && one.row.owner.is_none())
-                    {
+                    let left = |one: &Created| {
+                        one.is_new() && one.row().is_some_and(|row| row.owner.is_none())
+                    };
+                    if created.iter().flatten().any(left) {
                         inner.hint(Hint::Due);
                     }
                     Ok(created)
                 }
             }),
-            messages: Lane::start(&handle, move |batch: Arc<Vec<NewMessage>>| {
+            messages: Lane::start(&handle, move |batch: Arc<Vec<NewMessage>>, pace| {
                 let inner = Arc::clone(&for_messages);
                 async move {
-                    let delivered = inbox::deliver(inner.link(Use::Write), &inner.book, &batch)
+                    let delivered = inner
+                        .deliver(&batch, pace)
                         .await
                         .map_err(|fault| inner.error(fault))?;
-                    if delivered
-                        .iter()
-                        .any(|one| one.result == Delivery::Delivered)
-                    {
+                    let told = || delivered.iter().flatten();
+                    if told().any(|one| one.result == Delivery::Delivered) {
                         inner.hint(Hint::Due);
                     }
                     // For a driver elsewhere to look at.
                     let taken = [Delivery::Delivered, Delivery::Buffered];
-                    if delivered
-                        .iter()
-                        .any(|one| one.owner.is_some() && taken.contains(&one.result))
-                    {
+                    if told().any(|one| one.owner.is_some() && taken.contains(&one.result)) {
                         inner.hint(Hint::Unread);
                     }
                     Ok(delivered)
@@ -257,6 +259,52 @@ impl PostgresStore {
 }
 
 impl Inner {
+    async fn create(&self, batch: &[NewRun], pace: Pace) -> Result<Vec<Option<Created>>, Fault> {
+        let errand = create::Creations {
+            link: self.link(Use::Write),
+            book: &self.book,
+            locked: &self.locked,
+        };
+        self.at_a_pace(&errand, batch, pace).await
+    }
+
+    async fn deliver(
+        &self,
+        batch: &[NewMessage],
+        pace: Pace,
+    ) -> Result<Vec<Option<Delivered>>, Fault> {
+        let errand = inbox::Messages {
+            link: self.link(Use::Write),
+            book: &self.book,
+        };
+        self.at_a_pace(&errand, batch, pace).await
+    }
+
+    async fn at_a_pace<E: Errand>(
+        &self,
+        errand: &E,
+        batch: &[E::Element],
+        pace: Pace,
+    ) -> Result<Vec<Option<E::Answer>>, Fault> {
+        match pace {
+            Pace::Once => once(errand, &self.locked, batch).await,
+            Pace::Patient => Ok(self
+                .patiently(errand, batch)
+                .await?
+                .into_iter()
+                .map(Some)
+                .collect()),
+        }
+    }
+
+    async fn patiently<E: Errand>(
+        &self,
+        errand: &E,
+        batch: &[E::Element],
+    ) -> Result<Vec<E::Answer>, Fault> {
+        around_locks(errand, &self.locked, self.target.patience, batch).await
+    }
+
     fn hint(&self, hint: Hint) {
         if let Some(hints) = &self.hints {
             hints.send(hint);
@@ -344,21 +392,7 @@ impl PostgresStore {
     }
 }
 
-impl Store for PostgresStore {
-    fn migrate(&self) -> StoreFuture<Schema> {
-        self.ask(async |inner| {
-            migrate::migrate(inner.link(Use::Lease), &inner.book, &inner.names).await
-        })
-    }
-
-    fn schema(&self) -> StoreFuture<Schema> {
-        self.ask(async |inner| {
-            Ok(migrate::found(inner.link(Use::Read), &inner.book)
-                .await?
-                .schema(MIGRATIONS))
-        })
-    }
-
+impl Runs for PostgresStore {
     fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
         if let Err(error) = batch.iter().try_for_each(check::new_run) {
             return refused(error);
@@ -367,34 +401,86 @@ impl Store for PostgresStore {
         Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Closed)) })
     }
 
-    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
-        // A claim of one run waits for whoever has locked it; no heartbeat may wait behind it.
-        let purpose = if claim.run_id.is_some() {
-            Use::Write
-        } else {
-            Use::Lease
-        };
-        self.ask(async move |inner| {
-            claim::claim(inner.link(purpose), &inner.book, &inner.floors, &claim).await
-        })
-    }
-
     fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
         self.ask(async move |inner| {
-            commit::commit(inner.link(Use::Commit), &inner.book, &inner.locked, &batch).await
+            let errand = commit::Commits {
+                link: inner.link(Use::Commit),
+                book: &inner.book,
+            };
+            inner.patiently(&errand, &batch).await
         })
     }
 
-    fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
+    fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
         self.ask(async move |inner| {
-            claim::heartbeat(inner.link(Use::Lease), &inner.book, &inner.floors, &beat).await
+            let errand = intervene::Interventions {
+                link: inner.link(Use::Write),
+                book: &inner.book,
+            };
+            let answers = inner.patiently(&errand, &batch).await;
+            inner.hint(Hint::Due);
+            answers
         })
     }
 
-    fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
-        self.ask(async move |inner| inbox::unread(inner.link(Use::Read), &inner.book, &owner).await)
+    fn unsent(&self, ask: UnsentAsk) -> StoreFuture<Vec<Unsent>> {
+        self.ask(async move |inner| query::unsent(inner.link(Use::Read), &inner.book, &ask).await)
     }
 
+    fn sent(&self, items: Vec<Unsent>) -> StoreFuture<()> {
+        self.ask(async move |inner| query::sent(inner.link(Use::Write), &inner.book, &items).await)
+    }
+}
+
+impl Claims for PostgresStore {
+    fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
+        if let Err(error) = check::owner(&beat.owner) {
+            return refused(error);
+        }
+        self.ask(async move |inner| {
+            owners::heartbeat(inner.link(Use::Lease), &inner.book, &beat).await
+        })
+    }
+
+    fn retire(&self, owner: String, now: Option<Millis>) -> StoreFuture<()> {
+        self.ask(async move |inner| {
+            let retired = owners::retire(inner.link(Use::Lease), &inner.book, &owner, now).await;
+            // What it held is anybody's.
+            inner.hint(Hint::Due);
+            retired
+        })
+    }
+
+    fn owners(&self) -> StoreFuture<Vec<OwnerRow>> {
+        self.ask(async |inner| owners::owners(inner.link(Use::Read), &inner.book).await)
+    }
+
+    fn held(
+        &self,
+        owner: String,
+        after: Option<RunId>,
+        limit: u32,
+    ) -> StoreFuture<Vec<(RunId, i64)>> {
+        self.ask(async move |inner| {
+            let link = inner.link(Use::Read);
+            owners::held(link, &inner.book, &owner, after.as_ref(), limit).await
+        })
+    }
+
+    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
+        self.ask(async move |inner| {
+            claim::claim(inner.link(Use::Lease), &inner.book, &inner.floors, &claim).await
+        })
+    }
+
+    fn next_due(&self, ask: DueAsk) -> StoreFuture<NextDue> {
+        self.ask(async move |inner| {
+            claim::next_due(inner.link(Use::Read), &inner.book, &inner.floors, &ask).await
+        })
+    }
+}
+
+impl Inboxes for PostgresStore {
     fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
         if let Err(error) = batch.iter().try_for_each(check::new_message) {
             return refused(error);
@@ -403,16 +489,34 @@ impl Store for PostgresStore {
         Box::pin(async move { answer.await.unwrap_or(Err(StoreError::Closed)) })
     }
 
-    fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
+    fn unread(&self, owner: String, told: Vec<(RunId, u64)>) -> StoreFuture<Vec<Message>> {
         self.ask(async move |inner| {
-            let answers = intervene::intervene(inner.link(Use::Lease), &inner.book, &batch).await;
-            inner.hint(Hint::Due);
-            answers
+            inbox::unread(inner.link(Use::Read), &inner.book, &owner, &told).await
         })
     }
 
+    fn inbox(&self, run_id: RunId, behind: u64) -> StoreFuture<InboxPage> {
+        self.ask(async move |inner| {
+            inbox::page(inner.link(Use::Read), &inner.book, &run_id, behind).await
+        })
+    }
+
+    fn receipts(&self, messages: Vec<(RunId, String)>) -> StoreFuture<Vec<Option<Receipt>>> {
+        self.ask(async move |inner| {
+            inbox::receipts(inner.link(Use::Read), &inner.book, &messages).await
+        })
+    }
+}
+
+impl Queries for PostgresStore {
     fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
         self.ask(async move |inner| query::get(inner.link(Use::Read), &inner.book, &run_ids).await)
+    }
+
+    fn standing(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<Standing>>> {
+        self.ask(async move |inner| {
+            query::standing(inner.link(Use::Read), &inner.book, &run_ids).await
+        })
     }
 
     fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
@@ -433,19 +537,9 @@ impl Store for PostgresStore {
             query::count(inner.link(Use::Read), &inner.names, &filter).await
         })
     }
+}
 
-    fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
-        self.ask(async move |inner| {
-            claim::next_due(
-                inner.link(Use::Read),
-                &inner.book,
-                &inner.floors,
-                &workflows,
-            )
-            .await
-        })
-    }
-
+impl Transactions for PostgresStore {
     fn script(&self, change: &Change) -> Result<Script, StoreError> {
         outside::script(&self.inner.names, change)
     }
@@ -460,6 +554,26 @@ impl Store for PostgresStore {
                 .map(|row| row::column(row, 0, "identity"))
                 .transpose()
         })
+    }
+}
+
+impl Store for PostgresStore {
+    fn migrate(&self) -> StoreFuture<Schema> {
+        self.ask(async |inner| {
+            migrate::migrate(inner.link(Use::Lease), &inner.book, &inner.names).await
+        })
+    }
+
+    fn schema(&self) -> StoreFuture<Schema> {
+        self.ask(async |inner| {
+            Ok(migrate::found(inner.link(Use::Read), &inner.book)
+                .await?
+                .schema(MIGRATIONS))
+        })
+    }
+
+    fn transactions(&self) -> Option<&dyn Transactions> {
+        Some(self)
     }
 
     fn watch(&self, wake: Wake) {

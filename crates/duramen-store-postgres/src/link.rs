@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a statement waits for a lock on the server, with all others of its connection behind it. Statements pass
+/// over runs that others have locked; this is for ids that are about to be created, and for rows beside the runs.
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 /// Between two attempts to get at a row that others have locked.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_LOCK_PAUSE: Duration = Duration::from_millis(500);
@@ -42,7 +45,8 @@ pub(crate) struct Target {
     pub(crate) tls: MakeRustlsConnect,
     pub(crate) statements: Statements,
     pub(crate) isolation: Isolation,
-    pub(crate) lock_timeout: Duration,
+    /// How long requests come back for runs that others have locked.
+    pub(crate) patience: Duration,
     pub(crate) timeout: Duration,
     /// Host, port and database for messages; no password.
     pub(crate) place: String,
@@ -255,8 +259,22 @@ impl Link {
         self.in_time(&session, work).await
     }
 
-    /// Begins a transaction of several statements, which has the session to itself.
+    /// Begins a transaction of several statements, which has the session to itself. Nobody else's statements stand
+    /// behind these: they wait for locks as long as for anything.
     pub(crate) async fn begin(&self) -> Result<Transaction, Fault> {
+        let begin = begin(&self.target, self.target.isolation);
+        self.transaction(&format!("{begin}; SET LOCAL lock_timeout = 0"))
+            .await
+    }
+
+    /// The same for one whose first statement locks rows, so that those after it see what is newer than the locks.
+    /// That is so under READ COMMITTED alone, which is as strict as any for whoever works behind locks.
+    pub(crate) async fn begin_behind_locks(&self) -> Result<Transaction, Fault> {
+        self.transaction(&begin(&self.target, Isolation::ReadCommitted))
+            .await
+    }
+
+    async fn transaction(&self, begin: &str) -> Result<Transaction, Fault> {
         let session = self.session().await?;
         let alone = Arc::clone(&session.gate).write_owned().await;
         let transaction = Transaction {
@@ -265,9 +283,7 @@ impl Link {
             ended: false,
             _alone: alone,
         };
-        // Nobody else's statements stand behind these: they wait for locks as long as for anything.
-        let begin = format!("{}; SET LOCAL lock_timeout = 0", begin(&self.target));
-        transaction.batch(&begin).await?;
+        transaction.batch(begin).await?;
         Ok(transaction)
     }
 }
@@ -370,7 +386,7 @@ impl Session {
     ) -> Result<Vec<Row>, Fault> {
         target.counters.statements.fetch_add(1, Relaxed);
         target.counters.round_trips.fetch_add(1, Relaxed);
-        let opening = begin(target);
+        let opening = begin(target, target.isolation);
         let typed = typed(sql, params);
         let (began, rows, committed) = join3(
             self.client.batch_execute(&opening),
@@ -398,8 +414,8 @@ fn typed<'p>(sql: &Sql, params: &Params<'p>) -> Vec<(&'p (dyn ToSql + Sync), Typ
 }
 
 /// Begins a transaction that needs nothing of its session.
-fn begin(target: &Target) -> String {
-    let mut text = format!("BEGIN ISOLATION LEVEL {}", target.isolation.sql());
+fn begin(target: &Target, isolation: Isolation) -> String {
+    let mut text = format!("BEGIN ISOLATION LEVEL {}", isolation.sql());
     if target.statements == Statements::Unnamed {
         for (name, value) in SETTINGS {
             text.push_str("; SET LOCAL ");
@@ -408,7 +424,7 @@ fn begin(target: &Target) -> String {
             text.push_str(value);
         }
         text.push_str("; SET LOCAL lock_timeout = ");
-        text.push_str(&target.lock_timeout.as_millis().to_string());
+        text.push_str(&LOCK_WAIT.as_millis().to_string());
     }
     text
 }
@@ -467,6 +483,6 @@ fn set_up(target: &Target) -> String {
         text.push_str(value);
     }
     text.push_str("; SET lock_timeout = ");
-    text.push_str(&target.lock_timeout.as_millis().to_string());
+    text.push_str(&LOCK_WAIT.as_millis().to_string());
     text
 }

@@ -15,8 +15,8 @@ pub struct PostgresOptions {
     pub statements: Statements,
     pub isolation: Isolation,
     pub tls: Tls,
-    /// How long a statement waits for a row that others have locked before it lets the statements behind it
-    /// go first. It is tried again after a pause (a commit, without its neighbours) until `timeout`.
+    /// How long a request comes back for a run that others have locked before it is answered as blocked. Its
+    /// neighbours do not wait for it.
     pub lock_timeout: Duration,
     /// How long one request may take before its connection is given up.
     pub timeout: Duration,
@@ -33,7 +33,7 @@ impl Default for PostgresOptions {
             statements: Statements::Named,
             isolation: Isolation::ReadCommitted,
             tls: Tls::default(),
-            lock_timeout: Duration::from_millis(250),
+            lock_timeout: Duration::from_millis(50),
             timeout: Duration::from_secs(15),
             notify: true,
         }
@@ -96,13 +96,28 @@ pub struct Names {
 }
 
 /// The tables and views, by the names that statements use for them.
-pub const TABLES: [&str; 6] = [
+pub const TABLES: [&str; 8] = [
     "runs",
     "journal",
     "inbox",
     "run_data",
+    "outgoing",
+    "owners",
     "journal_json",
     "migrations",
+];
+
+/// What names of indexes end with.
+const SUFFIXES: [&str; 9] = [
+    "_due",
+    "_owner",
+    "_created",
+    "_unread",
+    "_failed",
+    "_finished",
+    "_parent",
+    "_set_aside",
+    "_at",
 ];
 
 const DEFAULT_SCHEMA: &str = "duramen";
@@ -170,7 +185,7 @@ impl Names {
         for (table, name) in TABLES.iter().zip(&self.tables) {
             text = text.replace(&format!(":\"{table}\""), &quoted(name));
             // The indexes of a table are called after it.
-            for suffix in ["_due", "_created", "_unread", "_set_aside"] {
+            for suffix in SUFFIXES {
                 text = text.replace(
                     &format!(":\"{table}{suffix}\""),
                     &quoted(&format!("{name}{suffix}")),

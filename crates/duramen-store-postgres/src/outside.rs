@@ -9,15 +9,17 @@ use std::fmt::Write as _;
 
 use duramen_core::check;
 use duramen_core::journal::Entry;
-use duramen_core::script::{Change, Expect, Script, Statement, Value};
-use duramen_core::store::{NewMessage, NewRun, Next, RunCommit, Start, StoreError};
+use duramen_core::store::{
+    Change, Expect, NewMessage, NewRun, Next, Outgoing, RunCommit, Script, Start, Statement,
+    StoreError, Value,
+};
 use duramen_store_sql::lists;
 
 use crate::options::Names;
 use crate::row::{clean, signed};
 use crate::sql::outside;
 
-/// The most journal entries in one statement; each has seven values.
+/// The most rows in one statement; each has seven values at the most.
 const MOST: usize = 64;
 
 /// The statements of a change.
@@ -67,19 +69,34 @@ fn commit_statements(names: &Names, commit: &RunCommit) -> Result<Vec<Statement>
             "only a commit that keeps the lease can be carried out from outside",
         ));
     }
-    let bytes: usize = commit.entries.iter().map(|entry| entry.payload.len()).sum();
+    if commit.entries.is_empty() {
+        // Under the stricter levels of isolation the journal's key alone says that the length is right.
+        return Err(invalid(
+            "a commit that is carried out from outside needs an entry",
+        ));
+    }
     let run_id = || text(&commit.run_id);
+    let length = Value::Integer(signed(commit.expected_len));
     let fence = vec![
         run_id(),
         text(&commit.owner),
         Value::Integer(commit.epoch),
-        Value::Integer(signed(commit.expected_len)),
-        Value::Integer(signed(commit.entries.len() as u64)),
-        Value::Integer(signed(bytes as u64)),
-        Value::Integer(signed(commit.inbox_seen)),
-        Value::Integer(commit.at),
+        Value::Bytes(commit.seed.to_vec().into()),
     ];
-    let mut statements = vec![statement(names, outside::FENCE, fence, Expect::Must)];
+    let mut statements = vec![
+        statement(names, outside::FENCE, fence, Expect::Must),
+        statement(names, outside::LENGTH, vec![run_id(), length], Expect::Must),
+    ];
+    if !commit.only_appends() {
+        let values = vec![
+            run_id(),
+            Value::Integer(signed(commit.length_after())),
+            Value::Integer(commit.at),
+            Value::Integer(signed(commit.inbox_seen.unwrap_or(0))),
+            Value::Integer(commit.format.unwrap_or(0).into()),
+        ];
+        statements.push(statement(names, outside::REWRITE, values, Expect::Nothing));
+    }
     let mut index = signed(commit.expected_len);
     for entries in commit.entries.chunks(MOST) {
         statements.push(append(names, &commit.run_id, index, entries));
@@ -88,7 +105,10 @@ fn commit_statements(names: &Names, commit: &RunCommit) -> Result<Vec<Statement>
     for read in &commit.read {
         let mut values = vec![run_id(), Value::Integer(signed(read.seq))];
         let template = match &read.refused {
-            None => outside::CONSUME,
+            None => {
+                values.push(or_null(read.reply.clone(), Value::Bytes));
+                outside::CONSUME
+            }
             Some(reason) => {
                 values.push(text(reason));
                 outside::SET_ASIDE
@@ -105,28 +125,41 @@ fn commit_statements(names: &Names, commit: &RunCommit) -> Result<Vec<Statement>
             Expect::Nothing,
         ));
     }
+    for (part, items) in commit.outgoing.chunks(MOST).enumerate() {
+        statements.push(leave(names, commit, part * MOST, items));
+    }
     Ok(statements)
 }
 
-fn append(names: &Names, run_id: &str, from: i64, entries: &[Entry]) -> Statement {
-    let mut sql = String::from(outside::APPEND);
+/// A statement that inserts rows of one run: its id, then values of these types.
+fn insert(
+    names: &Names,
+    template: &str,
+    run_id: &str,
+    types: &[&str],
+    rows: impl Iterator<Item = Vec<Value>>,
+) -> Statement {
+    let mut sql = String::from(template);
     let mut values = vec![text(run_id)];
-    for (index, entry) in (from..).zip(entries) {
-        let first = values.len() + 1;
-        let comma = if first == 2 { "" } else { ", " };
+    for row in rows {
+        let comma = if values.len() == 1 { "" } else { ", " };
         // Only numbers of parameters are put in; writing to a string cannot fail.
-        let _ = write!(
-            sql,
-            "{comma}($1::text, ${}::bigint, ${}::bigint, ${}::smallint, ${}::smallint, ${}::text, ${}::text, ${}::bytea)",
-            first,
-            first + 1,
-            first + 2,
-            first + 3,
-            first + 4,
-            first + 5,
-            first + 6,
-        );
-        values.extend([
+        let _ = write!(sql, "{comma}($1::text");
+        for (of, value) in types.iter().zip(row) {
+            values.push(value);
+            let _ = write!(sql, ", ${}::{of}", values.len());
+        }
+        sql.push(')');
+    }
+    statement(names, &sql, values, Expect::Nothing)
+}
+
+fn append(names: &Names, run_id: &str, from: i64, entries: &[Entry]) -> Statement {
+    let types = [
+        "bigint", "bigint", "smallint", "smallint", "text", "text", "bytea",
+    ];
+    let rows = (from..).zip(entries).map(|(index, entry)| {
+        vec![
             Value::Integer(index),
             Value::Integer(entry.at),
             Value::Integer(i64::from(entry.encoding)),
@@ -134,9 +167,24 @@ fn append(names: &Names, run_id: &str, from: i64, entries: &[Entry]) -> Statemen
             text(&entry.op),
             or_null(entry.meta.as_deref(), text),
             Value::Bytes(entry.payload.clone()),
-        ]);
-    }
-    statement(names, &sql, values, Expect::Nothing)
+        ]
+    });
+    insert(names, outside::APPEND, run_id, &types, rows)
+}
+
+fn leave(names: &Names, commit: &RunCommit, from: usize, items: &[Outgoing]) -> Statement {
+    let types = ["bigint", "integer", "smallint", "text", "bytea", "bigint"];
+    let rows = (from..).zip(items).map(|(number, item)| {
+        vec![
+            Value::Integer(signed(commit.expected_len)),
+            Value::Integer(signed(number as u64)),
+            Value::Integer(item.kind.code()),
+            text(&item.target),
+            Value::Bytes(item.body.clone()),
+            Value::Integer(commit.at),
+        ]
+    });
+    insert(names, outside::LEAVE, &commit.run_id, &types, rows)
 }
 
 fn create_statements(names: &Names, new: &NewRun) -> Result<Vec<Statement>, StoreError> {
@@ -146,6 +194,11 @@ fn create_statements(names: &Names, new: &NewRun) -> Result<Vec<Statement>, Stor
             "a run that is created from outside is driven by whoever claims it",
         ));
     };
+    if !new.entries.is_empty() {
+        return Err(invalid(
+            "a run that brings a journal is created by the store itself",
+        ));
+    }
     let values = vec![
         text(&new.run_id),
         text(&new.workflow),
@@ -157,6 +210,14 @@ fn create_statements(names: &Names, new: &NewRun) -> Result<Vec<Statement>, Stor
         or_null(new.now, Value::Integer),
         Value::Bytes(new.input.clone()),
         or_null(new.memo.clone(), Value::Bytes),
+        or_null(new.started_at, Value::Integer),
+        Value::Integer(new.priority.into()),
+        Value::Integer(new.format().into()),
+        text(&new.first_row(0).lane().key()),
+        text(&new.queue),
+        or_null(new.parent.as_deref(), text),
+        or_null(new.root.as_deref(), text),
+        or_null(new.origin.as_deref(), text),
     ];
     Ok(vec![
         statement(names, outside::CREATE, values, Expect::Answer),
@@ -174,12 +235,13 @@ fn deliver_statements(names: &Names, new: &NewMessage) -> Result<Vec<Statement>,
     let values = vec![
         text(&new.run_id),
         text(&new.message_id),
-        Value::Integer(new.kind.code()),
+        Value::Integer(new.kind.code().into()),
         text(&new.name),
         Value::Bytes(new.payload.clone()),
         or_null(new.fingerprint.as_deref(), text),
         or_null(new.now, Value::Integer),
         or_null(new.kind.wait_key(&new.name), Value::Text),
+        Value::Integer(new.encoding.into()),
     ];
     Ok(vec![
         statement(
@@ -207,8 +269,14 @@ mod tests {
                 5,
             )
         };
+        let item = Outgoing {
+            kind: duramen_core::store::OutgoingKind::Message,
+            target: "other".into(),
+            body: "1".into(),
+        };
         let commit = RunCommit {
             run_id: "r".into(),
+            seed: [7; 16],
             owner: "me".to_owned(),
             epoch: 1,
             expected_len: 1,
@@ -217,22 +285,33 @@ mod tests {
                 duramen_core::store::ReadMessage {
                     seq: 1,
                     refused: None,
+                    reply: None,
                 },
                 duramen_core::store::ReadMessage {
                     seq: 2,
                     refused: Some("no".to_owned()),
+                    reply: None,
                 },
             ],
-            inbox_seen: 2,
+            inbox_seen: Some(2),
             next: Next::Running,
             state: Some("{}".into()),
+            outgoing: (0..=MOST).map(|_| item.clone()).collect(),
+            format: None,
             at: 5,
         };
         let new = NewRun {
             run_id: "r".into(),
             workflow: "w".to_owned(),
             version: "1".to_owned(),
+            queue: "default".to_owned(),
+            priority: 5,
             input: "1".into(),
+            entries: Vec::new(),
+            started_at: None,
+            parent: None,
+            root: None,
+            origin: None,
             start: Start::Queued { at: None },
             tags: Vec::new(),
             memo: None,
@@ -247,6 +326,7 @@ mod tests {
             name: "x".to_owned(),
             payload: "1".into(),
             fingerprint: None,
+            encoding: 1,
             now: None,
         };
         let changes = [
@@ -268,23 +348,27 @@ mod tests {
                 assert!(!sql.contains(&beyond), "{sql}");
             }
         }
-        assert_eq!(count, 6 + 2 + 2 + 1);
+        // Fence, length, row; entries twice; two messages; state; items twice.
+        assert_eq!(count, 3 + 2 + 2 + 1 + 2 + 2 + 2 + 1);
     }
 
     #[test]
     fn a_commit_that_lets_the_run_go_is_refused() {
         let commit = RunCommit {
             run_id: "r".into(),
+            seed: [7; 16],
             owner: "me".to_owned(),
             epoch: 1,
             expected_len: 1,
             entries: Vec::new(),
             read: Vec::new(),
-            inbox_seen: 0,
+            inbox_seen: None,
             next: Next::Stuck {
                 note: "n".to_owned(),
             },
             state: None,
+            outgoing: Vec::new(),
+            format: None,
             at: 5,
         };
         let refused = script(&Names::default(), &Change::Commit(Box::new(commit)));

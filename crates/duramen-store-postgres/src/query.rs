@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 
 use duramen_core::ids::{Payload, RunId};
 use duramen_core::journal::Entry;
-use duramen_core::run::RunRow;
-use duramen_core::store::{Cursor, Filter, Message, Page, RunDetail};
+use duramen_core::run::{RunRow, Status};
+use duramen_core::store::{
+    Cursor, Filter, Message, OutgoingKind, Page, RunDetail, Standing, Unsent, UnsentAsk,
+};
 use duramen_store_sql::filter::{self, Dialect};
-use duramen_store_sql::{Columns, RUN_COLUMNS, entry, message, payload, run_row};
+use duramen_store_sql::{Columns, Damaged, RUN_COLUMNS, entry, message, payload, run_row};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -86,6 +88,82 @@ async fn refused(link: &Link, book: &Book, run_ids: &[String]) -> Result<Refused
     Ok(refused)
 }
 
+/// Where runs stand, row and journal from one snapshot.
+pub(crate) async fn standing(
+    link: &Link,
+    book: &Book,
+    run_ids: &[RunId],
+) -> Result<Vec<Option<Standing>>, Fault> {
+    let ids: Vec<_> = run_ids.iter().map(|run_id| clean(run_id)).collect();
+    let mut found = vec![None; run_ids.len()];
+    for row in &link.read(&book.standing, &[&ids]).await? {
+        let mut c = Reader::new(row);
+        let n = c.count("n")?;
+        let place = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
+        let standing = Standing {
+            status: c.status()?,
+            seed: c
+                .bytes("seed")?
+                .try_into()
+                .map_err(|_| Damaged::column("seed"))?,
+            owner: c.text_or_null("owner")?.map(str::to_owned),
+            epoch: c.integer("epoch")?,
+            journal_len: c.count("journal_len")?,
+            generation: c.count("generation")?,
+            ready_at: c.integer_or_null("ready_at")?,
+        };
+        if let Some(slot) = place.and_then(|place| found.get_mut(place)) {
+            *slot = Some(standing);
+        }
+    }
+    Ok(found)
+}
+
+/// What commits left to be carried out.
+pub(crate) async fn unsent(
+    link: &Link,
+    book: &Book,
+    ask: &UnsentAsk,
+) -> Result<Vec<Unsent>, Fault> {
+    let limit = i64::from(ask.limit);
+    let rows = match ask.run_id.as_deref().map(clean) {
+        Some(run_id) => {
+            let sql = &book.unsent_of_run;
+            link.read(sql, &[&ask.before, &limit, &run_id]).await?
+        }
+        None => link.read(&book.unsent, &[&ask.before, &limit]).await?,
+    };
+    rows.iter()
+        .map(|row| {
+            let mut c = Reader::new(row);
+            Ok(Unsent {
+                run_id: c.text("run_id")?.into(),
+                entry: c.count("entry")?,
+                number: c.small("number")?,
+                kind: OutgoingKind::from_code(c.code("kind")?)
+                    .ok_or_else(|| Damaged::column("kind"))?,
+                target: c.text("target")?.into(),
+                body: payload(c.bytes("body")?),
+                at: c.integer("at")?,
+            })
+        })
+        .collect()
+}
+
+/// Takes out what was carried out.
+pub(crate) async fn sent(link: &Link, book: &Book, items: &[Unsent]) -> Result<(), Fault> {
+    let run_ids: Vec<&str> = items.iter().map(|item| &*item.run_id).collect();
+    let entries: Vec<i64> = items.iter().map(|item| signed(item.entry)).collect();
+    let numbers: Vec<i32> = items
+        .iter()
+        .map(|item| i32::try_from(item.number).unwrap_or(i32::MAX))
+        .collect();
+    let ats: Vec<i64> = items.iter().map(|item| item.at).collect();
+    link.run(&book.sent, &[&run_ids, &entries, &numbers, &ats])
+        .await?;
+    Ok(())
+}
+
 pub(crate) async fn load(
     link: &Link,
     book: &Book,
@@ -111,13 +189,33 @@ pub(crate) async fn list(
     limit: u32,
     cursor: Option<&Cursor>,
 ) -> Result<Page, Fault> {
-    let (values, text) = page(wanted, limit, cursor);
-    let found = values.ask(link, names, &text).await?;
-    let rows: Vec<RunRow> = found
-        .iter()
-        .map(|row| run_row(&mut Reader::new(row)))
-        .collect::<Result<_, _>>()?;
+    let mut rows: Vec<RunRow> = Vec::new();
+    for wanted in apart(wanted) {
+        let (values, text) = page(&wanted, limit, cursor);
+        for row in &values.ask(link, names, &text).await? {
+            rows.push(run_row(&mut Reader::new(row))?);
+        }
+    }
+    rows.sort_by(|a, b| (b.created_at, &b.run_id).cmp(&(a.created_at, &a.run_id)));
     Ok(filter::page(rows, limit))
+}
+
+/// Failed and stuck runs, which people like to see together, stand one behind the other in their index: one look for each
+/// begins at the newest.
+fn apart(wanted: &Filter) -> Vec<Filter> {
+    let mut status = wanted.status.clone();
+    status.sort_unstable();
+    status.dedup();
+    if status != [Status::Failed, Status::Stuck] {
+        return vec![wanted.clone()];
+    }
+    status
+        .into_iter()
+        .map(|one| Filter {
+            status: vec![one],
+            ..wanted.clone()
+        })
+        .collect()
 }
 
 /// The statement of one page.
@@ -153,16 +251,25 @@ impl Dialect for Values {
         self.mark(Type::TEXT, clean(value).into_owned())
     }
 
+    /// Numbers stand in the text, so that the planner knows whether few or many rows are before or after an instant.
     fn integer(&mut self, value: i64) -> String {
-        self.mark(Type::INT8, value)
+        format!("'{value}'::bigint")
     }
 
+    /// Only so does the planner know that a partial index has them all. One status
+    /// alone says in the words of the index what else holds for its runs.
     fn one_of(&mut self, column: &str, codes: &[i64]) -> String {
-        let codes: Vec<i16> = codes
-            .iter()
-            .filter_map(|&code| i16::try_from(code).ok())
-            .collect();
-        format!("{column} = ANY({})", self.mark(Type::INT2_ARRAY, codes))
+        let queued = Status::Queued.code();
+        let running = Status::Running.code();
+        match codes {
+            [one] if *one == queued => format!("{column} = {one} AND r.ready_at IS NOT NULL"),
+            [one] if *one == running => format!("{column} = {one} AND r.owner IS NOT NULL"),
+            [one] => format!("{column} = {one}"),
+            codes => {
+                let codes: Vec<String> = codes.iter().map(i64::to_string).collect();
+                format!("{column} IN ({})", codes.join(", "))
+            }
+        }
     }
 
     fn contains(&mut self, column: &str, item: &str) -> String {

@@ -1,10 +1,11 @@
 //! How values stand in columns.
 
 use std::borrow::Cow;
+use std::error::Error;
 
 use duramen_store_sql::{Columns, Damaged};
 use tokio_postgres::Row;
-use tokio_postgres::types::FromSql;
+use tokio_postgres::types::{FromSql, Type};
 
 use crate::error::Fault;
 
@@ -29,6 +30,23 @@ pub(crate) fn column<'r, T: FromSql<'r>>(
     what: &str,
 ) -> Result<T, Fault> {
     row.try_get(place).map_err(|_| Damaged::column(what).into())
+}
+
+/// A number, however wide its column is.
+struct Whole(i64);
+
+impl<'r> FromSql<'r> for Whole {
+    fn from_sql(of: &Type, raw: &'r [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        Ok(Self(match *of {
+            Type::INT2 => i16::from_sql(of, raw)?.into(),
+            Type::INT4 => i32::from_sql(of, raw)?.into(),
+            _ => i64::from_sql(of, raw)?,
+        }))
+    }
+
+    fn accepts(of: &Type) -> bool {
+        [Type::INT2, Type::INT4, Type::INT8].contains(of)
+    }
 }
 
 /// Reads the columns of a row from a place on.
@@ -57,11 +75,12 @@ impl Columns for Reader<'_> {
     type Fault = Fault;
 
     fn integer(&mut self, name: &str) -> Result<i64, Fault> {
-        self.next(name)
+        self.next::<Whole>(name).map(|number| number.0)
     }
 
     fn integer_or_null(&mut self, name: &str) -> Result<Option<i64>, Fault> {
-        self.next(name)
+        let number: Option<Whole> = self.next(name)?;
+        Ok(number.map(|number| number.0))
     }
 
     fn code(&mut self, name: &str) -> Result<i64, Fault> {

@@ -21,7 +21,7 @@ __all__ = ["Change", "CrashingStore", "Side"]
 
 Side = Literal["before", "after"]
 
-_CHANGES = frozenset({"create", "claim", "commit", "deliver", "intervene"})
+_CHANGES = frozenset({"create", "claim", "commit", "deliver", "intervene", "sent"})
 _ENDS = frozenset({"step_completed", "step_failed"})
 
 
@@ -103,9 +103,8 @@ class CrashingStore(WrappedStore):
 
     async def _finds(self, claim: Any) -> bool:
         """Whether a claim would change something: others are made now and then, and count for nothing."""
-        due = await self.inner.next_due(claim["workflows"])
-        now = due["now"] if claim["now"] is None else claim["now"]
-        return due["ready_at"] is not None and due["ready_at"] <= now
+        due = await self.inner.next_due({"lanes": claim["lanes"], "now": claim["now"]})
+        return due["ready_at"] is not None and due["ready_at"] <= due["now"]
 
     def _note_commits(self, batch: Any, answer: Any) -> None:
         if self._on_recorded is None:

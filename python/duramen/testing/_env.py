@@ -19,6 +19,7 @@ from duramen import RunHandle, RunStatus, Runtime
 from duramen._bridge import Clock
 from duramen._durations import from_ms, instant_ms
 from duramen.errors import InvalidArgument, RunTimedOut
+from duramen.store import lane_key
 
 from ._env_steps import EnvStepper, StepWatch
 from ._faults import FaultyStore
@@ -366,7 +367,7 @@ class Environment:
             instants.append(world.clock.next())
         else:
             # With nothing in anybody's hands, whatever happens next is due by the store.
-            due = (await world.base.next_due(self._keys()))["ready_at"]
+            due = (await world.base.next_due({"lanes": self._lanes(), "now": world.clock.now()}))["ready_at"]
             if due is not None and due <= world.clock.now():
                 due = world.clock.next() if self._worker else await self._due_later()
             instants.append(due)
@@ -381,15 +382,20 @@ class Environment:
             page = await self.world.base.list({"status": _LIVE}, 500, page["next"])
             found += [row["ready_at"] for row in page["rows"] if (row["ready_at"] or 0) > now]
             if page["next"] is None:
-                return min(found, default=None)
+                break
+        for owner in await self.world.base.owners():
+            if owner["held"] and owner["ended_at"] is None and owner["lease_until"] > now:
+                found.append(owner["lease_until"])
+        return min(found, default=None)
 
     def _active(self) -> bool:
         port = self.runtime._port
         return port is not None and port.engine.active() > 0
 
-    def _keys(self) -> list[Any]:
+    def _lanes(self) -> list[str]:
+        # What this build's own runs stand in: the queue of those without one, the encoding that it writes.
         keys = self.runtime._registry.keys()
-        return [{"name": name, "version": version} for name, version in keys]
+        return [lane_key("default", name, version, 1) for name, version in keys]
 
     # -- rest ------------------------------------------------------------------------------------------------
 

@@ -20,20 +20,26 @@ if TYPE_CHECKING:
         Created,
         Cursor,
         Delivered,
+        DueAsk,
         Entry,
         Filter,
         Heartbeat,
+        InboxPage,
         Intervened,
         Intervention,
         Message,
         NewMessage,
         NewRun,
         NextDue,
+        OwnerRow,
         Page,
+        Receipt,
         RunCommit,
         RunDetail,
         Schema,
-        WorkflowKey,
+        Standing,
+        Unsent,
+        UnsentAsk,
     )
 
 __all__ = ["NativeStore", "open_store"]
@@ -94,26 +100,53 @@ class NativeStore:
     async def create(self, batch: Sequence[NewRun], /) -> Sequence[Created]:
         return await self._call(self._native.create, batch)
 
-    async def claim(self, claim: Claim, /) -> Claimed:
-        return await self._call(self._native.claim, claim)
-
     async def commit(self, batch: Sequence[RunCommit], /) -> Sequence[CommitOutcome]:
         return await self._call(self._native.commit, batch)
-
-    async def heartbeat(self, beat: Heartbeat, /) -> Beat:
-        return await self._call(self._native.heartbeat, beat)
-
-    async def unread(self, owner: str, /) -> Sequence[Message]:
-        return await self._call(self._native.unread, owner)
-
-    async def deliver(self, batch: Sequence[NewMessage], /) -> Sequence[Delivered]:
-        return await self._call(self._native.deliver, batch)
 
     async def intervene(self, batch: Sequence[Intervention], /) -> Sequence[Intervened]:
         return await self._call(self._native.intervene, batch)
 
+    async def unsent(self, ask: UnsentAsk, /) -> Sequence[Unsent]:
+        return await self._call(self._native.unsent, ask)
+
+    async def sent(self, items: Sequence[Unsent], /) -> None:
+        await self._call(self._native.sent, items)
+
+    async def heartbeat(self, beat: Heartbeat, /) -> Beat:
+        return await self._call(self._native.heartbeat, beat)
+
+    async def retire(self, owner: str, now: int | None, /) -> None:
+        await self._call(self._native.retire, owner, now)
+
+    async def owners(self) -> Sequence[OwnerRow]:
+        return await self._call(self._native.owners)
+
+    async def held(self, owner: str, after: str | None, limit: int, /) -> Sequence[tuple[str, int]]:
+        return await self._call(self._native.held, owner, after, limit)
+
+    async def claim(self, claim: Claim, /) -> Claimed:
+        return await self._call(self._native.claim, claim)
+
+    async def next_due(self, ask: DueAsk, /) -> NextDue:
+        return await self._call(self._native.next_due, ask)
+
+    async def deliver(self, batch: Sequence[NewMessage], /) -> Sequence[Delivered]:
+        return await self._call(self._native.deliver, batch)
+
+    async def unread(self, owner: str, told: Sequence[tuple[str, int]], /) -> Sequence[Message]:
+        return await self._call(self._native.unread, owner, told)
+
+    async def inbox(self, run_id: str, behind: int, /) -> InboxPage:
+        return await self._call(self._native.inbox, run_id, behind)
+
+    async def receipts(self, messages: Sequence[tuple[str, str]], /) -> Sequence[Receipt | None]:
+        return await self._call(self._native.receipts, messages)
+
     async def get(self, run_ids: Sequence[str], /) -> Sequence[RunDetail | None]:
         return await self._call(self._native.get, run_ids)
+
+    async def standing(self, run_ids: Sequence[str], /) -> Sequence[Standing | None]:
+        return await self._call(self._native.standing, run_ids)
 
     async def load(self, run_id: str, start: int, limit: int, /) -> Sequence[Entry]:
         return await self._call(self._native.load, run_id, start, limit)
@@ -123,9 +156,6 @@ class NativeStore:
 
     async def count(self, filter: Filter, /) -> int:  # noqa: A002
         return await self._call(self._native.count, filter)
-
-    async def next_due(self, workflows: Sequence[WorkflowKey], /) -> NextDue:
-        return await self._call(self._native.next_due, workflows)
 
     async def close(self) -> None:
         await self._call(self._native.close)

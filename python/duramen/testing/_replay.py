@@ -15,17 +15,17 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from duramen._bridge import (
-    EV_DRIVE,
-    EV_REPLY,
-    EV_STORE,
     FINISH_CANCELLED,
     FINISH_COMPLETED,
     FINISH_FAILED,
-    T_START,
+    Drive,
     Engine,
+    Reply,
+    Start,
+    StoreRequest,
     native_error,
 )
 from duramen._history import HistorySource, load_payload, read_history
@@ -35,13 +35,17 @@ from duramen._serial import JsonSerializer
 from duramen.errors import InvalidArgument, RecordedError, ReplayDiverged, StoreError, UnknownWorkflow
 
 if TYPE_CHECKING:
-    from duramen._bridge import Run
+    from collections.abc import Callable
+
+    from duramen._bridge import Run, RunEvent, Turn
     from duramen._history import History
     from duramen._serial import Serializer
     from duramen._stepper import StepJob, Stepper
     from duramen._workflow import WorkflowDef
 
 __all__ = ["Replayed", "replay"]
+
+T = TypeVar("T")
 
 _KINDS: dict[int, Literal["completed", "failed", "cancelled"]] = {
     FINISH_COMPLETED: "completed",
@@ -182,12 +186,12 @@ class _Replay:
         try:
             engine.register([(key.name, key.version)])
             # The run's own time: to the clock of this machine everything recorded would be long overdue.
-            engine.take(1, self._history["run"]["run_id"], self._store.now)
-            run = self._await(engine, EV_DRIVE)[2]
+            engine.take(_TAKE, self._history["run"]["run_id"], self._store.now)
+            run = self._await(engine, _driven)
             guarded, host = self._drive(run)
         finally:
-            engine.close(2)
-            self._await(engine, EV_REPLY, 2)
+            engine.close(_CLOSE)
+            self._await(engine, _closed)
         self._check(guarded, compare_output=compare_output)
         kind, value = host.outcome or (None, None)
         return Replayed(
@@ -198,20 +202,20 @@ class _Replay:
             entries=len(self._store.journal),
         )
 
-    def _await(self, engine: Engine, code: int, token: int | None = None) -> tuple[Any, ...]:
-        """Serve the engine's store until an event of that code comes.
+    def _await(self, engine: Engine, wanted: Callable[[RunEvent | Reply], T | None]) -> T:
+        """Serve the engine's store until an event brings what is wanted.
 
         Raises:
             StoreError: the engine refuses, which only a defect can make it do.
         """
         while True:
             for event in engine.drain():
-                if event[0] == EV_STORE:
-                    self._store.answer(engine, *event[1:])
-                elif event[0] == code and token in {None, event[1]}:
-                    return event
-                elif event[0] == EV_REPLY and event[3] is not None:
-                    raise native_error(event[3])
+                if isinstance(event, StoreRequest):
+                    self._store.answer(engine, event)
+                elif (found := wanted(event)) is not None:
+                    return found
+                elif isinstance(event, Reply) and event.error is not None:
+                    raise native_error(event.error)
             if not self._woken.wait(_ANSWER_TIMEOUT):
                 raise StoreError("the engine does not answer")
             self._woken.clear()
@@ -299,6 +303,18 @@ class _Replay:
             return RecordedError("unreadable", str(error))
 
 
+_TAKE, _CLOSE = 1, 2
+"""Tokens of the calls."""
+
+
+def _driven(event: RunEvent | Reply) -> Run | None:
+    return event.run if isinstance(event, Drive) else None
+
+
+def _closed(event: RunEvent | Reply) -> Reply | None:
+    return event if isinstance(event, Reply) and event.token == _CLOSE else None
+
+
 _ENDS = ("run_finished", "run_failed")
 
 
@@ -315,13 +331,13 @@ class _GuardedRun:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._run, name)
 
-    def turn(self) -> tuple[Any, ...] | None:
+    def turn(self) -> Turn | None:
         if self._over:
             return None
         before = self._run.journal_len()
         turn = self._run.turn()
         # What is delivered live gets a new place in the journal, and a step that starts is live anyway.
-        if turn is None or turn[0] == T_START or self._run.journal_len() > before:
+        if turn is None or isinstance(turn, Start) or self._run.journal_len() > before:
             self._end()
             return None
         return turn
@@ -347,6 +363,18 @@ class _NoSteps:
         raise AssertionError(f"a replay started {job!r}")
 
 
+_ZERO = (
+    "journal_start",
+    "generation",
+    "inbox_len",
+    "inbox_seen",
+    "unread",
+    "unread_bytes",
+    "lost",
+    "lost_at",
+)
+
+
 class _OneRun:
     """A store that holds one run for one claim, and keeps nothing."""
 
@@ -364,6 +392,8 @@ class _OneRun:
             "run_id": run["run_id"],
             "workflow": run["workflow"],
             "version": run["version"],
+            "queue": "default",
+            "priority": 5,
             "status": "running",
             "created_at": run["created_at"],
             "started_at": run["created_at"] if run["started_at"] is None else run["started_at"],
@@ -372,24 +402,35 @@ class _OneRun:
             "ready_at": None,
             "owner": "replay",
             "epoch": run["epoch"] + 1,
+            "format": max((entry["encoding"] for entry in self.journal), default=1),
             "journal_len": len(self.journal),
-            "inbox_len": 0,
-            "inbox_seen": 0,
+            **dict.fromkeys(_ZERO, 0),
+            "timeout": None,
             "deadline": run["deadline"],
             "waits": [],
             "tags": run["tags"],
             "seed": list(bytes.fromhex(run["seed"])),
-            "note": None,
+            **dict.fromkeys(("note", "parent", "root", "origin")),
         }
 
-    def answer(self, engine: Engine, request: int, method: str, arguments: tuple[Any, ...]) -> None:
+    def answer(self, engine: Engine, asked: StoreRequest) -> None:
         """Answer a request of the engine."""
+        request, method = asked.request, asked.method
         if method == "claim":
-            claimed = {"row": self._row, "was": "waiting", "journal": self.journal, "inbox": []}
-            engine.answer(request, {"now": self.now, "runs": [claimed], "more": False}, None)
-        elif method == "close":
+            run = {
+                "row": self._row,
+                "was": "waiting",
+                "journal": self.journal,
+                "inbox": [],
+                "inbox_more": False,
+            }
+            claimed = {"now": self.now, "runs": [run], "more": False, "lapsed": False}
+            engine.answer(request, claimed, None)
+        elif method == "heartbeat":
+            engine.answer(request, {"now": self.now, "alive": True, "inherited": []}, None)
+        elif method in {"retire", "close"}:
             engine.answer(request, None, None)
         elif method == "commit":
-            engine.answer(request, [{"kind": "fenced"} for _ in arguments[0]], None)
+            engine.answer(request, [{"kind": "fenced"} for _ in asked.arguments[0]], None)
         else:
             engine.answer(request, None, ("unavailable", f"a replay has no {method}()"))

@@ -15,21 +15,27 @@ if TYPE_CHECKING:
         Created,
         Cursor,
         Delivered,
+        DueAsk,
         Entry,
         Filter,
         Heartbeat,
+        InboxPage,
         Intervened,
         Intervention,
         Message,
         NewMessage,
         NewRun,
         NextDue,
+        OwnerRow,
         Page,
+        Receipt,
         RunCommit,
         RunDetail,
         Schema,
+        Standing,
         Store,
-        WorkflowKey,
+        Unsent,
+        UnsentAsk,
     )
 
 __all__ = ["METHODS", "WrappedStore"]
@@ -55,26 +61,53 @@ class WrappedStore:
     async def create(self, batch: Sequence[NewRun], /) -> Sequence[Created]:
         return await self.call("create", batch)
 
-    async def claim(self, claim: Claim, /) -> Claimed:
-        return await self.call("claim", claim)
-
     async def commit(self, batch: Sequence[RunCommit], /) -> Sequence[CommitOutcome]:
         return await self.call("commit", batch)
-
-    async def heartbeat(self, beat: Heartbeat, /) -> Beat:
-        return await self.call("heartbeat", beat)
-
-    async def unread(self, owner: str, /) -> Sequence[Message]:
-        return await self.call("unread", owner)
-
-    async def deliver(self, batch: Sequence[NewMessage], /) -> Sequence[Delivered]:
-        return await self.call("deliver", batch)
 
     async def intervene(self, batch: Sequence[Intervention], /) -> Sequence[Intervened]:
         return await self.call("intervene", batch)
 
+    async def unsent(self, ask: UnsentAsk, /) -> Sequence[Unsent]:
+        return await self.call("unsent", ask)
+
+    async def sent(self, items: Sequence[Unsent], /) -> None:
+        await self.call("sent", items)
+
+    async def heartbeat(self, beat: Heartbeat, /) -> Beat:
+        return await self.call("heartbeat", beat)
+
+    async def retire(self, owner: str, now: int | None, /) -> None:
+        await self.call("retire", owner, now)
+
+    async def owners(self) -> Sequence[OwnerRow]:
+        return await self.call("owners")
+
+    async def held(self, owner: str, after: str | None, limit: int, /) -> Sequence[tuple[str, int]]:
+        return await self.call("held", owner, after, limit)
+
+    async def claim(self, claim: Claim, /) -> Claimed:
+        return await self.call("claim", claim)
+
+    async def next_due(self, ask: DueAsk, /) -> NextDue:
+        return await self.call("next_due", ask)
+
+    async def deliver(self, batch: Sequence[NewMessage], /) -> Sequence[Delivered]:
+        return await self.call("deliver", batch)
+
+    async def unread(self, owner: str, told: Sequence[tuple[str, int]], /) -> Sequence[Message]:
+        return await self.call("unread", owner, told)
+
+    async def inbox(self, run_id: str, behind: int, /) -> InboxPage:
+        return await self.call("inbox", run_id, behind)
+
+    async def receipts(self, messages: Sequence[tuple[str, str]], /) -> Sequence[Receipt | None]:
+        return await self.call("receipts", messages)
+
     async def get(self, run_ids: Sequence[str], /) -> Sequence[RunDetail | None]:
         return await self.call("get", run_ids)
+
+    async def standing(self, run_ids: Sequence[str], /) -> Sequence[Standing | None]:
+        return await self.call("standing", run_ids)
 
     async def load(self, run_id: str, start: int, limit: int, /) -> Sequence[Entry]:
         return await self.call("load", run_id, start, limit)
@@ -84,9 +117,6 @@ class WrappedStore:
 
     async def count(self, filter: Filter, /) -> int:  # noqa: A002
         return await self.call("count", filter)
-
-    async def next_due(self, workflows: Sequence[WorkflowKey], /) -> NextDue:
-        return await self.call("next_due", workflows)
 
     async def close(self) -> None:
         await self.call("close")

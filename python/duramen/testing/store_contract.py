@@ -22,9 +22,12 @@ from ._contract.claims import ClaimRules
 from ._contract.commits import CommitRules
 from ._contract.concurrency import ConcurrencyRules
 from ._contract.creation import CreationRules
+from ._contract.formats import FormatRules, GenerationRules
 from ._contract.inbox import InboxRules
 from ._contract.interventions import InterventionRules
 from ._contract.limits import LimitRules
+from ._contract.outgoing import OutgoingRules
+from ._contract.owners import OwnerRules
 from ._contract.queries import QueryRules
 
 __all__ = ["StoreContract"]
@@ -32,8 +35,12 @@ __all__ = ["StoreContract"]
 
 class StoreContract(
     CreationRules,
+    OwnerRules,
     ClaimRules,
     CommitRules,
+    GenerationRules,
+    FormatRules,
+    OutgoingRules,
     InboxRules,
     InterventionRules,
     QueryRules,

@@ -9,7 +9,7 @@ use crate::run::Status;
 
 /// How many operations the machine went through in walks over its table.
 fn walked(sim: &Sim) -> u64 {
-    sim.machine(|machine| machine.ops.walked.get())
+    sim.machine(|machine| machine.run.ops.walked.get())
 }
 
 #[test]

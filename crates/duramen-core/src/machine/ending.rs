@@ -1,11 +1,10 @@
 //! The handler has returned or raised.
 
-use super::divergence::Handler;
-use super::ledger::Weight;
-use super::replay::recorded;
-use super::{Halt, Machine, Phase};
 use crate::ids::{Millis, Payload};
 use crate::journal::{Entry, Kind, Meta};
+use crate::progress::divergence::{Divergence, Handler};
+use crate::progress::ledger::Weight;
+use crate::progress::state::Progress;
 use crate::run::Status;
 
 /// How the handler ended.
@@ -31,48 +30,39 @@ impl Ending {
     }
 }
 
-impl Machine {
-    /// Records the end, with the entry that a reopening must take back: the failed step, the
-    /// cancellation or the time-out. On replay of a finished run it is checked against the journal
-    /// instead.
-    pub fn finish(&mut self, ending: Ending, wall: Millis) -> Result<(), Halt> {
-        self.check_driving()?;
-        let (kind, status, how) = ending.how();
-        self.pass_reopenings();
-        if let Some(placed) = self.history.pop() {
-            self.replayed += 1;
-            if placed.entry.kind == kind && self.history.is_empty() {
-                self.phase = Phase::Gone;
-                return Ok(());
-            }
-            self.diverge(placed.index, recorded(&placed), Handler::Ended { how });
-            return self.check_driving();
-        }
-        let meta = Meta {
-            cause: match &ending {
-                Ending::Completed(_) => None,
-                Ending::Cancelled(_) => self.cancelled_at.or(self.timed_out_at),
-                Ending::Failed { op, .. } => op
-                    .as_deref()
-                    .and_then(|op| self.failures.get(op).copied())
-                    .or(self.timed_out_at),
-            },
-            ..Meta::default()
+/// Records the end, with the entry that a reopening must take back: the failed step, the cancellation
+/// or the time-out. On replay of a finished run it is checked against the journal instead, and there is
+/// no status to be written.
+pub(super) fn finish(
+    run: &mut Progress,
+    ending: Ending,
+    wall: Millis,
+) -> Result<Option<Status>, Divergence> {
+    let (kind, status, how) = ending.how();
+    run.pass_reopenings();
+    if let Some(placed) = run.history.pop() {
+        return if placed.entry.kind == kind && run.history.is_empty() {
+            Ok(None)
+        } else {
+            Err(placed.parts_from(Handler::Ended { how }))
         };
-        let (Ending::Completed(payload)
-        | Ending::Failed { error: payload, .. }
-        | Ending::Cancelled(payload)) = ending;
-        let at = self.advance(wall);
-        self.ledger.append(
-            Entry::new(kind, "".into(), payload, at).with_meta(&meta),
-            Weight::Hard,
-        );
-        for slot in self.ops.slots() {
-            self.close_op(slot);
-        }
-        self.phase = Phase::Ended(status);
-        Ok(())
     }
+    let (payload, cause) = match ending {
+        Ending::Completed(output) => (output, None),
+        Ending::Cancelled(reason) => (reason, run.ends.cause_of_cancellation()),
+        Ending::Failed { error, op } => (error, run.ends.cause_of_failure(op.as_deref())),
+    };
+    let meta = Meta {
+        cause,
+        ..Meta::default()
+    };
+    let at = run.clock.advance(wall);
+    let entry = Entry::new(kind, "".into(), payload, at);
+    run.ledger.append(entry.with_meta(&meta), Weight::Hard);
+    for slot in run.ops.slots() {
+        run.close(slot);
+    }
+    Ok(Some(status))
 }
 
 #[cfg(test)]

@@ -1,11 +1,16 @@
 //! Live turns: each outcome that came in gets its place in the journal at the moment it is delivered.
 
-use super::ledger::Weight;
-use super::op::{OpKind, StepPhase};
-use super::{Arrived, Machine, Outcome, Phase, Turn};
+use super::seal;
 use crate::ids::Millis;
 use crate::inbox::Slot;
 use crate::journal::{Entry, Kind};
+use crate::primitives::{cancel, step, timer};
+use crate::progress::arrivals::Arrived;
+use crate::progress::desk::Desk;
+use crate::progress::ledger::Weight;
+use crate::progress::op::OpKind;
+use crate::progress::state::Progress;
+use crate::progress::turn::{Outcome, Turn};
 
 /// Which of the things that are due comes first.
 enum First {
@@ -15,226 +20,112 @@ enum First {
     RunTimeout,
 }
 
-impl Machine {
-    /// What to do next. Call it only when nothing is runnable in the handler's loop.
-    pub fn turn(&mut self, wall: Millis) -> Turn {
-        // A deadline that the logical clock has passed is over, whatever this host's clock says.
-        while self.phase == Phase::Driving {
-            if self.history.is_empty() {
-                let wall = self.now.max(wall);
-                if let Some(turn) = self.live_turn(wall) {
-                    return turn;
-                }
-                break;
-            }
-            if let Some(turn) = self.replay_turn() {
-                return turn;
-            }
-        }
-        Turn::Idle
-    }
-
-    /// One live outcome gets its place in the journal, or one step starts.
-    fn live_turn(&mut self, wall: Millis) -> Option<Turn> {
-        if self.is_sealed() {
-            return None;
-        }
-        self.go_live();
-        while let Some((slot, arrived)) = self.arrived.pop_front() {
-            let turn = match arrived {
-                Arrived::Step(outcome) => self.step_ended(slot, outcome, wall),
-                Arrived::Recalled(entry) => self.record_again(slot, entry, wall),
-                Arrived::Durable { at } => self.durable_arrived(slot, at),
-            };
-            if turn.is_some() {
-                return turn;
-            }
-        }
-        if let Some(turn) = self.next_seal(wall) {
-            return Some(turn);
-        }
-        if self.yielding {
-            return None;
-        }
-        self.next_due(wall).or_else(|| self.next_start())
-    }
-
-    /// The last recorded entry was gone through: what is open now and has a result that a
-    /// reopening took back is served by it. Before, nobody could know whether the journal has it
-    /// again.
-    fn go_live(&mut self) {
-        if !std::mem::replace(&mut self.live, true) && self.history.has_memo() {
-            for slot in self.ops.slots() {
-                self.recall(slot);
-            }
+/// The next of what came in.
+pub(super) fn arrived(run: &mut Progress, wall: Millis) -> Option<Turn> {
+    go_live(run);
+    while let Some((slot, arrived)) = run.arrivals.next() {
+        let turn = match arrived {
+            Arrived::Step(outcome) => step::ended(Desk::of(run), slot, outcome, wall),
+            Arrived::Recalled(entry) => record_again(run, slot, entry, wall),
+            Arrived::Durable { at } => seal::delivered(run, slot, at),
+        };
+        if turn.is_some() {
+            return turn;
         }
     }
+    None
+}
 
-    /// The earliest of what is due: a message counts from its arrival, a timer from its deadline.
-    fn next_due(&mut self, wall: Millis) -> Option<Turn> {
-        loop {
-            match self.first_due(wall)? {
-                First::Cancel => return self.cancel_arrived(wall),
-                First::RunTimeout => return Some(self.run_timed_out(wall)),
-                First::Message(slot) => return self.offer(slot),
-                First::Deadline(slot) => {
-                    if let Some(turn) = self.deadline_passed(slot, wall) {
-                        return Some(turn);
-                    }
+/// The last recorded entry was gone through: what is open now and has a result that a
+/// reopening took back is served by it. Before, nobody could know whether the journal has it
+/// again.
+fn go_live(run: &mut Progress) {
+    if run.history.end() && run.history.has_memo() {
+        for slot in run.ops.slots() {
+            run.recall(slot);
+        }
+    }
+}
+
+fn record_again(run: &mut Progress, slot: Slot, entry: Entry, wall: Millis) -> Option<Turn> {
+    let op = run.close(slot)?;
+    let at = run.clock.advance(wall);
+    let payload = Some(entry.payload.clone());
+    let outcome = if entry.kind == Kind::StepCompleted {
+        Outcome::StepCompleted(payload)
+    } else {
+        Outcome::Received(payload)
+    };
+    let again = Entry {
+        op: op.id,
+        at,
+        ..entry
+    };
+    run.ledger.append(again, Weight::Hard);
+    Some(Turn::Deliver { slot, outcome, at })
+}
+
+/// The earliest of what is due: a message counts from its arrival, a timer from its deadline.
+pub(super) fn due(run: &mut Progress, wall: Millis) -> Option<Turn> {
+    loop {
+        match first_due(run, wall)? {
+            First::Cancel => return cancel::arrived(Desk::of(run), wall),
+            First::RunTimeout => return Some(timer::run_timed_out(Desk::of(run), wall)),
+            First::Message(slot) => {
+                let key = run.ops.get(slot)?.kind.wait_key()?;
+                let message = run.inbox.offer(key, slot)?;
+                return Some(Turn::Offer { slot, message });
+            }
+            First::Deadline(slot) => {
+                if let Some(turn) = timer::deadline_passed(Desk::of(run), slot, wall) {
+                    return Some(turn);
                 }
             }
         }
     }
+}
 
-    fn first_due(&self, wall: Millis) -> Option<First> {
-        let matched = self.inbox.next_match();
-        let arrived = match matched {
-            Some(matched) => match matched.slot {
-                None => return Some(First::Cancel),
-                Some(slot) => Some((matched.message.at, slot)),
-            },
-            None => None,
-        };
-        let timer = self.ops.earliest().filter(|(until, _)| *until <= wall);
-        let limit = self.limit().filter(|limit| *limit <= wall);
-        let soonest = match (timer, limit) {
-            (Some((until, _)), Some(limit)) => Some(until.min(limit)),
-            (timer, limit) => timer.map(|(until, _)| until).or(limit),
-        };
-        if let Some((at, slot)) = arrived
-            && soonest.is_none_or(|soonest| at <= soonest)
-        {
-            return Some(First::Message(slot));
+fn first_due(run: &Progress, wall: Millis) -> Option<First> {
+    let arrived = match run.inbox.next_match() {
+        Some(matched) => match matched.slot {
+            None => return Some(First::Cancel),
+            Some(slot) => Some((matched.message.at, slot)),
+        },
+        None => None,
+    };
+    let timer = run.ops.earliest().filter(|(until, _)| *until <= wall);
+    let limit = run.limit().filter(|limit| *limit <= wall);
+    let soonest = match (timer, limit) {
+        (Some((until, _)), Some(limit)) => Some(until.min(limit)),
+        (timer, limit) => timer.map(|(until, _)| until).or(limit),
+    };
+    if let Some((at, slot)) = arrived
+        && soonest.is_none_or(|soonest| at <= soonest)
+    {
+        return Some(First::Message(slot));
+    }
+    match timer {
+        Some((until, slot)) if limit.is_none_or(|limit| until <= limit) => {
+            // Numbers and times of messages may disagree when senders' clocks do: a wait never
+            // times out while it could have a message that came in time.
+            let in_time = message_for(run, slot).is_some_and(|at| at <= until);
+            Some(if in_time {
+                First::Message(slot)
+            } else {
+                First::Deadline(slot)
+            })
         }
-        match timer {
-            Some((until, slot)) if limit.is_none_or(|limit| until <= limit) => {
-                // Numbers and times of messages may disagree when senders' clocks do: a wait never
-                // times out while it could have a message that came in time.
-                let in_time = self.message_for(slot).is_some_and(|at| at <= until);
-                Some(if in_time {
-                    First::Message(slot)
-                } else {
-                    First::Deadline(slot)
-                })
-            }
-            _ => limit.map(|_| First::RunTimeout),
+        _ => limit.map(|_| First::RunTimeout),
+    }
+}
+
+/// When the message came that this wait would get.
+fn message_for(run: &Progress, slot: Slot) -> Option<Millis> {
+    match &run.ops.get(slot)?.kind {
+        OpKind::Event { key } | OpKind::Approval { key, .. } => {
+            Some(run.inbox.match_of(key, slot)?.at)
         }
-    }
-
-    /// When the message came that this wait would get.
-    fn message_for(&self, slot: Slot) -> Option<Millis> {
-        match &self.ops.get(slot)?.kind {
-            OpKind::Event { key } | OpKind::Approval { key, .. } => {
-                Some(self.inbox.match_of(key, slot)?.at)
-            }
-            OpKind::Step { .. } | OpKind::Timer => None,
-        }
-    }
-
-    fn offer(&mut self, slot: Slot) -> Option<Turn> {
-        let key = self.ops.get(slot)?.kind.wait_key()?;
-        let message = self.inbox.match_of(key, slot)?.clone();
-        self.offered = Some((slot, message.seq));
-        Some(Turn::Offer { slot, message })
-    }
-
-    /// The offered message is what the operation expects: it is consumed.
-    pub fn accept(&mut self, wall: Millis) -> Turn {
-        self.answer(None).map_or(Turn::Idle, |(slot, message)| {
-            self.message_received(slot, message, wall)
-        })
-    }
-
-    /// The offered message does not fit: it is set aside with the reason, and the run goes on waiting.
-    pub fn refuse(&mut self, reason: String) {
-        self.answer(Some(reason));
-    }
-
-    /// Takes the offered message out of the inbox. None if the offer is off: the wait has ended, or
-    /// the run is not driven any more; then the message stays.
-    fn answer(&mut self, refused: Option<String>) -> Option<(Slot, crate::store::Message)> {
-        let (slot, seq) = self.offered.take()?;
-        if self.phase != Phase::Driving {
-            return None;
-        }
-        let key = self.ops.get(slot)?.kind.wait_key()?;
-        Some((slot, self.inbox.take(key, seq, refused)?))
-    }
-
-    /// A result that a reopening took back serves the operation in `slot` without running it again.
-    pub(crate) fn recall(&mut self, slot: Slot) -> bool {
-        let Some(op) = self.ops.get(slot) else {
-            return false;
-        };
-        let entry = self.history.recall(&op.id, |entry| match &op.kind {
-            OpKind::Step { .. } => entry.kind == Kind::StepCompleted,
-            OpKind::Approval { .. } => entry.kind == Kind::ApprovalResolved,
-            // Automatic ids count requests: under new code the same id may be another event's.
-            OpKind::Event { key } => {
-                entry.kind == Kind::EventReceived
-                    && entry
-                        .meta()
-                        .is_ok_and(|meta| meta.wait.is_none_or(|wait| *wait == **key))
-            }
-            OpKind::Timer => false,
-        });
-        let Some(entry) = entry else {
-            return false;
-        };
-        match &op.kind {
-            OpKind::Event { key } | OpKind::Approval { key, .. } => self.inbox.close(key, slot),
-            OpKind::Step { .. } | OpKind::Timer => {
-                self.ops.set_phase(slot, StepPhase::Arrived, None);
-            }
-        }
-        self.arrived.push_back((slot, Arrived::Recalled(entry)));
-        true
-    }
-
-    /// Whether an operation requested now may be served from what a reopening took back.
-    pub(crate) fn recalls(&self) -> bool {
-        self.history.is_empty() && self.history.has_memo()
-    }
-
-    fn record_again(&mut self, slot: Slot, entry: Entry, wall: Millis) -> Option<Turn> {
-        let op = self.close_op(slot)?;
-        let at = self.advance(wall);
-        let payload = Some(entry.payload.clone());
-        let outcome = if entry.kind == Kind::StepCompleted {
-            Outcome::StepCompleted(payload)
-        } else {
-            Outcome::Received(payload)
-        };
-        let again = Entry {
-            op: op.id,
-            at,
-            ..entry
-        };
-        self.ledger.append(again, Weight::Hard);
-        Some(Turn::Deliver { slot, outcome, at })
-    }
-
-    /// When the run's own time is over. A run that was reopened after that gets its time again:
-    /// it would fail at once otherwise, whatever was mended.
-    pub(crate) fn limit(&self) -> Option<Millis> {
-        let deadline = self
-            .facts
-            .deadline
-            .filter(|_| self.timed_out_at.is_none())?;
-        match (self.reopened_at, self.facts.timeout) {
-            // As long again as it was given, wherever the first deadline was counted from.
-            (Some(at), Some(timeout)) if at >= deadline => Some(at.saturating_add(timeout)),
-            _ => Some(deadline),
-        }
-    }
-
-    /// When something is due next by the clock alone.
-    pub(crate) fn next_deadline(&self) -> Option<Millis> {
-        let soonest = self.ops.earliest().map(|(deadline, _)| deadline);
-        match (soonest, self.limit()) {
-            (Some(deadline), Some(limit)) => Some(deadline.min(limit)),
-            (deadline, limit) => deadline.or(limit),
-        }
+        OpKind::Step { .. } | OpKind::Timer => None,
     }
 }
 

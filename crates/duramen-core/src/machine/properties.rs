@@ -74,7 +74,10 @@ fn barrier_is_reached(sim: &Sim, slot: Slot, op: &str) {
     let sent = sim.sent().map_or(&[][..], |commit| &commit.entries[..]);
     let all: Vec<Entry> = sim.machine(|machine| {
         let journal = sim.store.journal.iter().chain(sent);
-        journal.chain(machine.ledger.staged()).cloned().collect()
+        journal
+            .chain(machine.run.ledger.staged())
+            .cloned()
+            .collect()
     });
     for (index, entry) in all.iter().enumerate() {
         let done = entry.kind == Kind::StepCompleted && &*entry.op == op;

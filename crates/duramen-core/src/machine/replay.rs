@@ -1,250 +1,199 @@
 //! Delivery of recorded entries, and the exact check that the code still fits them.
+//!
+//! A difference is an error here; what follows from it, the machine decides.
 
-use super::divergence::{Handler, Recorded};
-use super::history::Placed;
-use super::op::{OpKind, StepPhase};
-use super::{Machine, Outcome, Turn};
-use crate::ids::Millis;
 use crate::inbox::Slot;
-use crate::journal::{BadEntry, Entry, Kind, Meta};
+use crate::journal::{BadEntry, Kind, Meta};
 use crate::primitives::timer::RUN_TIMEOUT_OP;
+use crate::progress::divergence::{Divergence, Handler, Recorded};
+use crate::progress::history::Placed;
+use crate::progress::op::{OpKind, StepPhase};
+use crate::progress::state::Progress;
+use crate::progress::turn::Turn;
 
-impl Machine {
-    /// Goes through the next recorded entry. Called when nothing is runnable: whatever the handler
-    /// was going to ask for before this entry, it has asked for.
-    pub(super) fn replay_turn(&mut self) -> Option<Turn> {
-        let placed = self.history.pop()?;
-        self.replayed += 1;
-        match placed.entry.kind {
-            Kind::StepCompleted | Kind::StepFailed => {
-                self.replay_end(placed, |kind| matches!(kind, OpKind::Step { .. }))
-            }
-            Kind::EventReceived => self.replay_event(placed),
-            Kind::ApprovalResolved => {
-                self.replay_end(placed, |kind| matches!(kind, OpKind::Approval { .. }))
-            }
-            Kind::TimerFired if &*placed.entry.op == RUN_TIMEOUT_OP => {
-                self.set_timed_out_at(placed.index);
-                let at = self.advance(placed.entry.at);
-                Some(Turn::TimeOut { at })
-            }
-            Kind::TimerFired => {
-                self.replay_end(placed, |kind| !matches!(kind, OpKind::Step { .. }))
-            }
-            Kind::CancelRequested => {
-                self.set_cancelled_at(placed.index);
-                let at = self.advance(placed.entry.at);
-                let reason = placed.entry.payload;
-                Some(Turn::Cancel { reason, at })
-            }
-            Kind::StepAttemptFailed | Kind::WaitOpened | Kind::ApprovalRequested => {
-                self.replay_note(&placed);
-                None
-            }
-            Kind::RunReopened => {
-                self.reopened(placed.entry.at);
-                None
-            }
-            Kind::ValueRecorded
-            | Kind::RunCreated
-            | Kind::RunFinished
-            | Kind::RunFailed
-            | Kind::RunCancelled
-            | Kind::RunTerminated
-            | Kind::ChildStarted
-            | Kind::ChildFinished
-            | Kind::PatchMarked
-            | Kind::Unknown(_) => {
-                self.not_asked(&placed);
-                None
-            }
+/// Goes through the next recorded entry. Called when nothing is runnable: whatever the handler
+/// was going to ask for before this entry, it has asked for.
+pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
+    let Some(placed) = run.history.pop() else {
+        return Ok(None);
+    };
+    match placed.entry.kind {
+        Kind::StepCompleted | Kind::StepFailed => {
+            return end(run, placed, |kind| matches!(kind, OpKind::Step { .. })).map(Some);
         }
-    }
-
-    /// An entry that ends an operation: it must be open, and of that kind.
-    fn replay_end(&mut self, placed: Placed, fits: impl Fn(&OpKind) -> bool) -> Option<Turn> {
-        let slot = self.find_open(&placed, fits)?;
-        let op = self.close_op(slot)?;
-        let at = self.advance(placed.entry.at);
-        let outcome = self.recorded_outcome(placed.index, placed.entry, &op.kind);
-        Some(Turn::Deliver { slot, outcome, at })
-    }
-
-    /// What a recorded entry tells the handler.
-    pub(crate) fn recorded_outcome(&mut self, index: u64, entry: Entry, kind: &OpKind) -> Outcome {
-        match entry.kind {
-            Kind::StepCompleted => Outcome::StepCompleted(Some(entry.payload)),
-            Kind::StepFailed => {
-                self.note_failure(&entry.op, index);
-                Outcome::StepFailed(entry.payload)
-            }
-            Kind::TimerFired if matches!(kind, OpKind::Timer) => Outcome::Fired,
-            Kind::TimerFired => Outcome::TimedOut,
-            _ => Outcome::Received(Some(entry.payload)),
+        Kind::EventReceived => return event(run, placed).map(Some),
+        Kind::ApprovalResolved => {
+            return end(run, placed, |kind| matches!(kind, OpKind::Approval { .. })).map(Some);
         }
-    }
-
-    fn replay_event(&mut self, placed: Placed) -> Option<Turn> {
-        let recorded = match placed.entry.meta() {
-            Ok(meta) => meta.wait,
-            Err(error) => {
-                self.unreadable(&placed, error);
-                return None;
-            }
-        };
-        let slot = self.find_open(&placed, |kind| matches!(kind, OpKind::Event { .. }))?;
-        if !self.is_same_wait(&placed, slot, recorded.as_deref()) {
-            return None;
+        Kind::TimerFired if &*placed.entry.op == RUN_TIMEOUT_OP => {
+            run.ends.timed_out(placed.index);
+            let at = run.clock.advance(placed.entry.at);
+            return Ok(Some(Turn::TimeOut { at }));
         }
-        self.replay_end(placed, |_| true)
-    }
-
-    fn find_open(&mut self, placed: &Placed, fits: impl Fn(&OpKind) -> bool) -> Option<Slot> {
-        let Some(slot) = self.ops.slot_of(&placed.entry.op) else {
-            self.not_asked(placed);
-            return None;
-        };
-        let asked = match self.ops.get(slot) {
-            Some(op) if fits(&op.kind) => return Some(slot),
-            Some(op) => op.kind.name(),
-            None => "nothing",
-        };
-        self.diverge(placed.index, recorded(placed), Handler::OtherKind { asked });
-        None
-    }
-
-    /// Whether the recorded wait is for what the handler waits for now.
-    fn is_same_wait(&mut self, placed: &Placed, slot: Slot, was: Option<&str>) -> bool {
-        let asked = self.ops.get(slot).and_then(|op| op.kind.wait_key());
-        let (Some(was), Some(asked)) = (was, asked) else {
-            return true;
-        };
-        if was == asked {
-            return true;
+        Kind::TimerFired => {
+            return end(run, placed, |kind| !matches!(kind, OpKind::Step { .. })).map(Some);
         }
-        let handler = Handler::OtherWait {
+        Kind::CancelRequested => {
+            run.ends.cancelled(placed.index);
+            let at = run.clock.advance(placed.entry.at);
+            let reason = placed.entry.payload;
+            return Ok(Some(Turn::Cancel { reason, at }));
+        }
+        Kind::StepAttemptFailed | Kind::WaitOpened | Kind::ApprovalRequested => {
+            note(run, &placed)?;
+        }
+        Kind::RunReopened => run.reopened(placed.entry.at),
+        Kind::ValueRecorded
+        | Kind::RunCreated
+        | Kind::RunFinished
+        | Kind::RunFailed
+        | Kind::RunCancelled
+        | Kind::RunTerminated
+        | Kind::ChildStarted
+        | Kind::ChildFinished
+        | Kind::PatchMarked
+        | Kind::Unknown(_) => return Err(not_asked(run, &placed)),
+    }
+    Ok(None)
+}
+
+/// An entry that ends an operation: it must be open, and of that kind.
+fn end(
+    run: &mut Progress,
+    placed: Placed,
+    fits: impl Fn(&OpKind) -> bool,
+) -> Result<Turn, Divergence> {
+    let slot = find_open(run, &placed, fits)?;
+    let Some(op) = run.close(slot) else {
+        return Err(not_asked(run, &placed));
+    };
+    let at = run.clock.advance(placed.entry.at);
+    let outcome = run.recorded_outcome(placed, &op.kind);
+    Ok(Turn::Deliver { slot, outcome, at })
+}
+
+fn event(run: &mut Progress, placed: Placed) -> Result<Turn, Divergence> {
+    let recorded = match placed.entry.meta() {
+        Ok(meta) => meta.wait,
+        Err(error) => return Err(unreadable(run, &placed, error)),
+    };
+    let slot = find_open(run, &placed, |kind| matches!(kind, OpKind::Event { .. }))?;
+    check_wait(run, &placed, slot, recorded.as_deref())?;
+    end(run, placed, |_| true)
+}
+
+fn find_open(
+    run: &Progress,
+    placed: &Placed,
+    fits: impl Fn(&OpKind) -> bool,
+) -> Result<Slot, Divergence> {
+    let Some(slot) = run.ops.slot_of(&placed.entry.op) else {
+        return Err(not_asked(run, placed));
+    };
+    let asked = match run.ops.get(slot) {
+        Some(op) if fits(&op.kind) => return Ok(slot),
+        Some(op) => op.kind.name(),
+        None => "nothing",
+    };
+    Err(placed.parts_from(Handler::OtherKind { asked }))
+}
+
+/// Whether the recorded wait is for what the handler waits for now.
+fn check_wait(
+    run: &Progress,
+    placed: &Placed,
+    slot: Slot,
+    was: Option<&str>,
+) -> Result<(), Divergence> {
+    let asked = run.ops.get(slot).and_then(|op| op.kind.wait_key());
+    match (was, asked) {
+        (Some(was), Some(asked)) if was != asked => Err(placed.parts_from(Handler::OtherWait {
             was: was.to_owned(),
             asked: asked.to_owned(),
-        };
-        self.diverge(placed.index, recorded(placed), handler);
-        false
-    }
-
-    fn not_asked(&mut self, placed: &Placed) {
-        let open = self.open_operations();
-        self.diverge(placed.index, recorded(placed), Handler::Waiting { open });
-    }
-
-    /// An entry that tells something of an open operation and delivers nothing.
-    fn replay_note(&mut self, placed: &Placed) {
-        let meta = match placed.entry.meta() {
-            Ok(meta) => meta,
-            Err(error) => return self.unreadable(placed, error),
-        };
-        match placed.entry.kind {
-            Kind::StepAttemptFailed => self.replay_attempt(placed, &meta),
-            Kind::ApprovalRequested => {
-                self.replay_wait(placed, &meta, |kind| {
-                    matches!(kind, OpKind::Approval { .. })
-                });
-            }
-            _ => self.replay_wait(placed, &meta, |kind| {
-                matches!(kind, OpKind::Timer | OpKind::Event { .. })
-            }),
-        }
-    }
-
-    fn replay_attempt(&mut self, placed: &Placed, meta: &Meta) {
-        let found = self.find_open(placed, |kind| matches!(kind, OpKind::Step { .. }));
-        let Some(slot) = found else { return };
-        if let Some(OpKind::Step { failed, .. }) = self.ops.get_mut(slot).map(|op| &mut op.kind) {
-            *failed = meta.attempt.unwrap_or(1);
-        }
-        let until = meta.retry_at.unwrap_or(placed.entry.at);
-        self.ops.set_phase(slot, StepPhase::Backoff, Some(until));
-    }
-
-    /// A wait's deadline was fixed when it was first reached, whatever the code says now.
-    fn replay_wait(&mut self, placed: &Placed, meta: &Meta, fits: impl Fn(&OpKind) -> bool) {
-        let Some(slot) = self.find_open(placed, fits) else {
-            return;
-        };
-        if self.is_same_wait(placed, slot, meta.wait.as_deref()) {
-            self.ops.mark_opened(slot);
-            // Only a timer cannot do without one.
-            let is_timer = self
-                .ops
-                .get(slot)
-                .is_some_and(|op| matches!(op.kind, OpKind::Timer));
-            if meta.deadline.is_some() || !is_timer {
-                self.ops.set_deadline(slot, meta.deadline);
-            }
-        }
-    }
-
-    /// The handler cannot make use of the recorded payload that it was just given: its types have
-    /// changed under the run.
-    pub fn cannot_read(&mut self, op: &str, why: String) {
-        if self.check_driving().is_err() {
-            return;
-        }
-        let (index, recorded) = match self.history.last() {
-            Some((index, kind)) => (
-                index,
-                Recorded::Entry {
-                    kind,
-                    op: op.to_owned(),
-                },
-            ),
-            None => (self.replayed, Recorded::End),
-        };
-        self.diverge(index, recorded, Handler::CannotRead { why });
-    }
-
-    fn unreadable(&mut self, placed: &Placed, error: BadEntry) {
-        let open = self.open_operations();
-        self.diverge(
-            placed.index,
-            Recorded::Unreadable(error),
-            Handler::Waiting { open },
-        );
-    }
-
-    /// Goes through reopenings that come next. They tell the handler nothing, so what it asks for
-    /// is compared with the entry behind them.
-    pub(crate) fn pass_reopenings(&mut self) {
-        while let Some(placed) = self.history.front()
-            && placed.entry.kind == Kind::RunReopened
-        {
-            let at = placed.entry.at;
-            self.history.pop();
-            self.replayed += 1;
-            self.reopened(at);
-        }
-    }
-
-    /// `retry` reopened the run here: open steps get fresh attempts.
-    fn reopened(&mut self, at: Millis) {
-        self.reopened_at = Some(at);
-        for slot in self.ops.slots() {
-            let Some(OpKind::Step { failed, phase, .. }) =
-                self.ops.get_mut(slot).map(|op| &mut op.kind)
-            else {
-                continue;
-            };
-            *failed = 0;
-            if *phase == StepPhase::Backoff {
-                self.ops.set_phase(slot, StepPhase::Requested, None);
-                self.startable.push_back(slot);
-            }
-        }
+        })),
+        _ => Ok(()),
     }
 }
 
-pub(crate) fn recorded(placed: &Placed) -> Recorded {
-    Recorded::Entry {
-        kind: placed.entry.kind,
-        op: placed.entry.op.to_string(),
+/// An entry that tells something of an open operation and delivers nothing.
+fn note(run: &mut Progress, placed: &Placed) -> Result<(), Divergence> {
+    let meta = match placed.entry.meta() {
+        Ok(meta) => meta,
+        Err(error) => return Err(unreadable(run, placed, error)),
+    };
+    match placed.entry.kind {
+        Kind::StepAttemptFailed => attempt(run, placed, &meta),
+        Kind::ApprovalRequested => wait(run, placed, &meta, |kind| {
+            matches!(kind, OpKind::Approval { .. })
+        }),
+        _ => wait(run, placed, &meta, |kind| {
+            matches!(kind, OpKind::Timer | OpKind::Event { .. })
+        }),
+    }
+}
+
+fn attempt(run: &mut Progress, placed: &Placed, meta: &Meta) -> Result<(), Divergence> {
+    let slot = find_open(run, placed, |kind| matches!(kind, OpKind::Step { .. }))?;
+    if let Some(OpKind::Step { failed, .. }) = run.ops.get_mut(slot).map(|op| &mut op.kind) {
+        *failed = meta.attempt.unwrap_or(1);
+    }
+    let until = meta.retry_at.unwrap_or(placed.entry.at);
+    run.ops.set_phase(slot, StepPhase::Backoff, Some(until));
+    Ok(())
+}
+
+/// A wait's deadline was fixed when it was first reached, whatever the code says now.
+fn wait(
+    run: &mut Progress,
+    placed: &Placed,
+    meta: &Meta,
+    fits: impl Fn(&OpKind) -> bool,
+) -> Result<(), Divergence> {
+    let slot = find_open(run, placed, fits)?;
+    check_wait(run, placed, slot, meta.wait.as_deref())?;
+    run.ops.mark_opened(slot);
+    // Only a timer cannot do without one.
+    let is_timer = run
+        .ops
+        .get(slot)
+        .is_some_and(|op| matches!(op.kind, OpKind::Timer));
+    if meta.deadline.is_some() || !is_timer {
+        run.ops.set_deadline(slot, meta.deadline);
+    }
+    Ok(())
+}
+
+/// The handler was given what is recorded of this operation, and cannot make use of it.
+pub(super) fn cannot_read(run: &Progress, op: &str, why: String) -> Divergence {
+    let (index, recorded) = match run.history.last() {
+        Some((index, kind)) => (
+            index,
+            Recorded::Entry {
+                kind,
+                op: op.to_owned(),
+            },
+        ),
+        None => (run.history.replayed(), Recorded::End),
+    };
+    Divergence {
+        index,
+        recorded,
+        handler: Handler::CannotRead { why },
+    }
+}
+
+fn not_asked(run: &Progress, placed: &Placed) -> Divergence {
+    let open = run.open_operations();
+    placed.parts_from(Handler::Waiting { open })
+}
+
+fn unreadable(run: &Progress, placed: &Placed, error: BadEntry) -> Divergence {
+    Divergence {
+        index: placed.index,
+        recorded: Recorded::Unreadable(error),
+        handler: Handler::Waiting {
+            open: run.open_operations(),
+        },
     }
 }
 

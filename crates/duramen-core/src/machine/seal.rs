@@ -11,64 +11,63 @@
 //! for each other, a run commits nothing by itself while a function of it runs in a transaction:
 //! what other steps bring is delivered, and their next effects wait for the transaction's end.
 
-use super::ledger::Weight;
-use super::op::{OpKind, StepPhase};
-use super::{AfterCommit, Arrived, Machine, Outcome, Phase, Turn};
+use std::collections::VecDeque;
+
 use crate::ids::{Millis, Payload};
 use crate::inbox::Slot;
 use crate::journal::{Entry, Kind, Meta};
-use crate::store::{Next, RunCommit};
+use crate::progress::ledger::Weight;
+use crate::progress::op::{OpKind, StepPhase};
+use crate::progress::state::Progress;
+use crate::progress::turn::{Outcome, Turn};
+use crate::store::Next;
+
+/// Results that wait to be sealed, and the one that is.
+#[derive(Debug, Default)]
+pub(super) struct Sealing {
+    waiting: VecDeque<(Slot, Payload)>,
+    sealed: Option<Sealed>,
+}
 
 /// A commit in the hands of whoever holds the transaction.
 #[derive(Debug)]
-pub(crate) struct Sealed {
+pub(super) struct Sealed {
     slot: Slot,
     entry: Entry,
     state: Option<Payload>,
 }
 
-impl Machine {
-    /// The step in `slot` has a result that is to be sealed. False if nobody waits for it any more:
-    /// the transaction must be rolled back.
-    pub fn seal(&mut self, slot: Slot, result: Payload) -> bool {
-        let wanted = self.phase == Phase::Driving && self.is_running(slot);
+impl Sealing {
+    /// A result that is to be sealed. False if nobody waits for it any more.
+    pub(super) fn add(&mut self, run: &Progress, slot: Slot, result: Payload) -> bool {
+        let wanted = is_running(run, slot);
         if wanted {
-            self.to_seal.push_back((slot, result));
+            self.waiting.push_back((slot, result));
         }
         wanted
     }
 
     /// Whether a commit is in the hands of whoever holds the transaction.
-    pub const fn is_sealed(&self) -> bool {
+    pub(super) const fn is_sealed(&self) -> bool {
         self.sealed.is_some()
     }
 
-    fn is_running(&self, slot: Slot) -> bool {
-        matches!(
-            self.ops.get(slot).map(|op| &op.kind),
-            Some(OpKind::Step {
-                phase: StepPhase::Running,
-                ..
-            })
-        )
-    }
-
-    /// Whether a function of the run is in a transaction of the user's own.
-    pub(crate) fn is_transacting(&self) -> bool {
-        !self.transacting.is_empty()
-    }
-
-    /// The next commit to hand over.
-    pub(crate) fn next_seal(&mut self, wall: Millis) -> Option<Turn> {
-        if self.ledger.is_in_flight() {
+    /// The next commit to hand over; the run's state goes with it.
+    pub(super) fn next(
+        &mut self,
+        run: &Progress,
+        state: &mut Option<Payload>,
+        wall: Millis,
+    ) -> Option<Turn> {
+        if run.ledger.is_in_flight() {
             return None;
         }
         loop {
-            let (slot, result) = self.to_seal.pop_front()?;
-            if !self.is_running(slot) {
+            let (slot, result) = self.waiting.pop_front()?;
+            if !is_running(run, slot) {
                 continue;
             }
-            let op = self.ops.get(slot)?;
+            let op = run.ops.get(slot)?;
             let OpKind::Step { failed, .. } = &op.kind else {
                 continue;
             };
@@ -78,74 +77,61 @@ impl Machine {
                 ..Meta::default()
             };
             // The logical clock moves when the result is delivered: it may still come to nothing.
-            let at = self.now.max(wall);
+            let at = run.clock.at(wall);
             let entry = Entry::new(Kind::StepCompleted, op.id.clone(), result, at).with_meta(&meta);
-            let (expected_len, mut entries) = self.ledger.not_durable();
+            let (expected, mut entries) = run.ledger.not_durable();
             entries.push(entry.clone());
-            let state = self.state.take();
-            let format = self.raised_format(&entries);
-            let commit = RunCommit {
-                run_id: self.facts.run_id.clone(),
-                seed: self.facts.seed,
-                owner: self.facts.owner.clone(),
-                epoch: self.facts.epoch,
-                expected_len: self.facts.journal_start + expected_len,
-                entries,
-                read: self.inbox.read().to_vec(),
-                inbox_seen: self.inbox.news(),
-                next: Next::Running,
-                state: state.clone(),
-                outgoing: Vec::new(),
-                format,
-                at,
-            };
+            let state = state.take();
+            let mut commit = run.facts.commit(expected, entries, Next::Running, at);
+            commit.read = run.inbox.read().to_vec();
+            commit.inbox_seen = run.inbox.news();
+            commit.state.clone_from(&state);
             self.sealed = Some(Sealed { slot, entry, state });
-            return Some(Turn::Seal {
-                slot,
-                commit: Box::new(commit),
-            });
+            return Some(Turn::Seal { slot, commit });
         }
     }
 
-    /// The transaction took place, and the sealed commit with it.
-    pub(crate) fn seal_applied(&mut self, sealed: Sealed) -> AfterCommit {
-        let at = sealed.entry.at;
-        self.ledger.append(sealed.entry, Weight::Hard);
-        let (_, entries) = self.ledger.take();
-        self.facts.format = self.raised_format(&entries).unwrap_or(self.facts.format);
-        self.ledger.applied();
-        self.inbox.take_read();
-        self.inbox.take_news();
-        if self.is_running(sealed.slot) {
-            self.ops.set_phase(sealed.slot, StepPhase::Arrived, None);
-            self.running -= 1;
-            self.transacting.remove(&sealed.slot);
-        }
-        // Before all that came in meanwhile: it stands before it in the journal.
-        self.arrived
-            .push_front((sealed.slot, Arrived::Durable { at }));
-        AfterCommit::Driving
+    /// The outcome of the sealed commit is known.
+    pub(super) const fn take(&mut self) -> Option<Sealed> {
+        self.sealed.take()
     }
 
     /// The attempt in `slot` has failed after all and its transaction was rolled back: what was
-    /// sealed with its result goes out with a later commit.
-    pub(crate) fn unseal(&mut self, slot: Slot) {
-        self.to_seal.retain(|(other, _)| *other != slot);
-        if let Some(sealed) = self.sealed.take_if(|sealed| sealed.slot == slot) {
-            self.state = self.state.take().or(sealed.state);
-        }
+    /// sealed with its result goes out with a later commit. The state that was is given back.
+    pub(super) fn undo(&mut self, slot: Slot) -> Option<Payload> {
+        self.waiting.retain(|(other, _)| *other != slot);
+        self.sealed.take_if(|sealed| sealed.slot == slot)?.state
     }
+}
 
-    /// Delivers a result that is durable already.
-    pub(crate) fn durable_arrived(&mut self, slot: Slot, at: Millis) -> Option<Turn> {
-        self.close_op(slot)?;
-        let at = self.advance(at);
-        Some(Turn::Deliver {
-            slot,
-            outcome: Outcome::StepCompleted(None),
-            at,
-        })
+impl Sealed {
+    /// The transaction took place, and the sealed commit with it.
+    pub(super) fn applied(self, run: &mut Progress) {
+        let at = self.entry.at;
+        run.ledger.append(self.entry, Weight::Hard);
+        let (_, entries) = run.ledger.take();
+        run.facts.told_format(run.facts.raised_format(&entries));
+        run.ledger.applied();
+        run.inbox.take_read();
+        run.inbox.take_news();
+        if is_running(run, self.slot) {
+            run.ops.set_phase(self.slot, StepPhase::Arrived, None);
+            run.steps.stop(self.slot);
+        }
+        run.arrivals.add_durable(self.slot, at);
     }
+}
+
+/// Delivers a result that is durable already.
+pub(super) fn delivered(run: &mut Progress, slot: Slot, at: Millis) -> Option<Turn> {
+    run.close(slot)?;
+    let at = run.clock.advance(at);
+    let outcome = Outcome::StepCompleted(None);
+    Some(Turn::Deliver { slot, outcome, at })
+}
+
+fn is_running(run: &Progress, slot: Slot) -> bool {
+    run.ops.phase(slot) == Some(StepPhase::Running)
 }
 
 #[cfg(test)]

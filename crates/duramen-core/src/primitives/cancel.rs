@@ -2,23 +2,23 @@
 
 use crate::ids::Millis;
 use crate::journal::{Entry, Kind, Meta};
-use crate::machine::ledger::Weight;
-use crate::machine::{Machine, Turn};
+use crate::progress::desk::Desk;
+use crate::progress::ledger::Weight;
+use crate::progress::turn::Turn;
 
-impl Machine {
-    pub(crate) fn cancel_arrived(&mut self, wall: Millis) -> Option<Turn> {
-        let message = self.inbox.take_cancel()?;
-        let at = self.advance(wall);
-        let meta = Meta {
-            message: Some(message.message_id),
-            ..Meta::default()
-        };
-        let reason = message.payload;
-        let entry = Entry::new(Kind::CancelRequested, "".into(), reason.clone(), at);
-        let index = self.ledger.append(entry.with_meta(&meta), Weight::Hard);
-        self.set_cancelled_at(index);
-        Some(Turn::Cancel { reason, at })
-    }
+/// The oldest cancellation gets its place in the journal.
+pub(crate) fn arrived(mut desk: Desk<'_>, wall: Millis) -> Option<Turn> {
+    let message = desk.take_cancel()?;
+    let at = desk.advance(wall);
+    let meta = Meta {
+        message: Some(message.message_id),
+        ..Meta::default()
+    };
+    let reason = message.payload;
+    let entry = Entry::new(Kind::CancelRequested, "".into(), reason.clone(), at);
+    let index = desk.record(entry.with_meta(&meta), Weight::Hard);
+    desk.cancelled(index);
+    Some(Turn::Cancel { reason, at })
 }
 
 #[cfg(test)]

@@ -1,75 +1,51 @@
 //! Waiting for events: messages that came early are kept in the inbox until they are asked for.
 
-use crate::ids::{Millis, OpId, check_event_name, check_op_id};
+use crate::ids::{InvalidId, Millis, check_event_name};
 use crate::inbox::Slot;
 use crate::journal::{Entry, Kind, Meta};
-use crate::machine::ledger::Weight;
-use crate::machine::op::OpKind;
-use crate::machine::{Halt, Machine, Outcome, Turn};
+use crate::progress::desk::Desk;
+use crate::progress::ledger::Weight;
+use crate::progress::op::OpKind;
+use crate::progress::turn::{Outcome, Turn};
 use crate::store::Message;
 
-impl Machine {
-    /// The handler asks for the next event of a name.
-    pub fn request_event(
-        &mut self,
-        name: &str,
-        id: Option<&str>,
-        deadline: Option<Millis>,
-    ) -> Result<Slot, Halt> {
-        self.check_driving()?;
-        check_event_name(name)?;
-        let id = match id {
-            Some(id) => {
-                check_op_id(id)?;
-                self.naming.explicit(id)
-            }
-            None => self.naming.automatic("event"),
-        };
-        let key = format!("event:{name}").into();
-        Ok(self.open_wait(id, OpKind::Event { key }, deadline))
-    }
+/// The handler asks for the next event of a name.
+pub(crate) fn request(
+    mut desk: Desk<'_>,
+    name: &str,
+    id: Option<&str>,
+    deadline: Option<Millis>,
+) -> Result<Slot, InvalidId> {
+    check_event_name(name)?;
+    let id = desk.id(id, "event")?;
+    let key = format!("event:{name}").into();
+    Ok(desk.open_wait(id, OpKind::Event { key }, deadline))
+}
 
-    /// Opens a wait: in the table, in the order of deadlines and in the inbox.
-    pub(crate) fn open_wait(&mut self, id: OpId, kind: OpKind, deadline: Option<Millis>) -> Slot {
-        let key = match &kind {
-            OpKind::Event { key } | OpKind::Approval { key, .. } => Some(key.clone()),
-            OpKind::Step { .. } | OpKind::Timer => None,
-        };
-        let slot = self.open_op(id, kind, deadline);
-        if let Some(key) = key
-            && !(self.recalls() && self.recall(slot))
-        {
-            self.inbox.open(&key, slot);
-        }
-        slot
-    }
-
-    /// A message was accepted: its place in the journal and its consumption are one commit.
-    pub(crate) fn message_received(&mut self, slot: Slot, message: Message, wall: Millis) -> Turn {
-        let Some(op) = self.close_op(slot) else {
-            return Turn::Idle;
-        };
-        let (kind, wait) = match op.kind {
-            // The name of the event: so that replay can tell when the code waits for another one.
-            OpKind::Event { key } => (Kind::EventReceived, Some(key.to_string())),
-            // An approval's key is its operation's id.
-            _ => (Kind::ApprovalResolved, None),
-        };
-        let at = self.advance(wall);
-        let meta = Meta {
-            wait,
-            message: Some(message.message_id),
-            ..Meta::default()
-        };
-        self.ledger.append(
-            Entry::new(kind, op.id, message.payload, at).with_meta(&meta),
-            Weight::Hard,
-        );
-        Turn::Deliver {
-            slot,
-            outcome: Outcome::Received(None),
-            at,
-        }
+/// A message was accepted, an event's or an approval's: its place in the journal and its consumption
+/// are one commit.
+pub(crate) fn received(mut desk: Desk<'_>, slot: Slot, message: Message, wall: Millis) -> Turn {
+    let Some(op) = desk.close(slot) else {
+        return Turn::Idle;
+    };
+    let (kind, wait) = match op.kind {
+        // The name of the event: so that replay can tell when the code waits for another one.
+        OpKind::Event { key } => (Kind::EventReceived, Some(key.to_string())),
+        // An approval's key is its operation's id.
+        _ => (Kind::ApprovalResolved, None),
+    };
+    let at = desk.advance(wall);
+    let meta = Meta {
+        wait,
+        message: Some(message.message_id),
+        ..Meta::default()
+    };
+    let entry = Entry::new(kind, op.id, message.payload, at);
+    desk.record(entry.with_meta(&meta), Weight::Hard);
+    Turn::Deliver {
+        slot,
+        outcome: Outcome::Received(None),
+        at,
     }
 }
 
@@ -212,7 +188,7 @@ mod tests {
         };
         sim.machine(|machine| machine.cancel_op(slot));
         assert_eq!(sim.machine(|machine| machine.accept(T0)), Turn::Idle);
-        assert!(!sim.machine(|machine| machine.inbox.has_read()));
+        assert!(!sim.machine(|machine| machine.progress().inbox.has_read()));
     }
 
     #[test]

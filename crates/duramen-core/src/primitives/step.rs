@@ -1,200 +1,166 @@
 //! Steps: run by the driver, recorded with their result, retried by a durable rule.
 
-use crate::ids::{Millis, Payload, check_op_id};
+use crate::ids::{InvalidId, Millis, Payload};
 use crate::inbox::Slot;
 use crate::journal::{Entry, Kind, Meta};
-use crate::machine::ledger::Weight;
-use crate::machine::op::{Checkpoint, OpKind, StepPhase};
-use crate::machine::{Halt, Machine, Outcome, Requested, Turn};
+use crate::progress::desk::Desk;
+use crate::progress::ledger::Weight;
+use crate::progress::op::{Checkpoint, OpKind, StepPhase};
+use crate::progress::turn::{Outcome, Requested, Turn};
 use crate::retry::RetryPolicy;
 
-/// How an attempt ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StepOutcome {
-    Succeeded(Payload),
-    Failed {
-        error: Payload,
-        /// False when the user's rules forbid another attempt.
-        retryable: bool,
-    },
+pub use crate::progress::turn::StepOutcome;
+
+/// The handler asks for a step; see [`Machine::request_step`].
+///
+/// [`Machine::request_step`]: crate::machine::Machine::request_step
+pub(crate) fn request(
+    mut desk: Desk<'_>,
+    id: &str,
+    retry: RetryPolicy,
+    checkpoint: Checkpoint,
+    alone: bool,
+) -> Result<Requested, InvalidId> {
+    let id = desk.named(id)?;
+    let kind = OpKind::Step {
+        retry,
+        checkpoint,
+        failed: 0,
+        phase: StepPhase::Requested,
+    };
+    if alone
+        && let Some(placed) = desk.next_recorded()
+        && placed.entry.op == id
+        && matches!(placed.entry.kind, Kind::StepCompleted | Kind::StepFailed)
+        && let Some((outcome, at)) = desk.answer(&kind)
+    {
+        return Ok(Requested::Ready { outcome, at });
+    }
+    let slot = desk.open(id, kind, None);
+    if !desk.is_served(slot) {
+        desk.startable(slot);
+    }
+    Ok(Requested::Pending(slot))
 }
 
-impl Machine {
-    /// The handler asks for a step. With `alone` (nothing else is runnable in its loop) a result
-    /// that is the next entry is answered at once: it is what a turn would deliver next anyway.
-    pub fn request_step(
-        &mut self,
-        id: &str,
-        retry: RetryPolicy,
-        checkpoint: Checkpoint,
-        alone: bool,
-    ) -> Result<Requested, Halt> {
-        self.check_driving()?;
-        check_op_id(id)?;
-        let id = self.naming.explicit(id);
-        let kind = OpKind::Step {
-            retry,
-            checkpoint,
-            failed: 0,
-            phase: StepPhase::Requested,
-        };
-        if alone && !self.history.is_empty() {
-            self.pass_reopenings();
-            if let Some(placed) = self.history.front()
-                && placed.entry.op == id
-                && matches!(placed.entry.kind, Kind::StepCompleted | Kind::StepFailed)
-                && let Some(placed) = self.history.pop()
-            {
-                self.replayed += 1;
-                self.last_op = id;
-                let at = self.advance(placed.entry.at);
-                let outcome = self.recorded_outcome(placed.index, placed.entry, &kind);
-                return Ok(Requested::Ready { outcome, at });
-            }
-        }
-        let slot = self.open_op(id, kind, None);
-        if !(self.recalls() && self.recall(slot)) {
-            self.startable.push_back(slot);
-        }
-        Ok(Requested::Pending(slot))
+/// Starts the next step that may start: its barrier is reached and nothing is left to replay.
+pub(crate) fn next_start(mut desk: Desk<'_>) -> Option<Turn> {
+    let slot = desk.next_step()?;
+    let (durable, committing) = (desk.durable_len(), desk.is_committing());
+    let op = desk.op_mut(slot)?;
+    let OpKind::Step {
+        phase,
+        failed,
+        checkpoint,
+        ..
+    } = &mut op.kind
+    else {
+        return None;
+    };
+    let sealed = *checkpoint == Checkpoint::Sealed;
+    // A transaction may hold locks that a commit on its way waits for: see `seal.rs`.
+    if op.barrier > durable || (sealed && committing) {
+        return None;
     }
+    *phase = StepPhase::Running;
+    let turn = Turn::Start {
+        slot,
+        op: op.id.clone(),
+        attempt: failed.saturating_add(1),
+    };
+    desk.start(sealed);
+    Some(turn)
+}
 
-    /// Starts the next step that may start: its barrier is reached and nothing is left to replay.
-    pub(crate) fn next_start(&mut self) -> Option<Turn> {
-        loop {
-            let slot = *self.startable.front()?;
-            if !self.is_requested(slot) {
-                self.startable.pop_front();
-                continue;
-            }
-            let op = self.ops.get_mut(slot)?;
-            if !self.ledger.reached(op.barrier) {
+/// The driver reports how an attempt ended.
+pub(crate) fn done(mut desk: Desk<'_>, slot: Slot, outcome: StepOutcome) {
+    if let Some(op) = desk.op_mut(slot)
+        && let OpKind::Step { phase, .. } = &mut op.kind
+        && *phase == StepPhase::Running
+    {
+        *phase = StepPhase::Arrived;
+        desk.arrived(slot, outcome);
+    }
+}
+
+/// Gives an attempt's outcome its place in the journal.
+pub(crate) fn ended(
+    mut desk: Desk<'_>,
+    slot: Slot,
+    outcome: StepOutcome,
+    wall: Millis,
+) -> Option<Turn> {
+    let OpKind::Step {
+        retry,
+        checkpoint,
+        failed,
+        ..
+    } = desk.op(slot)?.kind
+    else {
+        return None;
+    };
+    let attempt = failed.saturating_add(1);
+    let weight = match checkpoint {
+        Checkpoint::Durable | Checkpoint::Sealed => Weight::Hard,
+        Checkpoint::Lazy => Weight::Light,
+    };
+    let meta = Meta {
+        attempt: Some(attempt).filter(|attempt| *attempt > 1),
+        ..Meta::default()
+    };
+    let outcome = match outcome {
+        StepOutcome::Succeeded(result) => {
+            let id = desk.close(slot)?.id;
+            let at = desk.advance(wall);
+            let entry = Entry::new(Kind::StepCompleted, id, result, at);
+            desk.record(entry.with_meta(&meta), weight);
+            Outcome::StepCompleted(None)
+        }
+        StepOutcome::Failed { error, retryable } => {
+            let pause = retry
+                .pause_after(attempt, desk.seed(), &desk.op(slot)?.id)
+                .filter(|_| retryable);
+            if let Some(pause) = pause {
+                attempt_failed(desk, slot, attempt, error, pause, wall);
                 return None;
             }
-            if let OpKind::Step {
-                phase,
-                failed,
-                checkpoint,
-                ..
-            } = &mut op.kind
-            {
-                if *checkpoint == Checkpoint::Sealed {
-                    if self.ledger.is_in_flight() {
-                        return None; // see `Machine::transacting`
-                    }
-                    self.transacting.insert(slot);
-                }
-                self.startable.pop_front();
-                *phase = StepPhase::Running;
-                self.running += 1;
-                return Some(Turn::Start {
-                    slot,
-                    op: op.id.clone(),
-                    attempt: failed.saturating_add(1),
-                });
-            }
+            let id = desk.close(slot)?.id;
+            let at = desk.advance(wall);
+            let entry = Entry::new(Kind::StepFailed, id.clone(), error.clone(), at);
+            let index = desk.record(entry.with_meta(&meta), weight);
+            desk.failed(id, index);
+            Outcome::StepFailed(error)
         }
-    }
+    };
+    let at = desk.now();
+    Some(Turn::Deliver { slot, outcome, at })
+}
 
-    /// The driver reports how an attempt ended. A report for a step that the handler has given up
-    /// meanwhile is dropped: the journal never shows it.
-    pub fn step_done(&mut self, slot: Slot, outcome: StepOutcome) {
-        self.unseal(slot);
-        let Some(op) = self.ops.get_mut(slot) else {
-            return;
-        };
-        if let OpKind::Step { phase, .. } = &mut op.kind
-            && *phase == StepPhase::Running
-        {
-            *phase = StepPhase::Arrived;
-            self.running -= 1;
-            self.transacting.remove(&slot);
-            self.arrive(slot, outcome);
-        }
+/// Another attempt follows after a pause.
+fn attempt_failed(
+    mut desk: Desk<'_>,
+    slot: Slot,
+    attempt: u32,
+    error: Payload,
+    pause: Millis,
+    wall: Millis,
+) {
+    // The record tells the handler nothing, so its clock stays where it is.
+    let at = desk.at(wall);
+    let until = at.saturating_add(pause);
+    let Some(op) = desk.op_mut(slot) else { return };
+    if let OpKind::Step { failed, .. } = &mut op.kind {
+        *failed = attempt;
     }
-
-    /// Gives an attempt's outcome its place in the journal.
-    pub(crate) fn step_ended(
-        &mut self,
-        slot: Slot,
-        outcome: StepOutcome,
-        wall: Millis,
-    ) -> Option<Turn> {
-        let op = self.ops.get_mut(slot)?;
-        let OpKind::Step {
-            retry,
-            checkpoint,
-            failed,
-            ..
-        } = &mut op.kind
-        else {
-            return None;
-        };
-        let attempt = failed.saturating_add(1);
-        let id = op.id.clone();
-        let weight = match checkpoint {
-            Checkpoint::Durable | Checkpoint::Sealed => Weight::Hard,
-            Checkpoint::Lazy => Weight::Light,
-        };
-        let mut meta = Meta {
-            attempt: Some(attempt).filter(|attempt| *attempt > 1),
-            ..Meta::default()
-        };
-        match outcome {
-            StepOutcome::Succeeded(result) => {
-                self.close_op(slot);
-                let at = self.advance(wall);
-                self.ledger.append(
-                    Entry::new(Kind::StepCompleted, id, result, at).with_meta(&meta),
-                    weight,
-                );
-                Some(Turn::Deliver {
-                    slot,
-                    outcome: Outcome::StepCompleted(None),
-                    at,
-                })
-            }
-            StepOutcome::Failed { error, retryable } => {
-                let pause = retry
-                    .pause_after(attempt, &self.facts.seed, &id)
-                    .filter(|_| retryable);
-                if let Some(pause) = pause {
-                    // The record tells the handler nothing, so its clock stays where it is.
-                    let at = self.now.max(wall);
-                    let until = at.saturating_add(pause);
-                    *failed = attempt;
-                    meta.attempt = Some(attempt);
-                    meta.retry_at = Some(until);
-                    self.ledger.append(
-                        Entry::new(Kind::StepAttemptFailed, id, error, at).with_meta(&meta),
-                        Weight::Hard,
-                    );
-                    // The barrier of the next attempt is this record: attempts survive crashes.
-                    op.barrier = self.ledger.barrier();
-                    self.ops.set_phase(slot, StepPhase::Backoff, Some(until));
-                    return None;
-                }
-                self.close_op(slot);
-                let at = self.advance(wall);
-                let index = self.ledger.append(
-                    Entry::new(Kind::StepFailed, id.clone(), error.clone(), at).with_meta(&meta),
-                    weight,
-                );
-                self.note_failure(&id, index);
-                Some(Turn::Deliver {
-                    slot,
-                    outcome: Outcome::StepFailed(error),
-                    at,
-                })
-            }
-        }
-    }
-
-    /// The pause between two attempts is over.
-    pub(crate) fn backoff_over(&mut self, slot: Slot) {
-        self.ops.set_phase(slot, StepPhase::Requested, None);
-        self.startable.push_back(slot);
-    }
+    let meta = Meta {
+        attempt: Some(attempt),
+        retry_at: Some(until),
+        ..Meta::default()
+    };
+    let entry = Entry::new(Kind::StepAttemptFailed, op.id.clone(), error, at);
+    desk.record(entry.with_meta(&meta), Weight::Hard);
+    // The barrier of the next attempt is this record: attempts survive crashes.
+    desk.back_off(slot, until);
 }
 
 #[cfg(test)]

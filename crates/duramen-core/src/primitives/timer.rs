@@ -1,11 +1,12 @@
 //! Durable timers: `sleep`, `sleep_until`, every timer of the handler's own loop, and the run's time-out.
 
-use crate::ids::{Millis, Payload};
+use crate::ids::{Millis, OpId, Payload};
 use crate::inbox::Slot;
 use crate::journal::{Entry, Kind};
-use crate::machine::ledger::Weight;
-use crate::machine::op::{OpKind, StepPhase};
-use crate::machine::{Halt, Machine, Outcome, Turn};
+use crate::progress::desk::Desk;
+use crate::progress::ledger::Weight;
+use crate::progress::op::{OpKind, StepPhase};
+use crate::progress::turn::{Outcome, Turn};
 
 /// The operation id of the run's own time-out; `#` keeps it apart from every user's id.
 pub const RUN_TIMEOUT_OP: &str = "#run-timeout";
@@ -19,52 +20,46 @@ pub enum TimerStem {
     Timer,
 }
 
-impl Machine {
-    /// The handler asks to be woken at an instant of the logical clock.
-    pub fn request_timer(&mut self, stem: TimerStem, deadline: Millis) -> Result<Slot, Halt> {
-        self.check_driving()?;
-        let id = self.naming.automatic(match stem {
-            TimerStem::Sleep => "sleep",
-            TimerStem::Timer => "timer",
-        });
-        Ok(self.open_op(id, OpKind::Timer, Some(deadline)))
-    }
+/// The handler asks to be woken at an instant of the logical clock.
+pub(crate) fn request(mut desk: Desk<'_>, stem: TimerStem, deadline: Millis) -> Slot {
+    let id = desk.numbered(match stem {
+        TimerStem::Sleep => "sleep",
+        TimerStem::Timer => "timer",
+    });
+    desk.open(id, OpKind::Timer, Some(deadline))
+}
 
-    /// The deadline of an operation has passed: a timer fires, a wait times out, a pause between
-    /// attempts is over.
-    pub(crate) fn deadline_passed(&mut self, slot: Slot, wall: Millis) -> Option<Turn> {
-        let op = self.ops.get(slot)?;
-        let outcome = match &op.kind {
-            OpKind::Step {
-                phase: StepPhase::Backoff,
-                ..
-            } => {
-                self.backoff_over(slot);
-                return None;
-            }
-            OpKind::Step { .. } => return None,
-            OpKind::Timer => Outcome::Fired,
-            OpKind::Event { .. } | OpKind::Approval { .. } => Outcome::TimedOut,
-        };
-        let op = self.close_op(slot)?;
-        let at = self.advance(wall);
-        self.ledger.append(
-            Entry::new(Kind::TimerFired, op.id, Payload::new(), at),
-            Weight::Hard,
-        );
-        Some(Turn::Deliver { slot, outcome, at })
-    }
+/// The deadline of an operation has passed: a timer fires, a wait times out, a pause between
+/// attempts is over.
+pub(crate) fn deadline_passed(mut desk: Desk<'_>, slot: Slot, wall: Millis) -> Option<Turn> {
+    let outcome = match &desk.op(slot)?.kind {
+        OpKind::Step {
+            phase: StepPhase::Backoff,
+            ..
+        } => {
+            desk.backed_off(slot);
+            return None;
+        }
+        OpKind::Step { .. } => return None,
+        OpKind::Timer => Outcome::Fired,
+        OpKind::Event { .. } | OpKind::Approval { .. } => Outcome::TimedOut,
+    };
+    let op = desk.close(slot)?;
+    let (_, at) = fired(&mut desk, op.id, wall);
+    Some(Turn::Deliver { slot, outcome, at })
+}
 
-    /// The run's own time is over.
-    pub(crate) fn run_timed_out(&mut self, wall: Millis) -> Turn {
-        let at = self.advance(wall);
-        let index = self.ledger.append(
-            Entry::new(Kind::TimerFired, RUN_TIMEOUT_OP.into(), Payload::new(), at),
-            Weight::Hard,
-        );
-        self.set_timed_out_at(index);
-        Turn::TimeOut { at }
-    }
+/// The run's own time is over.
+pub(crate) fn run_timed_out(mut desk: Desk<'_>, wall: Millis) -> Turn {
+    let (index, at) = fired(&mut desk, RUN_TIMEOUT_OP.into(), wall);
+    desk.timed_out(index);
+    Turn::TimeOut { at }
+}
+
+fn fired(desk: &mut Desk<'_>, id: OpId, wall: Millis) -> (u64, Millis) {
+    let at = desk.advance(wall);
+    let entry = Entry::new(Kind::TimerFired, id, Payload::new(), at);
+    (desk.record(entry, Weight::Hard), at)
 }
 
 #[cfg(test)]

@@ -3,36 +3,27 @@
 use crate::derive::ValueKind;
 use crate::ids::Payload;
 use crate::journal::{Entry, Kind};
-use crate::machine::divergence::Handler;
-use crate::machine::ledger::Weight;
-use crate::machine::replay::recorded;
-use crate::machine::{Halt, Machine};
+use crate::progress::desk::Desk;
+use crate::progress::divergence::{Divergence, Handler};
+use crate::progress::ledger::Weight;
 
-impl Machine {
-    /// The handler asks for a value. It never suspends, so on replay the entry must be the next one.
-    pub fn request_value(&mut self, kind: ValueKind) -> Result<Payload, Halt> {
-        self.check_driving()?;
-        let id = self.naming.automatic(kind.name());
-        self.pass_reopenings();
-        let Some(placed) = self.history.front() else {
-            let value = kind.derive(&self.facts.seed, &id, self.now);
-            self.ledger.append(
-                Entry::new(Kind::ValueRecorded, id, value.clone(), self.now),
-                Weight::Light,
-            );
-            return Ok(value);
-        };
+/// The handler asks for a value. It never suspends, so on replay the entry must be the next one.
+pub(crate) fn request(mut desk: Desk<'_>, kind: ValueKind) -> Result<Payload, Divergence> {
+    let id = desk.numbered(kind.name());
+    if let Some(placed) = desk.next_recorded() {
         if placed.entry.kind != Kind::ValueRecorded || placed.entry.op != id {
-            let (index, recorded) = (placed.index, recorded(placed));
             let asked = id.to_string();
-            self.diverge(index, recorded, Handler::OtherValue { asked });
-        } else if let Some(placed) = self.history.pop() {
-            self.replayed += 1;
+            return Err(placed.parts_from(Handler::OtherValue { asked }));
+        }
+        if let Some(placed) = desk.take_recorded() {
             return Ok(placed.entry.payload);
         }
-        self.check_driving()?;
-        Err(Halt::Gone)
     }
+    let at = desk.now();
+    let value = kind.derive(desk.seed(), &id, at);
+    let entry = Entry::new(Kind::ValueRecorded, id, value.clone(), at);
+    desk.record(entry, Weight::Light);
+    Ok(value)
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Why a store could not do what it was asked.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -52,3 +55,6 @@ impl StoreError {
         }
     }
 }
+
+/// What store methods return: owned, sendable, already under way.
+pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;

@@ -30,8 +30,6 @@ mod runs;
 mod schema;
 mod transactions;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::ids::{Millis, RunId};
@@ -39,7 +37,7 @@ use crate::journal::Entry;
 
 pub use claims::{Claim, Claimed, ClaimedRun, Due, DueAsk, NextDue};
 pub use commits::{CommitOutcome, Next, ReadMessage, RunCommit};
-pub use error::StoreError;
+pub use error::{StoreError, StoreFuture};
 pub use inbox::{
     Delivered, Delivery, INBOX_PAGE, INBOX_PAGE_BYTES, InboxPage, MAX_UNREAD, MAX_UNREAD_BYTES,
     Message, MessageKind, NewMessage, Receipt,
@@ -51,9 +49,6 @@ pub use queries::{Cursor, Filter, Page, RunDetail, Standing};
 pub use runs::{Created, NewRun, Start};
 pub use schema::{Schema, WorkflowKey};
 pub use transactions::{Change, Expect, Script, Statement, Transactions, Value};
-
-/// What store methods return: owned, sendable, already under way.
-pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
 
 /// What another process may have changed. A store that cannot tell calls with both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

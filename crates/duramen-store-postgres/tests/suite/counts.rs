@@ -1,9 +1,9 @@
 //! What a request costs: statements, round trips and transactions.
 
-use duramen_core::store::{CommitOutcome, Next, Store};
+use duramen_core::store::{Claims, CommitOutcome, DueAsk, Inboxes, Next, Queries, Runs, UnsentAsk};
 use duramen_store_postgres::{PostgresOptions, PostgresStore, Statements, Stats};
 use duramen_store_testing::{
-    APPLIED, claim, claim_all, commit, create, event, heartbeat, leased, new_run,
+    APPLIED, alive, claim, claim_all, commit, create, event, heartbeat, leased, new_run,
 };
 
 use crate::support::{Place, block_on};
@@ -48,6 +48,9 @@ fn every_request_costs_one(options: PostgresOptions, place: &Place) {
         ..commit(id, "ann", 2)
     };
     let messages = |prefix: &str| ids(prefix).iter().map(|id| event(id, "m", "go")).collect();
+    for owner in ["ann", "bob", "eve"] {
+        alive(&store, owner);
+    }
     for (prefix, cost) in [("warm", None), ("r", Some(ONE))] {
         let check = |call: &dyn Fn()| match cost {
             Some(cost) => costs(&store, cost, call),
@@ -59,8 +62,12 @@ fn every_request_costs_one(options: PostgresOptions, place: &Place) {
             assert_eq!(block_on(store.commit(batch)).unwrap(), [APPLIED; 64]);
         });
         check(&|| {
-            let beat = block_on(store.heartbeat(heartbeat("ann", 90_000, None))).unwrap();
-            assert!(beat.held.len() >= 64);
+            let beat = block_on(store.heartbeat(heartbeat("ann", 3_600_000, None))).unwrap();
+            assert!(beat.alive);
+        });
+        check(&|| {
+            let held = block_on(store.held("ann".to_owned(), None, 1_000)).unwrap();
+            assert!(held.len() >= 64);
         });
         check(&|| {
             let batch = ids(prefix).iter().map(pause).collect();
@@ -90,10 +97,25 @@ fn every_request_costs_one(options: PostgresOptions, place: &Place) {
             );
         });
         check(&|| {
-            block_on(store.next_due(claim("ann", 1).workflows)).unwrap();
+            let lanes = claim("ann", 1).lanes;
+            block_on(store.next_due(DueAsk { lanes, now: None })).unwrap();
         });
         check(&|| {
-            assert!(block_on(store.unread("ann".to_owned())).unwrap().is_empty());
+            let unread = block_on(store.unread("ann".to_owned(), Vec::new())).unwrap();
+            assert!(unread.is_empty());
+        });
+        check(&|| {
+            let run_ids = ids(prefix).iter().map(|id| id.as_str().into()).collect();
+            let standing = block_on(store.standing(run_ids)).unwrap();
+            assert!(standing.iter().flatten().all(|one| one.journal_len == 3));
+        });
+        check(&|| {
+            let ask = UnsentAsk {
+                before: i64::MAX,
+                run_id: None,
+                limit: 10,
+            };
+            assert!(block_on(store.unsent(ask)).unwrap().is_empty());
         });
         check(&|| {
             let id = ids(prefix)[0].as_str().into();
@@ -123,6 +145,7 @@ fn so_it_is_through_a_pooler() {
 fn a_batch_is_one_transaction() {
     let place = Place::new();
     let store = place.open();
+    alive(&store, "ann");
     let transactions = |table: &str| {
         place.number(&format!(
             "SELECT count(DISTINCT xmin::text) FROM {{s}}.{table}"
@@ -133,8 +156,10 @@ fn a_batch_is_one_transaction() {
     assert_eq!((transactions("runs"), transactions("journal")), (1, 1));
     let batch = ids.iter().map(|id| commit(id, "ann", 1)).collect();
     assert_eq!(block_on(store.commit(batch)).unwrap(), [APPLIED; 64]);
-    // All rows have their versions from the second, the journal's rows from the two.
+    // The journal's rows are from the two. The runs' are as they were created.
     assert_eq!((transactions("runs"), transactions("journal")), (1, 2));
+    let rewritten = "SELECT count(*) FROM {s}.runs r JOIN {s}.journal j USING (run_id) WHERE idx = 1 AND r.xmin = j.xmin";
+    assert_eq!(place.number(rewritten), 0);
     let batch = ids.iter().map(|id| event(id, "m", "go")).collect();
     block_on(store.deliver(batch)).unwrap();
     assert_eq!((transactions("runs"), transactions("inbox")), (1, 1));
@@ -160,7 +185,7 @@ fn messages_and_creations_of_many_callers_share_statements() {
         assert_eq!(block_on(one).unwrap().len(), 1);
     }
     for one in made {
-        assert!(block_on(one).unwrap()[0].created);
+        assert!(block_on(one).unwrap()[0].is_new());
     }
     let statements = store.stats().statements - before;
     assert!(statements <= 100, "{statements} statements for 400 calls");
@@ -170,6 +195,7 @@ fn messages_and_creations_of_many_callers_share_statements() {
 fn a_large_batch_is_a_few_statements() {
     let place = Place::new();
     let store = place.open();
+    alive(&store, "ann");
     let ids: Vec<String> = (0..1_000).map(|n| format!("r{n}")).collect();
     create(&store, ids.iter().map(|id| leased(id, "ann")).collect());
     let one = commit("r0", "ann", 1);
@@ -178,4 +204,30 @@ fn a_large_batch_is_a_few_statements() {
     let outcomes = costs(&store, (4, 4), || block_on(store.commit(batch)).unwrap());
     assert_eq!(outcomes[0], CommitOutcome::Fenced);
     assert!(outcomes[1..].iter().all(|outcome| *outcome == APPLIED));
+}
+
+/// What was recovered is read again: two statements, however many runs there are.
+#[test]
+fn a_recovery_is_two_statements() {
+    let place = Place::new();
+    let store = place.open();
+    alive(&store, "ann");
+    alive(&store, "bob");
+    let ids: Vec<String> = (0..50).map(|n| format!("r{n}")).collect();
+    create(&store, ids.iter().map(|id| leased(id, "ann")).collect());
+    let batch = ids.iter().map(|id| commit(id, "ann", 1)).collect();
+    assert_eq!(block_on(store.commit(batch)).unwrap(), [APPLIED; 50]);
+    claim_all(&store, "bob");
+    block_on(store.retire("ann".to_owned(), None)).unwrap();
+    let before = store.stats().statements;
+    let claimed = claim_all(&store, "bob");
+    assert_eq!(store.stats().statements - before, 2);
+    assert_eq!(claimed.runs.len(), 50);
+    for run in claimed.runs {
+        assert_eq!(
+            (run.row.journal_len, run.row.lost, run.row.lost_at),
+            (2, 1, 2)
+        );
+        assert_eq!(run.journal.unwrap().len(), 2);
+    }
 }

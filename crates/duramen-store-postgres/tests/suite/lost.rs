@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use duramen_core::store::{Filter, Store, StoreError};
+use duramen_core::store::{Filter, Queries, StoreError};
 use duramen_store_postgres::PostgresStore;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};

@@ -1,11 +1,12 @@
 //! The schema: from nothing, by several at a time, under other names, and by the wrong build.
 
 use duramen_core::store::{
-    Delivery, Filter, Intervened, Intervention, Next, RunCommit, Schema, Store, StoreError,
+    Claims, Delivery, Filter, Inboxes, Intervened, Intervention, Next, Outgoing, OutgoingKind,
+    Queries, RunCommit, Runs, Schema, Store, StoreError, UnsentAsk,
 };
 use duramen_store_postgres::{PostgresOptions, TABLES};
 use duramen_store_testing::{
-    APPLIED, claim_all, commit, commit_one, create, event, heartbeat, leased, new_run,
+    APPLIED, alive, claim_all, commit, commit_one, create, event, heartbeat, leased, new_run,
 };
 
 use crate::support::{Place, block_on};
@@ -138,6 +139,8 @@ fn everything_works_under_other_names() {
          WHERE nspname = '{s}' AND relkind IN ('r', 'v', 'i') AND relname NOT LIKE 'App\\_%'",
     );
     assert_eq!(made, 0);
+    alive(&store, "ann");
+    alive(&store, "bob");
     create(&store, vec![leased("a", "ann"), leased("b", "ann")]);
     let pause = RunCommit {
         next: Next::Waiting {
@@ -145,6 +148,11 @@ fn everything_works_under_other_names() {
             waits: vec!["event:go".to_owned()],
         },
         state: Some("{}".into()),
+        outgoing: vec![Outgoing {
+            kind: OutgoingKind::Message,
+            target: "b".into(),
+            body: "1".into(),
+        }],
         ..commit("a", "ann", 1)
     };
     assert_eq!(commit_one(&store, pause), APPLIED);
@@ -153,9 +161,36 @@ fn everything_works_under_other_names() {
     assert_eq!(sent[1].result, Delivery::Duplicate);
     let run = claim_all(&store, "bob").runs.remove(0);
     assert_eq!((run.journal.unwrap().len(), run.inbox.len()), (2, 1));
-    let beat = block_on(store.heartbeat(heartbeat("bob", 1_000, None))).unwrap();
-    assert_eq!(beat.held, [("a".into(), 2)]);
-    assert!(block_on(store.unread("bob".to_owned())).unwrap().len() <= 1);
+    let successor = duramen_core::store::Heartbeat {
+        succeeds: Some("bob".to_owned()),
+        ..heartbeat("bob-2", 1_000_000, None)
+    };
+    let beat = block_on(store.heartbeat(successor)).unwrap();
+    assert_eq!(beat.inherited, [("a".into(), 2)]);
+    assert_eq!(
+        block_on(store.held("bob-2".to_owned(), None, 9)).unwrap(),
+        beat.inherited
+    );
+    assert_eq!(block_on(store.owners()).unwrap().len(), 3);
+    let unread = block_on(store.unread("bob-2".to_owned(), Vec::new())).unwrap();
+    assert_eq!(unread.len(), 1);
+    assert!(
+        block_on(store.inbox("a".into(), 1))
+            .unwrap()
+            .messages
+            .is_empty()
+    );
+    let receipts = block_on(store.receipts(vec![("a".into(), "m".to_owned())])).unwrap();
+    assert!(receipts[0].is_some());
+    assert!(block_on(store.standing(vec!["a".into()])).unwrap()[0].is_some());
+    let ask = UnsentAsk {
+        before: i64::MAX,
+        run_id: Some("a".into()),
+        limit: 9,
+    };
+    let items = block_on(store.unsent(ask)).unwrap();
+    assert_eq!(items.len(), 1);
+    block_on(store.sent(items)).unwrap();
     assert_eq!(block_on(store.count(Filter::default())).unwrap(), 2);
     let page = block_on(store.list(Filter::default(), 1, None)).unwrap();
     assert!(page.next.is_some());
@@ -188,6 +223,8 @@ fn two_stores_in_two_schemas_of_one_database_do_not_see_each_other() {
     let (one, other) = (one.open(), other.open());
     create(&one, vec![new_run("a")]);
     create(&other, vec![new_run("a"), new_run("b")]);
+    alive(&one, "ann");
+    alive(&other, "ann");
     assert_eq!(claim_all(&one, "ann").runs.len(), 1);
     assert_eq!(block_on(other.count(Filter::default())).unwrap(), 2);
     assert_eq!(claim_all(&other, "ann").runs.len(), 2);

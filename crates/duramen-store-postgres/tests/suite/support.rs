@@ -75,8 +75,8 @@ impl Place {
             names: self.names(),
             migrate: true,
             notify: false,
-            // Tests that hold locks say by themselves who waits.
-            lock_timeout: Duration::from_secs(10),
+            // Tests that hold locks say by themselves how long that may take.
+            lock_timeout: Duration::from_secs(5),
             ..PostgresOptions::default()
         }
     }
@@ -132,35 +132,71 @@ impl Drop for Place {
     }
 }
 
-/// A transaction of somebody else's that holds the rows of runs.
+/// A transaction of somebody else's that holds something.
 pub(crate) struct Held<'p> {
     place: &'p Place,
     client: Client,
 }
 
 impl<'p> Held<'p> {
+    /// The row of a run.
     pub(crate) fn new(place: &'p Place, run_id: &str) -> Self {
+        Self::by(
+            place,
+            &format!("SELECT FROM {{s}}.runs WHERE run_id = '{run_id}' FOR UPDATE"),
+        )
+    }
+
+    /// What a command holds.
+    pub(crate) fn by(place: &'p Place, command: &str) -> Self {
         let client = connection();
-        place.on(
-            &client,
-            &format!("BEGIN; SELECT FROM {{s}}.runs WHERE run_id = '{run_id}' FOR UPDATE"),
-        );
+        place.on(&client, &format!("BEGIN; {command}"));
         Self { place, client }
     }
 
-    /// Waits until so many statements on this place's tables wait for a lock.
+    pub(crate) fn let_go(self) {
+        self.place.on(&self.client, "ROLLBACK");
+    }
+}
+
+/// A gate in the way of statements that write certain rows: they stand before it, with their snapshots and
+/// locks, until it is opened.
+pub(crate) struct Gate<'p> {
+    place: &'p Place,
+    client: Client,
+}
+
+impl<'p> Gate<'p> {
+    /// Before a row is written, as a trigger has it: `INSERT`, `UPDATE`, on a table, when a condition holds.
+    pub(crate) fn before(place: &'p Place, what: &str, table: &str, when: &str) -> Self {
+        let client = connection();
+        place.on(&client, "SELECT pg_advisory_lock(hashtext('{s}'))");
+        place.run(
+            "CREATE OR REPLACE FUNCTION {s}.gate() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+             WHILE NOT pg_try_advisory_xact_lock_shared(hashtext('{s}')) LOOP PERFORM pg_sleep(0.002); END LOOP; \
+             RETURN NEW; END $$",
+        );
+        place.run(&format!(
+            "CREATE TRIGGER gate BEFORE {what} ON {{s}}.{table} FOR EACH ROW WHEN ({when}) \
+             EXECUTE FUNCTION {{s}}.gate()"
+        ));
+        Self { place, client }
+    }
+
+    /// Waits until a statement stands before it.
     #[track_caller]
-    pub(crate) fn until_waiting(&self, count: i64) {
+    pub(crate) fn until_reached(&self) {
         let since = Instant::now();
-        let question = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+        let question = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' \
              AND query LIKE '%{s}%' AND pid <> pg_backend_pid()";
-        while self.place.number(question) < count {
-            assert!(since.elapsed() < Duration::from_secs(10), "nobody waits");
+        while self.place.number(question) == 0 {
+            assert!(since.elapsed() < Duration::from_secs(10), "nobody came");
             sleep(Duration::from_millis(2));
         }
     }
 
-    pub(crate) fn let_go(self) {
-        self.place.on(&self.client, "COMMIT");
+    pub(crate) fn open(self) {
+        self.place
+            .on(&self.client, "SELECT pg_advisory_unlock(hashtext('{s}'))");
     }
 }

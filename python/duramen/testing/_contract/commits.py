@@ -10,6 +10,7 @@ from .support import (
     APPLIED,
     FENCED,
     LEASE,
+    OTHER_SEED,
     T0,
     Rules,
     claim,
@@ -20,6 +21,8 @@ from .support import (
     finished,
     ids,
     journal,
+    length,
+    live,
     message,
     new_run,
     pause,
@@ -52,8 +55,8 @@ class CommitRules(Rules):
         assert await journal(store) == [("", b"in"), ("ch\u00e4rge#2", b"\x00\xff"), ("b", b""), ("c", b"3")]
         assert list(await store.load("a", 1, 1)) == [first]
         after = await row(store)
-        assert (after["journal_len"], after["updated_at"], after["status"]) == (4, T0 + 8, "running")
-        assert (after["owner"], after["epoch"], after["ready_at"]) == ("ann", 1, T0 + LEASE)
+        assert (after["status"], after["owner"], after["epoch"]) == ("running", "ann", 1)
+        assert (after["ready_at"], await length(store)) == (None, 4)
 
     @rule
     async def test_a_timeline_is_read_in_pieces(self, store: Store) -> None:
@@ -77,7 +80,7 @@ class CommitRules(Rules):
         assert [one["kind"] for one in await store.load("a", 1, 100)] == kinds
 
     @rule
-    async def test_late_writers_are_fenced_by_owner_epoch_length_and_status(self, store: Store) -> None:
+    async def test_late_writers_are_fenced_by_life_owner_epoch_length_and_status(self, store: Store) -> None:
         await store.create([new_run("a", owner="ann")])
         await commit_one(store, commit(entries=[entry("s1")]))
         before, timeline = await detail(store), await journal(store)
@@ -89,6 +92,7 @@ class CommitRules(Rules):
             commit(length=1, entries=writes, next=waiting("timer", ready_at=T0)),
             commit(length=3, entries=writes),
             commit("nobody", length=1, entries=writes),
+            commit(length=2, entries=writes, seed=OTHER_SEED),
         ]
         for one in late:
             assert await commit_one(store, one) == FENCED, one
@@ -106,17 +110,21 @@ class CommitRules(Rules):
 
     @rule
     async def test_a_run_that_was_claimed_by_another_is_lost_to_its_former_driver(self, store: Store) -> None:
-        await store.create([new_run("a", owner="ann")])
+        await live(store, "cyd", lease=LEASE)
+        await store.create([new_run("a", owner="cyd")])
         await store.claim(claim("bob", now=T0 + LEASE))
-        assert await commit_one(store, commit(entries=[entry("late")])) == FENCED
+        assert await commit_one(store, commit(owner="cyd", entries=[entry("late")])) == FENCED
         assert await commit_one(store, commit(owner="bob", epoch=1)) == FENCED
         assert await commit_one(store, commit(owner="bob", epoch=2, entries=[entry("s1")])) == APPLIED
 
     @rule
-    async def test_a_lease_that_ended_and_that_nobody_took_still_counts(self, store: Store) -> None:
-        await store.create([new_run("a", owner="ann")])
-        late = commit(entries=[entry("s1")], at=T0 + 10 * LEASE)
+    async def test_a_run_that_nobody_took_is_still_its_drivers(self, store: Store) -> None:
+        await live(store, "cyd", lease=LEASE)
+        await store.create([new_run("a", owner="cyd")])
+        late = commit(owner="cyd", entries=[entry("s1")], at=T0 + 10 * LEASE)
         assert await commit_one(store, late) == APPLIED
+        await store.retire("cyd", T0 + 10 * LEASE)
+        assert await commit_one(store, {**late, "expected_len": 2}) == APPLIED
 
     @rule
     async def test_nothing_is_committed_to_a_run_that_is_not_running(self, store: Store) -> None:
@@ -128,7 +136,7 @@ class CommitRules(Rules):
             assert await commit_one(store, end) == APPLIED
         await store.create([new_run("stuck", owner="ann")])
         await commit_one(store, commit("stuck", next={"kind": "stuck", "note": "the code has changed"}))
-        for name, epoch, length in (
+        for name, epoch, reached in (
             ("queued", 0, 1),
             ("waiting", 1, 1),
             ("completed", 1, 2),
@@ -136,9 +144,50 @@ class CommitRules(Rules):
             ("cancelled", 1, 2),
             ("stuck", 1, 1),
         ):
-            late = commit(name, epoch=epoch, length=length, entries=[entry("late")])
+            late = commit(name, epoch=epoch, length=reached, entries=[entry("late")])
             assert await commit_one(store, late) == FENCED, name
             assert ("late", b"1") not in await journal(store, name)
+
+    @rule
+    async def test_a_commit_that_only_appends_counts_at_once_for_the_fence(self, store: Store) -> None:
+        await store.create([new_run("a", owner="ann")])
+        one = commit(entries=[entry("s"), entry("t")], state=b"state", at=T0 + 5)
+        assert await commit_one(store, one) == APPLIED
+        found = await detail(store)
+        # The row of a running run may lag behind its journal; nothing else may.
+        assert found["row"]["journal_len"] in {1, 3}
+        assert found["row"]["updated_at"] in {T0, T0 + 5}
+        assert (found["state"], await length(store), len(await journal(store))) == (b"state", 3, 3)
+        assert await commit_one(store, commit(length=1, entries=[entry("late")])) == FENCED
+        assert await commit_one(store, commit(length=2, entries=[entry("late")])) == FENCED
+        assert await commit_one(store, commit(length=3, entries=[entry("u")], at=T0 + 6)) == APPLIED
+        # Whatever more a commit does, it brings the row up to date.
+        assert await commit_one(store, commit(length=4, seen=0, at=T0 + 7)) == APPLIED
+        got = await row(store)
+        assert (got["status"], got["journal_len"], got["updated_at"]) == ("running", 4, T0 + 7)
+        rest = commit(length=4, entries=[entry("v")], next=waiting("timer"), at=T0 + 8)
+        assert await commit_one(store, rest) == APPLIED
+        got = await row(store)
+        assert (got["journal_len"], got["updated_at"]) == (5, T0 + 8)
+
+    @rule
+    async def test_a_commit_of_a_former_life_is_fenced(self, store: Store) -> None:
+        await store.create([new_run("a", owner="ann")])
+        late = [
+            commit(entries=[entry("late")]),
+            commit(entries=[entry("late")], next=finished()),
+            commit(next=waiting("timer", ready_at=T0)),
+        ]
+        assert list(await store.intervene([{"kind": "delete", "run_id": "a", "force": True}])) == ["done"]
+        # The same id, owner, epoch and length; only the seed is another.
+        (answer,) = await store.create([new_run("a", owner="ann", seed=OTHER_SEED)])
+        assert answer["kind"] == "created"
+        before = await detail(store)
+        for one in late:
+            assert await commit_one(store, one) == FENCED
+        assert await detail(store) == before
+        assert await length(store) == 1
+        assert await commit_one(store, commit(entries=[entry("s")], seed=OTHER_SEED)) == APPLIED
 
     @rule
     async def test_a_pause_gives_the_lease_up(self, store: Store) -> None:
@@ -207,7 +256,7 @@ class CommitRules(Rules):
         kinds = [outcome["kind"] for outcome in outcomes]
         assert kinds == ["applied", "fenced", "fenced", "rejected", "applied", "applied"]
         assert outcomes[4] == {"kind": "applied", "due": True}
-        lengths = [(await row(store, name))["journal_len"] for name in "abcd"]
+        lengths = [await length(store, name) for name in "abcd"]
         assert lengths == [3, 1, 1, 2]
 
     @rule

@@ -19,6 +19,8 @@ from .support import (
     finished,
     ids,
     journal,
+    length,
+    live,
     message,
     new_run,
     pause,
@@ -96,7 +98,32 @@ class InterventionRules(Rules):
         await intervene(store, terminate())
         assert await commit_one(store, commit(entries=[entry("late")])) == FENCED
         assert await commit_one(store, commit(length=2, entries=[entry("late")])) == FENCED
-        assert list((await store.heartbeat({"owner": "ann", "lease": 1, "now": T0}))["held"]) == []
+        assert list(await store.held("ann", None, 10)) == []
+
+    @rule
+    async def test_an_entry_goes_behind_what_a_running_run_has_appended(self, store: Store) -> None:
+        await store.create([new_run("a", owner="ann")])
+        for at in (1, 2):
+            assert await commit_one(store, commit(length=at, entries=[entry(f"s{at}")])) == APPLIED
+        assert await intervene(store, terminate()) == "done"
+        assert [op for op, _ in await journal(store)] == ["", "s1", "s2", ""]
+        found = await detail(store)
+        assert found["end"] is not None
+        assert (found["row"]["journal_len"], found["end"]["kind"]) == (4, "run_terminated")
+        assert await length(store) == 4
+
+    @rule
+    async def test_a_reopened_run_is_not_suspect_any_more(self, store: Store) -> None:
+        await live(store, "cyd", lease=10)
+        await store.create([new_run("a", owner="cyd")])
+        await store.claim(claim(now=T0 + 10))
+        parked = commit(owner="bob", epoch=2, next={"kind": "stuck", "note": "drivers were lost"})
+        assert await commit_one(store, parked) == APPLIED
+        got = await row(store)
+        assert (got["lost"], got["lost_at"]) == (1, 1)
+        assert await intervene(store, reopen("a", 1)) == "done"
+        got = await row(store)
+        assert (got["lost"], got["lost_at"], got["status"]) == (0, 0, "queued")
 
     @rule
     async def test_a_run_ends_once(self, store: Store) -> None:
@@ -165,7 +192,7 @@ class InterventionRules(Rules):
         assert await send(store, message()) == ("not_found", None, None)
         # Its id is free again, and nothing of the old run comes back with it.
         (answer,) = await store.create([new_run("a", owner="ann")])
-        assert answer["created"]
+        assert answer["kind"] == "created"
         found = await detail(store)
         assert (found["memo"], found["state"], found["row"]["inbox_len"]) == (None, None, 0)
         assert await journal(store) == [("", b"{}")]

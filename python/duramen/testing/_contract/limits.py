@@ -10,14 +10,17 @@ from .support import (
     APPLIED,
     T0,
     Rules,
+    beat,
     claim,
     commit,
     commit_one,
     detail,
     entry,
-    key,
+    lane,
+    live,
     message,
     new_run,
+    read,
     row,
     rule,
     send,
@@ -26,7 +29,7 @@ from .support import (
 )
 
 if TYPE_CHECKING:
-    from duramen.store import ReadMessage, Store
+    from duramen.store import Store
 
 LARGE = bytes(range(256)) * (2 * 4096)
 """2 MiB of every byte there is."""
@@ -39,8 +42,11 @@ class LimitRules(Rules):
     async def test_ids_of_255_characters(self, store: Store) -> None:
         for sign in ("x", "\u00fc", "\U0001f980"):
             name = sign * 255
-            new = new_run(name, workflow=name, version=name, tags=[name, f"{sign * 254}y"], owner=name)
-            assert [answer["created"] for answer in await store.create([new])] == [True]
+            await live(store, name)
+            new = new_run(name, workflow=name, version=name, queue=name, owner=name)
+            new["tags"] = [name, f"{sign * 254}y"]
+            new["parent"] = new["root"] = new["origin"] = name
+            assert [answer["kind"] for answer in await store.create([new])] == ["created"]
             assert await send(store, message(name, name, name, fingerprint=name)) == ("buffered", None, name)
             assert await send(store, message(name, name)) == ("duplicate", name, name)
             outcome = await commit_one(
@@ -50,11 +56,16 @@ class LimitRules(Rules):
             assert outcome == {"kind": "applied", "due": True}
             assert await store.count({"id_prefix": name, "workflow": name, "tag": name}) == 1
             assert await store.count({"waiting_for": f"event:{name}"}) == 1
-            (run,) = (await store.claim(claim(name, now=T0 + 9, workflows=[key(name, name)])))["runs"]
+            (run,) = (await store.claim(claim(name, now=T0 + 9, lanes=[lane(name, name, queue=name)])))[
+                "runs"
+            ]
             assert (run["row"]["run_id"], run["row"]["tags"][0]) == (name, name)
             assert (run["inbox"][0]["message_id"], run["inbox"][0]["name"]) == (name, name)
             assert run["journal"] is not None
             assert run["journal"][1]["op"] == name
+            assert list(map(tuple, await store.held(name, None, 9))) == [(name, 2)]
+            assert list(await store.receipts([(name, name)])) == [{"kind": "unread"}]
+            assert await store.count({"parent": name, "queue": name}) == 1
 
     @rule
     async def test_payloads_of_two_mebibytes(self, store: Store) -> None:
@@ -83,7 +94,7 @@ class LimitRules(Rules):
         await send(store, message())
         await commit_one(
             store,
-            commit(entries=[one], read=[{"seq": 1, "refused": note}], next={"kind": "stuck", "note": note}),
+            commit(entries=[one], read=[read(1, note)], next={"kind": "stuck", "note": note}),
         )
         found = await detail(store)
         assert found["row"]["note"] == note
@@ -98,12 +109,10 @@ class LimitRules(Rules):
             answers = await store.deliver(batch)
             assert {answer["result"] for answer in answers} == {"buffered"}
         assert (await row(store))["inbox_len"] == 10_000
-        assert sorted(seqs(await store.unread("ann"))) == list(range(1, 10_001))
-        read: list[ReadMessage] = [{"seq": seq, "refused": None} for seq in range(1, 9_001)]
-        assert (
-            await commit_one(store, commit(read=read, seen=10_000, next=waiting("timer", ready_at=T0 + 9)))
-            == APPLIED
-        )
+        assert seqs(await store.unread("ann", [])) == list(range(1, 1_001))
+        used = [read(seq) for seq in range(1, 9_001)]
+        rest = commit(read=used, seen=10_000, next=waiting("timer", ready_at=T0 + 9))
+        assert await commit_one(store, rest) == APPLIED
         (run,) = (await store.claim(claim(now=T0 + 9)))["runs"]
         assert seqs(run["inbox"]) == list(range(9_001, 10_001))
         assert (await send(store, message(message_id="m17")))[0] == "duplicate"
@@ -125,11 +134,12 @@ class LimitRules(Rules):
     async def test_a_thousand_runs_in_one_batch(self, store: Store) -> None:
         names = [f"r{n:04}" for n in range(1_000)]
         answers = await store.create([new_run(name) for name in names])
-        assert all(answer["created"] for answer in answers)
+        assert {answer["kind"] for answer in answers} == {"created"}
         claimed = await store.claim(claim("ann", limit=1_000))
         assert len(claimed["runs"]) == 1_000
         outcomes = await store.commit([commit(name, entries=[entry("s")]) for name in names])
         assert list(outcomes) == [APPLIED] * 1_000
         assert len(await store.get(names)) == 1_000
-        beat = await store.heartbeat({"owner": "ann", "lease": 1, "now": T0})
-        assert len(beat["held"]) == 1_000
+        assert [run_id for run_id, _ in await store.held("ann", None, 2_000)] == names
+        await live(store, "cyd")
+        assert len((await beat(store, "cyd", succeeds="ann"))["inherited"]) == 1_000

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .support import (
+    SEED,
     T0,
     Rules,
     claim,
@@ -15,10 +16,16 @@ from .support import (
     detail,
     entry,
     finished,
+    ids,
+    lane,
+    length,
+    message,
     new_run,
     pause,
     row,
     rule,
+    send,
+    unsent,
 )
 
 if TYPE_CHECKING:
@@ -81,7 +88,9 @@ class QueryRules(Rules):
         cases = {"event:paid": "a", "event:pai": "b", "approval:paid": "c", "timer": "a", "event": "", "": ""}
         for wait, expected in cases.items():
             assert await found(store, {"waiting_for": wait}) == expected
-        await store.claim(claim(now=T0 + 9, run_id="a"))
+        await store.intervene([{"kind": "delete", "run_id": "b", "force": True}])
+        await send(store, message("a", kind="cancel", name=""))
+        assert ids(await store.claim(claim(now=T0 + 9))) == ["a"]
         assert await found(store, {"waiting_for": "timer"}) == "a"
 
     @rule
@@ -164,6 +173,63 @@ class QueryRules(Rules):
         await store.list({"status": ["running"]}, 10, None)
         await store.count({})
         await store.load("a", 0, 10)
-        await store.unread("ann")
+        await store.unread("ann", [])
+        await store.inbox("a", 0)
+        await store.receipts([("a", "m")])
+        await store.standing(["a"])
+        await store.held("ann", None, 9)
+        await store.owners()
+        await unsent(store)
+        await store.next_due({"lanes": [lane()], "now": T0 + 10**9})
         await store.schema()
         assert await detail(store) == before
+
+    @rule
+    async def test_queues_families_and_ends_are_found(self, store: Store) -> None:
+        await store.create([new_run("a", queue="slow", now=T0 + 1), new_run("b", parent="a", now=T0 + 2)])
+        await store.create([new_run(name, owner="ann", parent="b", now=T0 + 3) for name in ("c", "d", "e")])
+        for name, at in (("c", 10), ("d", 20)):
+            end = commit(name, entries=[entry("")], next=finished("failed"), at=T0 + at)
+            await commit_one(store, end)
+        await commit_one(store, commit("e", next={"kind": "stuck", "note": "why"}, at=T0 + 5))
+        cases: list[tuple[Filter, str]] = [
+            ({"queue": "slow"}, "a"),
+            ({"queue": "slo"}, ""),
+            ({"queue": "default"}, "e d c b"),
+            ({"parent": "a"}, "b"),
+            ({"parent": "b"}, "e d c"),
+            ({"parent": "c"}, ""),
+            ({"parent": "b", "status": ["failed", "stuck"], "created_after": T0}, "e d c"),
+            ({"finished_before": T0 + 10}, ""),
+            ({"finished_before": T0 + 11}, "c"),
+            ({"finished_before": T0 + 10**6}, "d c"),
+            ({"finished_before": T0 + 10**6, "status": ["completed"]}, ""),
+            ({"queue": None, "parent": None, "finished_before": None}, "e d c b a"),
+        ]
+        for asked, expected in cases:
+            assert await found(store, asked) == expected, asked
+
+    @rule
+    async def test_where_runs_stand_is_told_exactly(self, store: Store) -> None:
+        await store.create([new_run("q", at=T0 + 50), new_run("r", owner="ann")])
+        await pause(store, "w", "event:go")
+        await commit_one(store, commit("r", entries=[entry("s"), entry("t")]))
+        queued, nobody, running, waits, again = await store.standing(["q", "nobody", "r", "w", "q"])
+        assert nobody is None
+        assert queued == again
+        assert queued is not None
+        assert {**queued, "seed": list(queued["seed"])} == {
+            "status": "queued",
+            "seed": list(SEED),
+            "owner": None,
+            "epoch": 0,
+            "journal_len": 1,
+            "generation": 0,
+            "ready_at": T0 + 50,
+        }
+        assert running is not None
+        assert (running["status"], running["owner"], running["epoch"]) == ("running", "ann", 1)
+        assert (running["journal_len"], running["ready_at"]) == (3, None)
+        assert waits is not None
+        assert (waits["status"], waits["owner"], waits["ready_at"]) == ("waiting", None, None)
+        assert await length(store, "r") == 3

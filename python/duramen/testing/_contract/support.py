@@ -7,11 +7,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from duramen.store import lane_key
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from duramen.store import (
+        Beat,
         Claim,
         Claimed,
         CommitOutcome,
@@ -22,14 +25,16 @@ if TYPE_CHECKING:
         NewMessage,
         NewRun,
         Next,
+        Outgoing,
         ReadMessage,
         RunCommit,
         RunDetail,
         RunRow,
+        Standing,
         Start,
         Status,
         Store,
-        WorkflowKey,
+        Unsent,
     )
 
 RulesT = TypeVar("RulesT", bound="Rules")
@@ -37,7 +42,11 @@ RulesT = TypeVar("RulesT", bound="Rules")
 T0 = 1_700_000_000_000
 """The instant at which most rules begin."""
 LEASE = 30_000
+FOR_EVER = 10**15
+"""The lease of ann and bob, who live through every rule; others are registered where they appear."""
 SEED = tuple(range(1, 17))
+OTHER_SEED = tuple(range(240, 256))
+"""Of another life of an id."""
 RUNNING: Next = {"kind": "running"}
 APPLIED: CommitOutcome = {"kind": "applied", "due": False}
 FENCED: CommitOutcome = {"kind": "fenced"}
@@ -63,6 +72,7 @@ def rule(check: Callable[[RulesT, Store], Awaitable[None]]) -> Callable[[RulesT,
         store = await self.open_store(place)
         try:
             await store.migrate()
+            await live(store, "ann", "bob")
             await check(self, store)
         finally:
             await store.close()
@@ -96,14 +106,20 @@ def _named(test: Any, check: Any) -> Any:
 # -- requests ------------------------------------------------------------------------------------------------
 
 
-def key(name: str = "w", version: str = "1") -> WorkflowKey:
-    """A workflow."""
-    return {"name": name, "version": version}
+def lane(workflow: str = "w", version: str = "1", *, queue: str = "default", format: int = 1) -> str:  # noqa: A002
+    """A lane."""
+    return lane_key(queue, workflow, version, format)
 
 
-def entry(op: str = "step", payload: bytes = b"1", kind: str = "step_completed", at: int = T0) -> Entry:
+def entry(
+    op: str = "step",
+    payload: bytes = b"1",
+    kind: str = "step_completed",
+    at: int = T0,
+    encoding: int = 1,
+) -> Entry:
     """A journal entry."""
-    return {"encoding": 1, "kind": kind, "op": op, "meta": None, "payload": payload, "at": at}
+    return {"encoding": encoding, "kind": kind, "op": op, "meta": None, "payload": payload, "at": at}
 
 
 def new_run(
@@ -111,31 +127,43 @@ def new_run(
     *,
     workflow: str = "w",
     version: str = "1",
+    queue: str = "default",
+    priority: int = 5,
     input: bytes = b"{}",  # noqa: A002 - the field's name
+    entries: Sequence[Entry] = (),
+    started_at: int | None = None,
     at: int | None = None,
     owner: str | None = None,
-    lease: int = LEASE,
     tags: Sequence[str] = (),
     memo: bytes | None = None,
     timeout: int | None = None,
+    seed: Sequence[int] = SEED,
+    parent: str | None = None,
+    root: str | None = None,
+    origin: str | None = None,
     now: int = T0,
 ) -> NewRun:
-    """A run to create: queued, or leased if it has an owner."""
-    start: Start
-    if owner is None:
-        start = {"kind": "queued", "at": at}
-    else:
-        start = {"kind": "leased", "owner": owner, "lease": lease}
+    """A run to create: queued, or leased if it has an owner (who must be live)."""
+    start: Start = {"kind": "queued", "at": at}
+    if owner is not None:
+        start = {"kind": "leased", "owner": owner}
     return {
         "run_id": run_id,
         "workflow": workflow,
         "version": version,
+        "queue": queue,
+        "priority": priority,
         "input": input,
+        "entries": list(entries),
+        "started_at": started_at,
         "start": start,
         "tags": list(tags),
         "memo": memo,
         "timeout": timeout,
-        "seed": SEED,
+        "seed": seed,
+        "parent": parent,
+        "root": root,
+        "origin": origin,
         "now": now,
     }
 
@@ -146,21 +174,19 @@ def claim(
     now: int = T0,
     due: Due = "any",
     limit: int = 100,
-    workflows: Sequence[WorkflowKey] | None = None,
+    lanes: Sequence[str] | None = None,
     run_id: str | None = None,
     warm: Sequence[tuple[str, int]] = (),
     turn: int = 0,
     max_bytes: int | None = None,
-    lease: int = LEASE,
 ) -> Claim:
     """A claim."""
     return {
         "owner": owner,
-        "lease": lease,
         "now": now,
         "due": due,
         "limit": limit,
-        "workflows": [key()] if workflows is None else list(workflows),
+        "lanes": [lane()] if lanes is None else list(lanes),
         "run_id": run_id,
         "warm": list(warm),
         "turn": turn,
@@ -174,16 +200,20 @@ def commit(
     epoch: int = 1,
     length: int = 1,
     *,
+    seed: Sequence[int] = SEED,
     entries: Sequence[Entry] = (),
     read: Sequence[ReadMessage] = (),
-    seen: int = 0,
+    seen: int | None = None,
     next: Next = RUNNING,  # noqa: A002 - the field's name
     state: bytes | None = None,
+    outgoing: Sequence[Outgoing] = (),
+    format: int | None = None,  # noqa: A002 - the field's name
     at: int = T0 + 1,
 ) -> RunCommit:
-    """A run commit; without arguments, one that changes only `updated_at`."""
+    """A run commit; without arguments, one that changes nothing."""
     return {
         "run_id": run_id,
+        "seed": seed,
         "owner": owner,
         "epoch": epoch,
         "expected_len": length,
@@ -192,8 +222,20 @@ def commit(
         "inbox_seen": seen,
         "next": next,
         "state": state,
+        "outgoing": list(outgoing),
+        "format": format,
         "at": at,
     }
+
+
+def read(seq: int, refused: str | None = None, reply: bytes | None = None) -> ReadMessage:
+    """What became of a message: it was consumed, or set aside with a reason."""
+    return {"seq": seq, "refused": refused, "reply": reply}
+
+
+def item(target: str = "t", body: bytes = b"item") -> Outgoing:
+    """Something that leaves a run."""
+    return {"kind": "message", "target": target, "body": body}
 
 
 def waiting(*waits: str, ready_at: int | None = None) -> Next:
@@ -206,6 +248,11 @@ def finished(status: Status = "completed") -> Next:
     return {"kind": "finished", "status": status}
 
 
+def continued(ready_at: int = T0 + 1) -> Next:
+    """The end of a commit that begins the next generation."""
+    return {"kind": "continued", "ready_at": ready_at}
+
+
 def message(
     run_id: str = "a",
     message_id: str = "m",
@@ -214,6 +261,7 @@ def message(
     kind: MessageKind = "event",
     payload: bytes = b'"hello"',
     fingerprint: str | None = None,
+    encoding: int = 1,
     now: int = T0 + 2,
 ) -> NewMessage:
     """A message to send."""
@@ -224,6 +272,7 @@ def message(
         "name": name,
         "payload": payload,
         "fingerprint": fingerprint,
+        "encoding": encoding,
         "now": now,
     }
 
@@ -241,6 +290,56 @@ async def detail(store: Store, run_id: str = "a") -> RunDetail:
 async def row(store: Store, run_id: str = "a") -> RunRow:
     """The run's row; it must exist."""
     return (await detail(store, run_id))["row"]
+
+
+async def standing(store: Store, run_id: str = "a") -> Standing:
+    """Where the run stands; it must exist."""
+    (found,) = await store.standing([run_id])
+    assert found is not None, f"there is no run {run_id!r}"
+    return found
+
+
+async def length(store: Store, run_id: str = "a") -> int:
+    """How long the run's journal is; the row of a running run may lag behind."""
+    return (await standing(store, run_id))["journal_len"]
+
+
+async def beat(
+    store: Store,
+    owner: str,
+    lease: int = LEASE,
+    now: int = T0,
+    *,
+    succeeds: str | None = None,
+    label: str | None = None,
+    serves: Sequence[str] = (),
+    format: int = 1,  # noqa: A002 - the field's name
+) -> Beat:
+    """Send a sign of life."""
+    return await store.heartbeat(
+        {
+            "owner": owner,
+            "lease": lease,
+            "label": label,
+            "serves": list(serves),
+            "format": format,
+            "succeeds": succeeds,
+            "now": now,
+        }
+    )
+
+
+async def live(store: Store, *owners: str, lease: int = FOR_EVER, now: int = T0) -> None:
+    """Register owners, or renew their leases."""
+    for owner in owners:
+        assert (await beat(store, owner, lease, now))["alive"]
+
+
+async def unsent(
+    store: Store, *, before: int = T0 + 10**12, run_id: str | None = None, limit: int = 100
+) -> list[Unsent]:
+    """What is still to be carried out."""
+    return list(await store.unsent({"before": before, "run_id": run_id, "limit": limit}))
 
 
 async def journal(store: Store, run_id: str = "a") -> list[tuple[str, bytes]]:

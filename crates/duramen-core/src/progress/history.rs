@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::divergence::{Divergence, Handler, Recorded};
 use crate::ids::OpId;
 use crate::journal::{BadEntry, Entry, Kind};
 
@@ -17,6 +18,25 @@ pub struct Placed {
     pub entry: Entry,
 }
 
+impl Placed {
+    /// The journal's side of a difference.
+    pub fn recorded(&self) -> Recorded {
+        Recorded::Entry {
+            kind: self.entry.kind,
+            op: self.entry.op.to_string(),
+        }
+    }
+
+    /// Here the code and the journal part.
+    pub fn parts_from(&self, handler: Handler) -> Divergence {
+        Divergence {
+            index: self.index,
+            recorded: self.recorded(),
+            handler,
+        }
+    }
+}
+
 /// Entries still to be replayed, oldest first, and results that a reopening took back.
 #[derive(Debug, Default)]
 pub struct History {
@@ -24,6 +44,10 @@ pub struct History {
     /// Place and kind of the entry that was taken last.
     last: Option<(u64, Kind)>,
     memo: BTreeMap<OpId, Entry>,
+    /// How many entries behind the first were gone through.
+    replayed: u64,
+    /// That all of them were has been taken note of.
+    over: bool,
 }
 
 impl History {
@@ -41,8 +65,8 @@ impl History {
         }
         Ok(Self {
             ahead,
-            last: None,
             memo,
+            ..Self::default()
         })
     }
 
@@ -58,10 +82,28 @@ impl History {
         self.ahead.front()
     }
 
-    pub fn pop(&mut self) -> Option<Placed> {
+    /// Takes the first entry, which brings the input and tells the handler nothing.
+    pub fn begin(&mut self) -> Option<Placed> {
         let placed = self.ahead.pop_front()?;
         self.last = Some((placed.index, placed.entry.kind));
         Some(placed)
+    }
+
+    /// Goes on by one entry.
+    pub fn pop(&mut self) -> Option<Placed> {
+        let placed = self.begin()?;
+        self.replayed += 1;
+        Some(placed)
+    }
+
+    /// How many entries were gone through, not counting the first.
+    pub const fn replayed(&self) -> u64 {
+        self.replayed
+    }
+
+    /// All entries were gone through; true when this is called first.
+    pub const fn end(&mut self) -> bool {
+        !std::mem::replace(&mut self.over, true)
     }
 
     /// Place and kind of the entry that was taken last.

@@ -143,6 +143,14 @@ impl Ops {
         self.table.get_mut(&slot)
     }
 
+    /// Where a step is; none for what is no step or not open.
+    pub fn phase(&self, slot: Slot) -> Option<StepPhase> {
+        match self.table.get(&slot)?.kind {
+            OpKind::Step { phase, .. } => Some(phase),
+            _ => None,
+        }
+    }
+
     pub fn slot_of(&self, id: &str) -> Option<Slot> {
         self.by_id.get(id).copied()
     }

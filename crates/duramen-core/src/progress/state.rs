@@ -1,0 +1,180 @@
+//! All that is known of a run while it is driven, but for who drives it and what is on its way.
+
+use super::arrivals::{Arrivals, Arrived};
+use super::clock::Clock;
+use super::ends::Ends;
+use super::facts::Facts;
+use super::history::{History, Placed};
+use super::ledger::Ledger;
+use super::naming::Naming;
+use super::op::{Op, OpKind, Ops, StepPhase};
+use super::steps::Steps;
+use super::turn::Outcome;
+use crate::ids::{Millis, OpId};
+use crate::inbox::{Inbox, Slot};
+use crate::journal::Kind;
+
+/// See the module's head. The machine's own parts work on it; primitives get a [`Desk`].
+///
+/// [`Desk`]: super::desk::Desk
+#[derive(Debug)]
+pub(crate) struct Progress {
+    pub(crate) facts: Facts,
+    pub(crate) clock: Clock,
+    /// What the journal still has for the handler.
+    pub(crate) history: History,
+    pub(crate) naming: Naming,
+    /// What the handler asked for and has not been told yet.
+    pub(crate) ops: Ops,
+    pub(crate) inbox: Inbox,
+    pub(crate) steps: Steps,
+    pub(crate) arrivals: Arrivals,
+    /// Where each entry of the journal stands.
+    pub(crate) ledger: Ledger,
+    pub(crate) ends: Ends,
+    /// The id that the last request got.
+    pub(crate) last_op: OpId,
+}
+
+impl Progress {
+    /// A run of whose journal `length` entries are durable, and none of them has been read.
+    pub(crate) fn new(facts: Facts, length: u64) -> Self {
+        Self {
+            clock: Clock::new(facts.started_at),
+            facts,
+            history: History::default(),
+            naming: Naming::default(),
+            ops: Ops::default(),
+            inbox: Inbox::default(),
+            steps: Steps::default(),
+            arrivals: Arrivals::default(),
+            ledger: Ledger::new(length),
+            ends: Ends::default(),
+            last_op: "".into(),
+        }
+    }
+
+    /// Puts an operation into the table.
+    pub(crate) fn open(&mut self, id: OpId, kind: OpKind, deadline: Option<Millis>) -> Slot {
+        let barrier = self.ledger.barrier();
+        self.last_op = id.clone();
+        self.ops.open(id, barrier, kind, deadline)
+    }
+
+    /// Takes an operation out of every index.
+    pub(crate) fn close(&mut self, slot: Slot) -> Option<Op> {
+        let op = self.ops.close(slot)?;
+        match &op.kind {
+            OpKind::Event { key } | OpKind::Approval { key, .. } => self.inbox.close(key, slot),
+            OpKind::Step {
+                phase: StepPhase::Running,
+                ..
+            } => self.steps.stop(slot),
+            OpKind::Step { .. } | OpKind::Timer => {}
+        }
+        Some(op)
+    }
+
+    /// A result that a reopening took back serves the operation in `slot` without running it again.
+    pub(crate) fn recall(&mut self, slot: Slot) -> bool {
+        let Some(op) = self.ops.get(slot) else {
+            return false;
+        };
+        let entry = self.history.recall(&op.id, |entry| match &op.kind {
+            OpKind::Step { .. } => entry.kind == Kind::StepCompleted,
+            OpKind::Approval { .. } => entry.kind == Kind::ApprovalResolved,
+            // Automatic ids count requests: under new code the same id may be another event's.
+            OpKind::Event { key } => {
+                entry.kind == Kind::EventReceived
+                    && entry
+                        .meta()
+                        .is_ok_and(|meta| meta.wait.is_none_or(|wait| *wait == **key))
+            }
+            OpKind::Timer => false,
+        });
+        let Some(entry) = entry else {
+            return false;
+        };
+        match &op.kind {
+            OpKind::Event { key } | OpKind::Approval { key, .. } => self.inbox.close(key, slot),
+            OpKind::Step { .. } | OpKind::Timer => {
+                self.ops.set_phase(slot, StepPhase::Arrived, None);
+            }
+        }
+        self.arrivals.add(slot, Arrived::Recalled(entry));
+        true
+    }
+
+    /// What a recorded entry tells the handler.
+    pub(crate) fn recorded_outcome(&mut self, placed: Placed, kind: &OpKind) -> Outcome {
+        let Placed { index, entry } = placed;
+        match entry.kind {
+            Kind::StepCompleted => Outcome::StepCompleted(Some(entry.payload)),
+            Kind::StepFailed => {
+                self.ends.failed(entry.op, index);
+                Outcome::StepFailed(entry.payload)
+            }
+            Kind::TimerFired if matches!(kind, OpKind::Timer) => Outcome::Fired,
+            Kind::TimerFired => Outcome::TimedOut,
+            _ => Outcome::Received(Some(entry.payload)),
+        }
+    }
+
+    /// Goes through reopenings that come next. They tell the handler nothing, so what it asks for
+    /// is compared with the entry behind them.
+    pub(crate) fn pass_reopenings(&mut self) {
+        while let Some(placed) = self.history.front()
+            && placed.entry.kind == Kind::RunReopened
+        {
+            let at = placed.entry.at;
+            self.history.pop();
+            self.reopened(at);
+        }
+    }
+
+    /// `retry` reopened the run here: open steps get fresh attempts.
+    pub(crate) fn reopened(&mut self, at: Millis) {
+        self.ends.reopened(at);
+        for slot in self.ops.slots() {
+            let Some(OpKind::Step { failed, phase, .. }) =
+                self.ops.get_mut(slot).map(|op| &mut op.kind)
+            else {
+                continue;
+            };
+            *failed = 0;
+            if *phase == StepPhase::Backoff {
+                self.ops.set_phase(slot, StepPhase::Requested, None);
+                self.steps.add(slot);
+            }
+        }
+    }
+
+    /// When the run's own time is over.
+    pub(crate) fn limit(&self) -> Option<Millis> {
+        self.ends.limit(&self.facts)
+    }
+
+    /// When something is due next by the clock alone.
+    pub(crate) fn next_deadline(&self) -> Option<Millis> {
+        let soonest = self.ops.earliest().map(|(deadline, _)| deadline);
+        match (soonest, self.limit()) {
+            (Some(deadline), Some(limit)) => Some(deadline.min(limit)),
+            (deadline, limit) => deadline.or(limit),
+        }
+    }
+
+    /// What the handler waits for, for differences: enough to recognise the place.
+    pub(crate) fn open_operations(&self) -> Vec<String> {
+        const SHOWN: usize = 8;
+        let mut open: Vec<String> = self
+            .ops
+            .iter()
+            .take(SHOWN)
+            .map(|(_, op)| format!("{} {:?}", op.kind.name(), op.id))
+            .collect();
+        if self.ops.len() > SHOWN {
+            open.push(format!("and {} more", self.ops.len() - SHOWN));
+        }
+        open
+    }
+}

@@ -1,0 +1,111 @@
+//! Messages to runs.
+
+use duramen_core::store::{INBOX_PAGE, INBOX_PAGE_BYTES};
+use duramen_store_sql::message_columns;
+use tokio_postgres::types::Type;
+
+// They stand in the statements as numbers.
+const _: () = assert!(INBOX_PAGE == 1_000 && INBOX_PAGE_BYTES == 8_388_608);
+
+/// Rows first, locked, but for those that others have locked: the numbers given out below are a run's next.
+/// A message that was there before the snapshot is a duplicate; one that came between snapshot and lock
+/// is met at the key: nothing of the statement takes place then, and it is sent again.
+///
+/// What overfills an inbox depends on what was kept before it. So of a run whose inbox has no room for all
+/// of its messages here nothing is kept, and they are sent one by one.
+///
+/// Outcomes: 0 delivered, 1 buffered, 2 duplicate, 3 not found, 4 finished, 5 full, 6 to be sent by itself, 7 locked
+/// by others.
+pub(crate) const DELIVER: &str = concat!(
+    "WITH m AS MATERIALIZED (SELECT u.*, octet_length(u.payload)::bigint AS bytes, coalesce(u.given, ",
+    clock!(),
+    ") AS at FROM unnest(\
+     $1::text[], $2::text[], $3::smallint[], $4::text[], $5::bytea[], $6::text[], $7::bigint[], $8::text[], $9::smallint[]) \
+     WITH ORDINALITY AS u(run_id, message_id, kind, name, payload, fingerprint, given, wait_key, encoding, n)), \
+     t AS MATERIALIZED (SELECT r.* FROM unnest($10::text[]) AS w(run_id) CROSS JOIN LATERAL (\
+     SELECT r.run_id, r.status, r.inbox_len, r.unread, r.unread_bytes, r.waits, r.owner FROM {runs} r \
+     WHERE r.run_id = w.run_id FOR NO KEY UPDATE SKIP LOCKED) r), \
+     new AS MATERIALIZED (SELECT x.*, x.inbox_len + row_number() OVER (PARTITION BY x.run_id ORDER BY x.n) AS seq, \
+     (x.unread + x.messages <= $11 AND x.unread_bytes + x.total <= $12) OR (x.messages = 1 AND x.kind = 2) AS keep \
+     FROM (SELECT m.*, t.inbox_len, t.unread, t.unread_bytes, t.status, \
+     CASE m.kind WHEN 2 THEN t.status <= 2 ELSE t.status = 2 AND (m.wait_key = ANY(t.waits)) IS TRUE END AS awaited, \
+     count(*) OVER (PARTITION BY m.run_id) AS messages, sum(m.bytes) OVER (PARTITION BY m.run_id) AS total \
+     FROM m JOIN t ON t.run_id = m.run_id WHERE t.status NOT BETWEEN 3 AND 6 AND NOT EXISTS (SELECT FROM {inbox} i \
+     WHERE i.run_id = m.run_id AND i.message_id = m.message_id)) x), \
+     kept AS (INSERT INTO {inbox} (seq, at, kind, encoding, state, run_id, message_id, name, fingerprint, payload) \
+     SELECT seq, at, kind, encoding, 0, run_id, message_id, name, fingerprint, payload FROM new WHERE keep), \
+     due AS (UPDATE {runs} r SET inbox_len = x.len, unread = r.unread + x.messages, \
+     unread_bytes = r.unread_bytes + x.bytes, format = greatest(r.format, x.encoding), \
+     lane = CASE WHEN x.encoding > r.format THEN ",
+    lane!("r.", "x.encoding"),
+    " ELSE r.lane END, ready_at = CASE WHEN x.at IS NULL THEN r.ready_at ELSE least(r.ready_at, x.at) END \
+     FROM (SELECT run_id, max(seq) AS len, count(*) AS messages, sum(bytes)::bigint AS bytes, max(encoding) AS encoding, \
+     min(at) FILTER (WHERE awaited AND status <> 1) AS at FROM new WHERE keep GROUP BY run_id) x \
+     WHERE r.run_id = x.run_id) \
+     SELECT m.n, (CASE WHEN new.keep THEN CASE WHEN new.awaited THEN 0 ELSE 1 END \
+     WHEN t.run_id IS NULL THEN CASE WHEN EXISTS (SELECT FROM {runs} r WHERE r.run_id = m.run_id) THEN 7 ELSE 3 END \
+     WHEN new.n IS NOT NULL THEN CASE new.messages WHEN 1 THEN 5 ELSE 6 END \
+     WHEN i.seq IS NOT NULL THEN 2 ELSE 4 END)::smallint AS outcome, t.owner, i.fingerprint \
+     FROM m LEFT JOIN t ON t.run_id = m.run_id LEFT JOIN new ON new.n = m.n \
+     LEFT JOIN {inbox} i ON new.n IS NULL AND i.run_id = m.run_id AND i.message_id = m.message_id"
+);
+pub(crate) const DELIVER_TYPES: &[Type] = &[
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::INT2_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::BYTEA_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::INT8_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::INT2_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::INT8,
+    Type::INT8,
+];
+
+/// A page of unread messages of one run behind a number: no more than a thousand and, but for one, 8 MiB.
+macro_rules! page {
+    ($run:literal, $behind:literal) => {
+        concat!(
+            "(SELECT p.* FROM (SELECT q.*, row_number() OVER (ORDER BY q.seq) AS place, count(*) OVER () AS found, \
+             sum(octet_length(q.payload)) OVER (ORDER BY q.seq ROWS UNBOUNDED PRECEDING) AS bytes \
+             FROM (SELECT * FROM {inbox} WHERE run_id = ",
+            $run,
+            " AND state = 0 AND seq > ",
+            $behind,
+            " ORDER BY seq LIMIT 1001) q) p WHERE p.place <= 1000 AND (p.place = 1 OR p.bytes <= 8388608) OFFSET 0)"
+        )
+    };
+}
+pub(crate) use page;
+
+pub(crate) const PAGE: &str = concat!(
+    "SELECT ",
+    message_columns!("i."),
+    ", i.found FROM ",
+    page!("$1", "$2"),
+    " i ORDER BY i.seq"
+);
+pub(crate) const PAGE_TYPES: &[Type] = &[Type::TEXT, Type::INT8];
+
+pub(crate) const UNREAD_OF_OWNER: &str = concat!(
+    "SELECT ",
+    message_columns!("i."),
+    " FROM {runs} r CROSS JOIN LATERAL (SELECT greatest(r.inbox_seen, \
+     ($3::bigint[])[array_position($2::text[], r.run_id)]) AS seq OFFSET 0) behind CROSS JOIN LATERAL ",
+    page!("r.run_id", "behind.seq"),
+    " i WHERE r.owner = $1 AND r.owner IS NOT NULL AND r.inbox_len > r.inbox_seen"
+);
+pub(crate) const UNREAD_OF_OWNER_TYPES: &[Type] = &[Type::TEXT, Type::TEXT_ARRAY, Type::INT8_ARRAY];
+
+pub(crate) const REFUSED: &str = concat!(
+    "SELECT ",
+    message_columns!("i."),
+    ", i.note FROM {inbox} i WHERE i.run_id = ANY($1) AND i.state = 2 ORDER BY i.run_id, i.seq"
+);
+
+pub(crate) const RECEIPTS: &str = "SELECT u.n, i.state, i.note, i.reply \
+     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS u(run_id, message_id, n) \
+     JOIN {inbox} i ON i.run_id = u.run_id AND i.message_id = u.message_id";
+pub(crate) const RECEIPTS_TYPES: &[Type] = &[Type::TEXT_ARRAY, Type::TEXT_ARRAY];

@@ -1,0 +1,239 @@
+//! Every statement of the store, by topic.
+//!
+//! A table stands as `{runs}`; its schema and name are put in once, when the store is opened.
+//! Budget: one statement, and so one round trip and one commit, for a batch of creations, commits or
+//! messages and for a claim with its journals and inboxes.
+//!
+//! Four rules keep the plans what they are meant to be whatever the tables' statistics say:
+//! - batches come as arrays, and sessions have hash and merge joins and sequential scans off
+//!   ([`SETTINGS`]): a batch is a nested loop that goes down the primary key once for each element. (Left
+//!   to its choice, the planner hashes the whole table for a batch of 64.)
+//! - `(x IN (SELECT …)) IS TRUE` is a hashed subplan, which cannot become a join;
+//! - `CROSS JOIN LATERAL (… OFFSET 0)` is looked up once for each row before it. (A join with unread messages
+//!   may start from all of them: the statistics nearly always say that there are none.)
+//! - plans are generic: made once for a prepared statement, not for each array.
+//!
+//! Nothing waits for a lock: a statement locks each run that it changes by itself, with `SKIP LOCKED`, and says of
+//! which elements the run was locked by others; they come again (`around.rs`), and at last wait their turn for a
+//! moment. An id that somebody else's transaction is about to create has to be waited for as well (`create.rs`).
+//!
+//! One statement sees one snapshot. A row that changed after the snapshot was taken is locked in its
+//! newest version, but what the statement reads of other tables is as old as the snapshot. Where that
+//! matters it is said, and checked (`commit`, `lease`).
+
+use std::borrow::Cow;
+
+use tokio_postgres::types::Type;
+
+use crate::options::Names;
+
+/// The database's clock in milliseconds: the same for a whole statement.
+macro_rules! clock {
+    () => {
+        "(extract(epoch FROM statement_timestamp()) * 1000)::bigint"
+    };
+}
+
+/// An instant and a span after it, without overflow.
+macro_rules! later {
+    ($at:literal, $span:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $span,
+            " > 9223372036854775807 - ",
+            $at,
+            " THEN 9223372036854775807 ELSE ",
+            $at,
+            " + ",
+            $span,
+            " END"
+        )
+    };
+}
+
+/// The key of a run's lane with a format: what `duramen_core::lanes::Lane::key` makes.
+macro_rules! lane {
+    ($prefix:literal, $format:literal) => {
+        concat!(
+            $prefix,
+            "queue || chr(31) || ",
+            $prefix,
+            "workflow || chr(31) || ",
+            $prefix,
+            "version || chr(31) || (",
+            $format,
+            ")::text"
+        )
+    };
+}
+
+pub(crate) mod commit;
+pub(crate) mod inbox;
+pub(crate) mod intervene;
+pub(crate) mod lease;
+pub(crate) mod outside;
+pub(crate) mod run;
+
+/// A statement with its parameters' types, so that no round trip asks for them.
+#[derive(Debug)]
+pub(crate) struct Sql {
+    pub(crate) text: String,
+    pub(crate) types: Cow<'static, [Type]>,
+    /// Worth keeping on the server: its text is one of this file's, not made for one question.
+    pub(crate) prepare: bool,
+}
+
+impl Sql {
+    fn new(names: &Names, template: &str, types: &'static [Type]) -> Self {
+        Self {
+            text: names.fill(template),
+            types: Cow::Borrowed(types),
+            prepare: true,
+        }
+    }
+}
+
+/// The statements with one store's names in them.
+#[derive(Debug)]
+pub(crate) struct Book {
+    pub(crate) create: Sql,
+    pub(crate) rows: Sql,
+    pub(crate) details: Sql,
+    pub(crate) standing: Sql,
+    pub(crate) load: Sql,
+    pub(crate) unsent: Sql,
+    pub(crate) unsent_of_run: Sql,
+    pub(crate) sent: Sql,
+    pub(crate) append: Sql,
+    pub(crate) append_in_line: Sql,
+    pub(crate) commit: Sql,
+    pub(crate) commit_in_line: Sql,
+    pub(crate) commit_and_read: Sql,
+    pub(crate) commit_and_read_in_line: Sql,
+    pub(crate) lock: Sql,
+    pub(crate) lock_in_line: Sql,
+    pub(crate) claim: Sql,
+    pub(crate) claim_alone: Sql,
+    pub(crate) journals: Sql,
+    pub(crate) right: Sql,
+    pub(crate) park: Sql,
+    pub(crate) beat: Sql,
+    pub(crate) register: Sql,
+    pub(crate) lapse: Sql,
+    pub(crate) retire: Sql,
+    pub(crate) forget: Sql,
+    pub(crate) succeed: Sql,
+    pub(crate) owners: Sql,
+    pub(crate) held: Sql,
+    pub(crate) next: Sql,
+    pub(crate) deliver: Sql,
+    pub(crate) deliver_in_line: Sql,
+    pub(crate) page: Sql,
+    pub(crate) unread_of_owner: Sql,
+    pub(crate) refused: Sql,
+    pub(crate) receipts: Sql,
+    pub(crate) stand: Sql,
+    pub(crate) stand_in_line: Sql,
+    pub(crate) length: Sql,
+    pub(crate) terminate: Sql,
+    pub(crate) reopen: Sql,
+    pub(crate) extend: Sql,
+    pub(crate) found: Sql,
+    pub(crate) identity: Sql,
+    pub(crate) delete: [Sql; 5],
+}
+
+impl Book {
+    pub(crate) fn new(names: &Names) -> Self {
+        let sql = |template: &str, types| Sql::new(names, template, types);
+        // Those that wait their turn for the run, a moment.
+        let in_line = |template: &str, types| sql(&template.replace(" SKIP LOCKED", ""), types);
+        let append = [commit::FENCE, commit::ANSWER].concat();
+        let rewrite = |reads| {
+            let parts = [
+                commit::FENCE,
+                reads,
+                commit::REWRITE,
+                commit::ANSWER,
+                commit::ANSWER_DUE,
+            ];
+            parts.concat()
+        };
+        let (committed, read) = (rewrite(commit::NOTHING_READ), rewrite(commit::READ));
+        let [claim, claim_alone] = lease::claims();
+        Self {
+            create: sql(run::CREATE, run::CREATE_TYPES),
+            rows: sql(run::ROWS, run::BY_IDS),
+            details: sql(run::DETAILS, run::BY_IDS),
+            standing: sql(run::STANDING, run::BY_IDS),
+            load: sql(run::LOAD, run::LOAD_TYPES),
+            unsent: sql(run::UNSENT, run::UNSENT_TYPES),
+            unsent_of_run: sql(run::UNSENT_OF_RUN, run::UNSENT_OF_RUN_TYPES),
+            sent: sql(run::SENT, run::SENT_TYPES),
+            append: sql(&append, commit::APPEND_TYPES),
+            append_in_line: in_line(&append, commit::APPEND_TYPES),
+            commit: sql(&committed, commit::ROW_TYPES),
+            commit_in_line: in_line(&committed, commit::ROW_TYPES),
+            commit_and_read: sql(&read, commit::TYPES),
+            commit_and_read_in_line: in_line(&read, commit::TYPES),
+            lock: sql(commit::LOCK, run::BY_IDS),
+            lock_in_line: in_line(commit::LOCK, run::BY_IDS),
+            claim: sql(&claim, lease::CLAIM_TYPES),
+            claim_alone: sql(&claim_alone, lease::CLAIM_ALONE_TYPES),
+            journals: sql(lease::JOURNALS, lease::JOURNALS_TYPES),
+            right: sql(lease::RIGHT, lease::RIGHT_TYPES),
+            park: sql(lease::PARK, lease::PARK_TYPES),
+            beat: sql(lease::BEAT, lease::BEAT_TYPES),
+            register: sql(lease::REGISTER, lease::BEAT_TYPES),
+            lapse: sql(lease::LAPSE, lease::OWNER_TYPES),
+            retire: sql(lease::RETIRE, lease::OWNER_TYPES),
+            forget: sql(lease::FORGET, lease::FORGET_TYPES),
+            succeed: sql(lease::SUCCEED, lease::SUCCEED_TYPES),
+            owners: sql(lease::OWNERS, &[]),
+            held: sql(lease::HELD, lease::HELD_TYPES),
+            next: sql(lease::NEXT, lease::NEXT_TYPES),
+            deliver: sql(inbox::DELIVER, inbox::DELIVER_TYPES),
+            deliver_in_line: in_line(inbox::DELIVER, inbox::DELIVER_TYPES),
+            page: sql(inbox::PAGE, inbox::PAGE_TYPES),
+            unread_of_owner: sql(inbox::UNREAD_OF_OWNER, inbox::UNREAD_OF_OWNER_TYPES),
+            refused: sql(inbox::REFUSED, run::BY_IDS),
+            receipts: sql(inbox::RECEIPTS, inbox::RECEIPTS_TYPES),
+            stand: sql(intervene::STANDING, run::BY_ID),
+            stand_in_line: in_line(intervene::STANDING, run::BY_ID),
+            length: sql(intervene::LENGTH, run::BY_ID),
+            terminate: sql(intervene::TERMINATE, intervene::CHANGE_TYPES),
+            reopen: sql(intervene::REOPEN, intervene::CHANGE_TYPES),
+            extend: sql(intervene::APPEND, intervene::APPEND_TYPES),
+            found: sql(schema::FOUND, &[]),
+            identity: sql(outside::IDENTITY, &[]),
+            delete: intervene::DELETE.map(|template| sql(template, run::BY_ID)),
+        }
+    }
+}
+
+/// What a session is told first.
+pub(crate) const SETTINGS: &[(&str, &str)] = &[
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    // A bitmap loses the order of an index, and with it the early end of a claim.
+    ("enable_bitmapscan", "off"),
+    ("jit", "off"),
+];
+
+pub(crate) mod query {
+    use duramen_store_sql::run_columns;
+
+    pub(crate) const LIST: &str = concat!("SELECT ", run_columns!("r."), " FROM {runs} r");
+    pub(crate) const COUNT: &str = "SELECT count(*) FROM {runs} r";
+}
+
+pub(crate) mod schema {
+    pub(crate) const FOUND: &str =
+        "SELECT coalesce(max(number), 0), coalesce(max(compatible_from), 0) FROM {migrations}";
+    pub(crate) const EXISTS: &str = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
+    pub(crate) const LOCK: &str = "LOCK TABLE {migrations} IN EXCLUSIVE MODE";
+    pub(crate) const TABLE: &str = "CREATE TABLE IF NOT EXISTS {migrations} (number integer NOT NULL PRIMARY KEY, \
+         name text NOT NULL, compatible_from integer NOT NULL, applied_at bigint NOT NULL)";
+}
