@@ -5,13 +5,16 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use duramen_core::ids::{Millis, RunId};
-use duramen_core::store::{NewMessage, NewRun, Store, StoreFuture, WorkflowKey};
+use duramen_core::store::{Intervention, NewMessage, NewRun, Store, StoreFuture, WorkflowKey};
 
+use crate::calls::{Call, Creations, Interventions, Messages};
 use crate::claims::{Claims, SweepOptions};
 use crate::commits::{Commits, Pipeline};
 use crate::common::{Common, Config, Counters};
+use crate::ends::Ends;
 use crate::env::Env;
 use crate::host::{HostEvent, HostQueue, Reply, Token};
+use crate::insist::insist;
 use crate::leases::{Leases, Listener, keep};
 use crate::reopen::reopen;
 use crate::ticks::Ticks;
@@ -27,6 +30,7 @@ pub struct Engine {
     pub(crate) claims: Claims,
     pub(crate) commits: Commits,
     ticks: Arc<Ticks>,
+    ends: Arc<Ends>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -50,11 +54,13 @@ impl Engine {
         let commits = Commits::new(&common);
         let leases = Leases::new(Arc::clone(&common), Arc::clone(&commits.releases));
         let ticks = Ticks::new(Arc::clone(&common));
+        let ends = Ends::new(Arc::clone(&common), Arc::clone(&leases));
         let claims = Claims::new(
             Arc::clone(&common),
             Arc::clone(&leases),
             Arc::clone(&commits.releases),
             Arc::clone(&ticks),
+            Arc::clone(&ends),
         );
         let hands = Arc::downgrade(claims.hands());
         keep(&leases, &(hands as Weak<dyn Listener>));
@@ -64,6 +70,7 @@ impl Engine {
             claims,
             commits,
             ticks,
+            ends,
         })
     }
 
@@ -156,6 +163,7 @@ impl Engine {
         self.leases.close();
         self.claims.close();
         self.ticks.close();
+        self.ends.close();
         let (common, leases) = (Arc::clone(&self.common), Arc::clone(&self.leases));
         self.common.env.spawn(Box::pin(async move {
             // What is let go now must still reach the store; and so must the owner's end, after it.
@@ -186,16 +194,21 @@ impl Engine {
         self.claims.start(token, run);
     }
 
-    /// Creates runs for whoever takes them.
+    /// Creates runs for whoever takes them. Each is answered by itself: one that somebody else's
+    /// transaction holds up for longer than a lease is [`Created::Blocked`](duramen_core::store::Created).
     pub fn create(&self, token: Token, mut runs: Vec<NewRun>) {
         for run in &mut runs {
             run.now = self.explicit_now();
         }
-        let alarm = Arc::clone(self.claims.alarm());
-        self.call(token, self.common.store.create(runs), move |created| {
-            alarm.nudge();
-            Reply::Created(created)
-        });
+        insist(&self.common, Creations(self.asked(token)), runs);
+    }
+
+    fn asked(&self, token: Token) -> Call {
+        Call {
+            common: Arc::clone(&self.common),
+            told: self.claims.told(),
+            token,
+        }
     }
 
     /// Claims one run if it is due, and drives it.
@@ -208,24 +221,44 @@ impl Engine {
         self.claims.take(token, run_id, None, true);
     }
 
-    /// Sends messages; drivers and followers in this process are told at once.
+    /// Sends messages; drivers and followers in this process are told at once. Each is answered by itself:
+    /// one to a run that somebody else's transaction holds for longer than a lease is `Blocked`, and one
+    /// whose first answer was lost is a `Duplicate`.
     pub fn deliver(&self, token: Token, mut messages: Vec<NewMessage>) {
         for message in &mut messages {
             message.now = self.explicit_now();
         }
-        let run_ids = messages.iter().map(|message| message.run_id.clone());
-        let tell = self.claims.on_delivery(run_ids.collect());
-        let deliver = self.common.store.deliver(messages);
-        self.call(token, deliver, move |delivered| {
-            tell(&delivered);
-            Reply::Delivered(delivered)
-        });
+        insist(&self.common, Messages(self.asked(token)), messages);
+    }
+
+    /// Changes runs from outside. Each is answered by itself, as with messages.
+    pub fn intervene(&self, token: Token, interventions: Vec<Intervention>) {
+        insist(
+            &self.common,
+            Interventions(self.asked(token)),
+            interventions,
+        );
     }
 
     /// Reopens a failed, cancelled, terminated or stuck run.
     pub fn reopen(&self, token: Token, run_id: RunId) {
-        let alarm = Arc::clone(self.claims.alarm());
-        reopen(&self.common, token, run_id, move || alarm.nudge());
+        reopen(self.asked(token), run_id);
+    }
+
+    /// Replies [`Reply::Ended`] when the run has ended, is parked, or is not there. However many wait, the
+    /// store is asked a bounded number of times a second, and not at all for runs that are driven here.
+    pub fn watch_end(&self, token: Token, run_id: RunId) {
+        self.ends.watch(token, run_id);
+    }
+
+    /// Nobody waits for that reply any more. It may be under way.
+    pub fn unwatch_end(&self, token: Token) {
+        self.ends.forget(token);
+    }
+
+    /// Calls that wait for the end of a run.
+    pub fn watching(&self) -> usize {
+        self.ends.len()
     }
 
     /// Runs a sweep in the background; the report comes as a reply.

@@ -5,16 +5,19 @@
 //! and when) and `commits` (what is written). [`Engine`] ties them together for a host, and [`RunDriver`]
 //! ties one run's machine to them.
 
+mod calls;
 mod claims;
 mod clock;
 mod commits;
 mod common;
 mod driver;
+mod ends;
 mod engine;
 mod env;
 mod host;
 mod incarnation;
 mod inline;
+mod insist;
 mod leases;
 mod pending;
 mod reopen;
