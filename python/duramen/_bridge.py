@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from ._native import (
+    ENCODING,
     Advance,
     Cancel,
     Change,
@@ -27,6 +28,7 @@ from ._native import (
     Halted,
     InvalidIdError,
     Lost,
+    Newer,
     Offer,
     Page,
     Received,
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BACKOFF_CODES",
     "CHECKPOINT_SEALED",
+    "ENCODING",
     "FINISH_CANCELLED",
     "FINISH_COMPLETED",
     "FINISH_FAILED",
@@ -99,6 +102,7 @@ __all__ = [
     "InvalidIdError",
     "Lost",
     "NativeStore",
+    "Newer",
     "Offer",
     "Outcome",
     "Page",
@@ -131,7 +135,7 @@ __all__ = [
 # `isinstance` looks up `__class__` at each miss, and cost 1 % of all instructions of a run of ten steps.
 
 RunEvent: TypeAlias = Drive | Resume | Evict | Advance | Lost
-"""What the engine says of a run; beside these `Engine.drain` gives `Reply` and `StoreRequest`."""
+"""What the engine says of a run; beside these `Engine.drain` gives `Reply`, `StoreRequest` and `Newer`."""
 
 Turn: TypeAlias = Deliver | Offer | Start | Seal | Cancel | TimeOut
 """What `Run.turn` and `Run.accept` give."""

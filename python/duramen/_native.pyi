@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 
 __all__ = [
+    "ENCODING",
     "Advance",
     "Cancel",
     "Change",
@@ -22,6 +23,7 @@ __all__ = [
     "Halted",
     "InvalidIdError",
     "Lost",
+    "Newer",
     "Offer",
     "Page",
     "Received",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 __version__: Final[str]
+ENCODING: Final[int]  # the highest encoding of entries and messages that it reads
 
 # What `Engine.drain` gives. The classes from here to `Halted` are made by the engine alone, and never change.
 
@@ -93,6 +96,14 @@ class Lost:
     error: tuple[str, str] | None
 
     __match_args__ = ("ticket", "error")
+
+@final
+class Newer:
+    """Runs of the workflows served here need a build that reads a higher encoding than `reads`."""
+
+    reads: int
+
+    __match_args__ = ("reads",)
 
 @final
 class Reply:
@@ -513,7 +524,7 @@ class Engine:
     def register(
         self, workflows: Sequence[tuple[str, str]]
     ) -> None: ...  # (name, version) that may be claimed
-    def drain(self) -> list[Drive | Resume | Evict | Advance | Lost | Reply | StoreRequest]: ...
+    def drain(self) -> list[Drive | Resume | Evict | Advance | Lost | Newer | Reply | StoreRequest]: ...
     def flush(self) -> None: ...  # call at the end of each callback that touched runs
     def now(self) -> int: ...
     def owner(self) -> str: ...

@@ -14,7 +14,7 @@ import threading
 from asyncio.events import _get_running_loop  # pyright: ignore[reportPrivateUsage] - without an exception
 from typing import TYPE_CHECKING, Any
 
-from ._bridge import Engine, Reply, StoreFailed, StoreRequest, native_error
+from ._bridge import Engine, Newer, Reply, StoreFailed, StoreRequest, native_error
 from ._loop import RunLoop
 from ._runtime_pystore import StoreServer
 from .errors import ForkedProcess, NotDurableError, RuntimeClosed, RuntimeNotOpen
@@ -152,6 +152,12 @@ class Port:
             elif type(event) is StoreRequest:
                 assert self._store is not None  # noqa: S101 - only such stores are asked
                 self._store.serve(event)
+            elif type(event) is Newer:
+                _log.warning(
+                    "runs of workflows that are registered here need a newer duramen, which wrote to them or "
+                    "sent them messages (this one reads format %d): they wait for a worker that has it",
+                    event.reads,
+                )
             else:
                 others.append(event)
         # Runs first: whoever waits for a reply then finds the run that it speaks of.

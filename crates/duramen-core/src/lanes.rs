@@ -13,6 +13,8 @@
 //!
 //! [`Claim::turn`]: crate::store::Claim::turn
 
+use std::ops::RangeInclusive;
+
 use crate::journal::ENCODING;
 use crate::run::{RunRow, Status};
 use crate::store::{Due, WorkflowKey};
@@ -64,12 +66,26 @@ impl RunRow {
     }
 }
 
+/// So many formats behind its own does a build look for runs that it cannot read, to tell people that they wait
+/// for a newer one. Builds side by side are neighbours; each format more is another look at every workflow.
+const AHEAD: u8 = 3;
+
 /// The keys of all lanes that this build can serve of some workflows in some queues.
 pub fn served(queues: &[String], workflows: &[WorkflowKey]) -> Vec<String> {
-    let mut keys = Vec::with_capacity(queues.len() * workflows.len());
+    keys(queues, workflows, 1..=ENCODING)
+}
+
+/// The keys of lanes of the same workflows and queues that only newer builds can serve, as far ahead as this
+/// one looks. They are never claimed.
+pub fn ahead(queues: &[String], workflows: &[WorkflowKey]) -> Vec<String> {
+    keys(queues, workflows, ENCODING + 1..=ENCODING + AHEAD)
+}
+
+fn keys(queues: &[String], workflows: &[WorkflowKey], formats: RangeInclusive<u8>) -> Vec<String> {
+    let mut keys = Vec::with_capacity(queues.len() * workflows.len() * formats.clone().count());
     for queue in queues {
         for workflow in workflows {
-            for format in 1..=ENCODING {
+            for format in formats.clone() {
                 let lane = Lane {
                     queue,
                     workflow: &workflow.name,
@@ -137,7 +153,7 @@ pub fn interleave<T>(lines: Vec<Vec<T>>) -> Vec<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lane, Line, in_turn, interleave, served, turn_after};
+    use super::{Lane, Line, ahead, in_turn, interleave, served, turn_after};
     use crate::journal::ENCODING;
     use crate::run::Status;
     use crate::store::{Due, WorkflowKey};
@@ -188,7 +204,8 @@ mod tests {
             name: "w".into(),
             version: "2".into(),
         };
-        let lanes = served(&names(&["q", "r"]), &[workflow]);
+        let workflows = [workflow];
+        let lanes = served(&names(&["q", "r"]), &workflows);
         assert_eq!(lanes.len(), 2 * usize::from(ENCODING));
         let readable = Lane {
             queue: "q",
@@ -202,5 +219,8 @@ mod tests {
             ..readable
         };
         assert!(!lanes.contains(&newer.key()));
+        let ahead = ahead(&names(&["q", "r"]), &workflows);
+        assert!(ahead.contains(&newer.key()));
+        assert!(ahead.iter().all(|lane| !lanes.contains(lane)));
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use duramen_core::ids::Millis;
+use duramen_core::journal::ENCODING;
 use duramen_core::store::{Store, StoreFuture};
 
 use crate::clock::Clock;
@@ -56,6 +57,8 @@ pub(crate) struct Common {
     pub(crate) pending: Arc<Pending>,
     pub(crate) incarnation: Incarnation,
     closing: AtomicBool,
+    /// Whoever runs this build was told that runs wait for a newer one.
+    told_of_newer: AtomicBool,
 }
 
 impl Common {
@@ -75,6 +78,7 @@ impl Common {
             counters: Counters::default(),
             pending: Arc::default(),
             closing: AtomicBool::new(false),
+            told_of_newer: AtomicBool::new(false),
         }
     }
 
@@ -89,6 +93,17 @@ impl Common {
 
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+
+    /// Tells the host, once, that runs are left to those who can read them.
+    pub(crate) fn tell_of_newer(&self) {
+        if !self.told_of_newer.swap(true, Ordering::AcqRel) {
+            self.host.push(HostEvent::Newer { reads: ENCODING });
+        }
+    }
+
+    pub(crate) fn has_told_of_newer(&self) -> bool {
+        self.told_of_newer.load(Ordering::Acquire)
     }
 
     /// Sends a store's answer to the host as a reply.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use duramen_core::ids::{Millis, RunId};
+use duramen_core::journal::ENCODING;
 use duramen_core::machine::{AfterCommit, Decision, Machine, Turn};
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{ClaimedRun, CommitOutcome, Message, Next};
@@ -157,6 +158,15 @@ impl RunDriver {
     pub fn leave(&mut self) {
         self.told_to_leave = true;
         self.machine.yield_now();
+    }
+
+    /// Messages came in. With one of a newer build the run goes elsewhere: to one that can read it.
+    pub fn deliver(&mut self, messages: Vec<Message>) {
+        if messages.iter().any(|message| message.encoding > ENCODING) {
+            self.told_to_leave = true;
+            self.engine.common.tell_of_newer();
+        }
+        self.machine.deliver(messages);
     }
 
     /// Accepts the message that the last turn offered.

@@ -60,6 +60,9 @@ pub enum HostEvent {
     Tick { ticket: Ticket },
     /// The budget is used up: start nothing fresh, release the run.
     Yield { ticket: Ticket },
+    /// Runs of the workflows served here need a newer build, which reads a higher encoding than this one
+    /// (`reads`): they are left to it. Said once.
+    Newer { reads: u8 },
     Reply {
         token: Token,
         reply: Result<Reply, StoreError>,

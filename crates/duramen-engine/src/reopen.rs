@@ -5,7 +5,7 @@ use std::sync::Arc;
 use duramen_core::ids::{Payload, RunId};
 use duramen_core::journal::{Entry, Kind, Meta};
 use duramen_core::run::Status;
-use duramen_core::store::{Intervened, Intervention, RunDetail};
+use duramen_core::store::{Intervened, Intervention, RunDetail, StoreError};
 
 use crate::calls::{Call, Interventions};
 use crate::host::{HostEvent, Reply};
@@ -28,6 +28,12 @@ pub(crate) fn reopen(call: Call, run_id: RunId) {
             || !(detail.row.status.is_final() || detail.row.status == Status::Stuck)
         {
             return refuse(Intervened::NotAllowed);
+        }
+        let unreadable = detail.end.as_ref().map(Entry::check_readable);
+        if let Some(Err(error)) = unreadable {
+            // Which failure ended it stands in what this build cannot read; a guess would replay wrongly.
+            let reason = error.to_string();
+            return answer(Err(StoreError::Other { reason }));
         }
         let reopen = Intervention::Reopen {
             run_id: detail.row.run_id.clone(),

@@ -23,7 +23,7 @@ use pyo3::types::{PyDict, PyList};
 use pythonize::depythonize;
 
 use crate::clock::{Clock, VirtualEnv};
-use crate::events::{Advance, Drive, Evict, Lost, Reply as ReplyEvent, Resume};
+use crate::events::{Advance, Drive, Evict, Lost, Newer, Reply as ReplyEvent, Resume};
 use crate::pystore::PyStore;
 use crate::record::number;
 use crate::reply;
@@ -146,7 +146,7 @@ impl Engine {
                 Py::new(py, lost)?.into_any()
             }
             HostEvent::Messages { ticket, messages } => {
-                return self.with_run(py, ticket, |driver| driver.machine.deliver(messages));
+                return self.with_run(py, ticket, |driver| driver.deliver(messages));
             }
             HostEvent::Tick { ticket } => {
                 return self.with_run(py, ticket, RunDriver::ticked);
@@ -154,6 +154,7 @@ impl Engine {
             HostEvent::Yield { ticket } => {
                 return self.with_run(py, ticket, RunDriver::leave);
             }
+            HostEvent::Newer { reads } => Py::new(py, Newer { reads })?.into_any(),
             HostEvent::Reply { token, reply } => {
                 let (value, error) = match reply {
                     Ok(reply) => (reply::to_python(py, reply)?, py.None()),

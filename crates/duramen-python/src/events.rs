@@ -39,6 +39,11 @@ record! { ordered
 }
 
 record! { ordered
+    /// Runs of the workflows served here need a build that reads a higher encoding than `reads`.
+    Newer { reads: u8 }
+}
+
+record! { ordered
     /// The outcome of a call.
     Reply {
         token: Py<PyInt>,

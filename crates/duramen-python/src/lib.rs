@@ -24,7 +24,7 @@ mod _native {
     #[pymodule_export]
     use super::engine::{Engine, StoreFailed};
     #[pymodule_export]
-    use super::events::{Advance, Drive, Evict, Lost, Reply, Resume, StoreRequest};
+    use super::events::{Advance, Drive, Evict, Lost, Newer, Reply, Resume, StoreRequest};
     #[pymodule_export]
     use super::outside::{Change, SqlFailed, SqliteConnection};
     #[pymodule_export]
@@ -43,4 +43,8 @@ mod _native {
     #[pymodule_export]
     #[allow(non_upper_case_globals)]
     const __version__: &str = env!("CARGO_PKG_VERSION");
+
+    /// The highest encoding of entries and messages that this build reads.
+    #[pymodule_export]
+    const ENCODING: u8 = duramen_core::journal::ENCODING;
 }

@@ -200,10 +200,11 @@ impl Host {
                 }
             }
             HostEvent::Messages { ticket, messages } => {
-                self.with(ticket, |driver| driver.machine.deliver(messages));
+                self.with(ticket, |driver| driver.deliver(messages));
             }
             HostEvent::Tick { ticket } => self.with(ticket, RunDriver::ticked),
             HostEvent::Yield { ticket } => self.with(ticket, RunDriver::leave),
+            HostEvent::Newer { .. } => {}
             HostEvent::Reply { token, reply } => self.replies.push((token, reply)),
         }
     }

@@ -151,7 +151,7 @@ impl Tools<'_> {
         }
         if !missed.is_empty() {
             self.look_at(&missed, true).await;
-            self.hands.rest(&missed, self.later());
+            self.hands.tried_in_vain(&missed);
         }
     }
 

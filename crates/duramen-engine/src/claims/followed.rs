@@ -7,6 +7,10 @@ use duramen_core::ids::{Millis, RunId};
 
 use crate::env::Moment;
 
+/// The pause after a first try in vain, and how often it is doubled: to six seconds.
+const SOONEST: Millis = 100;
+const DOUBLINGS: u32 = 6;
+
 /// A run that is paused now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Paused {
@@ -14,6 +18,8 @@ struct Paused {
     at: Option<Millis>,
     /// It was tried in vain, and is not tried again before.
     rests_until: Option<Moment>,
+    /// How often in a row it was tried in vain.
+    vain: u32,
 }
 
 /// See the module's head.
@@ -85,6 +91,7 @@ impl Followed {
         let paused = Paused {
             at,
             rests_until: rests,
+            vain: before.vain,
         };
         if let Some(until) = rests {
             self.resting.insert((until, run_id.clone()));
@@ -102,7 +109,8 @@ impl Followed {
         if before.at == at {
             return false;
         }
-        self.put(run_id, before, at, None);
+        let afresh = Paused { vain: 0, ..before };
+        self.put(run_id, afresh, at, None);
         true
     }
 
@@ -116,6 +124,18 @@ impl Followed {
     pub(super) fn rests(&mut self, run_id: &RunId, until: Moment) {
         if let Some(before) = self.paused.get(run_id).copied() {
             self.put(run_id, before, before.at, Some(until));
+        }
+    }
+
+    /// It is due, and was not to be had: tried again after a pause that grows for as long as it is due then, for it
+    /// may be one that only others can take.
+    pub(super) fn tried_in_vain(&mut self, run_id: &RunId, now: Moment) {
+        if let Some(mut before) = self.paused.get(run_id).copied() {
+            let pause = SOONEST << before.vain.min(DOUBLINGS);
+            self.unlist(run_id, before);
+            before.rests_until = None;
+            before.vain += 1;
+            self.put(run_id, before, before.at, Some(now.after(pause)));
         }
     }
 

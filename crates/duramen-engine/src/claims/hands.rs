@@ -417,6 +417,15 @@ impl Hands {
         }
     }
 
+    /// These were due and not to be had, see [`Followed::tried_in_vain`].
+    pub(super) fn tried_in_vain<'a>(&self, run_ids: impl IntoIterator<Item = &'a RunId>) {
+        let now = self.common.clock.moment();
+        let mut notes = self.notes();
+        for run_id in run_ids {
+            notes.followed.tried_in_vain(run_id, now);
+        }
+    }
+
     /// The store says when a followed run is due. True if that is at another time than was known.
     pub(super) fn found_due(&self, run_id: &RunId, at: Option<Millis>) -> bool {
         let mut notes = self.notes();

@@ -102,6 +102,27 @@ impl Intake {
         }
     }
 
+    /// Looks whether runs are due that only a newer build can read, and tells the host of it, once: whoever
+    /// runs none has to know why they wait.
+    pub(super) async fn look_ahead(&self) {
+        if self.common.has_told_of_newer() {
+            return;
+        }
+        let lanes = {
+            let served = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+            lanes::ahead(&served.queues, &served.workflows)
+        };
+        let now = self.common.clock.explicit_now();
+        // A store that does not answer is noticed by whoever needs the answer.
+        if let Ok(next) = self.common.store.next_due(DueAsk { lanes, now }).await
+            && next
+                .ready_at
+                .is_some_and(|at| at <= now.unwrap_or(next.now))
+        {
+            self.common.tell_of_newer();
+        }
+    }
+
     /// To be noted before a request is sent.
     pub(super) fn wish(&self) -> Wish {
         Wish {

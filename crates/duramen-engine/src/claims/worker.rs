@@ -24,6 +24,9 @@ const CLAIM_MOST: usize = 256;
 /// The longest sleep; the time of day may be set in the meantime.
 const LONGEST: Millis = 5_000;
 
+/// How often a worker that has nothing to do looks for runs that only a newer build can read.
+const AHEAD: Millis = 60_000;
+
 /// How the worker runs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Working {
@@ -104,6 +107,8 @@ struct Worker {
     poll: Millis,
     /// The last claim found nothing: ask when something is due before claiming again.
     idle: bool,
+    /// When to look for runs of newer builds next.
+    next_ahead: Moment,
     /// The line that the next claim begins with.
     turn: u64,
     follower: Follower,
@@ -116,6 +121,7 @@ impl Worker {
             last_claim: Moment::LONG_AGO,
             poll: 0,
             idle: false,
+            next_ahead: Moment::LONG_AGO,
             turn: 0,
             follower: Follower::new(),
         }
@@ -232,6 +238,10 @@ impl Worker {
                         self.pause(now, working);
                         // Also tells at once when something comes due before the next poll.
                         self.is_due(work, working).await;
+                        if now >= self.next_ahead {
+                            self.next_ahead = now.after(AHEAD);
+                            work.intake.look_ahead().await;
+                        }
                     }
                 }
                 Err(error) => self.failed(now, working, &error),

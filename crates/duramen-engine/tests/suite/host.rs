@@ -43,6 +43,8 @@ pub struct Host {
     pub resumed: usize,
     /// How often messages were brought to a driver.
     pub told: usize,
+    /// How often it was told that runs wait for a newer build.
+    pub newer: usize,
     pub driven: usize,
     /// A loop that is blocked, or a process that was stopped.
     pub stopped: bool,
@@ -67,6 +69,7 @@ impl Host {
             lost_errors: Vec::new(),
             resumed: 0,
             told: 0,
+            newer: 0,
             driven: 0,
             stopped: false,
             mended: false,
@@ -235,10 +238,11 @@ impl Host {
             }
             HostEvent::Messages { ticket, messages } => {
                 self.told += 1;
-                self.with(ticket, |driver| driver.machine.deliver(messages));
+                self.with(ticket, |driver| driver.deliver(messages));
             }
             HostEvent::Tick { ticket } => self.with(ticket, RunDriver::ticked),
             HostEvent::Yield { ticket } => self.with(ticket, duramen_engine::RunDriver::leave),
+            HostEvent::Newer { .. } => self.newer += 1,
             HostEvent::Reply { token, reply } => {
                 self.replies.insert(token, reply);
             }

@@ -24,6 +24,7 @@ mod lapses;
 mod leases;
 mod lost;
 mod messages;
+mod newer;
 mod queue;
 mod reopening;
 mod suspects;
