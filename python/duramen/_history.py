@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
+from ._bridge import ENCODING
 from .errors import InvalidHistory
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ EntryKind: TypeAlias = Literal[
     "run_terminated",
     "run_reopened",
 ]
-"""Every kind of journal entry that this build knows."""
+"""Every kind of journal entry that this build knows, in the order of the numbers that stores keep."""
 
 _Status: TypeAlias = Literal[
     "queued", "running", "waiting", "completed", "failed", "cancelled", "terminated", "stuck"
@@ -97,8 +98,9 @@ class HistoryEntry(TypedDict):
     """A journal entry. Its index is its place in the list."""
 
     encoding: Annotated[int, Field(ge=0, le=255)]
-    """The form of `meta`, as the store has it."""
+    """The least encoding that can read the entry."""
     kind: EntryKind
+    """A version that does not know the kind exports it as ``kind N``, with the number that stores keep."""
     op: _Text
     """The operation's id; empty for entries of the run itself."""
     meta: _Text | None
@@ -241,7 +243,7 @@ def read_history(source: HistorySource) -> History:
             "replay it with the version that made it, or a later one",
         )
     try:
-        history = _adapter().validate_python(value)
+        history = _adapter().validate_python(_readable(value))
     except ValidationError as error:
         raise _invalid(error) from None
     first = history["journal"][0]["kind"]
@@ -249,6 +251,46 @@ def read_history(source: HistorySource) -> History:
         raise InvalidHistory("$.journal[0].kind", f"a journal begins with run_created, not with {first}")
     _check_payloads(history)
     return history
+
+
+def _readable(value: Mapping[str, object]) -> Mapping[str, object]:
+    """The history with the numbers of kinds that a version which did not know them wrote turned into names.
+
+    What has the form of a history is left to be found out.
+
+    Raises:
+        InvalidHistory: an entry needs a later version than this one.
+    """
+    journal = value.get("journal")
+    if not isinstance(journal, list):
+        return value
+    entries = cast("list[object]", journal)
+    needed = [_encoding(entry) for entry in entries]
+    most = max(needed, default=0)
+    if most > ENCODING:
+        raise InvalidHistory(
+            f"$.journal[{needed.index(most)}].encoding",
+            f"this entry needs a version that reads encoding {most}, and this one reads up to {ENCODING}: "
+            "replay it with the version that made it, or a later one",
+        )
+    return {**value, "journal": [_named(entry) for entry in entries]}
+
+
+def _encoding(entry: object) -> int:
+    found = cast("Mapping[str, object]", entry).get("encoding") if isinstance(entry, Mapping) else None
+    return found if type(found) is int and found <= 255 else 0
+
+
+def _named(entry: object) -> object:
+    if not isinstance(entry, Mapping):
+        return entry
+    known = cast("Mapping[str, object]", entry)
+    kind = known.get("kind")
+    number = kind.removeprefix("kind ") if isinstance(kind, str) else ""
+    if number == kind or not (number.isascii() and number.isdecimal() and len(number) <= 3):
+        return known
+    names = get_args(EntryKind)
+    return {**known, "kind": names[int(number)]} if int(number) < len(names) else known
 
 
 def _parse(source: HistorySource) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from ._bridge import ENCODING
 from ._durations import duration_ms, from_ms, instant_ms
 from ._history import make_history
 from ._payloads import load_reason
@@ -29,6 +30,7 @@ from .errors import (
     RunStuck,
     RunTerminated,
     RunTimedOut,
+    StoreNewer,
     UnknownRun,
 )
 
@@ -97,6 +99,7 @@ class Queries(RuntimeCore):
             RunCancelled: it was cancelled.
             RunTerminated: it was terminated.
             RunStuck: its code no longer fits its journal.
+            StoreNewer: a later version of Duramen ended it, in a form that this one cannot read.
             TimeoutError: the time passed (as `RunTimedOut`).
         """
         return await self._result(run_id, timeout, None)
@@ -141,6 +144,11 @@ class Queries(RuntimeCore):
         run_id, status = row.run_id, row.status
         if status == "stuck":
             raise RunStuck(run_id, row.note or "no reason was recorded")
+        if detail.end is not None and detail.end.encoding > ENCODING:
+            raise StoreNewer(
+                f"how run {run_id!r} ended is recorded in format {detail.end.encoding}, and this duramen "
+                f"reads up to {ENCODING}: ask a newer one"
+            )
         payload = b"" if detail.end is None else detail.end.payload
         if status == "completed":
             if output_type is None:

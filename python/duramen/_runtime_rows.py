@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from ._bridge import ENCODING
 from ._durations import from_ms
 from ._payloads import load_reason, load_recorded
 from ._views import Event, RefusedSignal, RunStatus, RunView
@@ -115,7 +116,7 @@ def event_of(run_id: str, index: int, entry: Entry, serializer: Serializer) -> E
     """Make the view of a journal entry."""
     kind, meta, payload = entry.kind, entry.meta, entry.payload
     facts: dict[str, Any] = {}
-    if meta:
+    if meta and entry.encoding <= ENCODING:  # what a newer version says there is for a newer one to read
         try:
             facts = json.loads(meta)
         except ValueError:

@@ -483,7 +483,10 @@ class StoreUnmigrated(StoreError):
 
 
 class StoreNewer(StoreError):
-    """The store's schema was written by a newer version that this one must not write to: upgrade Duramen."""
+    """A newer version wrote the store's schema, or what was asked for, in a form that is not for this one.
+
+    Upgrade Duramen.
+    """
 
 
 class StoreClosed(StoreError):

@@ -9,6 +9,8 @@
 //! builds may pass over is written with the encoding as it was (unknown fields are passed over); one that
 //! must be understood, like a new kind, is written with a higher one.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Millis, OpId, Payload};
@@ -139,6 +141,16 @@ impl Kind {
     }
 }
 
+/// Its name; of one that this build does not know, its number.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(code) => write!(f, "kind {code}"),
+            known => f.write_str(known.name()),
+        }
+    }
+}
+
 /// One journal entry as stores keep it. Its index is its place in the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -256,6 +268,8 @@ mod tests {
         }
         assert_eq!(Kind::from_code(18), Kind::RunReopened);
         assert_eq!(Kind::from_code(19), Kind::Unknown(19));
+        assert_eq!(Kind::from_code(19).to_string(), "kind 19");
+        assert_eq!(Kind::RunReopened.to_string(), "run_reopened");
     }
 
     #[test]

@@ -91,7 +91,8 @@ impl Row {
 record! {
     /// One entry of a journal. Its index is its place in the list.
     Entry {
-        kind: &'static str,
+        /// `kind N` if this build does not know it.
+        kind: String,
         op: String,
         meta: Option<String>,
         payload: Py<PyBytes>,
@@ -103,7 +104,7 @@ record! {
 impl Entry {
     fn new(py: Python<'_>, entry: journal::Entry) -> Self {
         Self {
-            kind: entry.kind.name(),
+            kind: entry.kind.to_string(),
             op: entry.op.to_string(),
             meta: entry.meta,
             payload: PyBytes::new(py, &entry.payload).unbind(),
