@@ -29,6 +29,8 @@ pub struct RunDriver {
     /// What the commit in flight makes of the run.
     ending: Option<Driven>,
     held_until: Option<Millis>,
+    /// What the commit in flight, or the sealed one, says of the inbox.
+    telling: Option<u64>,
     /// The store's time when it leased the run.
     claimed_at: Millis,
     /// A step that must not start before it is certain that the run is still this engine's.
@@ -59,6 +61,7 @@ impl RunDriver {
             clock,
             ending: None,
             held_until: None,
+            telling: None,
             claimed_at,
             withheld: None,
             told_to_leave: false,
@@ -120,10 +123,14 @@ impl RunDriver {
                 });
             }
         }
-        if matches!(turn, Turn::Start { .. }) {
-            return self.certain(turn);
+        match turn {
+            Turn::Start { .. } => self.certain(turn),
+            Turn::Seal { ref commit, .. } => {
+                self.telling = commit.inbox_seen;
+                turn
+            }
+            turn => turn,
         }
-        turn
     }
 
     /// What goes out is signed with the name that this process has now.
@@ -184,6 +191,7 @@ impl RunDriver {
                 }
             }
             Decision::Commit(commit) => {
+                self.telling = commit.inbox_seen;
                 let (ending, ready_at) = match &commit.next {
                     Next::Running => (None, None),
                     Next::Waiting { ready_at, .. } => (Some(Driven::Paused), *ready_at),
@@ -236,6 +244,11 @@ impl RunDriver {
 
     /// Takes in a commit's outcome. `Some` says that the run is out of these hands.
     pub fn committed(&mut self, outcome: &CommitOutcome) -> Option<Driven> {
+        if let Some(seen) = self.telling.take()
+            && matches!(outcome, CommitOutcome::Applied { .. })
+        {
+            self.hands().store_knows(self.ticket, seen);
+        }
         let driven = match self.machine.committed(outcome) {
             AfterCommit::Driving => {
                 if self.ending.take().is_some() {

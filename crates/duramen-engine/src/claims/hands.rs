@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use duramen_core::ids::{Millis, RunId};
-use duramen_core::run::Status;
+use duramen_core::run::{RunRow, Status};
 use duramen_core::store::ClaimedRun;
 
 use super::alarm::Alarm;
@@ -51,6 +51,26 @@ pub(super) struct Entered {
     pub(super) stale: Option<Ticket>,
     /// It was held already under that ticket, and the host must be told that it is lost.
     pub(super) lost: Option<(Ticket, i64)>,
+}
+
+/// A run that the host has been given, with its messages up to one.
+pub(super) struct Given {
+    pub(super) ticket: Ticket,
+    pub(super) run_id: RunId,
+    pub(super) told: u64,
+    /// What the store knows of that.
+    pub(super) known: u64,
+}
+
+impl Given {
+    pub(super) fn new(ticket: Ticket, row: &RunRow, told: u64) -> Self {
+        Self {
+            ticket,
+            run_id: row.run_id.clone(),
+            told,
+            known: row.inbox_seen,
+        }
+    }
 }
 
 /// A run that has left.
@@ -172,15 +192,19 @@ impl Hands {
         entered
     }
 
-    /// The host has been given these runs, with so many messages: from now on it may be told what
-    /// concerns them.
-    pub(super) fn given(&self, runs: impl IntoIterator<Item = (Ticket, u64)>) {
+    /// The host has been given these runs: from now on it may be told what concerns them.
+    pub(super) fn given(&self, runs: impl IntoIterator<Item = Given>) {
         let _notes = self.notes(); // so that none leaves between
-        for (ticket, seq) in runs {
-            if self.leases.held().has(ticket) {
-                self.unread.begin(ticket, seq);
+        for given in runs {
+            if self.leases.held().has(given.ticket) {
+                self.unread.begin(given);
             }
         }
+    }
+
+    /// The store knows that the run's messages up to that one were seen.
+    pub(crate) fn store_knows(&self, ticket: Ticket, seen: u64) {
+        self.unread.known(ticket, seen);
     }
 
     fn leave(&self, notes: &mut Notes, ticket: Ticket) -> Option<Left> {

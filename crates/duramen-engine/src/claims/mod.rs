@@ -11,6 +11,7 @@ mod followed;
 mod group;
 mod hands;
 mod intake;
+mod pages;
 mod suspects;
 mod sweep;
 mod unread;

@@ -20,6 +20,7 @@ mod ends;
 mod failures;
 mod fairness;
 mod hints;
+mod inboxes;
 mod lapses;
 mod leases;
 mod lost;
