@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use duramen_core::ids::{Millis, RunId};
-use duramen_core::run::{RunRow, Status};
+use duramen_core::run::Status;
 use duramen_core::store::ClaimedRun;
 
 use super::alarm::Alarm;
 use super::followed::Followed;
 use super::group::Group;
-use super::unread::Unread;
+use super::unread::{Given, Unread};
 use super::warm::{Kept, Warm};
 use crate::common::Common;
 use crate::ends::Ends;
@@ -51,26 +51,6 @@ pub(super) struct Entered {
     pub(super) stale: Option<Ticket>,
     /// It was held already under that ticket, and the host must be told that it is lost.
     pub(super) lost: Option<(Ticket, i64)>,
-}
-
-/// A run that the host has been given, with its messages up to one.
-pub(super) struct Given {
-    pub(super) ticket: Ticket,
-    pub(super) run_id: RunId,
-    pub(super) told: u64,
-    /// What the store knows of that.
-    pub(super) known: u64,
-}
-
-impl Given {
-    pub(super) fn new(ticket: Ticket, row: &RunRow, told: u64) -> Self {
-        Self {
-            ticket,
-            run_id: row.run_id.clone(),
-            told,
-            known: row.inbox_seen,
-        }
-    }
 }
 
 /// A run that has left.

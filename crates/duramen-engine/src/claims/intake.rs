@@ -12,9 +12,10 @@ use duramen_core::store::{
 };
 
 use super::group::Group;
-use super::hands::{Given, Hands};
+use super::hands::Hands;
 use super::pages::Pages;
 use super::suspects::sift;
+use super::unread::Given;
 use crate::clock::Asked;
 use crate::commits::Releases;
 use crate::common::Common;

@@ -8,7 +8,8 @@ use duramen_core::ids::RunId;
 use duramen_core::run::RunRow;
 use duramen_core::store::StoreError;
 
-use super::hands::{Given, Hands};
+use super::hands::Hands;
+use super::unread::Given;
 use crate::common::Common;
 use crate::host::{Driven, HostEvent, Ticket};
 use crate::leases::Leases;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use duramen_core::ids::{Millis, RunId};
+use duramen_core::run::RunRow;
 use duramen_core::store::Message;
 use tokio::sync::Notify;
 
-use super::hands::Given;
 use crate::common::Common;
 use crate::env::{Moment, span};
 use crate::host::{HostEvent, Ticket};
@@ -27,6 +27,26 @@ const IDLE: u8 = 0;
 const ASKING: u8 = 1;
 /// The question under way may have been answered before a message came that is known of.
 const AGAIN: u8 = 2;
+
+/// A run that the host has been given, with its messages up to one.
+pub(super) struct Given {
+    pub(super) ticket: Ticket,
+    pub(super) run_id: RunId,
+    pub(super) told: u64,
+    /// What the store knows of that.
+    pub(super) known: u64,
+}
+
+impl Given {
+    pub(super) fn new(ticket: Ticket, row: &RunRow, told: u64) -> Self {
+        Self {
+            ticket,
+            run_id: row.run_id.clone(),
+            told,
+            known: row.inbox_seen,
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Told {
