@@ -13,6 +13,7 @@ mod sim;
 mod toy;
 mod transactions;
 
+mod audits;
 mod clocks;
 mod commits;
 mod crashes;
