@@ -11,6 +11,7 @@ use crate::env::Env;
 use crate::host::{HostEvent, HostQueue, Reply, Token};
 use crate::incarnation::Incarnation;
 use crate::inline::on_completion;
+use crate::outbox::Outbox;
 use crate::pending::Pending;
 
 /// What an engine is told once.
@@ -55,6 +56,7 @@ pub(crate) struct Common {
     pub(crate) counters: Counters,
     pub(crate) pending: Arc<Pending>,
     pub(crate) incarnation: Incarnation,
+    pub(crate) outbox: Outbox,
     closing: AtomicBool,
 }
 
@@ -72,6 +74,7 @@ impl Common {
             host,
             incarnation: Incarnation::new(&config.owner),
             config,
+            outbox: Outbox::default(),
             counters: Counters::default(),
             pending: Arc::default(),
             closing: AtomicBool::new(false),
@@ -85,6 +88,7 @@ impl Common {
 
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
+        self.outbox.bell.notify_one();
     }
 
     pub(crate) fn is_closing(&self) -> bool {

@@ -87,6 +87,7 @@ impl Audit {
                 return Ok(());
             }
             (self.beats, self.pass) = (0, Some((None, 0)));
+            leases.common.outbox.look();
         }
         let expected = self.found.max(leases.held().len());
         let pages = expected / PAGE as usize + 1;

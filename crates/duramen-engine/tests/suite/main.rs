@@ -26,6 +26,7 @@ mod lapses;
 mod leases;
 mod lost;
 mod messages;
+mod outgoing;
 mod queue;
 mod reopening;
 mod suspects;
