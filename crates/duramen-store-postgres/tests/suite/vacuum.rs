@@ -143,8 +143,8 @@ fn claims_do_not_walk_over_what_an_ended_owner_held() {
     finish_all(&store);
     alive(&store, "bob");
     block_on(store.retire("ann".to_owned(), None)).unwrap();
-    looked_at(&place, &store, "runs_owner");
-    let before = looked_at(&place, &store, "runs_owner");
+    looked_at(&place, &store, "runs_owned");
+    let before = looked_at(&place, &store, "runs_owned");
     let turns = 50;
     for _ in 0..turns {
         let claimed = block_on(store.claim(claim("bob", 10))).unwrap();
@@ -152,7 +152,7 @@ fn claims_do_not_walk_over_what_an_ended_owner_held() {
         let lanes = claim("bob", 10).lanes;
         block_on(store.next_due(DueAsk { lanes, now: None })).unwrap();
     }
-    let walked = looked_at(&place, &store, "runs_owner") - before;
+    let walked = looked_at(&place, &store, "runs_owned") - before;
     // A look at everything goes over them a few times, and there may be two.
     assert!(walked <= 10 * RUNS, "{walked} in {turns} turns");
 }
