@@ -396,3 +396,29 @@ fn a_heartbeat_does_not_touch_what_is_driven_and_a_successor_passes_over_a_held_
         50
     );
 }
+
+/// A schema change, or vacuum that gives space back: trouble of the place, which passes.
+#[test]
+fn a_table_that_is_held_for_a_moment_is_waited_for() {
+    let place = Place::new();
+    let store = one_connection(&place);
+    create(&store, vec![leased("a", "ann"), new_run("b")]);
+    for table in ["runs", "journal", "inbox"] {
+        let held = Held::by(&place, &format!("LOCK TABLE {{s}}.{table}"));
+        let before = store.stats().statements;
+        let committed = store.commit(vec![commit("a", "ann", 1)]);
+        let created = store.create(vec![new_run(table)]);
+        let sent = store.deliver(vec![event("b", table, "go")]);
+        let claimed = store.claim(claim("nobody", 1));
+        // Each has come back more than once.
+        while store.stats().statements < before + 12 {
+            std::thread::yield_now();
+        }
+        held.let_go();
+        let outcome = block_on(committed).unwrap().remove(0);
+        assert!([APPLIED, CommitOutcome::Fenced].contains(&outcome));
+        assert!(block_on(created).unwrap()[0].is_new());
+        assert_eq!(block_on(sent).unwrap()[0].result, Delivery::Buffered);
+        assert!(block_on(claimed).unwrap().lapsed);
+    }
+}
