@@ -169,7 +169,7 @@ async fn free(
             let orphans: Vec<_> = rows
                 .into_iter()
                 .filter(|row| row.epoch == epoch && row.owner.as_deref().is_some_and(is_own))
-                .filter(|row| !hands.is_held(&row.run_id))
+                .filter(|row| hands.forgo(row))
                 .collect();
             for row in &orphans {
                 hands.released(&row.run_id, common.clock.now());

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use duramen_core::ids::{Millis, RunId};
-use duramen_core::run::Status;
+use duramen_core::run::{RunRow, Status};
 use duramen_core::store::ClaimedRun;
 
 use super::alarm::Alarm;
@@ -334,19 +334,19 @@ impl Hands {
 
     // The runs that were started here.
 
-    pub(super) fn own(&self, run_id: &RunId) {
-        self.notes().followed.own(run_id);
-    }
-
-    /// A run that exists is to be gone on with here until it ends, as one that was started here.
-    pub(super) fn adopt(&self, run_id: &RunId, at: Option<Millis>) {
+    /// A run is about to be taken up, and to be gone on with here until it ends.
+    pub(super) fn own(&self, run_id: &RunId, at: Option<Millis>) {
         let mut notes = self.notes();
         if self.leases.held().ticket_of(run_id).is_some() {
             notes.followed.own(run_id);
         } else {
             notes.followed.adopt(run_id, at);
         }
-        drop(notes);
+    }
+
+    /// The same with a run that exists and may be due.
+    pub(super) fn adopt(&self, run_id: &RunId, at: Option<Millis>) {
+        self.own(run_id, at);
         self.alarm.nudge();
     }
 
@@ -448,6 +448,11 @@ impl Hands {
 
     pub(super) fn is_held(&self, run_id: &RunId) -> bool {
         self.ticket_of(run_id).is_some()
+    }
+
+    /// A run that nobody drives here is to be let go. False if somebody does.
+    pub(super) fn forgo(&self, row: &RunRow) -> bool {
+        self.leases.held().forgo(row)
     }
 
     pub(super) fn ticket_of(&self, run_id: &RunId) -> Option<Ticket> {

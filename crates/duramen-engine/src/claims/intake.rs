@@ -265,7 +265,7 @@ impl Intake {
         }
         let mut journal = vec![new.first_entry(row.created_at)];
         journal.extend_from_slice(&new.entries);
-        self.hands.own(&row.run_id);
+        self.hands.own(&row.run_id, None);
         let run = ClaimedRun {
             row: row.clone(),
             was: Status::Queued,
@@ -273,9 +273,13 @@ impl Intake {
             inbox: Vec::new(),
             inbox_more: false,
         };
-        self.hand_out(vec![run], None, None, wish)
-            .first()
-            .map(|(_, ticket)| *ticket)
+        let taken = self.hand_out(vec![run], None, None, wish);
+        let ticket = taken.first().map(|(_, ticket)| *ticket);
+        if ticket.is_none() {
+            // The answer came too late: it was let go meanwhile.
+            self.hands.adopt(&row.run_id, None);
+        }
+        ticket
     }
 
     fn hand_out(

@@ -142,3 +142,47 @@ fn an_audit_that_fails_goes_on_where_it_was_and_holds_up_no_heartbeat() {
     assert_eq!(&*a.engine.owner(), "a");
     assert_eq!(lab.status("r0001"), Some(Status::Running));
 }
+
+#[test]
+fn a_run_that_was_let_go_is_not_driven_here_when_its_answer_comes_at_last() {
+    for method in ["claim", "create"] {
+        let lab = Lab::sim(1);
+        let mut a = busy(&lab, 1);
+        let mut b = lab.process("b");
+        b.program(|ctx| async move { ctx.step("slow").await });
+        let next = a.store.calls_of(method);
+        a.store.set(move |call| match call.method {
+            name if name == method && call.number == next => Fault::Late(3 * LEASE),
+            _ => Fault::None,
+        });
+        if method == "claim" {
+            lab.enqueue(&["late"]);
+            let token = a.token();
+            a.engine.take(token, "late".into(), None);
+        } else {
+            a.start("late");
+        }
+        lab.until(100, &mut [&mut a], |_| {
+            lab.status("late") == Some(Status::Running)
+        });
+        b.engine.work(10, 20, 100);
+        lab.until(2 * LEASE + 200, &mut [&mut a, &mut b], |hosts| {
+            hosts[1].in_flight() == 1
+        });
+        lab.pass(3 * LEASE, &mut [&mut a, &mut b]);
+        assert_eq!(lab.facts.times("late", "slow"), 1);
+        assert_eq!((a.in_flight(), b.in_flight()), (1, 1));
+        // It may come back, later.
+        b.engine.yield_all();
+        b.store.die();
+        let token = a.token();
+        lab.pass(2 * LEASE, &mut [&mut a]);
+        if method == "claim" {
+            a.engine.take(token, "late".into(), None);
+        }
+        lab.until(2 * LEASE, &mut [&mut a], |hosts| hosts[0].in_flight() == 2);
+        a.complete_all();
+        lab.until(100, &mut [&mut a], |_| lab.is_final("late"));
+        assert_eq!(a.engine.followed(), 0);
+    }
+}
