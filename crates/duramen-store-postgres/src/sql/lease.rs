@@ -238,7 +238,7 @@ pub(crate) const SUCCEED: &str = concat!(
     "WITH c AS MATERIALIZED (SELECT coalesce($3::bigint, ",
     clock!(),
     ") AS now), \
-     me AS MATERIALIZED (SELECT o.owner FROM {owners} o, c WHERE o.owner = $1 AND o.ended_at IS NULL AND o.lease_until > c.now), \
+     me AS MATERIALIZED (SELECT o.owner FROM {owners} o WHERE o.owner = $1 AND o.ended_at IS NULL), \
      ended AS (UPDATE {owners} o SET ended_at = c.now FROM c, me WHERE o.owner = $2 AND o.ended_at IS NULL), \
      free AS MATERIALIZED (SELECT r.run_id FROM {runs} r WHERE r.owner = $2 AND (EXISTS (SELECT FROM me)) IS TRUE \
      FOR NO KEY UPDATE SKIP LOCKED), \

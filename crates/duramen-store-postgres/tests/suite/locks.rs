@@ -422,3 +422,17 @@ fn a_table_that_is_held_for_a_moment_is_waited_for() {
         assert!(block_on(claimed).unwrap().lapsed);
     }
 }
+
+#[test]
+fn a_successor_ends_the_former_one_however_short_its_own_lease_is() {
+    let place = Place::new();
+    let store = one_connection(&place);
+    create(&store, vec![leased("a", "ann")]);
+    let successor = duramen_core::store::Heartbeat {
+        succeeds: Some("ann".to_owned()),
+        ..heartbeat("ann-2", 0, None)
+    };
+    let beat = block_on(store.heartbeat(successor)).unwrap();
+    assert_eq!(beat.inherited, [("a".into(), 1)]);
+    assert!(block_on(store.claim(claim("ann", 1))).unwrap().lapsed);
+}
