@@ -30,6 +30,8 @@ pub struct RunDriver {
     /// What the commit in flight makes of the run.
     ending: Option<Driven>,
     held_until: Option<Millis>,
+    /// What the commit in flight, or the sealed one, says of the inbox.
+    telling: Option<u64>,
     /// The store's time when it leased the run.
     claimed_at: Millis,
     /// A step that must not start before it is certain that the run is still this engine's.
@@ -60,6 +62,7 @@ impl RunDriver {
             clock,
             ending: None,
             held_until: None,
+            telling: None,
             claimed_at,
             withheld: None,
             told_to_leave: false,
@@ -121,10 +124,14 @@ impl RunDriver {
                 });
             }
         }
-        if matches!(turn, Turn::Start { .. }) {
-            return self.certain(turn);
+        match turn {
+            Turn::Start { .. } => self.certain(turn),
+            Turn::Seal { ref commit, .. } => {
+                self.telling = commit.inbox_seen;
+                turn
+            }
+            turn => turn,
         }
-        turn
     }
 
     /// What goes out is signed with the name that this process has now.
@@ -162,11 +169,21 @@ impl RunDriver {
 
     /// Messages came in. With one of a newer build the run goes elsewhere: to one that can read it.
     pub fn deliver(&mut self, messages: Vec<Message>) {
+        self.leave_if_newer(&messages);
+        self.machine.deliver(messages);
+    }
+
+    /// The same for a page of a long inbox.
+    pub fn deliver_page(&mut self, messages: Vec<Message>, more: bool) {
+        self.leave_if_newer(&messages);
+        self.machine.deliver_page(messages, more);
+    }
+
+    fn leave_if_newer(&mut self, messages: &[Message]) {
         if messages.iter().any(|message| message.encoding > ENCODING) {
             self.told_to_leave = true;
             self.engine.common.tell_of_newer();
         }
-        self.machine.deliver(messages);
     }
 
     /// Accepts the message that the last turn offered.
@@ -194,6 +211,7 @@ impl RunDriver {
                 }
             }
             Decision::Commit(commit) => {
+                self.telling = commit.inbox_seen;
                 let (ending, ready_at) = match &commit.next {
                     Next::Running => (None, None),
                     Next::Waiting { ready_at, .. } => (Some(Driven::Paused), *ready_at),
@@ -246,6 +264,11 @@ impl RunDriver {
 
     /// Takes in a commit's outcome. `Some` says that the run is out of these hands.
     pub fn committed(&mut self, outcome: &CommitOutcome) -> Option<Driven> {
+        if let Some(seen) = self.telling.take()
+            && matches!(outcome, CommitOutcome::Applied { .. })
+        {
+            self.hands().store_knows(self.ticket, seen);
+        }
         let driven = match self.machine.committed(outcome) {
             AfterCommit::Driving => {
                 if self.ending.take().is_some() {

@@ -148,6 +148,13 @@ impl Engine {
             HostEvent::Messages { ticket, messages } => {
                 return self.with_run(py, ticket, |driver| driver.deliver(messages));
             }
+            HostEvent::Page {
+                ticket,
+                messages,
+                more,
+            } => {
+                return self.with_run(py, ticket, |driver| driver.deliver_page(messages, more));
+            }
             HostEvent::Tick { ticket } => {
                 return self.with_run(py, ticket, RunDriver::ticked);
             }

@@ -200,11 +200,10 @@ impl Host {
                 }
             }
             HostEvent::Messages { ticket, messages } => {
-                self.with(ticket, |driver| driver.deliver(messages));
+                self.with(ticket, |driver| driver.machine.deliver(messages));
             }
             HostEvent::Tick { ticket } => self.with(ticket, RunDriver::ticked),
             HostEvent::Yield { ticket } => self.with(ticket, RunDriver::leave),
-            HostEvent::Newer { .. } => {}
             HostEvent::Reply { token, reply } => self.replies.push((token, reply)),
         }
     }

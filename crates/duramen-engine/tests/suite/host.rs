@@ -45,6 +45,8 @@ pub struct Host {
     pub told: usize,
     /// How often it was told that runs wait for a newer build.
     pub newer: usize,
+    /// Pages of long inboxes.
+    pub pages: usize,
     pub driven: usize,
     /// A loop that is blocked, or a process that was stopped.
     pub stopped: bool,
@@ -70,6 +72,7 @@ impl Host {
             resumed: 0,
             told: 0,
             newer: 0,
+            pages: 0,
             driven: 0,
             stopped: false,
             mended: false,
@@ -239,6 +242,14 @@ impl Host {
             HostEvent::Messages { ticket, messages } => {
                 self.told += 1;
                 self.with(ticket, |driver| driver.deliver(messages));
+            }
+            HostEvent::Page {
+                ticket,
+                messages,
+                more,
+            } => {
+                self.pages += 1;
+                self.with(ticket, |driver| driver.deliver_page(messages, more));
             }
             HostEvent::Tick { ticket } => self.with(ticket, RunDriver::ticked),
             HostEvent::Yield { ticket } => self.with(ticket, duramen_engine::RunDriver::leave),

@@ -194,6 +194,21 @@ fn what_a_name_takes_over_is_known_though_the_answer_was_lost() {
 }
 
 #[test]
+fn a_first_heartbeat_whose_answer_was_lost_costs_a_moment() {
+    for lost in 1..4 {
+        let lab = Lab::sim(1);
+        let mut a = lab.process("a");
+        a.store.set(move |call| match (call.method, call.number) {
+            ("heartbeat", number) if number < lost => Fault::Lose(unavailable()),
+            _ => Fault::None,
+        });
+        a.start("r");
+        lab.until(500, &mut [&mut a], |_| lab.is_final("r"));
+        assert_eq!((names(&lab), a.driven), (vec!["a".to_owned()], 1));
+    }
+}
+
+#[test]
 fn a_claim_that_is_answered_under_the_next_name_is_driven_if_nobody_else_has_its_runs() {
     for taken in [false, true] {
         let lab = Lab::sim(1);
