@@ -24,6 +24,8 @@ pub struct Inbox {
     told: u64,
     /// Messages up to this number are on their way.
     expected: u64,
+    /// The first message that is not for this build: it stays unseen, and with it what came behind it.
+    barrier: Option<u64>,
     /// Messages that came before an earlier one did: notices of several senders may overtake each other.
     ahead: BTreeSet<u64>,
     read: Vec<ReadMessage>,
@@ -87,6 +89,11 @@ impl Inbox {
         self.saw(if more { last } else { last.max(self.expected) });
     }
 
+    /// A message that this build cannot read: the run is due for whoever can as soon as it is let go.
+    pub fn leave(&mut self, seq: u64) {
+        self.barrier = Some(self.barrier.map_or(seq, |first| first.min(seq)));
+    }
+
     /// Whether every message is here that was there when the run was claimed.
     pub const fn is_whole(&self) -> bool {
         self.seen >= self.expected
@@ -94,6 +101,9 @@ impl Inbox {
 
     /// Everything up to this sequence number has been added or was read long ago.
     pub fn saw(&mut self, seen: u64) {
+        let seen = self
+            .barrier
+            .map_or(seen, |first| seen.min(first.saturating_sub(1)));
         self.seen = self.seen.max(seen);
         self.ahead = self.ahead.split_off(&(self.seen + 1));
         self.close_ranks();
@@ -315,6 +325,20 @@ mod tests {
         inbox.take(&key, seq, None);
         inbox.close(&key, slot);
         Some((slot, seq))
+    }
+
+    #[test]
+    fn what_is_not_for_this_build_is_never_seen_however_pages_go_on() {
+        let mut inbox = Inbox::default();
+        inbox.expect(2, 9);
+        inbox.add(event(3, "x"));
+        inbox.leave(5);
+        inbox.saw_page(6, true);
+        assert_eq!(inbox.seen(), 4);
+        inbox.leave(8);
+        inbox.add(event(9, "x"));
+        inbox.saw_page(9, false);
+        assert_eq!((inbox.seen(), inbox.take_news()), (4, Some(4)));
     }
 
     #[test]

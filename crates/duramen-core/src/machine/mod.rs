@@ -381,6 +381,7 @@ impl Machine {
             if message.encoding > ENCODING {
                 // For a newer build: what is here is brought to an end, and the run left to one.
                 self.commits.yielding = true;
+                self.run.inbox.leave(message.seq);
             } else {
                 self.run.inbox.add(message);
             }

@@ -365,6 +365,21 @@ mod tests {
     }
 
     #[test]
+    fn a_page_with_a_message_of_a_newer_build_leaves_the_run_due_for_those_who_can_read_it() {
+        let mut sim = Sim::new(|ctx| async move { ctx.event("y", None).await });
+        sim.claim();
+        sim.settle();
+        let mut message = sim.store.deliver(MessageKind::Event, "x", "1", sim.clock);
+        message.encoding = ENCODING + 1;
+        sim.machine(|machine| machine.deliver_page(vec![message], false));
+        assert_eq!(sim.settle(), Rest::Committing);
+        sim.apply();
+        let row = &sim.store.row;
+        assert_eq!((row.status, row.inbox_seen), (Status::Waiting, 0));
+        assert_eq!(row.ready_at, Some(sim.clock));
+    }
+
+    #[test]
     fn an_entry_of_a_kind_that_its_encoding_does_not_have() {
         let program = |ctx: Ctx| async move { ctx.step("a").await };
         let mut sim = Sim::replaying(journal().entry(Kind::StepCompleted, "a", "1"), program);
