@@ -243,7 +243,7 @@ def read_history(source: HistorySource) -> History:
             "replay it with the version that made it, or a later one",
         )
     try:
-        history = _adapter().validate_python(_readable(value))
+        history = _adapter().validate_python(_readable(cast("Mapping[str, object]", value)))
     except ValidationError as error:
         raise _invalid(error) from None
     first = history["journal"][0]["kind"]
