@@ -21,8 +21,8 @@ const DOUBT: Millis = 10;
 #[derive(Debug)]
 pub struct RunDriver {
     pub machine: Machine,
-    /// The name that the machine knows.
-    owner: Arc<str>,
+    /// How often this process had changed its name when the machine was told of it.
+    changes: u32,
     engine: Arc<Engine>,
     ticket: Ticket,
     /// A fixed instant given by a test or a sweep, instead of the clock.
@@ -52,11 +52,11 @@ impl RunDriver {
         clock: Option<Millis>,
     ) -> Self {
         let claimed_at = run.row.updated_at;
-        let owner = engine.owner();
-        let machine = Machine::new(run, &owner);
+        let changes = engine.common.incarnation.changes();
+        let machine = Machine::new(run, &engine.owner());
         Self {
             machine,
-            owner,
+            changes,
             engine,
             ticket,
             clock,
@@ -96,8 +96,7 @@ impl RunDriver {
         self.withheld = None;
         self.told_to_leave = false;
         self.machine.resume(row, inbox, inbox_more);
-        self.owner = self.engine.owner();
-        self.machine.set_owner(&self.owner);
+        self.name();
     }
 
     /// The instant that decisions use. What was due for the store when it leased the run is due here,
@@ -136,11 +135,14 @@ impl RunDriver {
 
     /// What goes out is signed with the name that this process has now.
     fn sign(&mut self) {
-        let owner = self.engine.owner();
-        if owner != self.owner {
-            self.machine.set_owner(&owner);
-            self.owner = owner;
+        if self.changes != self.engine.common.incarnation.changes() {
+            self.name();
         }
+    }
+
+    fn name(&mut self) {
+        self.changes = self.engine.common.incarnation.changes();
+        self.machine.set_owner(&self.engine.owner());
     }
 
     /// Lets a step start only while the lease lasts. The store fences late writes off; it cannot

@@ -155,6 +155,15 @@ impl Engine {
             } => {
                 return self.with_run(py, ticket, |driver| driver.deliver_page(messages, more));
             }
+            HostEvent::Page {
+                ticket,
+                messages,
+                more,
+            } => {
+                return self.with_run(py, ticket, |driver| {
+                    driver.machine.deliver_page(messages, more);
+                });
+            }
             HostEvent::Tick { ticket } => {
                 return self.with_run(py, ticket, RunDriver::ticked);
             }
@@ -197,11 +206,7 @@ impl Engine {
     }
 
     fn intervene(&self, token: u64, intervention: Intervention) {
-        self.core.call(
-            token,
-            self.store().intervene(vec![intervention]),
-            Reply::Intervened,
-        );
+        self.core.intervene(token, vec![intervention]);
     }
 }
 
