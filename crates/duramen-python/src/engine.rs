@@ -155,15 +155,6 @@ impl Engine {
             } => {
                 return self.with_run(py, ticket, |driver| driver.deliver_page(messages, more));
             }
-            HostEvent::Page {
-                ticket,
-                messages,
-                more,
-            } => {
-                return self.with_run(py, ticket, |driver| {
-                    driver.machine.deliver_page(messages, more);
-                });
-            }
             HostEvent::Tick { ticket } => {
                 return self.with_run(py, ticket, RunDriver::ticked);
             }
