@@ -18,7 +18,8 @@ from tests.versions.app import plain, valued
 from tests.versions.conftest import Street
 from tests.workers.fleets import Fleet, eventually
 
-pytestmark = pytest.mark.slow
+# The first of them builds the newer extension: half a minute, or twice that if it shares nothing.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SAID = "need a newer duramen"
 
