@@ -75,9 +75,15 @@ impl Audit {
     async fn look(&mut self, leases: &Leases) -> Result<(), StoreError> {
         let owner = leases.common.owner();
         if owner != self.owner {
-            (self.pass, self.suspects) = (None, BTreeMap::new());
-            self.suspects.extend(leases.held().unclaimed());
-            self.owner = owner;
+            // What the new name has taken over is a look at it, too: a process whose lease lapses again and
+            // again would never get to a second one otherwise.
+            (self.owner, self.pass) = (owner, None);
+            let unclaimed: BTreeMap<RunId, i64> =
+                leases.held().unclaimed().into_iter().collect();
+            self.suspects
+                .retain(|run_id, epoch| unclaimed.get(run_id) == Some(epoch));
+            self.free(leases).await?;
+            self.suspects = unclaimed;
         } else if !self.suspects.is_empty() {
             self.free(leases).await?;
         }
