@@ -148,6 +148,15 @@ impl Engine {
             HostEvent::Messages { ticket, messages } => {
                 return self.with_run(py, ticket, |driver| driver.machine.deliver(messages));
             }
+            HostEvent::Page {
+                ticket,
+                messages,
+                more,
+            } => {
+                return self.with_run(py, ticket, |driver| {
+                    driver.machine.deliver_page(messages, more);
+                });
+            }
             HostEvent::Tick { ticket } => {
                 return self.with_run(py, ticket, RunDriver::ticked);
             }
@@ -189,11 +198,7 @@ impl Engine {
     }
 
     fn intervene(&self, token: u64, intervention: Intervention) {
-        self.core.call(
-            token,
-            self.store().intervene(vec![intervention]),
-            Reply::Intervened,
-        );
+        self.core.intervene(token, vec![intervention]);
     }
 }
 
