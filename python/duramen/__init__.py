@@ -20,6 +20,7 @@ from ._views import (
     SweepResult,
     SweptRun,
     TimelineEntry,
+    WorkerView,
 )
 from ._workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
 from .errors import (
@@ -71,6 +72,7 @@ __all__ = [
     "SweepResult",
     "SweptRun",
     "TimelineEntry",
+    "WorkerView",
     "WorkflowDef",
     "errors",
     "register_exception",

@@ -25,6 +25,7 @@ __all__ = [
     "Lost",
     "Newer",
     "Offer",
+    "OwnerRow",
     "Page",
     "Received",
     "Refused",
@@ -272,6 +273,7 @@ class Row:
     timeout: int | None
     deadline: int | None
     lost: int
+    lost_at: int
     waits: list[str]
     tags: list[str]
     seed: bytes
@@ -312,6 +314,20 @@ class Detail:
     state: bytes | None
     memo: bytes | None
     refused: list[Refused]
+
+@final
+class OwnerRow:
+    """A process that drives runs, or did; instants are in ms. `held`: runs in hand."""
+
+    owner: str
+    label: str | None
+    serves: list[str]
+    format: int
+    started_at: int
+    seen_at: int
+    lease_until: int
+    ended_at: int | None
+    held: int
 
 @final
 class Page:
@@ -415,6 +431,8 @@ class Run:
     epoch: int
     tags: list[str]
     ticket: int
+    @property
+    def sweep(self) -> int | None: ...  # the token of the `Engine.sweep` that took it up, new with each claim
     def step(
         self, id: str, retry: tuple[int, int, int, int, bool] | None, checkpoint: int, alone: bool
     ) -> int | tuple[bool, bytes, int]:
@@ -517,6 +535,7 @@ class Engine:
         wake: Callable[[], None] | None,
         options: dict[str, Any],  # sqlite: migrate: bool, synchronous: "full"|"normal", busy_timeout: int ms
         label: str | None = None,  # for people: host and process
+        serves: list[str] = ...,  # for people: names of workflows
         store: object | None = None,  # a Store written in Python, or one of this module, opened before
         clock: Clock | None = None,  # virtual time: tasks of the engine run in `drain`, and no thread is made
     ) -> Engine: ...
@@ -576,6 +595,7 @@ class Engine:
     def delete(self, token: int, run_id: str, force: bool) -> None: ...  # the same
     def get(self, token: int, run_ids: list[str]) -> None: ...  # list[Detail | None]
     def load(self, token: int, run_id: str, start: int, limit: int) -> None: ...  # list[Entry]
+    def owners(self, token: int) -> None: ...  # list[OwnerRow]
     def list(
         self, token: int, filter: dict[str, Any], limit: int, cursor: tuple[int, str] | None
     ) -> None: ...  # Page

@@ -209,6 +209,14 @@ class Port:
         Raises:
             DuramenError: see `check`.
         """
+        return self.call_with_token(method, *args)[1]
+
+    def call_with_token(self, method: Callable[..., None], *args: Any) -> tuple[int, asyncio.Future[Any]]:
+        """The same, with the token by which the engine knows the call.
+
+        Raises:
+            DuramenError: see `check`.
+        """
         self.check()
         token = self._next_token
         self._next_token = token + 1
@@ -218,7 +226,13 @@ class Port:
         except BaseException:
             del self._futures[token]
             raise
-        return future
+        return token, future
+
+    def forget(self, token: int) -> None:
+        """Nobody waits for the reply to that call any more."""
+        future = self._futures.pop(token, None)
+        if future is not None:
+            future.cancel()
 
     # -- ends ------------------------------------------------------------------------------------------------
 

@@ -121,14 +121,17 @@ class Driver:
         self._services = self._new_services(None, 1.0)
         self.budgets: dict[str, tuple[float, float]] = {}
         """Deadline (`time.monotonic`) and least remaining seconds of drives about to begin, by run id."""
-        self.sweep_budget: tuple[float, float] | None = None
-        """The same, while a sweep is under way, for runs that begin without a budget of their own."""
+        self.sweep_budgets: dict[int, tuple[float, float]] = {}
+        """The same for the runs that a sweep takes up, by the token of its call, until it has been answered."""
         self.idle = asyncio.Event()
         """Set while no run is being driven."""
         self.idle.set()
 
-    def _services_for(self, run_id: str) -> Services:
-        budget = self.budgets.pop(run_id, self.sweep_budget)
+    def _services_for(self, run: Run) -> Services:
+        """What a run gets with each claim anew: it keeps to the budget of whatever took it up."""
+        budget = self.budgets.pop(run.run_id, None)
+        if budget is None and self.sweep_budgets and (sweep := run.sweep) is not None:
+            budget = self.sweep_budgets.get(sweep)
         return self._services if budget is None else self._new_services(*budget)
 
     def _new_services(self, deadline: float | None, min_remaining: float) -> Services:
@@ -177,7 +180,7 @@ class Driver:
             if type(event) is Advance:
                 self._advance(ticket, host, event.driven)
             elif type(event) is Resume:
-                host.services = self._services_for(self._runs[ticket].run_id)
+                host.services = self._services_for(self._runs[ticket])
                 self._activate(ticket)
                 self._safely(host, "advance")
             elif type(event) is Evict:
@@ -244,7 +247,7 @@ class Driver:
             )
             run.abandon()
             return
-        host = RunHost(run, definition, self._services_for(run.run_id))
+        host = RunHost(run, definition, self._services_for(run))
         self._hosts[ticket] = host
         self._runs[ticket] = run
         self._tickets[run.run_id] = ticket

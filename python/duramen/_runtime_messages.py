@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ._bridge import Delivered, Row
     from ._runtime_drive import Left
 
-__all__ = ["Messages"]
+__all__ = ["Messages", "id_held_by_others"]
 
 _log = logging.getLogger("duramen")
 
@@ -48,6 +48,14 @@ def _held_by_others(run_id: str) -> StoreLocked:
     return StoreLocked(
         f"run {run_id!r} is held by a transaction that is not Duramen's, and was for as long as a lease; nothing "
         "was changed: end that transaction, then try again"
+    )
+
+
+def id_held_by_others(run_id: str) -> StoreLocked:
+    """The error of a creation that was refused since a transaction of others is about to create that id."""
+    return StoreLocked(
+        f"a transaction that is not Duramen's is about to create run {run_id!r}, and has been open for as long as a "
+        "lease; the run was not created here: end that transaction, then try again"
     )
 
 

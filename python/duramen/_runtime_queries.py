@@ -20,9 +20,9 @@ from ._runtime_checks import (
 )
 from ._runtime_core import RuntimeCore
 from ._runtime_drive import Collector
-from ._runtime_rows import event_of, read_error, read_payload, view_of
+from ._runtime_rows import event_of, read_error, read_payload, view_of, worker_of
 from ._serial import rebuild_error
-from ._views import Event, Page, RunStatus, RunView
+from ._views import Event, Page, RunStatus, RunView, WorkerView
 from .errors import (
     InvalidArgument,
     RunCancelled,
@@ -30,6 +30,8 @@ from .errors import (
     RunStuck,
     RunTerminated,
     RunTimedOut,
+    RuntimeClosed,
+    StoreClosed,
     StoreNewer,
     UnknownRun,
 )
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
     from datetime import datetime, timedelta
 
-    from ._bridge import Detail, Entry
+    from ._bridge import Detail, Entry, OwnerRow, Row
     from ._bridge import Page as EnginePage
     from ._history import History
 
@@ -46,6 +48,9 @@ __all__ = ["Queries", "ended"]
 
 _PAGE = 1000
 _FIRST_POLL, _LAST_POLL = 0.005, 0.25
+_ON = frozenset({"paused", "continued", "lost"})
+"""How a run leaves a process's hands without having ended."""
+
 _STATUSES = tuple(status.value for status in RunStatus)
 
 
@@ -107,36 +112,51 @@ class Queries(RuntimeCore):
     async def _result(self, run_id: str, timeout: timedelta | float | None, output_type: Any) -> Any:
         check_id("run id", run_id)
         limit = None if timeout is None else duration_ms(timeout, "timeout") / 1000
-        loop = self._ready.loop
-        end = None if limit is None else loop.time() + limit
-        poll = _FIRST_POLL
-        first = True
-        while True:
-            driver = self._driver
-            left = driver.watch(run_id)
-            try:
-                local = driver.drives(run_id)
-                # While it is driven here it cannot have ended: its end is told by the future.
-                if not (first and local):
-                    detail = await self._detail(run_id)
-                    if ended(detail.row.status):
-                        return self._output(detail, output_type)
-                first = False
-                pause = 1.0 if local else poll
-                if end is not None:
-                    pause = min(pause, end - loop.time())
-                    if pause <= 0:
+        port, driver = self._ready, self._driver
+        until = None if limit is None else port.loop.time() + limit
+        # Before anything is read: an end that comes meanwhile must not be missed.
+        left = driver.watch(run_id)
+        token: int | None = None
+        try:
+            # While it is driven here it cannot have ended: its end is told by the future.
+            if not driver.drives(run_id):
+                detail = await self._detail(run_id)
+                if ended(detail.row.status):
+                    return self._output(detail, output_type)
+            while True:
+                # However many wait, the engine asks for all of them at once.
+                token, ending = port.call_with_token(port.engine.watch_end, run_id)
+                while not ending.done():
+                    pause = None if until is None else max(0.0, until - port.loop.time())
+                    done, _ = await asyncio.wait(
+                        (left, ending), timeout=pause, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    if not done:
                         raise RunTimedOut(run_id, f"no result within {limit:g} s; the run itself goes on")
-                if local and end is None:
-                    await left
-                else:
-                    await asyncio.wait([left], timeout=pause)
-                if left.done() and (payload := left.result().output) is not None:
-                    known = left.result().output_type if output_type is None else output_type
-                    return self.serializer.loads(payload, known)
-            finally:
-                driver.unwatch(run_id, left)
-            poll = min(poll * 1.5, _LAST_POLL)
+                    if left.done():
+                        how = left.result()
+                        if how.output is not None:
+                            known = how.output_type if output_type is None else output_type
+                            return self.serializer.loads(how.output, known)
+                        driver.unwatch(run_id, left)
+                        left = driver.watch(run_id)
+                        if how.how not in _ON:
+                            break
+                if ending.done():
+                    ending.result()
+                port.forget(token)
+                port.engine.unwatch_end(token)
+                token = None
+                detail = await self._detail(run_id)
+                if ended(detail.row.status):
+                    return self._output(detail, output_type)
+        except StoreClosed:
+            raise RuntimeClosed("the runtime was closed during the call") from None
+        finally:
+            driver.unwatch(run_id, left)
+            if token is not None:
+                port.forget(token)
+                port.engine.unwatch_end(token)
 
     def _output(self, detail: Detail, output_type: Any) -> Any:
         """The output of a run that has ended, or the error that it ended with."""
@@ -223,6 +243,17 @@ class Queries(RuntimeCore):
         )
         port = self._ready
         return await port.call(port.engine.count, wanted)
+
+    async def workers(self) -> _List[WorkerView]:
+        """Read who drives runs on this store, or did in the last day: those alive first, the newest first.
+
+        Every open runtime that took up a run is among them, whether or not it works.
+        """
+        port = self._ready
+        found: _List[OwnerRow] = await port.call(port.engine.owners)
+        now = port.engine.now()
+        workers = [worker_of(row, now) for row in found]
+        return sorted(workers, key=lambda worker: (not worker.alive, -worker.started_at.timestamp()))
 
     # -- journals --------------------------------------------------------------------------------------------
 

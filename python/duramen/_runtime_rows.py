@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 from ._bridge import ENCODING
 from ._durations import from_ms
 from ._payloads import load_reason, load_recorded
-from ._views import Event, RefusedSignal, RunStatus, RunView
+from ._views import Event, RefusedSignal, RunStatus, RunView, WorkerView
 from .errors import RecordedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from ._bridge import Detail, Entry, Refused, Row
+    from ._bridge import Detail, Entry, OwnerRow, Refused, Row
     from ._serial import Serializer
 
-__all__ = ["event_of", "read_error", "read_payload", "view_of"]
+__all__ = ["event_of", "read_error", "read_payload", "view_of", "worker_of"]
 
 _ERROR_KINDS = frozenset({"step_failed", "step_attempt_failed", "run_failed"})
 
@@ -109,6 +109,21 @@ def _refused(message: Refused, serializer: Serializer) -> RefusedSignal:
         reason=message.reason,
         at=from_ms(message.at),
         payload=read_payload(serializer, message.payload),
+    )
+
+
+def worker_of(row: OwnerRow, now: int) -> WorkerView:
+    """Make the view of an owner as it is at that instant by the store's clock."""
+    return WorkerView(
+        owner=row.owner,
+        label=row.label,
+        serves=tuple(row.serves),
+        started_at=from_ms(row.started_at),
+        seen_at=from_ms(row.seen_at),
+        lease_until=from_ms(row.lease_until),
+        ended_at=when(row.ended_at),
+        runs=row.held,
+        alive=row.ended_at is None and row.lease_until > now,
     )
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         RunView,
         SchemaView,
         SweepResult,
+        WorkerView,
     )
     from ._workflow import WorkflowDef
     from .runtime import Runtime
@@ -388,6 +389,10 @@ class SyncRuntime:
     def count(self, **filters: Any) -> int:
         """See `Runtime.count`."""
         return self.call(lambda: self._runtime.count(**filters))
+
+    def workers(self) -> _List[WorkerView]:
+        """See `Runtime.workers`."""
+        return self.call(self._runtime.workers)
 
     def timeline(self, run_id: str, *, from_index: int = 0, limit: int | None = None) -> _List[Event]:
         """See `Runtime.timeline`."""

@@ -39,6 +39,7 @@ __all__ = [
     "SweepResult",
     "SweptRun",
     "TimelineEntry",
+    "WorkerView",
 ]
 
 T = TypeVar("T")
@@ -299,6 +300,29 @@ class SweepResult:
     def driven(self) -> tuple[SweptRun, ...]:
         """All runs of the pass, in the order in which it takes them."""
         return self.recovered + self.scheduled + self.timers + self.queued
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A process that drives runs, or did. A process whose lease lapsed goes on under another name."""
+
+    owner: str
+    """The name under which it holds runs, as in `RunView.owner`."""
+    label: str | None
+    """Where it runs: host and process id."""
+    serves: tuple[str, ...]
+    """Names of the workflows that it takes up."""
+    started_at: datetime
+    seen_at: datetime
+    """Its last sign of life."""
+    lease_until: datetime
+    """When others take over its runs if there is no further sign."""
+    ended_at: datetime | None
+    """When it left, or was found to be gone."""
+    runs: int
+    """How many runs it has in hand."""
+    alive: bool
+    """Whether its lease lasted when this was read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from ._bridge import Change
 from ._durations import duration_ms, instant_ms
 from ._runtime_checks import check_count, check_id, check_tags, new_run_id
 from ._runtime_drive import Collector
-from ._runtime_messages import Messages
+from ._runtime_messages import Messages, id_held_by_others
 from ._runtime_signals import caught_signals
 from ._views import Event, RunHandle, RunRequest, RunResult, SweepResult, SweptRun
-from .errors import InvalidArgument, RunIdConflict
+from .errors import InvalidArgument, RunIdConflict, StoreLocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -154,7 +154,8 @@ class Runtime(Messages):
             workflow: a registered workflow, or its name.
             input: what the handler gets; checked against its type before anything is written.
             run_id: 1 to 255 characters; default: a fresh one that sorts by time. If there is a run of that id
-                already, its handle is returned with ``created=False``, and it keeps its first input.
+                already, its handle is returned with ``created=False``, and it keeps its first input; unless
+                it has ended it is gone on with here, so that a program that crashed goes on with the same call.
             start_at: aware; not before that instant.
             tags: texts to find it by, beside those of the workflow.
             memo: any value to keep with the run; handlers do not see it.
@@ -163,6 +164,8 @@ class Runtime(Messages):
             UnknownWorkflow: it is not registered here.
             RunIdConflict: the run id belongs to a run of another workflow.
             InvalidId: the run id or a tag cannot be stored.
+            StoreLocked: a transaction of somebody else's is about to create that id, and has been open for as
+                long as a lease.
             SerializationError: the input does not fit its type, or cannot be stored.
         """
         port = self._ready
@@ -170,7 +173,10 @@ class Runtime(Messages):
         row = self._new_row(request)
         if row[4] is not None and row[4] > port.engine.now():
             handle = (await self._create([row]))[0]
-            self._delay((row[4] - port.engine.now()) / 1000 + 0.001, self._adopt_soon, handle.run_id)
+            if handle.created:
+                self._delay((row[4] - port.engine.now()) / 1000 + 0.001, self._adopt_soon, handle.run_id)
+            else:  # it has a start of its own, and may have begun long ago
+                self._adopt_soon(handle.run_id)
             return handle
         handle, _ = await self._start(row)
         return handle
@@ -181,6 +187,8 @@ class Runtime(Messages):
         started: Started = await port.call(
             port.engine.start, run_id, name, version, data, tags, memo, timeout
         )
+        if started.status == "blocked":
+            raise id_held_by_others(run_id)
         if started.workflow != name:
             raise RunIdConflict(run_id, name, started.workflow)
         return self._handle(row, created=started.created), started.ticket
@@ -284,13 +292,15 @@ class Runtime(Messages):
 
         Raises:
             RunIdConflict: a run id belongs to a run of another workflow; the other runs were created.
+            StoreLocked: a transaction of somebody else's is about to create one of the ids, and has been open
+                for as long as a lease; the other runs were created.
             UnknownWorkflow, InvalidId, SerializationError: as in `start`; nothing was created.
         """
         rows = [
             self._new_row(each if isinstance(each, RunRequest) else RunRequest(*each)) for each in requests
         ]
         handles: list[RunHandle[Any]] = []
-        conflict: RunIdConflict | None = None
+        refused: RunIdConflict | StoreLocked | None = None
         # While the store writes one part, the next is on its way.
         starts, parts = iter(range(0, len(rows), _PART)), deque[asyncio.Task[list[RunHandle[Any]]]]()
         try:
@@ -301,14 +311,14 @@ class Runtime(Messages):
                     break
                 try:
                     handles += await parts.popleft()
-                except RunIdConflict as error:
-                    conflict = conflict or error
+                except (RunIdConflict, StoreLocked) as error:
+                    refused = refused or error
         finally:
             for part in parts:
                 part.cancel()
                 part.add_done_callback(_seen)
-        if conflict is not None:
-            raise conflict
+        if refused is not None:
+            raise refused
         return handles
 
     def _fresh_run_id(self) -> str:
@@ -334,6 +344,8 @@ class Runtime(Messages):
         port = self._ready
         answers: list[Created] = await port.call(port.engine.create, rows)
         for row, answer in zip(rows, answers, strict=True):
+            if answer.status == "blocked":
+                raise id_held_by_others(row[0])
             if answer.workflow != row[1]:
                 raise RunIdConflict(row[0], row[1], answer.workflow)
         return [self._handle(row, created=answer.created) for row, answer in zip(rows, answers, strict=True)]
@@ -522,15 +534,18 @@ class Runtime(Messages):
             options["limit"] = check_count("limit", limit)
         collector = Collector(check_count("max_events", max_events, least=0), publish)
         driver = self._driver
-        before = driver.sweep_budget
-        if end is not None:
-            driver.sweep_budget = (time.monotonic() + max(0, end - port.engine.now()) / 1000, least / 1000)
         driver.collect("", collector)
         try:
-            found = await port.call(port.engine.sweep, options)
+            token, answer = port.call_with_token(port.engine.sweep, options)
+            if end is not None:
+                # What the sweep takes up comes in a later turn of the loop.
+                left = max(0, end - port.engine.now()) / 1000
+                driver.sweep_budgets[token] = (time.monotonic() + left, least / 1000)
+                answer.add_done_callback(lambda _: driver.sweep_budgets.pop(token, None))
+            # Whoever stops waiting for a sweep does not stop it: its runs keep to its budget.
+            found = await asyncio.shield(answer)
         finally:
             driver.uncollect("", collector)
-            driver.sweep_budget = before
         return _swept(found, collector, tuple(collector.events) if include_events else ())
 
     async def work(

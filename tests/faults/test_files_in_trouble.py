@@ -65,7 +65,8 @@ async def test_a_full_file_refuses_new_work_with_its_own_error_and_keeps_what_it
 ) -> None:
     url = url_of(file)
     store = open_store(url, migrate=True, max_pages=60)
-    async with Runtime(store, workflows=[growing], migrate=True) as runtime:
+    # Calls are made again for as long as a lease before they say what is wrong.
+    async with Runtime(store, workflows=[growing], migrate=True, lease=1) as runtime:
         created = 0
         while await fits(runtime, f"r{created}"):
             created += 1
@@ -119,7 +120,7 @@ async def hold_the_lock(path: str, ledger: str) -> None:
 async def test_while_another_process_holds_the_lock_calls_say_so_and_runs_wait_for_its_end(
     file: Path, ledger: str
 ) -> None:
-    async with Runtime(url_of(file), workflows=[growing], busy_timeout=0.05) as runtime:
+    async with Runtime(url_of(file), workflows=[growing], busy_timeout=0.05, lease=1) as runtime:
         await runtime.enqueue(growing, ledger, run_id="r")
         with Child(hold_the_lock, str(file), ledger) as other:
             await until_true(lambda: "locked" in notes(ledger))
@@ -187,7 +188,7 @@ async def use_as_nobody(url: str, path: str) -> None:
         os.setuid(65534)
     assert not os.access(path, os.W_OK)
     try:
-        async with Runtime(url, workflows=[growing]) as runtime:
+        async with Runtime(url, workflows=[growing], lease=1) as runtime:
             await runtime.enqueue(growing, "x", run_id="r2")
     except StoreReadOnly:
         os._exit(DIED)
@@ -271,7 +272,7 @@ async def test_a_file_that_is_damaged_while_it_is_open_stops_calls_with_an_error
 
 
 async def test_a_file_that_disappears_under_a_runtime_does_not_hang_it(file: Path, ledger: str) -> None:
-    async with Runtime(url_of(file), workflows=[growing], shutdown_timeout=1) as runtime:
+    async with Runtime(url_of(file), workflows=[growing], shutdown_timeout=1, lease=1) as runtime:
         await runtime.start(growing, ledger, run_id="r")
         await until_status(runtime, "r", "completed")
         for each in file.parent.glob("runs.db*"):

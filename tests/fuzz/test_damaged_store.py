@@ -60,7 +60,10 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "epoch": st.integers(-(2**63), 2**62),
         **dict.fromkeys(["status", "journal_len", "inbox_len", "inbox_seen", "ready_at"], numbers),
         **dict.fromkeys(["updated_at", "started_at", "finished_at", "created_at", "deadline"], numbers),
+        **dict.fromkeys(["unread", "unread_bytes", "timeout", "lost", "lost_at"], numbers),
+        **dict.fromkeys(["format", "priority", "journal_start", "generation"], numbers),
         **dict.fromkeys(["owner", "workflow", "version", "waits", "tags", "note"], texts),
+        **dict.fromkeys(["lane", "queue", "parent", "root", "origin"], texts),
         "seed": blobs,
     },
     "journal": {
@@ -71,9 +74,9 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "payload": blobs,
     },
     "inbox": {
-        **dict.fromkeys(["seq", "kind", "state", "at"], numbers),
+        **dict.fromkeys(["seq", "kind", "state", "at", "encoding"], numbers),
         **dict.fromkeys(["message_id", "name", "fingerprint", "note"], texts),
-        "payload": blobs,
+        **dict.fromkeys(["payload", "reply"], blobs),
     },
     "run_data": {"state": blobs, "memo": blobs},
 }
@@ -84,6 +87,11 @@ TEXTS = {
     "waits",
     "tags",
     "note",
+    "lane",
+    "queue",
+    "parent",
+    "root",
+    "origin",
     "op",
     "meta",
     "message_id",
@@ -154,6 +162,8 @@ async def use(url: str) -> list[str]:
 @example(changes=[("runs", "created_at", -(2**63), 0)])
 @example(changes=[("journal", "at", 2**63 - 1, 1)])
 @example(changes=[("runs", "tags", b"\xff", 0)])
+@example(changes=[("runs", "owner", b"\x80", 0)])
+@example(changes=[("runs", "owner", b"\x80", 0), ("runs", "status", 1, 0)])
 def test_a_damaged_run_harms_no_other(store: Path, changes: list[tuple[str, str, Any, int]]) -> None:
     copy = store / "copy.db"
     for left in store.glob("copy.db*"):

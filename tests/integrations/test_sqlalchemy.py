@@ -86,8 +86,12 @@ def test_other_names_are_described() -> None:
     assert found.migrations.fullname == "app.app_migrations"
     assert {index.name for index in found.runs.indexes} == {
         "app_runs_due",
+        "app_runs_owner",
         "app_runs_created",
         "app_runs_unread",
+        "app_runs_failed",
+        "app_runs_finished",
+        "app_runs_parent",
     }
     with pytest.raises(KeyError):
         STATUSES["gone"]

@@ -1,12 +1,13 @@
 """The store that fails when it is told to, and what becomes of runs on it."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from duramen import Context, step_context, workflow
-from duramen.errors import InvalidArgument, StoreError, StoreFull, StoreUnavailable
+from duramen.errors import InvalidArgument, StoreError, StoreFull
 from duramen.testing import (
     Delay,
     Environment,
@@ -32,6 +33,14 @@ async def three(ctx: Context) -> str:
     parts = [await ctx.step("a", work, "a"), await ctx.step("b", work, "b")]
     await ctx.sleep(3600)
     return "".join([*parts, await ctx.step("c", work, "c")])
+
+
+@workflow
+async def signalled(ctx: Context) -> str:
+    return await ctx.wait_for_event("go", str)
+
+
+REFUSED = Refuse(StoreFull("no room"))
 
 
 def memory() -> Any:
@@ -66,26 +75,46 @@ def test_a_run_gets_to_its_end_over_a_fault_of_any_commit(fault: Any, number: in
     assert store.faults == (1 if store.calls["commit"] >= number else 0)
 
 
-def test_a_refused_call_does_not_take_place_and_its_error_reaches_the_caller() -> None:
+def test_a_call_that_can_never_take_place_fails_for_its_caller() -> None:
     async def main() -> None:
-        store = FaultyStore(memory(), {("create", 1): Refuse(StoreFull("no room"))})
+        store = FaultyStore(memory(), {("create", 1): Refuse(InvalidArgument("not so"))})
         async with Environment([three], store=store) as env:
-            with pytest.raises(StoreFull, match="no room"):
+            before = env.now
+            with pytest.raises(InvalidArgument, match="not so"):
                 await env.runtime.start(three, run_id="r")
-            assert await env.runtime.count() == 0
+            assert (await env.runtime.count(), env.now) == (0, before)
             assert (await env.runtime.start(three, run_id="r")).created
 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("fault", "took_place"), [(LoseRequest(), False), (LoseAnswer(), True)])
-def test_the_caller_cannot_tell_a_lost_request_from_a_lost_answer(fault: Any, took_place: bool) -> None:
+@pytest.mark.parametrize("fault", [Refuse(StoreFull("no room")), LoseRequest(), LoseAnswer()])
+def test_a_call_that_fails_for_the_place_is_made_again_and_takes_place_once(fault: Any) -> None:
     async def main() -> None:
-        store = FaultyStore(memory(), {("create", 1): fault})
+        store = FaultyStore(memory(), {("create", 1): fault, ("deliver", 1): fault})
+        async with Environment([signalled], store=store) as env:
+            run = await env.runtime.start(signalled, run_id="r")
+            assert run.created
+            await env.settle()
+            assert await run.signal("go", "on", signal_id="s") in ("delivered", "duplicate")
+            assert await env.result(run) == "on"
+            assert (store.calls["create"], store.calls["deliver"], store.faults) == (2, 2, 2)
+            assert await env.runtime.count() == 1
+
+    asyncio.run(main())
+
+
+def test_trouble_that_outlasts_a_lease_reaches_the_caller() -> None:
+    async def main() -> None:
+        store = FaultyStore(memory(), lambda call: REFUSED if call.method == "create" else None)
         async with Environment([three], store=store) as env:
-            with pytest.raises(StoreUnavailable, match="connection broke"):
+            before = env.now
+            with pytest.raises(StoreFull, match="no room"):
                 await env.runtime.start(three, run_id="r")
-            assert (await env.runtime.start(three, run_id="r")).created is not took_place
+            assert timedelta(seconds=30) <= env.now - before < timedelta(seconds=60)
+            assert await env.runtime.count() == 0
+            store.plan = None
+            assert (await env.runtime.start(three, run_id="r")).created
 
     asyncio.run(main())
 

@@ -6,7 +6,7 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
-    ClaimedRun, CommitOutcome, Created, Delivered, Intervened, Message, Page, RunDetail, Schema,
+    ClaimedRun, CommitOutcome, Created, Delivered, Intervened, Message, OwnerRow, Page, RunDetail, Schema,
     StoreError,
 };
 
@@ -132,6 +132,7 @@ pub enum Reply {
     Details(Vec<Option<RunDetail>>),
     Entries(Vec<Entry>),
     Page(Page),
+    Owners(Vec<OwnerRow>),
     Count(u64),
     Schema(Schema),
     Identity(Option<String>),

@@ -267,7 +267,7 @@ pub(crate) fn new_message(message: MessageTuple) -> PyResult<NewMessage> {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (scheme, location, *, owner, lease, hold, warm, wake_fd, wake, options, label = None, store = None, clock = None))]
+    #[pyo3(signature = (scheme, location, *, owner, lease, hold, warm, wake_fd, wake, options, label = None, serves = Vec::new(), store = None, clock = None))]
     #[allow(clippy::too_many_arguments)] // keyword arguments of one constructor
     fn new(
         py: Python<'_>,
@@ -281,6 +281,7 @@ impl Engine {
         wake: Option<Py<PyAny>>,
         options: &Bound<'_, PyDict>,
         label: Option<String>,
+        serves: Vec<String>,
         store: Option<&Bound<'_, PyAny>>,
         clock: Option<&Bound<'_, Clock>>,
     ) -> PyResult<Self> {
@@ -324,7 +325,7 @@ impl Engine {
         let config = Config {
             owner,
             label,
-            serves: Vec::new(),
+            serves,
             lease,
             hold,
             warm,
@@ -519,6 +520,10 @@ impl Engine {
             self.store().load(run_id.into(), start, limit),
             Reply::Entries,
         );
+    }
+
+    fn owners(&self, token: u64) {
+        self.core.call(token, self.store().owners(), Reply::Owners);
     }
 
     #[pyo3(signature = (token, filter, limit, cursor))]

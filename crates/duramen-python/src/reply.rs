@@ -148,6 +148,7 @@ pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Py<PyAny>> {
         Reply::Details(details) => rows::details(py, details)?.into_py_any(py),
         Reply::Entries(entries) => rows::entries(py, entries)?.into_py_any(py),
         Reply::Page(page) => rows::page(py, page)?.into_py_any(py),
+        Reply::Owners(found) => rows::owners(found).into_py_any(py),
         Reply::Count(count) => count.into_py_any(py),
         Reply::Schema(schema) => Schema {
             found: schema.found,

@@ -40,6 +40,8 @@ record! {
         timeout: Option<Millis>,
         deadline: Option<Millis>,
         lost: u32,
+        /// The length of its journal at which that happened.
+        lost_at: u64,
         waits: Vec<String>,
         tags: Vec<String>,
         seed: Py<PyBytes>,
@@ -77,6 +79,7 @@ impl Row {
             timeout: row.timeout,
             deadline: row.deadline,
             lost: row.lost,
+            lost_at: row.lost_at,
             waits: row.waits,
             tags: row.tags,
             seed: PyBytes::new(py, &row.seed).unbind(),
@@ -179,6 +182,38 @@ impl Detail {
 }
 
 record! {
+    /// A process, or what was one, as others see it.
+    OwnerRow {
+        owner: String,
+        label: Option<String>,
+        serves: Vec<String>,
+        format: u8,
+        started_at: Millis,
+        seen_at: Millis,
+        lease_until: Millis,
+        ended_at: Option<Millis>,
+        /// Runs in hand.
+        held: u64,
+    }
+}
+
+impl OwnerRow {
+    fn new(row: store::OwnerRow) -> Self {
+        Self {
+            owner: row.owner,
+            label: row.label,
+            serves: row.serves,
+            format: row.format,
+            started_at: row.started_at,
+            seen_at: row.seen_at,
+            lease_until: row.lease_until,
+            ended_at: row.ended_at,
+            held: row.held,
+        }
+    }
+}
+
+record! {
     /// Some rows of a longer answer.
     Page {
         rows: Vec<Py<Row>>,
@@ -206,6 +241,10 @@ pub(crate) fn entries(py: Python<'_>, entries: Vec<journal::Entry>) -> PyResult<
         .into_iter()
         .map(|entry| Py::new(py, Entry::new(py, entry)))
         .collect()
+}
+
+pub(crate) fn owners(owners: Vec<store::OwnerRow>) -> Vec<OwnerRow> {
+    owners.into_iter().map(OwnerRow::new).collect()
 }
 
 pub(crate) fn page(py: Python<'_>, page: store::Page) -> PyResult<Page> {

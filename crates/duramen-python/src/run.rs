@@ -93,6 +93,12 @@ impl Run {
         self.lock().machine.facts().epoch
     }
 
+    /// The call of the sweep that took it up.
+    #[getter]
+    fn sweep(&self) -> Option<u64> {
+        self.lock().sweep()
+    }
+
     #[pyo3(signature = (id, retry, checkpoint, alone))]
     fn step(
         &self,

@@ -3,6 +3,7 @@
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::store::{Beat, ENDED_OWNERS_KEPT, Heartbeat, OwnerRow};
 use duramen_store_sql::{Columns, lists};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use crate::clock::instant;
@@ -120,8 +121,8 @@ pub(crate) fn held(
     // No run id is empty.
     let after = after.map_or("", |run_id| &**run_id);
     let mut held = Vec::new();
-    let mut lane = String::new();
-    while let Some(next) = next_lane.query_row([owner, &lane], |row| row.get(0))? {
+    let mut lane = Text::default();
+    while let Some(next) = next_lane.query_row(params![owner, lane], |row| row.get(0))? {
         lane = next;
         held.append(&mut run_ids_with_epochs(
             &mut statement,
@@ -133,15 +134,40 @@ pub(crate) fn held(
     Ok(held)
 }
 
-/// Owners that hold anything, each found by one descent.
+/// Owners that hold anything, each found by one descent. Of names that are no text at all, in a damaged file, nobody
+/// knows anything: they must not hold up the runs of the others.
 pub(crate) fn holders(next_holder: &mut Statement<'_>) -> Result<Vec<String>, Fault> {
     let mut holders: Vec<String> = Vec::new();
-    loop {
-        let last = holders.last().map_or("", String::as_str);
-        let Some(next) = next_holder.query_row([last], |row| row.get(0))? else {
-            return Ok(holders);
-        };
-        holders.push(next);
+    let mut last = Text::default();
+    while let Some(next) = next_holder.query_row([&last], |row| row.get(0))? {
+        last = next;
+        holders.extend(last.read());
+    }
+    Ok(holders)
+}
+
+/// A text as it stands in the file, where it need not be one.
+#[derive(Debug, Default)]
+struct Text(Vec<u8>);
+
+impl Text {
+    fn read(&self) -> Option<String> {
+        String::from_utf8(self.0.clone()).ok()
+    }
+}
+
+impl FromSql for Text {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value {
+            ValueRef::Text(text) => Ok(Self(text.to_owned())),
+            _ => Err(FromSqlError::InvalidType),
+        }
+    }
+}
+
+impl ToSql for Text {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(&self.0)))
     }
 }
 

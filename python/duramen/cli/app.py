@@ -9,7 +9,7 @@ import typer
 
 import duramen
 
-from . import demo, messages, runs, stores, worker
+from . import demo, messages, runs, stores, worker, workers
 from .exits import code_of
 from .output import complain
 
@@ -50,6 +50,7 @@ app.command("demo")(demo.demo)
 app.command("migrate")(stores.migrate)
 app.command("worker")(worker.worker)
 app.command("sweep")(worker.sweep)
+app.command("workers")(workers.workers)
 app.command("signal")(messages.signal)
 app.command("approve")(messages.approve)
 app.add_typer(runs.app, name="runs")

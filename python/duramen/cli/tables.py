@@ -1,4 +1,4 @@
-"""Runs as tables."""
+"""Runs and workers as tables."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from duramen import RunView
+    from duramen import RunView, WorkerView
 
-__all__ = ["STATUS_STYLES", "run_card", "runs_table", "status_text"]
+__all__ = ["STATUS_STYLES", "run_card", "runs_table", "status_text", "workers_table"]
 
 STATUS_STYLES = {
     "queued": "bright_black",
@@ -101,7 +101,9 @@ def run_card(run: RunView, now: datetime) -> Table:
             row(name, f"{at:%Y-%m-%d %H:%M:%S} UTC, {ago(at, now)}")
     row("took", _took(run, now))
     row("driven by", run.owner)
-    row("journal", f"{run.journal_len} entries, epoch {run.epoch}")
+    # The row of a running run tells what its journal had when it was taken up; it has grown since.
+    least = "at least " if run.status == "running" else ""
+    row("journal", f"{least}{run.journal_len} entries, epoch {run.epoch}")
     row("unread", f"{run.unread} messages" if run.unread else "")
     for name, value in (
         ("input", run.input),
@@ -118,3 +120,33 @@ def run_card(run: RunView, now: datetime) -> Table:
     for refused in run.refused:
         row("refused", f"{refused.kind} {refused.name} ({refused.signal_id}): {refused.reason}")
     return table
+
+
+def workers_table(workers: Iterable[WorkerView], now: datetime) -> Table:
+    """One line for each process that drives runs."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("process", overflow="fold")
+    table.add_column("owner", overflow="fold")
+    table.add_column("state")
+    table.add_column("since", justify="right")
+    table.add_column("last sign", justify="right")
+    table.add_column("runs", justify="right")
+    table.add_column("serves", overflow="fold")
+    for worker in workers:
+        table.add_row(
+            Text(worker.label or ""),
+            Text(worker.owner),
+            _state(worker, now),
+            ago(worker.started_at, now),
+            ago(worker.seen_at, now),
+            str(worker.runs),
+            Text(", ".join(worker.serves)),
+        )
+    return table
+
+
+def _state(worker: WorkerView, now: datetime) -> Text:
+    if worker.ended_at is not None:
+        return Text(f"ended {ago(worker.ended_at, now)}", style="bright_black")
+    left = span(max(0.0, (worker.lease_until - now).total_seconds()))
+    return Text(f"lease {left}", style="green") if worker.alive else Text("no sign of life", style="red")

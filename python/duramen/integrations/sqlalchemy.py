@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from sqlalchemy import ColumnElement
     from sqlalchemy.sql.type_api import TypeEngine
 
 __all__ = ["STATUSES", "Tables", "tables"]
@@ -60,12 +61,17 @@ class Tables(NamedTuple):
 
     runs: Table
     """One row for each run. Times are milliseconds since 1970-01-01 UTC."""
+    owners: Table
+    """The processes that drive runs, or did in the last day; `Runtime.workers` says it for people."""
     journal: Table
     """What happened in each run, in order."""
     inbox: Table
     """Messages to runs; ``state`` is 0 new, 1 consumed, 2 set aside."""
     run_data: Table
     """The state object and the memo of the runs that have one."""
+    outgoing: Table
+    """What has left a run and is still to be carried out; ``kind`` is 0 a run to create, 1 a message, 2 an item of a
+    stream."""
     migrations: Table
     """Which migrations were applied."""
     journal_json: Table
@@ -97,25 +103,49 @@ def tables(
         runs=table(
             "runs",
             _number("epoch"),
+            _number("journal_start"),
             _number("journal_len"),
-            _number("journal_bytes"),
             _number("updated_at"),
             _number("inbox_len"),
             _number("inbox_seen"),
+            _number("unread"),
+            _number("unread_bytes"),
+            _number("generation"),
+            _number("lost_at"),
+            _number("created_at"),
             _number("ready_at", null=True),
             _number("started_at", null=True),
             _number("finished_at", null=True),
-            _number("created_at"),
+            _number("timeout", null=True),
             _number("deadline", null=True),
+            _column("lost", Integer()),
             _column("status", SmallInteger()),
+            _column("priority", SmallInteger()),
+            _column("format", SmallInteger()),
             _text("run_id", key=True),
+            _text("lane"),
             _text("owner", null=True),
+            _text("queue"),
             _text("workflow"),
             _text("version"),
             _column("waits", ARRAY(Text(collation="C")), null=True),
             _column("tags", ARRAY(Text(collation="C")), null=True),
             _column("seed", LargeBinary()),
             _column("note", Text(), null=True),
+            _text("parent", null=True),
+            _text("root", null=True),
+            _text("origin", null=True),
+        ),
+        owners=table(
+            "owners",
+            _text("owner", key=True),
+            _column("label", Text(), null=True),
+            _column("serves", ARRAY(Text()), null=True),
+            _column("format", SmallInteger()),
+            _number("started_at"),
+            _number("seen_at"),
+            _number("lease_until"),
+            _number("ended_at", null=True),
         ),
         journal=table(
             "journal",
@@ -134,12 +164,14 @@ def tables(
             _number("seq"),
             _number("at"),
             _column("kind", SmallInteger()),
+            _column("encoding", SmallInteger()),
             _column("state", SmallInteger()),
             _text("run_id", key=True),
             _text("message_id", key=True),
             _text("name"),
             _column("fingerprint", Text(), null=True),
             _column("note", Text(), null=True),
+            _column("reply", LargeBinary(), null=True),
             _column("payload", LargeBinary()),
         ),
         run_data=table(
@@ -147,6 +179,17 @@ def tables(
             _text("run_id", key=True),
             _column("state", LargeBinary(), null=True),
             _column("memo", LargeBinary(), null=True),
+        ),
+        outgoing=table(
+            "outgoing",
+            _number("entry"),
+            _number("at"),
+            _column("number", Integer()),
+            _column("kind", SmallInteger()),
+            _text("run_id"),
+            _text("target"),
+            _column("body", LargeBinary()),
+            PrimaryKeyConstraint("run_id", "entry", "number"),
         ),
         migrations=table(
             "migrations",
@@ -172,12 +215,21 @@ def tables(
 
 def _indexes(found: Tables) -> None:
     """Those that queries of others can use; the conditions are as the server has them."""
-    runs, inbox = found.runs, found.inbox
-    due = ("status", "workflow", "version", "ready_at", "run_id")
-    Index(f"{runs.name}_due", *(runs.c[name] for name in due), postgresql_where=runs.c.ready_at.is_not(None))
-    Index(f"{runs.name}_created", runs.c.created_at)
-    unread = runs.c.owner.is_not(None) & (runs.c.inbox_len > runs.c.inbox_seen)
-    Index(f"{runs.name}_unread", runs.c.owner, postgresql_where=unread)
+    runs, inbox, outgoing = found.runs, found.inbox, found.outgoing
+
+    def of_runs(name: str, *columns: str, where: ColumnElement[bool] | None = None) -> None:
+        Index(f"{runs.name}_{name}", *(runs.c[column] for column in columns), postgresql_where=where)
+
+    due = ("status", "lane", "priority", "ready_at", "run_id")
+    of_runs("due", *due, where=runs.c.ready_at.is_not(None))
+    of_runs("owner", "owner", "lane", "run_id", where=runs.c.owner.is_not(None))
+    of_runs("created", "created_at")
+    of_runs("unread", "owner", where=runs.c.owner.is_not(None) & (runs.c.inbox_len > runs.c.inbox_seen))
+    bad = [STATUSES["failed"], STATUSES["stuck"]]
+    of_runs("failed", "status", "created_at", "run_id", where=runs.c.status.in_(bad))
+    of_runs("finished", "finished_at", "run_id", where=runs.c.finished_at.is_not(None))
+    of_runs("parent", "parent", "created_at", "run_id", where=runs.c.parent.is_not(None))
+    Index(f"{outgoing.name}_at", *(outgoing.c[column] for column in ("at", "run_id", "entry", "number")))
     for name, state in (("unread", 0), ("set_aside", 2)):
         Index(f"{inbox.name}_{name}", inbox.c.run_id, inbox.c.seq, postgresql_where=inbox.c.state == state)
 

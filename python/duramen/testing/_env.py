@@ -10,6 +10,7 @@ import heapq
 import itertools
 import os
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -21,6 +22,7 @@ from duramen._durations import from_ms, instant_ms
 from duramen.errors import InvalidArgument, RunTimedOut
 from duramen.store import lane_key
 
+from ._env_port import EnvPort
 from ._env_steps import EnvStepper, StepWatch
 from ._faults import FaultyStore
 from ._native_store import NativeStore, open_store
@@ -97,6 +99,7 @@ class _EnvRuntime(Runtime):
     def __init__(self, env: Environment, target: Any, **options: Any) -> None:
         super().__init__(target, migrate=True, **options)
         self._env = env
+        self._make_port = partial(EnvPort, env)
         env.world.environments += 1
         # The same in each repetition of a test, yet not the same for what is begun anew after a crash.
         self._ids = (f"{env.world.environments}-{number}" for number in itertools.count(1))
@@ -147,7 +150,8 @@ class Environment:
     """A `duramen.Runtime` for tests, on a clock that stands still until the test moves it.
 
     Everything durable follows that clock: ``ctx.now()``, sleeps, time-outs, back-offs, deadlines, leases, the
-    timeouts of steps. Steps themselves are really run, and take no time by it. After the block each run is
+    timeouts of steps. Steps themselves are really run, and take no time by it. Only a call that the runtime
+    makes again, because the store is in trouble, moves the clock while it is awaited. After the block each run is
     replayed from its journal; a handler that looked at the wall clock, at random numbers or at the outside
     world without recording it is found out there.
 
@@ -362,8 +366,8 @@ class Environment:
         """The next instant at which something may happen."""
         world = self.world
         instants = [self.steps.next_deadline, world.sleepers[0][0] if world.sleepers else None]
-        if self._active():
-            # Leases are renewed, messages asked for, failed commits tried again.
+        if self._active() or await self._holds_orphans():
+            # Leases are renewed, messages asked for, failed commits tried again, orphans found.
             instants.append(world.clock.next())
         else:
             # With nothing in anybody's hands, whatever happens next is due by the store.
@@ -391,6 +395,14 @@ class Environment:
     def _active(self) -> bool:
         port = self.runtime._port
         return port is not None and port.engine.active() > 0
+
+    async def _holds_orphans(self) -> bool:
+        """Whether runs are leased to this runtime that it does not know of: the answer was lost."""
+        port = self.runtime._port
+        if port is None:
+            return False
+        own = port.engine.owner()
+        return any(owner["held"] for owner in await self.world.base.owners() if owner["owner"] == own)
 
     def _lanes(self) -> list[str]:
         # What this build's own runs stand in: the queue of those without one, the encoding that it writes.

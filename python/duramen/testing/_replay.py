@@ -247,7 +247,7 @@ class _Replay:
     # -- what came of it -------------------------------------------------------------------------------------
 
     def _check(self, run: _GuardedRun, *, compare_output: bool) -> None:
-        difference = run.difference
+        difference = run.difference or self._store.unreadable()
         if difference is not None:
             raise self._diverged(*difference)
         last = len(self._store.journal) - 1
@@ -390,6 +390,8 @@ class _OneRun:
         # Nobody asked the handler when the run was terminated: the code has no part in that entry.
         if self.journal[-1]["kind"] == "run_terminated":
             self.journal.pop()
+        self.reads = 0
+        """The highest encoding that the engine reads."""
         self.now = max(run["created_at"], *(entry["at"] for entry in history["journal"]))
         self._row: dict[str, Any] = {
             "run_id": run["run_id"],
@@ -416,6 +418,17 @@ class _OneRun:
             **dict.fromkeys(("note", "parent", "root", "origin")),
         }
 
+    def unreadable(self) -> tuple[str, int] | None:
+        """The first entry that the engine cannot read: it leaves such a run to newer builds, without a word."""
+        for index, entry in enumerate(self.journal):
+            if entry["encoding"] > self.reads:
+                return (
+                    f"a journal entry has encoding {entry['encoding']}, this build reads up to {self.reads}; "
+                    "upgrade duramen",
+                    index,
+                )
+        return None
+
     def answer(self, engine: Engine, asked: StoreRequest) -> None:
         """Answer a request of the engine."""
         request, method = asked.request, asked.method
@@ -430,6 +443,7 @@ class _OneRun:
             claimed = {"now": self.now, "runs": [run], "more": False, "lapsed": False}
             engine.answer(request, claimed, None)
         elif method == "heartbeat":
+            self.reads = asked.arguments[0]["format"]
             engine.answer(request, {"now": self.now, "alive": True, "inherited": []}, None)
         elif method in {"retire", "close"}:
             engine.answer(request, None, None)
