@@ -5,13 +5,15 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use duramen_core::ids::{Millis, RunId};
-use duramen_core::store::{NewMessage, NewRun, Store, StoreFuture, WorkflowKey};
+use duramen_core::store::{Intervention, NewMessage, NewRun, Store, StoreFuture, WorkflowKey};
 
+use crate::calls::{Call, Creations, Interventions, Messages};
 use crate::claims::{Claims, SweepOptions};
 use crate::commits::{Commits, Pipeline};
 use crate::common::{Common, Config, Counters};
 use crate::env::Env;
 use crate::host::{HostEvent, HostQueue, Reply, Token};
+use crate::insist::insist;
 use crate::leases::{Leases, Listener, keep};
 use crate::reopen::reopen;
 use crate::ticks::Ticks;
@@ -186,16 +188,21 @@ impl Engine {
         self.claims.start(token, run);
     }
 
-    /// Creates runs for whoever takes them.
+    /// Creates runs for whoever takes them. Each is answered by itself: one that somebody else's
+    /// transaction holds up for longer than a lease is [`Created::Blocked`](duramen_core::store::Created).
     pub fn create(&self, token: Token, mut runs: Vec<NewRun>) {
         for run in &mut runs {
             run.now = self.explicit_now();
         }
-        let alarm = Arc::clone(self.claims.alarm());
-        self.call(token, self.common.store.create(runs), move |created| {
-            alarm.nudge();
-            Reply::Created(created)
-        });
+        insist(&self.common, Creations(self.asked(token)), runs);
+    }
+
+    fn asked(&self, token: Token) -> Call {
+        Call {
+            common: Arc::clone(&self.common),
+            told: self.claims.told(),
+            token,
+        }
     }
 
     /// Claims one run if it is due, and drives it.
@@ -208,24 +215,28 @@ impl Engine {
         self.claims.take(token, run_id, None, true);
     }
 
-    /// Sends messages; drivers and followers in this process are told at once.
+    /// Sends messages; drivers and followers in this process are told at once. Each is answered by itself:
+    /// one to a run that somebody else's transaction holds for longer than a lease is `Blocked`, and one
+    /// whose first answer was lost is a `Duplicate`.
     pub fn deliver(&self, token: Token, mut messages: Vec<NewMessage>) {
         for message in &mut messages {
             message.now = self.explicit_now();
         }
-        let run_ids = messages.iter().map(|message| message.run_id.clone());
-        let tell = self.claims.on_delivery(run_ids.collect());
-        let deliver = self.common.store.deliver(messages);
-        self.call(token, deliver, move |delivered| {
-            tell(&delivered);
-            Reply::Delivered(delivered)
-        });
+        insist(&self.common, Messages(self.asked(token)), messages);
+    }
+
+    /// Changes runs from outside. Each is answered by itself, as with messages.
+    pub fn intervene(&self, token: Token, interventions: Vec<Intervention>) {
+        insist(
+            &self.common,
+            Interventions(self.asked(token)),
+            interventions,
+        );
     }
 
     /// Reopens a failed, cancelled, terminated or stuck run.
     pub fn reopen(&self, token: Token, run_id: RunId) {
-        let alarm = Arc::clone(self.claims.alarm());
-        reopen(&self.common, token, run_id, move || alarm.nudge());
+        reopen(self.asked(token), run_id);
     }
 
     /// Runs a sweep in the background; the report comes as a reply.

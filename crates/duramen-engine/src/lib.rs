@@ -5,6 +5,7 @@
 //! and when) and `commits` (what is written). [`Engine`] ties them together for a host, and [`RunDriver`]
 //! ties one run's machine to them.
 
+mod calls;
 mod claims;
 mod clock;
 mod commits;
@@ -15,6 +16,7 @@ mod env;
 mod host;
 mod incarnation;
 mod inline;
+mod insist;
 mod leases;
 mod pending;
 mod reopen;

@@ -7,20 +7,16 @@ use duramen_core::journal::{Entry, Kind, Meta};
 use duramen_core::run::Status;
 use duramen_core::store::{Intervened, Intervention, RunDetail};
 
-use crate::common::Common;
-use crate::host::{HostEvent, Reply, Token};
+use crate::calls::{Call, Interventions};
+use crate::host::{HostEvent, Reply};
 use crate::inline::on_completion;
+use crate::insist::insist;
 
-/// Reopens a failed, cancelled, terminated or stuck run. `due` is told once it may be claimed.
-pub(crate) fn reopen(
-    common: &Arc<Common>,
-    token: Token,
-    run_id: RunId,
-    due: impl FnOnce() + Send + 'static,
-) {
-    let shared = Arc::clone(common);
-    on_completion(common.store.get(vec![run_id]), move |result| {
-        let common = shared;
+/// Reopens a failed, cancelled, terminated or stuck run.
+pub(crate) fn reopen(call: Call, run_id: RunId) {
+    let detail = call.common.store.get(vec![run_id]);
+    on_completion(detail, move |result| {
+        let (common, token) = (Arc::clone(&call.common), call.token);
         let answer = |reply| common.host.push(HostEvent::Reply { token, reply });
         let refuse = |intervened| answer(Ok(Reply::Intervened(vec![intervened])));
         let detail = match result.map(|details| details.into_iter().next().flatten()) {
@@ -39,10 +35,7 @@ pub(crate) fn reopen(
             entries: reopening(&detail, common.clock.now()),
             now: common.clock.explicit_now(),
         };
-        common.call(token, common.store.intervene(vec![reopen]), move |done| {
-            due();
-            Reply::Intervened(done)
-        });
+        insist(&common, Interventions(call), vec![reopen]);
     });
 }
 

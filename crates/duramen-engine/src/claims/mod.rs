@@ -226,33 +226,55 @@ impl Claims {
         }));
     }
 
-    /// What a store's answer to messages needs: drivers and followers in this process are told at once.
-    pub(crate) fn on_delivery(
+    /// Whom answers to calls of others concern.
+    pub(crate) fn told(&self) -> Told {
+        Told {
+            common: Arc::clone(&self.common),
+            hands: Arc::clone(&self.hands),
+            unread: Arc::clone(&self.unread),
+            alarm: Arc::clone(&self.alarm),
+        }
+    }
+}
+
+/// Drivers, followers and the worker of this process, who are told at once of what was changed through it.
+#[derive(Clone)]
+pub(crate) struct Told {
+    common: Arc<Common>,
+    hands: Arc<Hands>,
+    unread: Arc<Unread>,
+    alarm: Arc<Alarm>,
+}
+
+impl Told {
+    /// Something may be due.
+    pub(crate) fn nudge(&self) {
+        self.alarm.nudge();
+    }
+
+    /// Messages were delivered to these runs.
+    pub(crate) fn delivered<'a>(
         &self,
-        run_ids: Vec<RunId>,
-    ) -> impl FnOnce(&[Delivered]) + Send + 'static {
-        let (hands, unread) = (Arc::clone(&self.hands), Arc::clone(&self.unread));
-        let (alarm, common) = (Arc::clone(&self.alarm), Arc::clone(&self.common));
-        move |delivered| {
-            let answers = || run_ids.iter().zip(delivered);
-            let is_own = |owner: &str| common.incarnation.is_own(owner);
-            let mine =
-                answers().any(|(_, delivered)| delivered.owner.as_deref().is_some_and(is_own));
-            let due: Vec<&RunId> = answers()
-                .filter(|(_, answer)| {
-                    answer.owner.is_none() && answer.result == Delivery::Delivered
-                })
-                .map(|(run_id, _)| run_id)
-                .collect();
-            if !due.is_empty() {
-                hands.woken(due.iter().copied());
-            }
-            if mine {
-                unread.fetch();
-            }
-            if !due.is_empty() {
-                alarm.nudge();
-            }
+        answers: impl Iterator<Item = (&'a RunId, &'a Delivered)> + Clone,
+    ) {
+        let is_own = |owner: &str| self.common.incarnation.is_own(owner);
+        let mine = answers
+            .clone()
+            .any(|(_, delivered)| delivered.owner.as_deref().is_some_and(is_own));
+        // The answer to the first of two may have been lost.
+        let kept = |result| matches!(result, Delivery::Delivered | Delivery::Duplicate);
+        let due: Vec<&RunId> = answers
+            .filter(|(_, answer)| answer.owner.is_none() && kept(answer.result))
+            .map(|(run_id, _)| run_id)
+            .collect();
+        if !due.is_empty() {
+            self.hands.woken(due.iter().copied());
+        }
+        if mine {
+            self.unread.fetch();
+        }
+        if !due.is_empty() {
+            self.alarm.nudge();
         }
     }
 }

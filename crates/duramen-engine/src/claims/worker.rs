@@ -243,13 +243,13 @@ impl Worker {
     }
 
     /// The next claim begins with the line behind the one that was served last.
-    fn served(&mut self, lanes: &[String], run: &ClaimedRun) {
-        let lane = run.row.lane().key();
+    fn served(&mut self, all: &[String], run: &ClaimedRun) {
+        let key = run.row.lane().key();
         let line = Line {
             status: run.was,
-            lane: &lane,
+            lane: &key,
         };
-        self.turn = turn_after(Due::Any, lanes, line).unwrap_or(0);
+        self.turn = turn_after(Due::Any, all, line).unwrap_or(0);
     }
 
     /// The next poll is twice as far away as the last was.

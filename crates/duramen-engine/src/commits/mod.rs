@@ -2,6 +2,7 @@
 //! the releases of those that are not.
 
 mod doubt;
+mod lost;
 mod pipeline;
 mod releases;
 

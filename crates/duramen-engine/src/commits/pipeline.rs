@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use duramen_core::store::{CommitOutcome, RunCommit, StoreError};
+use duramen_core::store::{CommitOutcome, RunCommit, Standing, StoreError};
 
+use super::lost::{Found, found};
 use crate::common::Common;
 use crate::env::Moment;
 use crate::host::{HostEvent, Ticket};
@@ -49,6 +50,8 @@ struct Batch {
     commits: Vec<RunCommit>,
     since: Moment,
     failures: u32,
+    /// A call that failed may have taken place: what is fenced now may be what it has done.
+    unsure: bool,
     /// Runs that were blocked, or whose owner was changing its name: they wait by themselves, and the others
     /// do not wait for them.
     aside: bool,
@@ -127,6 +130,7 @@ impl Pipeline {
             commits,
             since: self.common.clock.moment(),
             failures: 0,
+            unsure: false,
             aside: false,
             owner: "".into(),
         })
@@ -160,25 +164,29 @@ impl Pipeline {
         match result {
             Ok(outcomes) => self.answered(batch, outcomes),
             Err(error) if error.is_of_the_place() && self.has_patience(batch.since) => {
+                let batch = Batch {
+                    unsure: true,
+                    ..batch
+                };
                 return self.try_again(batch, &error);
             }
-            Err(error) => {
-                tracing::error!(%error, runs = batch.tickets.len(), "the store failed to commit; these runs are given up here");
-                self.common
-                    .host
-                    .push_all(batch.tickets.into_iter().zip(&batch.commits).map(
-                        |(ticket, commit)| HostEvent::Lost {
-                            ticket,
-                            epoch: commit.epoch,
-                            error: Some(error.clone()),
-                        },
-                    ));
-            }
+            Err(error) => self.give_up(batch, &error),
         }
         if !aside {
             self.lock().busy = false;
             self.flush();
         }
+    }
+
+    fn give_up(&self, batch: Batch, error: &StoreError) {
+        tracing::error!(%error, runs = batch.tickets.len(), "the store failed to commit; these runs are given up here");
+        let commits = batch.tickets.into_iter().zip(&batch.commits);
+        let lost = commits.map(|(ticket, commit)| HostEvent::Lost {
+            ticket,
+            epoch: commit.epoch,
+            error: Some(error.clone()),
+        });
+        self.common.host.push_all(lost);
     }
 
     fn answered(self: &Arc<Self>, batch: Batch, outcomes: Vec<CommitOutcome>) {
@@ -189,6 +197,7 @@ impl Pipeline {
             reason: "a transaction that is not Duramen's holds the run".to_owned(),
         };
         let mut events = Vec::with_capacity(outcomes.len());
+        let mut doubted: Vec<(Ticket, RunCommit)> = Vec::new();
         let commits = batch.tickets.into_iter().zip(batch.commits);
         for ((ticket, commit), outcome) in commits.zip(outcomes) {
             // A run has one commit on its way at a time, so none can overtake one that is put aside.
@@ -197,6 +206,7 @@ impl Pipeline {
                 commits: vec![commit],
                 since: batch.since,
                 failures: batch.failures,
+                unsure: batch.unsure,
                 aside: true,
                 owner: Arc::clone(&batch.owner),
             };
@@ -208,6 +218,7 @@ impl Pipeline {
                     };
                     self.try_again(aside(commit), &error);
                 }
+                CommitOutcome::Fenced if batch.unsure => doubted.push((ticket, commit)),
                 CommitOutcome::Blocked if waits => self.try_again(aside(commit), &blocked),
                 CommitOutcome::Blocked => {
                     tracing::error!(run = %commit.run_id, "the run has been held by others for as long as a lease; it is given up here");
@@ -217,19 +228,81 @@ impl Pipeline {
                         error: Some(blocked.clone()),
                     });
                 }
-                outcome => {
-                    self.commits.fetch_add(1, Ordering::Relaxed);
-                    if outcome == CommitOutcome::Fenced {
-                        self.refused.fetch_add(1, Ordering::Relaxed);
-                    }
-                    events.push(HostEvent::Committed { ticket, outcome });
-                }
+                outcome => events.push(self.count(ticket, outcome)),
             }
         }
         self.common.host.push_all(events);
+        if !doubted.is_empty() {
+            let (tickets, commits) = doubted.into_iter().unzip();
+            self.look(Batch {
+                tickets,
+                commits,
+                since: batch.since,
+                failures: batch.failures,
+                unsure: true,
+                aside: true,
+                owner: batch.owner,
+            });
+        }
     }
 
-    /// If the failed call took place after all, the repetition is fenced off by the journal length.
+    fn count(&self, ticket: Ticket, outcome: CommitOutcome) -> HostEvent {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        if outcome == CommitOutcome::Fenced {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        HostEvent::Committed { ticket, outcome }
+    }
+
+    /// How the runs stand tells whether these commits took place when their answers were lost.
+    fn look(self: &Arc<Self>, batch: Batch) {
+        let pipeline = Arc::clone(self);
+        let run_ids = batch.commits.iter().map(|commit| commit.run_id.clone());
+        let look = self.common.store.standing(run_ids.collect());
+        on_completion(look, move |result| match result {
+            Ok(standings) => pipeline.looked(batch, &standings),
+            Err(error) if error.is_of_the_place() && pipeline.has_patience(batch.since) => {
+                // Sent again, they are fenced again if they took place.
+                pipeline.try_again(batch, &error);
+            }
+            Err(error) => pipeline.give_up(batch, &error),
+        });
+    }
+
+    fn looked(self: &Arc<Self>, batch: Batch, standings: &[Option<Standing>]) {
+        let now = self.common.clock.now();
+        let is_own = |owner: &str| self.common.incarnation.is_own(owner);
+        let mut events = Vec::with_capacity(standings.len());
+        let mut again = Vec::new();
+        let commits = batch.tickets.into_iter().zip(batch.commits);
+        for ((ticket, commit), standing) in commits.zip(standings) {
+            match found(&commit, standing.as_ref(), is_own, now) {
+                Found::Outcome(outcome) => events.push(self.count(ticket, outcome)),
+                Found::Again if self.has_patience(batch.since) => again.push((ticket, commit)),
+                Found::Again => events.push(self.count(ticket, CommitOutcome::Fenced)),
+            }
+        }
+        self.common.host.push_all(events);
+        if !again.is_empty() {
+            let (tickets, commits) = again.into_iter().unzip();
+            let batch = Batch {
+                tickets,
+                commits,
+                since: batch.since,
+                failures: batch.failures,
+                unsure: true,
+                aside: true,
+                owner: batch.owner,
+            };
+            let error = StoreError::Other {
+                reason: "the runs were under another name".to_owned(),
+            };
+            self.try_again(batch, &error);
+        }
+    }
+
+    /// If the failed call took place after all, the repetition is fenced off by the journal length: see
+    /// [`Pipeline::look`].
     fn try_again(self: &Arc<Self>, mut batch: Batch, error: &StoreError) {
         batch.failures += 1;
         let pause = Duration::from_millis(25 << batch.failures.min(6));

@@ -9,10 +9,10 @@ use std::time::Duration;
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::{Entry, Kind};
 use duramen_core::store::{
-    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
-    Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
-    NextDue, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing, Store,
-    StoreError, StoreFuture, Unsent, UnsentAsk, Wake,
+    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, Delivery, DueAsk,
+    Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage,
+    NewRun, NextDue, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
+    Standing, Store, StoreError, StoreFuture, Unsent, UnsentAsk, Wake,
 };
 use duramen_engine::Env;
 
@@ -94,7 +94,7 @@ pub struct Faults {
     /// Names of all calls with the time of each.
     pub calls: Mutex<Vec<(&'static str, Millis)>>,
     pub dead: AtomicBool,
-    /// A run that somebody else's transaction holds: its commits are blocked.
+    /// A run that somebody else's transaction holds: what changes it is blocked.
     pub held: Mutex<Option<RunId>>,
     /// Whoever wants hints; tests give them.
     pub watchers: Mutex<Vec<Wake>>,
@@ -152,6 +152,15 @@ impl Faults {
                 now.get_or_insert(clocks.store_now());
             }
         }
+    }
+
+    /// Takes what is for a run that is held out of a batch, and says where it stood.
+    fn take_blocked<Q>(&self, batch: &mut Vec<Q>, of: impl Fn(&Q) -> &RunId) -> Vec<bool> {
+        let held = self.held.lock().unwrap().clone();
+        let is_held = |item: &Q| Some(of(item)) == held.as_ref();
+        let blocked = batch.iter().map(is_held).collect();
+        batch.retain(|item| !is_held(item));
+        blocked
     }
 
     fn call<T: Send + 'static>(
@@ -212,22 +221,19 @@ impl Faults {
 }
 
 impl Runs for Faults {
-    fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
+    fn create(&self, mut batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
         let time = self.time();
+        let blocked = self.take_blocked(&mut batch, |run| &run.run_id);
         self.call("create", move |store| {
-            let mut batch = batch;
             for run in &mut batch {
                 time(&mut run.now);
             }
-            store.create(batch)
+            answer_blocked(blocked, store.create(batch), || Created::Blocked)
         })
     }
 
     fn commit(&self, mut batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
-        let held = self.held.lock().unwrap().clone();
-        let is_held = |commit: &RunCommit| Some(&commit.run_id) == held.as_ref();
-        let blocked: Vec<bool> = batch.iter().map(is_held).collect();
-        batch.retain(|commit| !is_held(commit));
+        let blocked = self.take_blocked(&mut batch, |commit| &commit.run_id);
         let results: Vec<Vec<(RunId, String)>> = batch
             .iter()
             .map(|commit| {
@@ -242,21 +248,24 @@ impl Runs for Faults {
         let facts = self.facts.clone();
         self.call("commit", move |store| {
             let under_way = store.commit(batch);
-            Box::pin(async move {
+            let recording: StoreFuture<_> = Box::pin(async move {
                 let outcomes = under_way.await?;
                 for (outcome, results) in outcomes.iter().zip(results) {
                     if matches!(outcome, CommitOutcome::Applied { .. }) {
                         facts.recorded.lock().unwrap().extend(results);
                     }
                 }
-                let outcomes = outcomes.into_iter();
-                Ok(with_blocked(&blocked, outcomes, || CommitOutcome::Blocked))
-            })
+                Ok(outcomes)
+            });
+            answer_blocked(blocked, recording, || CommitOutcome::Blocked)
         })
     }
 
-    fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
-        self.call("intervene", |store| store.intervene(batch))
+    fn intervene(&self, mut batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
+        let blocked = self.take_blocked(&mut batch, Intervention::run_id);
+        self.call("intervene", |store| {
+            answer_blocked(blocked, store.intervene(batch), || Intervened::Blocked)
+        })
     }
 
     fn unsent(&self, ask: UnsentAsk) -> StoreFuture<Vec<Unsent>> {
@@ -320,14 +329,18 @@ impl Claims for Faults {
 }
 
 impl Inboxes for Faults {
-    fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
+    fn deliver(&self, mut batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
         let time = self.time();
+        let blocked = self.take_blocked(&mut batch, |message| &message.run_id);
         self.call("deliver", move |store| {
-            let mut batch = batch;
             for message in &mut batch {
                 time(&mut message.now);
             }
-            store.deliver(batch)
+            answer_blocked(blocked, store.deliver(batch), || Delivered {
+                result: Delivery::Blocked,
+                fingerprint: None,
+                owner: None,
+            })
         })
     }
 
@@ -385,17 +398,20 @@ impl Store for Faults {
 }
 
 /// Answers with those of the blocked elements put in where they belong.
-fn with_blocked<T>(
-    blocked: &[bool],
-    mut answers: impl Iterator<Item = T>,
-    answer: impl Fn() -> T,
-) -> Vec<T> {
-    let each = blocked.iter().filter_map(|blocked| {
-        if *blocked {
-            Some(answer())
-        } else {
-            answers.next()
-        }
-    });
-    each.collect()
+fn answer_blocked<T: Send + 'static>(
+    blocked: Vec<bool>,
+    answers: StoreFuture<Vec<T>>,
+    answer: impl Fn() -> T + Send + 'static,
+) -> StoreFuture<Vec<T>> {
+    Box::pin(async move {
+        let mut answers = answers.await?.into_iter();
+        let each = blocked.iter().filter_map(|blocked| {
+            if *blocked {
+                Some(answer())
+            } else {
+                answers.next()
+            }
+        });
+        Ok(each.collect())
+    })
 }
