@@ -505,6 +505,7 @@ class Engine:
         wake_fd: int | None,
         wake: Callable[[], None] | None,
         options: dict[str, Any],  # sqlite: migrate: bool, synchronous: "full"|"normal", busy_timeout: int ms
+        label: str | None = None,  # for people: host and process
         store: object | None = None,  # a Store written in Python, or one of this module, opened before
         clock: Clock | None = None,  # virtual time: tasks of the engine run in `drain`, and no thread is made
     ) -> Engine: ...

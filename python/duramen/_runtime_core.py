@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import re
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -179,6 +180,7 @@ class RuntimeCore:
     def _engine_settings(self, *, migrate: bool) -> dict[str, Any]:
         return {
             "owner": new_owner(self._owner_label),
+            "label": f"{socket.gethostname()[:100]}:{os.getpid()}",
             "lease": self._lease_ms,
             "hold": min(_HOLD_MS, self._lease_ms // 4),
             "warm": self._warm,

@@ -11,6 +11,7 @@ use crate::calls::{Call, Creations, Interventions, Messages};
 use crate::claims::{Claims, SweepOptions};
 use crate::commits::{Commits, Pipeline};
 use crate::common::{Common, Config, Counters};
+use crate::ends::Ends;
 use crate::env::Env;
 use crate::host::{HostEvent, HostQueue, Reply, Token};
 use crate::insist::insist;
@@ -29,6 +30,7 @@ pub struct Engine {
     pub(crate) claims: Claims,
     pub(crate) commits: Commits,
     ticks: Arc<Ticks>,
+    ends: Arc<Ends>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -52,11 +54,13 @@ impl Engine {
         let commits = Commits::new(&common);
         let leases = Leases::new(Arc::clone(&common), Arc::clone(&commits.releases));
         let ticks = Ticks::new(Arc::clone(&common));
+        let ends = Ends::new(Arc::clone(&common), Arc::clone(&leases));
         let claims = Claims::new(
             Arc::clone(&common),
             Arc::clone(&leases),
             Arc::clone(&commits.releases),
             Arc::clone(&ticks),
+            Arc::clone(&ends),
         );
         let hands = Arc::downgrade(claims.hands());
         keep(&leases, &(hands as Weak<dyn Listener>));
@@ -66,6 +70,7 @@ impl Engine {
             claims,
             commits,
             ticks,
+            ends,
         })
     }
 
@@ -158,6 +163,7 @@ impl Engine {
         self.leases.close();
         self.claims.close();
         self.ticks.close();
+        self.ends.close();
         let (common, leases) = (Arc::clone(&self.common), Arc::clone(&self.leases));
         self.common.env.spawn(Box::pin(async move {
             // What is let go now must still reach the store; and so must the owner's end, after it.
@@ -237,6 +243,22 @@ impl Engine {
     /// Reopens a failed, cancelled, terminated or stuck run.
     pub fn reopen(&self, token: Token, run_id: RunId) {
         reopen(self.asked(token), run_id);
+    }
+
+    /// Replies [`Reply::Ended`] when the run has ended, is parked, or is not there. However many wait, the
+    /// store is asked a bounded number of times a second, and not at all for runs that are driven here.
+    pub fn watch_end(&self, token: Token, run_id: RunId) {
+        self.ends.watch(token, run_id);
+    }
+
+    /// Nobody waits for that reply any more. It may be under way.
+    pub fn unwatch_end(&self, token: Token) {
+        self.ends.forget(token);
+    }
+
+    /// Calls that wait for the end of a run.
+    pub fn watching(&self) -> usize {
+        self.ends.len()
     }
 
     /// Runs a sweep in the background; the report comes as a reply.

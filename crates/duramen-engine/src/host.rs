@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
-use duramen_core::run::RunRow;
+use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
     ClaimedRun, CommitOutcome, Created, Delivered, Intervened, Message, Page, RunDetail, Schema,
     StoreError,
@@ -128,6 +128,8 @@ pub enum Reply {
     /// Runs that were taken up to be driven here.
     Taken(Vec<(RunId, Ticket)>),
     Swept(SweepReport),
+    /// How a run that was waited for has ended: a final status or stuck; none if there is no such run.
+    Ended(Option<Status>),
 }
 
 /// Called when the queue goes from empty to non-empty, from any thread. It may not call the engine.

@@ -11,6 +11,7 @@ mod clock;
 mod commits;
 mod common;
 mod driver;
+mod ends;
 mod engine;
 mod env;
 mod host;

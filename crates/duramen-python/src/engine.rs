@@ -102,12 +102,13 @@ impl Engine {
                 ticket,
                 row,
                 inbox,
+                inbox_more,
                 clock,
             } => {
                 let Some(run) = self.get_run(py, ticket) else {
                     return Ok(None);
                 };
-                run.get().lock().resume(&row, inbox, clock);
+                run.get().lock().resume(&row, inbox, inbox_more, clock);
                 let ticket = number(py, ticket);
                 Py::new(py, Resume { ticket })?.into_any()
             }
@@ -262,7 +263,7 @@ pub(crate) fn new_message(message: MessageTuple) -> PyResult<NewMessage> {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (scheme, location, *, owner, lease, hold, warm, wake_fd, wake, options, store = None, clock = None))]
+    #[pyo3(signature = (scheme, location, *, owner, lease, hold, warm, wake_fd, wake, options, label = None, store = None, clock = None))]
     #[allow(clippy::too_many_arguments)] // keyword arguments of one constructor
     fn new(
         py: Python<'_>,
@@ -275,6 +276,7 @@ impl Engine {
         wake_fd: Option<i32>,
         wake: Option<Py<PyAny>>,
         options: &Bound<'_, PyDict>,
+        label: Option<String>,
         store: Option<&Bound<'_, PyAny>>,
         clock: Option<&Bound<'_, Clock>>,
     ) -> PyResult<Self> {
@@ -317,6 +319,8 @@ impl Engine {
         };
         let config = Config {
             owner,
+            label,
+            serves: Vec::new(),
             lease,
             hold,
             warm,
@@ -372,8 +376,8 @@ impl Engine {
         self.core.now()
     }
 
-    fn owner(&self) -> &str {
-        self.core.owner()
+    fn owner(&self) -> String {
+        self.core.owner().to_string()
     }
 
     fn active(&self) -> usize {
@@ -402,8 +406,11 @@ impl Engine {
     }
 
     fn identity(&self, token: u64) {
-        self.core
-            .call(token, self.store().identity(), Reply::Identity);
+        let identity = match self.store().transactions() {
+            Some(transactions) => transactions.identity(),
+            None => Box::pin(std::future::ready(Ok(None))),
+        };
+        self.core.call(token, identity, Reply::Identity);
     }
 
     fn schema(&self, token: u64) {

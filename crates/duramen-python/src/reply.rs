@@ -1,7 +1,7 @@
 //! Replies of the engine as Python values.
 
 use duramen_core::ids::RunId;
-use duramen_core::store::{Delivery, Intervened, StoreError};
+use duramen_core::store::{self, Delivery, Intervened, StoreError};
 use duramen_engine::{Reply, SweepReport};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -52,9 +52,31 @@ record! {
 }
 
 record! {
-    /// What became of a run that was to be created.
+    /// What became of a run that was to be created. Of the status `blocked`: a transaction of somebody else's
+    /// is about to create that id.
     #[allow(clippy::struct_field_names)] // `created` is its name in each answer
     Created { created: bool, workflow: String, status: &'static str }
+}
+
+impl Created {
+    fn new(created: store::Created) -> Self {
+        let (new, row) = match created {
+            store::Created::Created { row } => (true, row),
+            store::Created::Exists { row } => (false, row),
+            store::Created::Blocked => {
+                return Self {
+                    created: false,
+                    workflow: String::new(),
+                    status: "blocked",
+                };
+            }
+        };
+        Self {
+            created: new,
+            workflow: row.workflow,
+            status: row.status.name(),
+        }
+    }
 }
 
 record! {
@@ -90,20 +112,19 @@ record! {
 pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Py<PyAny>> {
     match reply {
         Reply::Done => Ok(py.None()),
-        Reply::Started { created, ticket } => Started {
-            created: created.created,
-            workflow: created.row.workflow,
-            status: created.row.status.name(),
-            ticket,
+        Reply::Started { created, ticket } => {
+            let created = Created::new(created);
+            Started {
+                created: created.created,
+                workflow: created.workflow,
+                status: created.status,
+                ticket,
+            }
+            .into_py_any(py)
         }
-        .into_py_any(py),
         Reply::Created(created) => created
             .into_iter()
-            .map(|one| Created {
-                created: one.created,
-                workflow: one.row.workflow,
-                status: one.row.status.name(),
-            })
+            .map(Created::new)
             .collect::<Vec<_>>()
             .into_py_any(py),
         Reply::Delivered(delivered) => delivered

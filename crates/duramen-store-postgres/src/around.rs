@@ -1,9 +1,10 @@
 //! Around the locks of others: elements of a batch whose runs somebody else has locked do not hold up the rest.
 //!
 //! A statement passes over what is locked and says so. What was passed over comes again after a pause, a bounded
-//! time; then it is answered as blocked. Nothing waits on the server meanwhile, so that whatever else goes
-//! over the same connection goes on. (To wait on the server would be fair among those who want the same
-//! run; but whoever stands behind would wait as well.)
+//! time. Nothing waits on the server meanwhile, so that whatever else goes over the same connection goes on. But
+//! whoever only looks in from time to time may always find a busy run in somebody's hands: so a last attempt waits
+//! in line on the server, for a moment (`link.rs`), which is enough where all are as quick as this store. Then
+//! it is answered as blocked.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -17,6 +18,9 @@ use crate::error::Fault;
 /// The first pause; it doubles. Those who hold a run for a statement are gone by then.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// So many elements wait in line at most: they do it one after the other.
+const MOST_IN_LINE: usize = 4;
 
 /// So many runs are known as locked at most.
 const MOST_LOCKED: usize = 1_024;
@@ -65,6 +69,13 @@ pub(crate) trait Errand: Sync {
         batch: &[Self::Element],
         places: &[usize],
     ) -> impl Future<Output = Result<Vec<Option<Self::Answer>>, Fault>> + Send;
+
+    /// Asks for one element, and waits a moment for its run.
+    fn ask_in_line(
+        &self,
+        batch: &[Self::Element],
+        place: usize,
+    ) -> impl Future<Output = Result<Option<Self::Answer>, Fault>> + Send;
 }
 
 /// Asks for elements until each has an answer, or has been blocked for `patience`.
@@ -91,9 +102,18 @@ pub(crate) async fn around_locks<E: Errand>(
             }
         }
         rest = waiting;
-        if Instant::now() + pause >= end {
-            for place in &rest {
-                locked.add(E::run_id(&batch[*place]));
+        if !rest.is_empty() && Instant::now() + pause >= end {
+            let mut busy: BTreeSet<&RunId> = BTreeSet::new();
+            for (count, place) in rest.into_iter().enumerate() {
+                let run_id = E::run_id(&batch[place]);
+                if count < MOST_IN_LINE && !busy.contains(run_id) {
+                    answers[place] = errand.ask_in_line(batch, place).await?;
+                }
+                // What follows an element of the same run that was not answered would come too early.
+                if answers[place].is_none() {
+                    busy.insert(run_id);
+                    locked.add(run_id);
+                }
             }
             break;
         }

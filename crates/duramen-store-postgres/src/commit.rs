@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use duramen_core::check;
-use duramen_core::ids::RunId;
+use duramen_core::ids::{Payload, RunId};
 use duramen_core::store::{CommitOutcome, Next, RunCommit};
 use duramen_store_sql::lists;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 use crate::around::Errand;
 use crate::error::Fault;
@@ -21,6 +22,13 @@ const MOST: usize = 256;
 const HEAVY: usize = 8 << 20;
 /// How often a statement that met the journal's key is sent again with a new snapshot.
 const REPEATS: u32 = 3;
+
+/// How a statement meets runs that others have locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    PassingOver,
+    InLine,
+}
 
 /// Commits on their way over a connection.
 pub(crate) struct Commits<'s> {
@@ -46,6 +54,15 @@ impl Errand for Commits<'_> {
         places: &[usize],
     ) -> Result<Vec<Option<CommitOutcome>>, Fault> {
         pass(self.link, self.book, batch, places).await
+    }
+
+    async fn ask_in_line(
+        &self,
+        batch: &[RunCommit],
+        place: usize,
+    ) -> Result<Option<CommitOutcome>, Fault> {
+        let mut found = send(self.link, self.book, &[&batch[place]], Manner::InLine).await?;
+        Ok(found.pop().flatten())
     }
 }
 
@@ -74,7 +91,10 @@ async fn pass(
         if sent.is_empty() {
             continue;
         }
-        for (place, outcome) in chunk.into_iter().zip(send(link, book, &sent).await?) {
+        for (place, outcome) in chunk
+            .into_iter()
+            .zip(send(link, book, &sent, Manner::PassingOver).await?)
+        {
             if outcome.is_none() {
                 busy.insert(&commits[place].run_id);
             }
@@ -112,7 +132,7 @@ fn weight(commit: &RunCommit) -> usize {
     let entries = commit.entries.iter().map(|entry| entry.payload.len());
     let items = commit.outgoing.iter().map(|item| item.body.len());
     let replies = commit.read.iter().filter_map(|read| read.reply.as_ref());
-    entries.sum::<usize>() + items.sum::<usize>() + replies.map(|reply| reply.len()).sum::<usize>()
+    entries.sum::<usize>() + items.sum::<usize>() + replies.map(Payload::len).sum::<usize>()
 }
 
 /// What a statement spoils for all its commits is found out one by one.
@@ -120,14 +140,15 @@ async fn send(
     link: &Link,
     book: &Book,
     commits: &[&RunCommit],
+    manner: Manner,
 ) -> Result<Vec<Option<CommitOutcome>>, Fault> {
-    match send_together(link, book, commits).await {
+    match send_together(link, book, commits, manner).await {
         Err(fault) if fault.is_of_one_element() => {}
         other => return other,
     }
     let mut outcomes = Vec::with_capacity(commits.len());
     for commit in commits {
-        let outcome = match send_together(link, book, std::slice::from_ref(commit)).await {
+        let outcome = match send_together(link, book, std::slice::from_ref(commit), manner).await {
             Ok(mut found) => found.pop().flatten(),
             Err(fault) if fault.is_locked() => None,
             // The key says that the journal is longer than the commit thinks.
@@ -146,15 +167,16 @@ async fn send_together(
     link: &Link,
     book: &Book,
     commits: &[&RunCommit],
+    manner: Manner,
 ) -> Result<Vec<Option<CommitOutcome>>, Fault> {
     let bare = commits.iter().all(|commit| commit.entries.is_empty());
     let mut repeats = 0;
     loop {
         let sent = if bare {
-            behind_locks(link, book, commits).await
+            behind_locks(link, book, commits, manner).await
         } else {
             let columns = Columns::of(commits);
-            let (sql, params) = columns.statement(book);
+            let (sql, params) = columns.statement(book, manner);
             link.run_unless_locked(sql, &params)
                 .await
                 .and_then(|rows| outcomes(&rows, commits.len()))
@@ -172,6 +194,7 @@ async fn behind_locks(
     link: &Link,
     book: &Book,
     commits: &[&RunCommit],
+    manner: Manner,
 ) -> Result<Vec<Option<CommitOutcome>>, Fault> {
     let mut repeats = 0;
     loop {
@@ -180,7 +203,11 @@ async fn behind_locks(
             let run_ids: Vec<&str> = commits.iter().map(|commit| &*commit.run_id).collect();
             let mut answers: Vec<Option<CommitOutcome>> = vec![None; commits.len()];
             let (mut free, mut there) = (BTreeSet::new(), BTreeSet::new());
-            for row in &transaction.run(&book.lock, &[&run_ids]).await? {
+            let lock = match manner {
+                Manner::PassingOver => &book.lock,
+                Manner::InLine => &book.lock_in_line,
+            };
+            for row in &transaction.run(lock, &[&run_ids]).await? {
                 let run_id: &str = column(row, 0, "run_id")?;
                 if column(row, 1, "free")? {
                     free.insert(run_id.to_owned());
@@ -200,7 +227,7 @@ async fn behind_locks(
             if !places.is_empty() {
                 let sent: Vec<&RunCommit> = places.iter().map(|place| commits[*place]).collect();
                 let columns = Columns::of(&sent);
-                let (sql, params) = columns.statement(book);
+                let (sql, params) = columns.statement(book, manner);
                 let rows = transaction.run(sql, &params).await?;
                 for (place, outcome) in places.into_iter().zip(outcomes(&rows, sent.len())?) {
                     answers[place] = outcome;
@@ -398,67 +425,80 @@ impl<'c> Columns<'c> {
     }
 
     /// The shortest statement that does all of it.
-    fn statement<'b>(
-        &self,
-        book: &'b Book,
-    ) -> (&'b Sql, Vec<&(dyn tokio_postgres::types::ToSql + Sync)>) {
+    fn statement<'b>(&self, book: &'b Book, manner: Manner) -> (&'b Sql, Vec<&(dyn ToSql + Sync)>) {
         let Self {
-            fences: f,
-            entries: e,
-            rows: r,
-            reads: m,
-            states: s,
-            items: o,
+            fences,
+            entries,
+            rows,
+            reads,
+            states,
+            items,
         } = self;
-        let all: &Params<'_> = &[
-            &f.run_id,
-            &f.owner,
-            &f.epoch,
-            &f.seed,
-            &f.len, //
-            &e.n,
-            &e.idx,
-            &e.at,
-            &e.encoding,
-            &e.kind,
-            &e.run_id,
-            &e.op,
-            &e.meta,
-            &e.payload, //
-            &r.n,
-            &r.run_id,
-            &r.after,
-            &r.seen,
-            &r.at,
-            &r.format,
-            &r.status,
-            &r.ready_at,
-            &r.waits,
-            &r.note, //
-            &m.n,
-            &m.run_id,
-            &m.seq,
-            &m.note,
-            &m.reply, //
-            &s.n,
-            &s.run_id,
-            &s.state, //
-            &o.n,
-            &o.entry,
-            &o.at,
-            &o.number,
-            &o.kind,
-            &o.run_id,
-            &o.target,
-            &o.body,
+        let mut all: Vec<&(dyn ToSql + Sync)> = vec![
+            &fences.run_id,
+            &fences.owner,
+            &fences.epoch,
+            &fences.seed,
+            &fences.len,
         ];
-        let sql = if !(m.n.is_empty() && s.n.is_empty() && o.n.is_empty()) {
-            &book.commit_and_read
-        } else if r.n.is_empty() {
-            &book.append
-        } else {
-            &book.commit
+        let of_entries: &Params<'_> = &[
+            &entries.n,
+            &entries.idx,
+            &entries.at,
+            &entries.encoding,
+            &entries.kind,
+            &entries.run_id,
+            &entries.op,
+            &entries.meta,
+            &entries.payload,
+        ];
+        let of_rows: &Params<'_> = &[
+            &rows.n,
+            &rows.run_id,
+            &rows.after,
+            &rows.seen,
+            &rows.at,
+            &rows.format,
+            &rows.status,
+            &rows.ready_at,
+            &rows.waits,
+            &rows.note,
+        ];
+        let of_others: &Params<'_> = &[
+            &reads.n,
+            &reads.run_id,
+            &reads.seq,
+            &reads.note,
+            &reads.reply,
+            &states.n,
+            &states.run_id,
+            &states.state,
+            &items.n,
+            &items.entry,
+            &items.at,
+            &items.number,
+            &items.kind,
+            &items.run_id,
+            &items.target,
+            &items.body,
+        ];
+        all.extend(of_entries);
+        let others = !(reads.n.is_empty() && states.n.is_empty() && items.n.is_empty());
+        if others || !rows.n.is_empty() {
+            all.extend(of_rows);
+        }
+        if others {
+            all.extend(of_others);
+        }
+        let in_line = manner == Manner::InLine;
+        let sql = match (others, rows.n.is_empty()) {
+            (true, _) if in_line => &book.commit_and_read_in_line,
+            (true, _) => &book.commit_and_read,
+            (false, true) if in_line => &book.append_in_line,
+            (false, true) => &book.append,
+            (false, false) if in_line => &book.commit_in_line,
+            (false, false) => &book.commit,
         };
-        (sql, all[..sql.types.len()].to_vec())
+        (sql, all)
     }
 }

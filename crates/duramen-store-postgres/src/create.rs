@@ -45,6 +45,11 @@ impl Errand for Creations<'_> {
     async fn ask(&self, batch: &[NewRun], places: &[usize]) -> Result<Vec<Option<Created>>, Fault> {
         create(self.link, self.book, self.locked, batch, places).await
     }
+
+    /// Every attempt has waited on the server.
+    async fn ask_in_line(&self, _: &[NewRun], _: usize) -> Result<Option<Created>, Fault> {
+        Ok(None)
+    }
 }
 
 /// Creates runs, in the order of their ids: two batches with the same ids, in whatever order, never wait for

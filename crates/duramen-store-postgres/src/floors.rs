@@ -224,8 +224,8 @@ mod tests {
 
     #[test]
     fn the_first_look_is_at_everything_and_the_next_ones_begin_where_nothing_was_left() {
-        let lanes = lanes();
-        let lines = in_turn(Due::Queued, &lanes, 0);
+        let served = lanes();
+        let lines = in_turn(Due::Queued, &served, 0);
         let floors = Floors::default();
         let first = floors.look(&lines);
         assert!(first.is_full);
@@ -238,8 +238,8 @@ mod tests {
 
     #[test]
     fn no_floor_rises_over_what_was_seen_and_not_taken() {
-        let lanes = lanes();
-        let lines = in_turn(Due::Queued, &lanes, 0);
+        let served = lanes();
+        let lines = in_turn(Due::Queued, &served, 0);
         let floors = Floors::default();
         let first = floors.look(&lines);
         // Two of the second line, one of them in the hands of others.
@@ -249,14 +249,14 @@ mod tests {
         assert_eq!(of(&floors, &lines, 1, 4), 98_000);
         assert_eq!(of(&floors, &lines, 0, 5), 98_000);
         // The other line's turn comes in another order of the lines.
-        let turned = in_turn(Due::Queued, &lanes, 1);
+        let turned = in_turn(Due::Queued, &served, 1);
         assert_eq!(of(&floors, &turned, 0, 5), 500);
     }
 
     #[test]
     fn what_a_filled_window_did_not_reach_keeps_its_floor() {
-        let lanes = lanes();
-        let lines = in_turn(Due::Queued, &lanes, 0);
+        let served = lanes();
+        let lines = in_turn(Due::Queued, &served, 0);
         let floors = Floors::default();
         let first = floors.look(&lines);
         let seen = left(100_000, &[(1, 3, 4, None), (1, 5, 6, Some(700))]);
@@ -267,8 +267,8 @@ mod tests {
 
     #[test]
     fn what_was_seen_below_a_floor_lowers_it() {
-        let lanes = lanes();
-        let lines = in_turn(Due::Queued, &lanes, 0);
+        let served = lanes();
+        let lines = in_turn(Due::Queued, &served, 0);
         let floors = Floors::default();
         let first = floors.look(&lines);
         floors.claimed(&lines, &first, &left(100_000, &[]), 10);
@@ -281,8 +281,8 @@ mod tests {
 
     #[test]
     fn owners_that_hold_nothing_are_passed_over_until_the_next_look_at_everything() {
-        let lanes = lanes();
-        let lines = in_turn(Due::Any, &lanes, 0);
+        let served = lanes();
+        let lines = in_turn(Due::Any, &served, 0);
         let floors = Floors::default();
         let first = floors.look(&lines);
         let seen = Left {

@@ -13,7 +13,7 @@ use crate::around::Errand;
 use crate::error::Fault;
 use crate::link::Link;
 use crate::row::{Reader, clean, column, signed};
-use crate::sql::Book;
+use crate::sql::{Book, Sql};
 
 /// The most messages in one statement: their lists are compared element by element.
 const MOST: usize = 128;
@@ -59,6 +59,22 @@ impl Errand for Messages<'_> {
     ) -> Result<Vec<Option<Delivered>>, Fault> {
         deliver(self.link, self.book, batch, places).await
     }
+
+    async fn ask_in_line(
+        &self,
+        batch: &[NewMessage],
+        place: usize,
+    ) -> Result<Option<Delivered>, Fault> {
+        let sql = &self.book.deliver_in_line;
+        match send(self.link, sql, &[&batch[place]], &[0]).await {
+            Ok(mut fates) => Ok(match fates.pop() {
+                Some(Fate::Told(delivered)) => Some(delivered),
+                _ => None,
+            }),
+            Err(fault) if fault.is_locked() => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
 }
 
 /// Delivers messages in their order, one statement for many. None for those whose run is locked.
@@ -77,7 +93,10 @@ async fn deliver(
         let mut chunk = next_chunk(&sent, &mut rest);
         chunk.retain(|place| !busy.contains(&sent[*place].run_id));
         let mut alone = Vec::new();
-        for (place, fate) in chunk.iter().zip(send(link, book, &sent, &chunk).await?) {
+        for (place, fate) in chunk
+            .iter()
+            .zip(send(link, &book.deliver, &sent, &chunk).await?)
+        {
             match fate {
                 Fate::Told(delivered) => answers[*place] = Some(delivered),
                 Fate::Alone => alone.push(*place),
@@ -90,7 +109,7 @@ async fn deliver(
             if busy.contains(&sent[place].run_id) {
                 continue;
             }
-            match send(link, book, &sent, &[place]).await?.pop() {
+            match send(link, &book.deliver, &sent, &[place]).await?.pop() {
                 Some(Fate::Told(delivered)) => answers[place] = Some(delivered),
                 _ => {
                     busy.insert(&sent[place].run_id);
@@ -124,7 +143,7 @@ fn next_chunk(sent: &[&NewMessage], rest: &mut Vec<usize>) -> Vec<usize> {
 
 async fn send(
     link: &Link,
-    book: &Book,
+    sql: &Sql,
     sent: &[&NewMessage],
     chunk: &[usize],
 ) -> Result<Vec<Fate>, Fault> {
@@ -151,8 +170,8 @@ async fn send(
     let mut repeats = 0;
     let rows = loop {
         let rows = link
-            .run(
-                &book.deliver,
+            .run_unless_locked(
+                sql,
                 &[
                     &run_ids,
                     &message_ids,

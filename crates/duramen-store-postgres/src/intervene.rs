@@ -13,7 +13,7 @@ use crate::around::Errand;
 use crate::error::Fault;
 use crate::link::{Link, REPEATS, Transaction};
 use crate::row::{Reader, clean, column, signed};
-use crate::sql::Book;
+use crate::sql::{Book, Sql};
 
 /// Interventions on their way over a connection.
 pub(crate) struct Interventions<'s> {
@@ -46,7 +46,7 @@ impl Errand for Interventions<'_> {
             let answer = if busy.contains(one.run_id()) {
                 None
             } else {
-                step_in(self.link, self.book, one).await?
+                step_in(self.link, self.book, &self.book.stand, one).await?
             };
             if answer.is_none() {
                 busy.insert(one.run_id());
@@ -55,18 +55,33 @@ impl Errand for Interventions<'_> {
         }
         Ok(answers)
     }
+
+    async fn ask_in_line(
+        &self,
+        batch: &[Intervention],
+        place: usize,
+    ) -> Result<Option<Intervened>, Fault> {
+        step_in(
+            self.link,
+            self.book,
+            &self.book.stand_in_line,
+            &batch[place],
+        )
+        .await
+    }
 }
 
 /// None if others have the run locked.
 async fn step_in(
     link: &Link,
     book: &Book,
+    stand: &Sql,
     one: &Intervention,
 ) -> Result<Option<Intervened>, Fault> {
     let mut repeats = 0;
     loop {
         let transaction = link.begin_behind_locks().await?;
-        let result = change(&transaction, book, one).await;
+        let result = change(&transaction, book, stand, one).await;
         match transaction.end(result).await {
             Err(fault) if fault.asks_for_repetition() && repeats < REPEATS => {
                 repeats += 1;
@@ -81,10 +96,11 @@ async fn step_in(
 async fn change(
     transaction: &Transaction,
     book: &Book,
+    stand: &Sql,
     intervention: &Intervention,
 ) -> Result<Option<Intervened>, Fault> {
     let run_id = clean(intervention.run_id());
-    let found = transaction.run(&book.stand, &[&run_id]).await?;
+    let found = transaction.run(stand, &[&run_id]).await?;
     let Some(row) = found.first() else {
         return Ok(Some(Intervened::NotFound));
     };

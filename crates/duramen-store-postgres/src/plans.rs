@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, resume_unwind};
 
+use duramen_core::run::Status;
 use duramen_core::store::{Cursor, Filter};
 use futures_util::FutureExt;
 use serde_json::Value;
@@ -24,26 +25,40 @@ const RUNS: i64 = 200_000;
 /// An instant after all that is due and before all that sleeps or is leased.
 const NOW: i64 = 1_000_000;
 
-/// Half of the runs sleep, most others have ended; 8,000 are driven by eight processes, some of them with a
-/// message that they have not seen; 2,000 are due, all of one workflow, with a message each.
+/// Half of the runs sleep, most others have ended, one in a thousand with a failure, one is stuck; 8,000 are
+/// driven by eight processes, some of them with a message that they have not seen, and one of the eight has
+/// ended; 2,000 are due, all of one workflow and of two priorities, with a message each.
 const FILL: &str = "
-    INSERT INTO {runs} (epoch, journal_len, journal_bytes, inbox_len, inbox_seen, ready_at, updated_at, started_at,
-        created_at, status, run_id, owner, workflow, version, waits, seed)
-    SELECT 1, 2, 30, CASE WHEN live < 5 OR due OR n % 300 = 96 THEN 1 ELSE 0 END, CASE WHEN live < 5 THEN 1 ELSE 0 END,
-        CASE WHEN due THEN n WHEN status IN (1, 2) THEN 2000000 + n % 10000 END, n, n, n, status,
-        'run-' || lpad(n::text, 8, '0'), CASE status WHEN 1 THEN 'owner-' || n % 8 END, 'workflow-' || n % 4, '1',
-        CASE status WHEN 2 THEN ARRAY['event:go'] END, '\\x00000000000000000000000000000000'
+    INSERT INTO {runs} (epoch, journal_start, journal_len, updated_at, inbox_len, inbox_seen, unread, unread_bytes, generation,
+        lost_at, created_at, ready_at, started_at, finished_at, lost, status, priority, format, run_id, lane, owner, queue,
+        workflow, version, waits, seed, parent)
+    SELECT 1, 0, 2, n, CASE WHEN live < 5 OR due OR n % 300 = 96 THEN 1 ELSE 0 END, CASE WHEN live < 5 THEN 1 ELSE 0 END,
+        CASE WHEN due OR n % 300 = 96 THEN 1 ELSE 0 END, 0, 0, 0, n,
+        CASE WHEN due THEN n WHEN status = 2 THEN 2000000 + n % 10000 END, n, CASE WHEN status BETWEEN 3 AND 6 THEN n END, 0,
+        status, CASE (n / 200) % 2 WHEN 0 THEN 5 ELSE 8 END, 1, 'run-' || lpad(n::text, 8, '0'),
+        'default' || chr(31) || 'workflow-' || n % 4 || chr(31) || '1' || chr(31) || '1',
+        CASE status WHEN 1 THEN 'owner-' || n % 8 END, 'default', 'workflow-' || n % 4, '1',
+        CASE status WHEN 2 THEN ARRAY['event:go'] END, '\\x00000000000000000000000000000000',
+        CASE WHEN n % 1000 = 62 THEN 'parent-' || n % 7 END
     FROM (SELECT n, n % 100 AS live, n % 100 = 99 AS due, CASE WHEN n % 100 = 99 THEN CASE n % 200 WHEN 99 THEN 0 ELSE 2 END
-        WHEN n % 100 < 50 THEN 2 WHEN n % 100 < 95 THEN 3 ELSE 1 END AS status
+        WHEN n % 100 < 50 THEN 2 WHEN n % 1000 = 60 THEN 4 WHEN n % 1000 = 61 THEN 7 WHEN n % 100 < 95 THEN 3 ELSE 1 END AS status
         FROM generate_series($from, $until) n) made;
     INSERT INTO {journal} (idx, at, encoding, kind, run_id, op, payload)
     SELECT idx, n, 1, idx, 'run-' || lpad(n::text, 8, '0'), 'step-1', '\\x7b226e223a317d'
     FROM generate_series($from, $until) n, generate_series(0, 1) idx;
-    INSERT INTO {inbox} (seq, at, kind, state, run_id, message_id, name, payload)
-    SELECT 1, n, 0, CASE WHEN n % 100 < 5 THEN 1 ELSE 0 END, 'run-' || lpad(n::text, 8, '0'), 'm', 'go', ''
+    INSERT INTO {inbox} (seq, at, kind, encoding, state, run_id, message_id, name, payload)
+    SELECT 1, n, 0, 1, CASE WHEN n % 100 < 5 THEN 1 ELSE 0 END, 'run-' || lpad(n::text, 8, '0'), 'm', 'go', ''
     FROM generate_series($from, $until) n WHERE n % 100 < 5 OR n % 100 = 99 OR n % 300 = 96;
     INSERT INTO {run_data} (run_id, state)
-    SELECT 'run-' || lpad(n::text, 8, '0'), '\\x7b7d' FROM generate_series($from, $until, 10) n";
+    SELECT 'run-' || lpad(n::text, 8, '0'), '\\x7b7d' FROM generate_series($from, $until, 10) n;
+    INSERT INTO {outgoing} (entry, at, number, kind, run_id, target, body)
+    SELECT 1, n, 0, 1, 'run-' || lpad(n::text, 8, '0'), 'other', '' FROM generate_series($from, $until, 100) n;
+    INSERT INTO {owners} (owner, format, started_at, seen_at, lease_until, ended_at)
+    SELECT name, 1, 0, 0, 2000000, CASE name WHEN 'owner-7' THEN 1 END
+    FROM (SELECT 'ann' AS name UNION ALL SELECT 'owner-' || n FROM generate_series(0, 7) n) named ON CONFLICT DO NOTHING";
+
+/// So many owners there are.
+const OWNERS: i64 = 9;
 
 /// A statement with arguments, and what it may read of the tables at most.
 struct Hot<'b> {
@@ -76,16 +91,17 @@ fn lines() -> String {
     let each =
         |of, item: fn(i64, i64) -> String| array(of, (0..12).map(|line| item(line / 4, line % 4)));
     format!(
-        "{}, {}, {}",
+        "{}, {}",
         each("smallint", |status, _| status.to_string()),
-        each("text", |_, workflow| format!("'workflow-{workflow}'")),
-        same("text", "'1'", 12)
+        each("text", |_, workflow| format!(
+            "concat_ws(chr(31), 'default', 'workflow-{workflow}', '1', '1')"
+        )),
     )
 }
 
-/// Everything, in every line.
+/// Everything, in every line and priority.
 fn floors() -> String {
-    same("bigint", "-9223372036854775808", 12)
+    same("bigint", "-9223372036854775808", 120)
 }
 
 const BATCH: usize = 64;
@@ -100,23 +116,13 @@ fn hot(book: &Book) -> Vec<Hot<'_>> {
             (0..count).map(|n| format!("'owner-{}'", (n * 300 + 96) % 8)),
         )
     };
-    let rows = format!(
-        "{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}",
+    let list = |parts: &[String]| parts.join(", ");
+    let append = list(&[
         running(BATCH),
         own(BATCH),
         n("bigint", "1"),
+        n("bytea", "'\\x00000000000000000000000000000000'"),
         n("bigint", "2"),
-        n("bigint", "1"),
-        n("bigint", "5"),
-        n("bigint", "0"),
-        n("bigint", "7"),
-        n("smallint", "2"),
-        n("bigint", "NULL"),
-        n("text", "'event:go'"),
-        n("text", "NULL"),
-    );
-    let entries = format!(
-        "{}, {}, {}, {}, {}, {}, {}, {}, {}",
         numbers("bigint"),
         n("bigint", "2"),
         n("bigint", "7"),
@@ -125,38 +131,74 @@ fn hot(book: &Book) -> Vec<Hot<'_>> {
         running(BATCH),
         n("text", "'step-2'"),
         n("text", "NULL"),
-        n("bytea", "'\\x31'")
-    );
-    let reads = format!(
-        "{}, {}, {}, {}, {}, {}, {}",
+        n("bytea", "'\\x31'"),
+    ]);
+    let rows = list(&[
+        append.clone(),
+        numbers("bigint"),
+        running(BATCH),
+        n("bigint", "3"),
+        n("bigint", "0"),
+        n("bigint", "7"),
+        n("smallint", "0"),
+        n("smallint", "2"),
+        n("bigint", "NULL"),
+        n("text", "'event:go'"),
+        n("text", "NULL"),
+    ]);
+    let reads = list(&[
+        rows.clone(),
         numbers("bigint"),
         running(BATCH),
         n("bigint", "1"),
         n("text", "NULL"),
+        n("bytea", "NULL"),
         numbers("bigint"),
         running(BATCH),
-        n("bytea", "'\\x7b7d'")
-    );
+        n("bytea", "'\\x7b7d'"),
+        numbers("bigint"),
+        n("bigint", "2"),
+        n("bigint", "7"),
+        n("integer", "0"),
+        n("smallint", "1"),
+        running(BATCH),
+        n("text", "'other'"),
+        n("bytea", "'\\x31'"),
+    ]);
     let fresh = array("text", (0..BATCH).map(|n| format!("'new-{n}'")));
-    let create = format!(
-        "{fresh}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}",
-        n("smallint", "0"),
-        n("bigint", "0"),
-        n("text", "NULL"),
+    let create = list(&[
+        fresh.clone(),
+        n("text", "'owner-0'"),
+        n("text", "'lane'"),
+        n("text", "'default'"),
         n("text", "'workflow-0'"),
         n("text", "'1'"),
+        n("smallint", "5"),
+        n("smallint", "1"),
         n("text", "NULL"),
         n("bytea", "'\\x00000000000000000000000000000000'"),
         n("bigint", "NULL"),
         n("bigint", "NULL"),
         n("bigint", "NULL"),
-        n("bigint", "NULL"),
+        n("bigint", "1000000"),
+        n("bigint", "2"),
+        n("text", "NULL"),
+        n("text", "NULL"),
+        n("text", "NULL"),
         n("bytea", "'\\x31'"),
         n("bytea", "'\\x31'"),
-    );
+        n("bigint", "1"),
+        n("bigint", "1"),
+        n("smallint", "1"),
+        n("smallint", "1"),
+        fresh,
+        n("text", "''"),
+        n("text", "NULL"),
+        n("bytea", "'\\x31'"),
+    ]);
     let sleeping = ids((0..BATCH).map(|n| n * 100 + 7));
-    let deliver = format!(
-        "{sleeping}, {}, {}, {}, {}, {}, {}, {}, {sleeping}",
+    let deliver = list(&[
+        sleeping.clone(),
         n("text", "'new'"),
         n("smallint", "0"),
         n("text", "'go'"),
@@ -164,11 +206,15 @@ fn hot(book: &Book) -> Vec<Hot<'_>> {
         n("text", "NULL"),
         n("bigint", "NULL"),
         n("text", "'event:go'"),
-    );
+        n("smallint", "1"),
+        sleeping.clone(),
+        "10000, 67108864".to_owned(),
+    ]);
     let claim = format!(
-        "{NOW}, {}, 25, ARRAY['run-00000099'], ARRAY[2::bigint], 1000000, 'ann', 60000",
+        "{NOW}, 'ann', {}, 25, ARRAY['run-00000099'], ARRAY[2::bigint], 1000000",
         lines()
     );
+    let many = format!("{claim}, {}", floors());
     let batch = i64::try_from(BATCH).unwrap();
     let hot = |name, sql, arguments: &str, rows| Hot {
         name,
@@ -176,59 +222,117 @@ fn hot(book: &Book) -> Vec<Hot<'_>> {
         arguments: arguments.to_owned(),
         rows,
     };
+    // Candidates of the three lines that have any; of each candidate that is near enough its length or its
+    // row, and the payloads' lengths; of each run that is taken its row four times, two entries and a message.
+    let taken = 3 * 26 + 26 * 3 + 25 * 7;
     vec![
-        hot("create", &book.create, &create, 0),
+        // Each asks once for its owner.
+        hot("create", &book.create, &create, batch),
         hot("rows", &book.rows, &sleeping, batch),
         // First and last entry, run_data.
         hot("details", &book.details, &sleeping, 4 * batch),
+        hot("standing", &book.standing, &sleeping, 2 * batch),
         hot("load", &book.load, "'run-00000007', 0, 100", 2),
-        hot("commit", &book.commit, &format!("{rows}, {entries}"), batch),
-        hot(
-            "commit_and_read",
-            &book.commit_and_read,
-            &format!("{rows}, {entries}, {reads}"),
-            3 * batch,
-        ),
-        hot("locked", &book.locked, &sleeping, 2 * batch),
-        // 26 of each line that has so many; then 25 rows twice, two entries and a message each.
+        // The last entry and the row.
+        hot("append", &book.append, &append, 2 * batch),
+        hot("commit", &book.commit, &rows, 3 * batch),
+        hot("commit_and_read", &book.commit_and_read, &reads, 5 * batch),
+        hot("lock", &book.lock, &sleeping, 2 * batch),
+        // Owners: who asks, whose lease has lapsed, who has ended; the names in the runs, and whether they are known.
         hot(
             "claim",
             &book.claim,
-            &format!("{claim}, {}", floors()),
-            12 * 26 + 25 * 5,
+            &format!("{many}, TRUE, ARRAY[]::text[], 26, TRUE"),
+            taken + 8 * OWNERS,
+        ),
+        hot(
+            "claim, not all",
+            &book.claim,
+            &format!("{many}, FALSE, ARRAY['owner-7'], 26, TRUE"),
+            taken + 6 * OWNERS,
         ),
         hot(
             "claim_alone",
             &book.claim_alone,
-            &format!("{claim}, 'run-00000299'"),
-            6,
+            &format!("{claim}, 'run-00000299', 2"),
+            16 + 4 * OWNERS,
         ),
-        // All that is driven anywhere, twice, and each of this owner's once more.
         hot(
-            "renew",
-            &book.renew,
-            &format!("'owner-0', {NOW}, 60000, 0"),
-            3 * 8_000,
+            "journals",
+            &book.journals,
+            &format!("{sleeping}, {}", n("bigint", "0")),
+            2 * batch,
         ),
+        hot("right", &book.right, "'run-00000096', 1, 3", 1),
+        hot(
+            "beat",
+            &book.beat,
+            &format!("'owner-0', {NOW}, 60000, NULL, NULL, 1"),
+            1,
+        ),
+        hot(
+            "register",
+            &book.register,
+            &format!("'new', {NOW}, 60000, NULL, NULL, 1"),
+            0,
+        ),
+        hot("lapse", &book.lapse, &format!("'owner-0', {NOW}"), 1),
+        hot("retire", &book.retire, &format!("'owner-0', {NOW}"), 1),
+        hot("forget", &book.forget, &format!("{NOW}, 1"), 3 * OWNERS),
+        // Each that it holds twice, and once more to see that none is left.
+        hot(
+            "succeed",
+            &book.succeed,
+            &format!("'ann', 'owner-0', {NOW}"),
+            3 * 1_100,
+        ),
+        hot("owners", &book.owners, "", 8_000 + 2 * OWNERS),
+        hot("held", &book.held, "'owner-0', '', 100", 1_100),
+        // One of each line and priority that has any; names and owners.
         hot(
             "next",
             &book.next,
-            &format!("{}, {}", lines(), floors()),
-            12,
+            &format!("{NOW}, {}, {}, TRUE, ARRAY[]::text[]", lines(), floors()),
+            16 + 4 * OWNERS,
         ),
-        // Rows twice, and three looks for a message of that id.
+        // Rows twice, and two looks for a message of that id.
         hot("deliver", &book.deliver, &deliver, 3 * batch),
-        hot("first", &book.first, "'run-00000099', 'm'", 1),
-        hot("unread", &book.unread, "'run-00000099'", 1),
-        hot("unread_of_owner", &book.unread_of_owner, "'owner-0'", 700),
+        hot("page", &book.page, "'run-00000099', 0", 1),
+        hot(
+            "unread_of_owner",
+            &book.unread_of_owner,
+            "'owner-0', ARRAY['run-00000096'], ARRAY[0::bigint]",
+            700,
+        ),
         hot("refused", &book.refused, &sleeping, 0),
-        hot("standing", &book.standing, "'run-00000099'", 1),
-        hot("terminate", &book.terminate, "'run-00000099', 1, 1", 1),
+        hot(
+            "receipts",
+            &book.receipts,
+            &format!("{sleeping}, {}", n("text", "'m'")),
+            batch,
+        ),
+        hot("unsent", &book.unsent, "1000000, 100", 100),
+        hot(
+            "unsent_of_run",
+            &book.unsent_of_run,
+            "1000000, 100, 'run-00000001'",
+            1,
+        ),
+        hot(
+            "sent",
+            &book.sent,
+            "ARRAY['run-00000001'], ARRAY[1::bigint], ARRAY[0], ARRAY[1::bigint]",
+            2,
+        ),
+        hot("stand", &book.stand, "'run-00000099'", 2),
+        hot("length", &book.length, "'run-00000099'", 1),
+        hot("terminate", &book.terminate, "'run-00000099', 1, 1, 1", 1),
         hot("reopen", &book.reopen, "'run-00000099', 1, 1, 1", 1),
         hot("delete", &book.delete[0], "'run-00000099'", 2),
         hot("delete", &book.delete[1], "'run-00000099'", 1),
         hot("delete", &book.delete[2], "'run-00000099'", 1),
-        hot("delete", &book.delete[3], "'run-00000099'", 1),
+        hot("delete", &book.delete[3], "'run-00000001'", 1),
+        hot("delete", &book.delete[4], "'run-00000099'", 1),
     ]
 }
 
@@ -321,8 +425,12 @@ async fn what_it_reads(link: &Link, hot: &Hot<'_>) -> Result<Read, Fault> {
     transaction.batch(&prepare).await?;
     let explain = Sql {
         text: format!(
-            "EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE hot({})",
-            hot.arguments
+            "EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE hot{}",
+            if hot.arguments.is_empty() {
+                String::new()
+            } else {
+                format!("({})", hot.arguments)
+            }
         ),
         types: Cow::Borrowed(&[]),
         prepare: false,
@@ -347,6 +455,8 @@ async fn check(store: &PostgresStore, when: &str) {
         arguments: arguments.clone(),
         rows: *rows,
     });
+    // Which of two indexes is shorter is what statistics are for.
+    let pages = pages.filter(|page| page.name != "long ago" || !when.starts_with("stale"));
     let mut wrong = Vec::new();
     for hot in hot(&inner.book).into_iter().chain(pages) {
         let read = what_it_reads(inner.link(Use::Read), &hot)
@@ -368,7 +478,8 @@ async fn check(store: &PostgresStore, when: &str) {
 }
 
 /// Pages of the list, with a row more and another that shows those of an instant to be complete: the first,
-/// the next, and that of one workflow, which is one run of four.
+/// the next, and that of one workflow, which is one run of four. Failed and stuck runs, children and those that ended
+/// long ago come from indexes of their own, what is driven from that of the owners.
 fn pages(names: &Names) -> Vec<(&'static str, Sql, String, i64)> {
     let cursor = Cursor {
         created_at: 100_000,
@@ -376,6 +487,18 @@ fn pages(names: &Names) -> Vec<(&'static str, Sql, String, i64)> {
     };
     let of_workflow = Filter {
         workflow: Some("workflow-1".to_owned()),
+        ..Filter::default()
+    };
+    let of_status = |status| Filter {
+        status: vec![status],
+        ..Filter::default()
+    };
+    let of_parent = Filter {
+        parent: Some("parent-1".into()),
+        ..Filter::default()
+    };
+    let ended = Filter {
+        finished_before: Some(200),
         ..Filter::default()
     };
     let sql = |filter: &Filter, cursor| {
@@ -386,21 +509,52 @@ fn pages(names: &Names) -> Vec<(&'static str, Sql, String, i64)> {
         (
             "first page",
             sql(&Filter::default(), None),
-            "51".to_owned(),
+            String::new(),
             52,
         ),
         (
             "next page",
             sql(&Filter::default(), Some(&cursor)),
-            "100000, 'run-00100000', 51".to_owned(),
+            "'run-00100000'".to_owned(),
             53,
         ),
         (
             "page of a workflow",
             sql(&of_workflow, None),
-            "'workflow-1', 51".to_owned(),
+            "'workflow-1'".to_owned(),
             52 * 4,
         ),
+        (
+            "failed",
+            sql(&of_status(Status::Failed), None),
+            String::new(),
+            52,
+        ),
+        (
+            "stuck",
+            sql(&of_status(Status::Stuck), None),
+            String::new(),
+            52,
+        ),
+        (
+            "queued",
+            sql(&of_status(Status::Queued), None),
+            String::new(),
+            52 * 200,
+        ),
+        (
+            "running",
+            sql(&of_status(Status::Running), None),
+            String::new(),
+            8_000,
+        ),
+        (
+            "children",
+            sql(&of_parent, None),
+            "'parent-1'".to_owned(),
+            52,
+        ),
+        ("long ago", sql(&ended, None), String::new(), 200),
     ]
 }
 
@@ -438,7 +592,7 @@ async fn check_all(client: &tokio_postgres::Client, url: &str) {
         let text = FILL.replace("$from", &from.to_string());
         run(&text.replace("$until", &until.to_string())).await;
     };
-    let tables = ["runs", "journal", "inbox", "run_data"];
+    let tables = ["runs", "journal", "inbox", "run_data", "outgoing", "owners"];
     let each = async |command: &str| {
         for table in tables {
             run(&command.replace('?', &format!("{{{table}}}"))).await;

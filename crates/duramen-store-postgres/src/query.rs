@@ -251,11 +251,12 @@ impl Dialect for Values {
         self.mark(Type::TEXT, clean(value).into_owned())
     }
 
+    /// Numbers stand in the text, so that the planner knows whether few or many rows are before or after an instant.
     fn integer(&mut self, value: i64) -> String {
-        self.mark(Type::INT8, value)
+        format!("'{value}'::bigint")
     }
 
-    /// The numbers stand in the text: only so does the planner know that a partial index has them all. One status
+    /// Only so does the planner know that a partial index has them all. One status
     /// alone says in the words of the index what else holds for its runs.
     fn one_of(&mut self, column: &str, codes: &[i64]) -> String {
         let queued = Status::Queued.code();

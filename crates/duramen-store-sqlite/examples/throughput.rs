@@ -317,35 +317,37 @@ fn log_bytes(directory: &Path, numbers: &mut Numbers) -> Outcome<()> {
         .collect();
     block_on(store.create(runs))?;
     let reader = rusqlite::Connection::open(&file)?;
-    reader.execute_batch("BEGIN")?;
+    reader.execute_batch("PRAGMA wal_checkpoint(TRUNCATE); BEGIN")?;
     reader.query_row("SELECT count(*) FROM runs", [], |_| Ok(()))?;
     let log = || std::fs::metadata(directory.join("log.db-wal")).map(|found| found.len());
     let before = log()?;
-    for length in 1..1_001 {
-        applied(&block_on(store.commit(vec![commit(
-            &run_ids[0],
-            length,
-            1,
-            Next::Running,
-        )]))?);
+    for id in &run_ids {
+        for length in 1..11 {
+            applied(&block_on(store.commit(vec![commit(
+                id,
+                length,
+                1,
+                Next::Running,
+            )]))?);
+        }
     }
-    let single = (log()? - before) as f64 / 1_000.0;
+    let single = (log()? - before) as f64 / (64.0 * 10.0);
     let before = log()?;
-    for length in 1..21 {
-        let wave = run_ids[1..]
+    for length in 11..31 {
+        let wave = run_ids
             .iter()
             .map(|id| commit(id, length, 1, Next::Running))
             .collect();
         applied(&block_on(store.commit(wave))?);
     }
-    let grouped = (log()? - before) as f64 / (63.0 * 20.0);
+    let grouped = (log()? - before) as f64 / (64.0 * 20.0);
     println!(
         "{:<58} {single:>12.0} bytes",
-        "log of a single commit of 1 entry"
+        "log of a single commit of 1 entry, 10 a run"
     );
     println!(
         "{:<58} {grouped:>12.0} bytes",
-        "log of a commit of 1 entry, 63 at a time"
+        "log of a commit of 1 entry, 64 at a time"
     );
     drop(reader);
     block_on(store.close())?;

@@ -317,3 +317,72 @@ impl Store for SqliteStore {
         Box::pin(answer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use super::*;
+
+    struct Told(mpsc::Sender<()>);
+
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            // Whoever waits may have gone.
+            let _ = self.0.send(());
+        }
+    }
+
+    fn wait<T>(mut future: StoreFuture<T>) -> Result<T, StoreError> {
+        let (told, tell) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Told(told)));
+        loop {
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(answer) => return answer,
+                Poll::Pending => tell.recv().unwrap(),
+            }
+        }
+    }
+
+    #[test]
+    fn however_many_lists_are_under_way_a_driver_is_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runs.db");
+        let store = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+        let (begun, begins) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel::<()>();
+        let goes_on = Arc::new(std::sync::Mutex::new(goes_on));
+        let lists: Vec<_> = (0..5)
+            .map(|_| {
+                let (begun, goes_on) = (begun.clone(), Arc::clone(&goes_on));
+                store.read(Pace::Long, move |_| {
+                    begun.send(()).unwrap();
+                    goes_on.lock().unwrap().recv().unwrap();
+                    Ok(())
+                })
+            })
+            .collect();
+        // Both threads for lists are taken, three more lists wait for them.
+        begins.recv().unwrap();
+        begins.recv().unwrap();
+        assert_eq!(wait(store.standing(vec!["a".into()])), Ok(vec![None]));
+        assert_eq!(wait(store.get(vec!["a".into()])), Ok(vec![None]));
+        let ask = DueAsk {
+            lanes: vec!["lane".to_owned()],
+            now: Some(5),
+        };
+        assert_eq!(wait(store.next_due(ask)).unwrap().ready_at, None);
+        assert!(
+            wait(store.unread("o".to_owned(), Vec::new()))
+                .unwrap()
+                .is_empty()
+        );
+        for _ in &lists {
+            go_on.send(()).unwrap();
+        }
+        for list in lists {
+            wait(list).unwrap();
+        }
+    }
+}

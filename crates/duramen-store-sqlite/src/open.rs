@@ -35,6 +35,7 @@ pub(crate) fn write_connection(
             // Without leave to make a schema, a file that is not there is not made either.
             OpenFlags::SQLITE_OPEN_READ_WRITE
         };
+        place.check_again()?;
         let mut connection =
             Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         place.check()?;
@@ -114,6 +115,7 @@ fn schema(connection: &mut Connection, options: &SqliteOptions) -> Result<Schema
 
 /// Opens a connection that only reads.
 pub(crate) fn read_connection(place: &Place, busy_timeout: Duration) -> Result<Connection, Fault> {
+    place.check_again()?;
     let connection = Connection::open_with_flags(
         place.path(),
         // Not SQLITE_OPEN_READ_ONLY: a reader takes part in the log's shared memory.

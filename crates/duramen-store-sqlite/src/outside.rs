@@ -128,6 +128,7 @@ impl OutsideConnection {
         busy_timeout: Duration,
     ) -> Result<Self, StoreError> {
         let open = || -> Result<Connection, Fault> {
+            place.check_again()?;
             let connection = Connection::open_with_flags(
                 place.path(),
                 OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
@@ -508,5 +509,44 @@ mod tests {
         outside.begin(true, false).unwrap();
         let answer = outside.deliver(&message).unwrap();
         assert_eq!(answer.result, duramen_core::store::Delivery::NotFound);
+    }
+
+    #[test]
+    fn a_commit_is_whole_with_what_the_user_wrote_beside_it() {
+        let (_dir, _store, outside) = file();
+        execute(&outside, "CREATE TABLE ledger (a)").unwrap();
+        let begin = || assert_eq!(outside.begin(true, true), Ok(true));
+        begin();
+        let owner =
+            "INSERT INTO owners VALUES ('ann', NULL, '', 1, 0, 0, 9223372036854775807, NULL)";
+        execute(&outside, owner).unwrap();
+        let created = outside
+            .create(&duramen_store_testing::leased("a", "ann"))
+            .unwrap();
+        assert_eq!(created.row().unwrap().owner.as_deref(), Some("ann"));
+        assert_eq!(outside.end(true, true), Ok(true));
+        let commit = |length| {
+            execute(&outside, "INSERT INTO ledger VALUES (1)").unwrap();
+            let commit = duramen_store_testing::commit("a", "ann", length);
+            outside.commit_run(&commit).unwrap()
+        };
+        let found = || {
+            let text = "SELECT (SELECT count(*) FROM ledger), (SELECT count(*) FROM journal)";
+            execute(&outside, text).unwrap().rows.remove(0)
+        };
+        let numbers = |ledger, journal| vec![Value::Integer(ledger), Value::Integer(journal)];
+        begin();
+        assert_eq!(commit(1), CommitOutcome::Applied { due: false });
+        outside.end(false, true).unwrap();
+        assert_eq!(found(), numbers(0, 1));
+        begin();
+        assert_eq!(commit(1), CommitOutcome::Applied { due: false });
+        outside.end(true, true).unwrap();
+        assert_eq!(found(), numbers(1, 2));
+        // By somebody who is behind: the user's part is rolled back with it.
+        begin();
+        assert_eq!(commit(1), CommitOutcome::Fenced);
+        outside.end(false, true).unwrap();
+        assert_eq!(found(), numbers(1, 2));
     }
 }

@@ -45,6 +45,14 @@ impl Place {
         &self.0.path
     }
 
+    /// Before it is opened again: nothing is opened under the name that is not that file.
+    pub(crate) fn check_again(&self) -> Result<(), Fault> {
+        if self.0.first.get().is_some() {
+            self.check()?;
+        }
+        Ok(())
+    }
+
     /// Whether the name still stands for the file that was there when this was asked first, and the file has no
     /// other name: SQLite names a file's log after it, so two names are two logs, and one is lost.
     pub(crate) fn check(&self) -> Result<(), Fault> {

@@ -65,7 +65,9 @@ impl<T> Queue<T> {
             return Sent::Closed;
         }
         line.items.push_back(item);
-        let woke = line.asleep > 0;
+        // One that was woken for an item before this one may not have got up yet: it is still counted as asleep,
+        // and is none for this item.
+        let woke = line.asleep >= line.items.len();
         drop(line);
         if woke {
             self.arrived.notify_one();
@@ -124,6 +126,15 @@ mod tests {
         };
         assert_eq!(up_to(7), Some(vec![5, 1, 1]));
         assert_eq!(up_to(7), Some(vec![9]));
+    }
+
+    #[test]
+    fn a_taker_that_sleeps_is_there_for_one_item() {
+        let queue = Queue::default();
+        // As if it had been woken and had not got up.
+        queue.lock().asleep = 1;
+        assert_eq!(queue.send(1), Sent::Queued { woke: true });
+        assert_eq!(queue.send(2), Sent::Queued { woke: false });
     }
 
     #[test]

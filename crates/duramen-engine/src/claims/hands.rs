@@ -17,6 +17,7 @@ use super::group::Group;
 use super::unread::Unread;
 use super::warm::{Kept, Warm};
 use crate::common::Common;
+use crate::ends::Ends;
 use crate::env::Moment;
 use crate::host::{Driven, HostEvent, Ticket, Token};
 use crate::leases::{Leases, Listener, Tenure};
@@ -67,6 +68,7 @@ pub(crate) struct Hands {
     ticks: Arc<Ticks>,
     unread: Arc<Unread>,
     alarm: Arc<Alarm>,
+    ends: Arc<Ends>,
     notes: Mutex<Notes>,
 }
 
@@ -77,6 +79,7 @@ impl Hands {
         ticks: Arc<Ticks>,
         unread: Arc<Unread>,
         alarm: Arc<Alarm>,
+        ends: Arc<Ends>,
     ) -> Self {
         let notes = Mutex::new(Notes {
             held: BTreeMap::new(),
@@ -90,6 +93,7 @@ impl Hands {
             ticks,
             unread,
             alarm,
+            ends,
             notes,
         }
     }
@@ -264,6 +268,9 @@ impl Hands {
             false
         };
         drop(notes);
+        if let Some(status) = ended_as(driven) {
+            self.ends.ended(&left.tenure.run_id, Some(status));
+        }
         self.count(&left.note, ticket, driven, false);
         if left.room {
             self.alarm.nudge();
@@ -441,6 +448,17 @@ impl Hands {
 
     pub(super) fn ticket_of(&self, run_id: &RunId) -> Option<Ticket> {
         self.leases.held().ticket_of(run_id)
+    }
+}
+
+/// The status of a run that was driven to its end, or parked.
+const fn ended_as(driven: Driven) -> Option<Status> {
+    match driven {
+        Driven::Completed => Some(Status::Completed),
+        Driven::Failed => Some(Status::Failed),
+        Driven::Cancelled => Some(Status::Cancelled),
+        Driven::Stuck => Some(Status::Stuck),
+        Driven::Paused | Driven::Continued | Driven::Lost => None,
     }
 }
 

@@ -29,6 +29,7 @@ pub use sweep::SweepOptions;
 
 use crate::commits::Releases;
 use crate::common::Common;
+use crate::ends::Ends;
 use crate::host::{HostEvent, Reply, Token};
 use crate::leases::Leases;
 use crate::ticks::Ticks;
@@ -60,6 +61,7 @@ impl Claims {
         leases: Arc<Leases>,
         releases: Arc<Releases>,
         ticks: Arc<Ticks>,
+        ends: Arc<Ends>,
     ) -> Self {
         let alarm = Arc::new(Alarm::new(Arc::clone(&common)));
         let unread = Unread::new(Arc::clone(&common), Arc::clone(&leases));
@@ -69,6 +71,7 @@ impl Claims {
             ticks,
             Arc::clone(&unread),
             Arc::clone(&alarm),
+            ends,
         ));
         let intake = Arc::new(Intake::new(
             Arc::clone(&common),

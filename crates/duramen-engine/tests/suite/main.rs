@@ -16,6 +16,7 @@ mod transactions;
 mod clocks;
 mod commits;
 mod crashes;
+mod ends;
 mod failures;
 mod fairness;
 mod hints;

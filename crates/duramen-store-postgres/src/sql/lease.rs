@@ -5,6 +5,9 @@ use tokio_postgres::types::Type;
 
 use super::inbox::page;
 
+// A condition that every owner's name meets lets an index be used where all are looked at: a sequential scan, which
+// sessions have off, would make the costs of all else that is planned with it look alike.
+
 /// The instant, the claimer if its lease lasts, and the owners whose leases have ended: these are marked as ended
 /// for good, by this statement, which also takes what they hold. A heartbeat that is under way has its
 /// owner's row locked: that one is passed over. One that comes later waits for this statement, sees under
@@ -15,11 +18,11 @@ const WHO: &str = concat!(
     ") AS now), \
      me AS MATERIALIZED (SELECT o.owner FROM c, {owners} o WHERE o.owner = $2 AND o.ended_at IS NULL \
      AND o.lease_until > c.now), \
-     late AS MATERIALIZED (SELECT o.owner FROM c, {owners} o WHERE o.ended_at IS NULL AND o.lease_until <= c.now \
+     late AS MATERIALIZED (SELECT o.owner FROM c, {owners} o WHERE o.owner > '' AND o.ended_at IS NULL AND o.lease_until <= c.now \
      AND (EXISTS (SELECT FROM me)) IS TRUE FOR NO KEY UPDATE OF o SKIP LOCKED), \
      lapsed AS (UPDATE {owners} o SET ended_at = c.now FROM late l, c WHERE o.owner = l.owner AND o.ended_at IS NULL \
      RETURNING o.owner), \
-     line AS MATERIALIZED (SELECT * FROM unnest($3::smallint[], $4::text[]) \
+     line AS MATERIALIZED (SELECT k.*, c.now FROM c, unnest($3::smallint[], $4::text[]) \
      WITH ORDINALITY AS k(status, lane, place) WHERE (EXISTS (SELECT FROM me)) IS TRUE)"
 );
 
@@ -29,10 +32,10 @@ const GONE: &str = ", name(owner) AS (SELECT (SELECT r.owner FROM {runs} r WHERE
      WHERE $10 UNION ALL \
      SELECT (SELECT r.owner FROM {runs} r WHERE r.owner > n.owner ORDER BY r.owner LIMIT 1) FROM name n \
      WHERE n.owner IS NOT NULL), \
-     gone AS MATERIALIZED (SELECT o.owner FROM {owners} o WHERE o.ended_at IS NOT NULL AND o.owner <> ALL ($11::text[]) \
+     gone AS MATERIALIZED (SELECT o.owner FROM {owners} o WHERE o.owner > '' AND o.ended_at IS NOT NULL AND o.owner <> ALL ($11::text[]) \
      UNION SELECT owner FROM lapsed \
      UNION SELECT n.owner FROM name n WHERE n.owner IS NOT NULL \
-     AND (EXISTS (SELECT FROM {owners} o WHERE o.owner = n.owner)) IS NOT TRUE)";
+     AND NOT EXISTS (SELECT FROM {owners} o WHERE o.owner = n.owner))";
 
 /// What is due, without a lock: for each line of queued or waiting runs and each priority one descent, from
 /// its floor on; for each of ended owners' runs one descent for each such owner. There are ten priorities: to
@@ -41,8 +44,8 @@ const GONE: &str = ", name(owner) AS (SELECT (SELECT r.owner FROM {runs} r WHERE
 const DUE: &str = ", due AS MATERIALIZED (SELECT k.place, d.* FROM line k CROSS JOIN LATERAL (\
      SELECT d.* FROM generate_series(0, 9) AS p(priority) CROSS JOIN LATERAL (\
      SELECT r.run_id, r.status, r.lane, r.owner, r.priority, r.ready_at, r.journal_start, r.journal_len, r.unread_bytes \
-     FROM c, {runs} r WHERE r.status = k.status AND r.lane = k.lane AND r.priority = p.priority::smallint \
-     AND r.ready_at >= ($9::bigint[])[(k.place - 1) * 10 + p.priority + 1] AND r.ready_at <= c.now \
+     FROM {runs} r WHERE r.status = k.status AND r.lane = k.lane AND r.priority = p.priority::smallint \
+     AND r.ready_at >= ($9::bigint[])[(k.place - 1) * 10 + p.priority + 1] AND r.ready_at <= k.now \
      ORDER BY r.ready_at, r.run_id LIMIT $12) d LIMIT $12) d WHERE k.status <> 1 \
      UNION ALL SELECT k.place, d.* FROM line k CROSS JOIN LATERAL (SELECT d.* FROM gone g CROSS JOIN LATERAL (\
      SELECT r.run_id, r.status, r.lane, r.owner, 0::smallint, 0::bigint, r.journal_start, r.journal_len, r.unread_bytes \
@@ -63,6 +66,9 @@ const DUE_ALONE: &str = ", due AS MATERIALIZED (SELECT k.place, r.run_id, r.stat
 /// one after the other and passes over what others hold. If a byte budget is used up by candidates that
 /// others hold, one run comes all the same (`rest`).
 ///
+/// What journals weigh is read from them, as no row knows it: of no more than fifty thousand entries, where a claim with a
+/// byte budget ends, too.
+///
 /// Whether a run still is what it was found to be is looked at again under its lock. The update meets its row
 /// twice: as it is in the snapshot and, if that is not the newest, as it is now; its condition passes both
 /// times. (Whoever claims a run raises its epoch, so that the row is not taken either where a lock should
@@ -76,11 +82,13 @@ const DUE_ALONE: &str = ", due AS MATERIALIZED (SELECT k.place, r.run_id, r.stat
 const TAKE: &str = concat!(
     ", lined AS (SELECT due.*, row_number() OVER (PARTITION BY place ORDER BY priority, ready_at, run_id) AS rank FROM due), \
      numbered AS (SELECT lined.*, row_number() OVER (ORDER BY rank, place) AS n FROM lined ORDER BY rank, place LIMIT $window), \
-     known AS (SELECT o.*, ((o.run_id, o.length) IN (SELECT * FROM unnest($6::text[], $7::bigint[]))) IS TRUE AS warm \
+     known AS (SELECT x.*, sum(CASE WHEN warm THEN 0 ELSE length - journal_start END) OVER (ORDER BY n) AS entries FROM (\
+     SELECT o.*, ((o.run_id, o.length) IN (SELECT * FROM unnest($6::text[], $7::bigint[]))) IS TRUE AS warm \
      FROM (SELECT numbered.*, CASE status WHEN 1 THEN (SELECT j.idx + 1 FROM {journal} j \
-     WHERE j.run_id = numbered.run_id ORDER BY j.idx DESC LIMIT 1) ELSE journal_len END AS length FROM numbered) o), \
-     weighed AS MATERIALIZED (SELECT o.*, n = 1 OR $8::bigint IS NULL OR sum(least(unread_bytes, 8388608) + bytes) OVER (ORDER BY n) \
-     <= $8 AS fits FROM (SELECT known.*, CASE WHEN warm OR $8::bigint IS NULL THEN 0 ELSE (SELECT coalesce(sum(octet_length(j.payload)), 0) \
+     WHERE j.run_id = numbered.run_id ORDER BY j.idx DESC LIMIT 1) ELSE journal_len END AS length FROM numbered) o) x), \
+     weighed AS MATERIALIZED (SELECT o.*, n = 1 OR $8::bigint IS NULL OR (entries <= 50000 \
+     AND sum(least(unread_bytes, 8388608) + bytes) OVER (ORDER BY n) <= $8) AS fits FROM (SELECT known.*, \
+     CASE WHEN warm OR $8::bigint IS NULL OR entries > 50000 THEN 0 ELSE (SELECT coalesce(sum(octet_length(j.payload)), 0) \
      FROM {journal} j WHERE j.run_id = known.run_id AND j.idx >= known.journal_start) END AS bytes FROM known) o), \
      first AS MATERIALIZED (SELECT o.n, o.warm, o.length, r.* FROM (SELECT * FROM weighed WHERE fits ORDER BY n OFFSET 0) o \
      CROSS JOIN LATERAL (SELECT r.run_id, r.status AS was, r.epoch FROM c, {runs} r WHERE r.run_id = o.run_id AND r.status = o.status \
@@ -218,8 +226,8 @@ pub(crate) const RETIRE: &str = concat!(
 pub(crate) const OWNER_TYPES: &[Type] = &[Type::TEXT, Type::INT8];
 /// Those that ended long ago and hold nothing.
 pub(crate) const FORGET: &str = "DELETE FROM {owners} o USING (SELECT l.owner FROM {owners} l \
-     WHERE l.ended_at <= $1::bigint - $2::bigint \
-     AND (EXISTS (SELECT FROM {runs} r WHERE r.owner = l.owner)) IS NOT TRUE FOR UPDATE SKIP LOCKED) l \
+     WHERE l.owner > '' AND l.ended_at <= $1::bigint - $2::bigint \
+     AND NOT EXISTS (SELECT FROM {runs} r WHERE r.owner = l.owner) FOR UPDATE OF l SKIP LOCKED) l \
      WHERE o.owner = l.owner";
 pub(crate) const FORGET_TYPES: &[Type] = &[Type::INT8, Type::INT8];
 
@@ -242,8 +250,8 @@ pub(crate) const SUCCEED_TYPES: &[Type] = &[Type::TEXT, Type::TEXT, Type::INT8];
 
 pub(crate) const OWNERS: &str = "SELECT o.owner, o.label, o.serves, o.format, o.started_at, o.seen_at, o.lease_until, o.ended_at, \
      (SELECT count(*) FROM {runs} r WHERE r.owner = o.owner) FROM {owners} o ORDER BY o.owner";
-pub(crate) const HELD: &str = "SELECT r.run_id, r.epoch FROM {runs} r WHERE r.owner = $1 AND r.run_id > $2 \
-     ORDER BY r.run_id LIMIT $3";
+pub(crate) const HELD: &str = "SELECT run_id, epoch FROM (SELECT r.run_id, r.epoch FROM {runs} r WHERE r.owner = $1 \
+     AND r.run_id > $2 OFFSET 0) held ORDER BY run_id LIMIT $3";
 pub(crate) const HELD_TYPES: &[Type] = &[Type::TEXT, Type::TEXT, Type::INT8];
 
 /// The least instant of all lines, from their floors on, and the earliest end of a lease whose owner holds a
@@ -255,9 +263,9 @@ pub(crate) const NEXT: &str = concat!(
      name(owner) AS (SELECT (SELECT r.owner FROM {runs} r WHERE r.owner > '' ORDER BY r.owner LIMIT 1) WHERE $5 UNION ALL \
      SELECT (SELECT r.owner FROM {runs} r WHERE r.owner > n.owner ORDER BY r.owner LIMIT 1) FROM name n WHERE n.owner IS NOT NULL), \
      holder AS MATERIALIZED (SELECT o.owner, CASE WHEN o.ended_at IS NULL THEN greatest(o.lease_until, c.now) ELSE c.now END AS until \
-     FROM {owners} o, c WHERE o.ended_at IS NULL OR o.owner <> ALL ($6::text[]) \
+     FROM {owners} o, c WHERE o.owner > '' AND (o.ended_at IS NULL OR o.owner <> ALL ($6::text[])) \
      UNION ALL SELECT n.owner, c.now FROM name n, c WHERE n.owner IS NOT NULL \
-     AND (EXISTS (SELECT FROM {owners} o WHERE o.owner = n.owner)) IS NOT TRUE) \
+     AND NOT EXISTS (SELECT FROM {owners} o WHERE o.owner = n.owner)) \
      SELECT c.now, (SELECT min(d.ready_at) FROM unnest($2::smallint[], $3::text[]) WITH ORDINALITY AS k(status, lane, place) \
      CROSS JOIN generate_series(0, 9) AS p(priority) CROSS JOIN LATERAL (\
      SELECT r.ready_at FROM {runs} r WHERE r.status = k.status AND r.lane = k.lane AND r.priority = p.priority::smallint \

@@ -14,8 +14,8 @@
 //! - plans are generic: made once for a prepared statement, not for each array.
 //!
 //! Nothing waits for a lock: a statement locks each run that it changes by itself, with `SKIP LOCKED`, and says of
-//! which elements the run was locked by others; they come again (`around.rs`). Only an id that somebody
-//! else's transaction is about to create has to be waited for, for a moment (`create.rs`).
+//! which elements the run was locked by others; they come again (`around.rs`), and at last wait their turn for a
+//! moment. An id that somebody else's transaction is about to create has to be waited for as well (`create.rs`).
 //!
 //! One statement sees one snapshot. A row that changed after the snapshot was taken is locked in its
 //! newest version, but what the statement reads of other tables is as old as the snapshot. Where that
@@ -105,9 +105,13 @@ pub(crate) struct Book {
     pub(crate) unsent_of_run: Sql,
     pub(crate) sent: Sql,
     pub(crate) append: Sql,
+    pub(crate) append_in_line: Sql,
     pub(crate) commit: Sql,
+    pub(crate) commit_in_line: Sql,
     pub(crate) commit_and_read: Sql,
+    pub(crate) commit_and_read_in_line: Sql,
     pub(crate) lock: Sql,
+    pub(crate) lock_in_line: Sql,
     pub(crate) claim: Sql,
     pub(crate) claim_alone: Sql,
     pub(crate) journals: Sql,
@@ -123,11 +127,13 @@ pub(crate) struct Book {
     pub(crate) held: Sql,
     pub(crate) next: Sql,
     pub(crate) deliver: Sql,
+    pub(crate) deliver_in_line: Sql,
     pub(crate) page: Sql,
     pub(crate) unread_of_owner: Sql,
     pub(crate) refused: Sql,
     pub(crate) receipts: Sql,
     pub(crate) stand: Sql,
+    pub(crate) stand_in_line: Sql,
     pub(crate) length: Sql,
     pub(crate) terminate: Sql,
     pub(crate) reopen: Sql,
@@ -140,6 +146,8 @@ pub(crate) struct Book {
 impl Book {
     pub(crate) fn new(names: &Names) -> Self {
         let sql = |template: &str, types| Sql::new(names, template, types);
+        // Those that wait their turn for the run, a moment.
+        let in_line = |template: &str, types| sql(&template.replace(" SKIP LOCKED", ""), types);
         let append = [commit::FENCE, commit::ANSWER].concat();
         let rewrite = |reads| {
             let parts = [
@@ -163,9 +171,13 @@ impl Book {
             unsent_of_run: sql(run::UNSENT_OF_RUN, run::UNSENT_OF_RUN_TYPES),
             sent: sql(run::SENT, run::SENT_TYPES),
             append: sql(&append, commit::APPEND_TYPES),
+            append_in_line: in_line(&append, commit::APPEND_TYPES),
             commit: sql(&committed, commit::ROW_TYPES),
+            commit_in_line: in_line(&committed, commit::ROW_TYPES),
             commit_and_read: sql(&read, commit::TYPES),
+            commit_and_read_in_line: in_line(&read, commit::TYPES),
             lock: sql(commit::LOCK, run::BY_IDS),
+            lock_in_line: in_line(commit::LOCK, run::BY_IDS),
             claim: sql(&claim, lease::CLAIM_TYPES),
             claim_alone: sql(&claim_alone, lease::CLAIM_ALONE_TYPES),
             journals: sql(lease::JOURNALS, lease::JOURNALS_TYPES),
@@ -181,11 +193,13 @@ impl Book {
             held: sql(lease::HELD, lease::HELD_TYPES),
             next: sql(lease::NEXT, lease::NEXT_TYPES),
             deliver: sql(inbox::DELIVER, inbox::DELIVER_TYPES),
+            deliver_in_line: in_line(inbox::DELIVER, inbox::DELIVER_TYPES),
             page: sql(inbox::PAGE, inbox::PAGE_TYPES),
             unread_of_owner: sql(inbox::UNREAD_OF_OWNER, inbox::UNREAD_OF_OWNER_TYPES),
             refused: sql(inbox::REFUSED, run::BY_IDS),
             receipts: sql(inbox::RECEIPTS, inbox::RECEIPTS_TYPES),
             stand: sql(intervene::STANDING, run::BY_ID),
+            stand_in_line: in_line(intervene::STANDING, run::BY_ID),
             length: sql(intervene::LENGTH, run::BY_ID),
             terminate: sql(intervene::TERMINATE, intervene::CHANGE_TYPES),
             reopen: sql(intervene::REOPEN, intervene::CHANGE_TYPES),

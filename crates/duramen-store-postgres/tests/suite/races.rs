@@ -204,6 +204,60 @@ fn a_commit_that_is_sent_again_while_it_is_under_way_is_fenced() {
     }
 }
 
+/// The second of two alike may lock the row when the first has just ended, with a snapshot that does not show it: its
+/// entries meet the journal's key.
+#[test]
+fn a_commit_that_meets_the_key_of_the_journal_is_fenced_and_its_neighbours_are_not() {
+    for isolation in LEVELS {
+        let place = Place::new();
+        let store = at(&place, isolation);
+        alive(&store, "ann");
+        create(&store, vec![leased("a", "ann"), leased("b", "ann")]);
+        let gate = gate_before_slow(&place);
+        let batch = store.commit(vec![slow("a", 1), commit("b", "ann", 1)]);
+        gate.until_reached();
+        place.run("INSERT INTO {s}.journal VALUES (1, 5, 1, 1, 'a', 'step-1', NULL, '')");
+        gate.open();
+        assert_eq!(block_on(batch).unwrap(), [CommitOutcome::Fenced, APPLIED]);
+        assert_eq!(commit_one(&store, commit("a", "ann", 2)), APPLIED);
+        consistent(&place);
+    }
+}
+
+/// Polls alone would hardly ever find such a run free.
+#[test]
+fn a_run_that_is_never_free_for_long_is_got_at_in_line() {
+    let place = Place::new();
+    let store = place.open_with(PostgresOptions {
+        lock_timeout: std::time::Duration::from_millis(20),
+        ..place.options()
+    });
+    alive(&store, "ann");
+    create(&store, vec![leased("a", "ann")]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let outcomes = std::thread::scope(|scope| {
+        // Two who hand it to each other: each waits in line while the other holds it for some milliseconds.
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let client = crate::support::connection();
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    place.on(
+                        &client,
+                        "BEGIN; SELECT FROM {s}.runs FOR UPDATE; SELECT pg_sleep(0.002); COMMIT",
+                    );
+                }
+            });
+        }
+        let outcomes: Vec<CommitOutcome> = (1..=40)
+            .map(|length| commit_one(&store, commit("a", "ann", length)))
+            .take_while(|outcome| *outcome == APPLIED)
+            .collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        outcomes
+    });
+    assert_eq!(outcomes.len(), 40);
+}
+
 #[test]
 fn an_intervention_that_meets_an_append_ends_the_journal_behind_it() {
     for isolation in LEVELS {

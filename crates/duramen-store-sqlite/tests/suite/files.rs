@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use duramen_core::store::{Filter, Queries, Runs, Store, StoreError};
-use duramen_store_sqlite::{SqliteOptions, SqliteStore};
+use duramen_store_sqlite::{SqliteOptions, SqliteStore, Synchronous};
 
 use crate::support::{Home, alive, block_on, claim_all, create, new_run};
 
@@ -193,6 +193,87 @@ fn a_file_that_may_only_be_read_is_refused() {
         "{}",
         String::from_utf8_lossy(&output.stdout)
     );
+}
+
+#[test]
+fn a_file_with_two_names_is_refused() {
+    let home = Home::new();
+    let store = home.open();
+    let other = home.directory().join("other.db");
+    std::fs::hard_link(home.file(), &other).unwrap();
+    for path in [home.file(), other.clone()] {
+        let error = open(&path).unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Unavailable { reason } if reason.contains("2 names")),
+            "{error}"
+        );
+    }
+    // Also by a store that was open before it got one, until it is gone.
+    assert!(block_on(store.create(vec![new_run("a")])).is_err());
+    std::fs::remove_file(other).unwrap();
+    create(&store, vec![new_run("a")]);
+}
+
+#[test]
+fn a_file_that_was_removed_or_replaced_takes_nothing_more() {
+    let home = Home::new();
+    let store = home.open();
+    create(&store, vec![new_run("a")]);
+    let aside = home.directory().join("aside");
+    std::fs::rename(home.file(), &aside).unwrap();
+    let refused = |about: &str| {
+        for _ in 0..2 {
+            let error = block_on(store.create(vec![new_run("b")])).unwrap_err();
+            assert!(error.is_of_the_place(), "{error}");
+            assert!(error.to_string().contains(about), "{error}");
+        }
+    };
+    refused("not there any more");
+    drop(std::fs::File::create(home.file()).unwrap());
+    refused("another file");
+    assert!(
+        store
+            .outside(Synchronous::Full, Duration::ZERO)
+            .unwrap_err()
+            .to_string()
+            .contains("another file")
+    );
+    // Put back, it is the same one as before.
+    std::fs::rename(&aside, home.file()).unwrap();
+    create(&store, vec![new_run("b")]);
+    assert!(block_on(store.get(vec!["a".into()])).unwrap()[0].is_some());
+}
+
+const WANDERER: &str = "DURAMEN_TEST_WANDERER";
+
+#[test]
+fn a_change_of_the_working_directory_changes_no_connection() {
+    if std::env::var_os(WANDERER).is_none() {
+        // A working directory is the whole process's.
+        let home = Home::new();
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "files::a_change_of_the_working_directory_changes_no_connection",
+            ])
+            .env(WANDERER, "yes")
+            .current_dir(home.directory())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}");
+        return;
+    }
+    let store = open(Path::new("runs.db")).unwrap();
+    std::fs::create_dir("elsewhere").unwrap();
+    std::env::set_current_dir("elsewhere").unwrap();
+    create(&store, vec![new_run("a")]);
+    // The first question opens a connection.
+    assert!(block_on(store.get(vec!["a".into()])).unwrap()[0].is_some());
+    store.outside(Synchronous::Full, Duration::ZERO).unwrap();
+    assert!(store.path().is_absolute());
+    block_on(store.close()).unwrap();
+    assert_eq!(std::fs::read_dir(".").unwrap().count(), 0);
 }
 
 #[test]

@@ -82,6 +82,40 @@ fn what_is_asked_for_during_a_transaction_shares_the_next_one() {
 }
 
 #[test]
+fn an_append_writes_one_page_to_the_log_and_a_heartbeat_two() {
+    let home = Home::new();
+    let store = home.open();
+    alive(&store, "ann");
+    create(
+        &store,
+        (0..20).map(|n| leased(&format!("r{n}"), "ann")).collect(),
+    );
+    let log = || {
+        let name = home.directory().join("runs.db-wal");
+        std::fs::metadata(name).unwrap().len()
+    };
+    // A page and its head.
+    let frame = 4_096 + 24;
+    let before = log();
+    for length in 1..6 {
+        assert_eq!(commit_one(&store, commit("r7", "ann", length)), APPLIED);
+    }
+    assert_eq!((log() - before) / frame, 5);
+    let before = log();
+    alive(&store, "ann");
+    assert_eq!((log() - before) / frame, 2);
+    // A claim and a look of a claimer that finds nothing write nothing.
+    let before = log();
+    assert!(
+        block_on(store.claim(claim("ann", 5)))
+            .unwrap()
+            .runs
+            .is_empty()
+    );
+    assert_eq!(log(), before);
+}
+
+#[test]
 fn a_call_takes_effect_although_its_future_is_dropped() {
     let home = Home::new();
     let store = home.open();
