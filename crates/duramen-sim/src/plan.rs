@@ -34,10 +34,20 @@ pub enum Plant {
     LyingDisk,
     /// The file is opened with the weaker durability, which a power cut shows.
     WeakSync,
+    /// A heartbeat renews an owner whose lease has ended.
+    LateRenewal,
+    /// The fence does not look at which life of the run is meant.
+    SeedIgnored,
+    /// A commit that only appends is let through whoever sends it.
+    LooseAppend,
+    /// A claim takes runs that the claimer cannot read.
+    FormatIgnored,
+    /// Who takes over from its former name takes the runs of another process, which lives.
+    GreedySuccession,
 }
 
 impl Plant {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::FencingOff,
         Self::BarrierOff,
         Self::ArrivalOrder,
@@ -47,6 +57,11 @@ impl Plant {
         Self::LeaseIgnored,
         Self::LyingDisk,
         Self::WeakSync,
+        Self::LateRenewal,
+        Self::SeedIgnored,
+        Self::LooseAppend,
+        Self::FormatIgnored,
+        Self::GreedySuccession,
     ];
 
     /// Whether it shows only over SQLite.
@@ -66,6 +81,11 @@ impl Plant {
             Self::LeaseIgnored => "lease-ignored",
             Self::LyingDisk => "lying-disk",
             Self::WeakSync => "weak-sync",
+            Self::LateRenewal => "late-renewal",
+            Self::SeedIgnored => "seed-ignored",
+            Self::LooseAppend => "loose-append",
+            Self::FormatIgnored => "format-ignored",
+            Self::GreedySuccession => "greedy-succession",
         }
     }
 
@@ -83,8 +103,14 @@ pub enum Deed {
     Sweep(usize, ProcessId),
     GoOn(ProcessId),
     Restart(usize),
-    /// A process that was told to leave is ended.
+    /// A process that was told to leave closes its engine.
     Close(ProcessId),
+    /// It is gone.
+    Gone(ProcessId),
+    /// The answer of that number was lost a while ago: have its runs gone on?
+    Watch(usize),
+    /// What commits have left behind is carried out.
+    Carry,
     /// From here on nothing goes wrong any more.
     Calm,
     /// Have all runs ended?
@@ -120,6 +146,10 @@ pub struct SlotPlan {
     pub warm: usize,
     /// By how much its clock is off.
     pub skew: Millis,
+    /// Its processes are of a newer build.
+    pub newer: bool,
+    /// Its processes have one name, each after the other.
+    pub named: bool,
     pub latency: Millis,
     /// How long its event loop is busy after each round, at the most.
     pub lag: Millis,
@@ -166,7 +196,38 @@ pub enum What {
         kind: MessageKind,
         name: String,
         payload: String,
+        /// Only newer builds can read it.
+        newer: bool,
         via: Via,
+    },
+    /// People end the run.
+    Terminate {
+        run: usize,
+        via: Via,
+    },
+    /// People take back the end of the run.
+    Retry {
+        run: usize,
+        slot: usize,
+    },
+    /// People remove the run, whatever it does.
+    Delete {
+        run: usize,
+        via: Via,
+    },
+    /// A stranger's transaction holds the run, or its id.
+    Hold {
+        run: usize,
+        span: Millis,
+    },
+    /// The time of day of a process's host is set.
+    SetClock {
+        slot: usize,
+        by: Millis,
+    },
+    /// The store's clock is set.
+    SetStore {
+        by: Millis,
     },
     Crash {
         slot: usize,
@@ -231,6 +292,11 @@ impl Plan {
         for _ in 0..rng.span(1, 4) {
             slots.push(slot(&mut rng.fork()));
         }
+        // Versions side by side: some of the processes are newer than the others.
+        let mixed = rng.one_in(3);
+        for slot in &mut slots {
+            slot.newer = mixed && rng.one_in(2);
+        }
         for _ in 0..rng.span(1, 4) {
             let mut own = rng.fork();
             runs.push(RunPlan {
@@ -240,8 +306,9 @@ impl Plan {
         }
         let mut actions = Vec::new();
         for run in 0..runs.len() {
-            requests(&mut rng.fork(), run, slots.len(), span, &mut actions);
+            requests(&mut rng.fork(), run, &slots, mixed, span, &mut actions);
         }
+        people(&mut rng.fork(), runs.len(), slots.len(), span, &mut actions);
         trouble(&mut rng.fork(), slots.len(), span, &mut actions);
         actions.sort_by_key(|action| action.at);
         let mut outages = Vec::new();
@@ -348,7 +415,7 @@ impl Plan {
         let mut plan = self.clone();
         plan.runs.remove(gone);
         plan.actions.retain_mut(|action| {
-            if let What::Create { run, .. } | What::Send { run, .. } = &mut action.what {
+            if let Some(run) = action.what.run_mut() {
                 let mine = *run == gone;
                 *run -= usize::from(*run > gone);
                 return !mine;
@@ -362,7 +429,10 @@ impl Plan {
         let mut plan = self.clone();
         plan.slots.remove(gone);
         plan.actions.retain_mut(|action| match &mut action.what {
-            What::Create { via, .. } | What::Send { via, .. } => {
+            What::Create { via, .. }
+            | What::Send { via, .. }
+            | What::Terminate { via, .. }
+            | What::Delete { via, .. } => {
                 if let Via::Slot(slot) = via {
                     if *slot == gone {
                         *via = Via::Slot(0);
@@ -372,7 +442,10 @@ impl Plan {
                 }
                 true
             }
-            What::Crash { slot, .. }
+            What::Hold { .. } | What::SetStore { .. } => true,
+            What::Retry { slot, .. }
+            | What::SetClock { slot, .. }
+            | What::Crash { slot, .. }
             | What::Stop { slot, .. }
             | What::Block { slot, .. }
             | What::Yield { slot }
@@ -386,6 +459,21 @@ impl Plan {
     }
 }
 
+impl What {
+    /// The run that it is about.
+    const fn run_mut(&mut self) -> Option<&mut usize> {
+        match self {
+            Self::Create { run, .. }
+            | Self::Send { run, .. }
+            | Self::Terminate { run, .. }
+            | Self::Retry { run, .. }
+            | Self::Delete { run, .. }
+            | Self::Hold { run, .. } => Some(run),
+            _ => None,
+        }
+    }
+}
+
 fn simpler_slot(slot: &SlotPlan) -> Vec<SlotPlan> {
     let mut out = Vec::new();
     for (is, simple) in [
@@ -393,6 +481,20 @@ fn simpler_slot(slot: &SlotPlan) -> Vec<SlotPlan> {
             slot.skew != 0,
             SlotPlan {
                 skew: 0,
+                ..slot.clone()
+            },
+        ),
+        (
+            slot.newer,
+            SlotPlan {
+                newer: false,
+                ..slot.clone()
+            },
+        ),
+        (
+            slot.named,
+            SlotPlan {
+                named: false,
                 ..slot.clone()
             },
         ),
@@ -469,11 +571,16 @@ fn slot(rng: &mut Rng) -> SlotPlan {
         hold: rng.pick(&[0, 0, 50, 400], 0),
         warm: rng.pick(&[0, 1, 16], 16),
         skew: rng.pick(&[0, 0, 0, 15, -15, 400, -400, 60_000, -60_000], 0),
+        newer: false,
+        named: rng.one_in(3),
         latency: rng.pick(&[0, 0, 1, 5, 40, 250], 0),
         lag: rng.pick(&[0, 0, 0, 2, 30], 0),
         faults,
     }
 }
+
+/// By how much clocks are set.
+const JUMPS: [Millis; 5] = [50, 700, 3_000, 20_000, 200_000];
 
 /// Among how many first operations a fault may strike: the first is likely to be met.
 const fn rng_most(number: i64) -> u64 {
@@ -507,14 +614,15 @@ fn store_fault(rng: &mut Rng) -> StoreFault {
 }
 
 /// A run's creation, and the messages that are sent to it.
-fn requests(rng: &mut Rng, run: usize, slots: usize, span: Millis, actions: &mut Vec<Action>) {
-    let via = |rng: &mut Rng| {
-        if rng.one_in(3) {
-            Via::Direct
-        } else {
-            Via::Slot(rng.place(slots))
-        }
-    };
+fn requests(
+    rng: &mut Rng,
+    run: usize,
+    slots: &[SlotPlan],
+    mixed: bool,
+    span: Millis,
+    actions: &mut Vec<Action>,
+) {
+    let via = |rng: &mut Rng| via(rng, slots.len());
     let begin = if rng.one_in(2) {
         0
     } else {
@@ -541,6 +649,7 @@ fn requests(rng: &mut Rng, run: usize, slots: usize, span: Millis, actions: &mut
             _ => (MessageKind::Event, rng.pick(&EVENTS, EVENTS[0]).to_owned()),
         };
         let unfit = kind == MessageKind::Event && rng.one_in(6);
+        let newer = mixed && kind == MessageKind::Event && rng.one_in(5);
         let at = T0 + rng.span(0, span);
         for again in 0..=u64::from(rng.one_in(4)) {
             actions.push(Action {
@@ -551,9 +660,56 @@ fn requests(rng: &mut Rng, run: usize, slots: usize, span: Millis, actions: &mut
                     kind,
                     name: name.clone(),
                     payload: format!("{}{number}", if unfit { "bad " } else { "" }),
+                    newer,
                     via: via(rng),
                 },
             });
+        }
+    }
+}
+
+fn via(rng: &mut Rng, slots: usize) -> Via {
+    if rng.one_in(3) {
+        Via::Direct
+    } else {
+        Via::Slot(rng.place(slots))
+    }
+}
+
+/// What people do to runs, and what strangers hold.
+fn people(rng: &mut Rng, runs: usize, slots: usize, span: Millis, actions: &mut Vec<Action>) {
+    if rng.one_in(2) {
+        return;
+    }
+    for _ in 0..rng.span(1, 3) {
+        let (run, at) = (rng.place(runs), T0 + rng.span(0, span));
+        let mut act = |at, what| actions.push(Action { at, what });
+        match rng.below(8) {
+            0 | 1 => {
+                let via = via(rng, slots);
+                act(at, What::Terminate { run, via });
+                if rng.one_in(2) {
+                    let slot = rng.place(slots);
+                    act(at + rng.span(0, 1_000), What::Retry { run, slot });
+                }
+            }
+            2 => {
+                let slot = rng.place(slots);
+                act(at, What::Retry { run, slot });
+            }
+            3..=5 => {
+                let by = via(rng, slots);
+                act(at, What::Delete { run, via: by });
+                if !rng.one_in(4) {
+                    let (via, driven) = (via(rng, slots), rng.one_in(2));
+                    let at = at + rng.pick(&[0, 0, 1, 20, 300], 0);
+                    act(at, What::Create { run, via, driven });
+                }
+            }
+            _ => {
+                let span = rng.pick(&[50, 400, 2_000, 6_000], 400);
+                act(at, What::Hold { run, span });
+            }
         }
     }
 }
@@ -562,7 +718,13 @@ fn requests(rng: &mut Rng, run: usize, slots: usize, span: Millis, actions: &mut
 fn trouble(rng: &mut Rng, slots: usize, span: Millis, actions: &mut Vec<Action>) {
     for _ in 0..rng.span(0, 8) {
         let slot = rng.place(slots);
-        let what = match rng.below(10) {
+        let by = rng.pick(&JUMPS, 0) * if rng.one_in(2) { -1 } else { 1 };
+        let what = match rng.below(14) {
+            10..=12 => What::SetClock { slot, by },
+            // Whatever sleeps would sleep for as much longer.
+            13 => What::SetStore {
+                by: by.max(-60_000),
+            },
             0..=2 => What::Crash {
                 slot,
                 down: rng.pick(&[0, 100, 2_000], 100),
@@ -599,6 +761,9 @@ impl fmt::Display for Plan {
         for (number, slot) in self.slots.iter().enumerate() {
             let (mode, lease, warm) = (slot.mode, slot.lease, slot.warm);
             write!(f, "slot {number}: {mode:?}, lease {lease} ms, warm {warm}")?;
+            for (is, what) in [(slot.newer, ", newer"), (slot.named, ", one name")] {
+                f.write_str(if is { what } else { "" })?;
+            }
             for (name, span) in [
                 ("hold", slot.hold),
                 ("clock off by", slot.skew),

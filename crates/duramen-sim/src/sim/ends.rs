@@ -2,7 +2,7 @@
 
 use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::run::Status;
-use duramen_core::store::{Delivery, MessageKind, NewMessage, Store};
+use duramen_core::store::{Delivery, Inboxes, MessageKind, NewMessage};
 
 use super::{Sim, Slot};
 use crate::model;
@@ -23,6 +23,8 @@ impl Sim {
         if let Some(machine) = &self.machine {
             machine.calm();
         }
+        self.judge.calm();
+        self.world.trouble_all();
         for host in self.hosts.values_mut() {
             host.net.calm();
             host.lag = 0;
@@ -43,6 +45,9 @@ impl Sim {
                 hold: 0,
                 warm: 4,
                 skew: 0,
+                // It reads all that there is.
+                newer: true,
+                named: false,
                 latency: 0,
                 lag: 0,
                 faults: Vec::new(),
@@ -73,7 +78,7 @@ impl Sim {
         let mut ended = true;
         for run_id in self.run_ids() {
             let Some(row) = self.judge.row(&run_id) else {
-                ended = false;
+                ended &= self.is_gone(&run_id);
                 continue;
             };
             if row.status.is_final() {
@@ -95,6 +100,12 @@ impl Sim {
             .at(self.world.now() + LOOK, Event::Deed(Deed::Look));
     }
 
+    /// Whether people have removed the run for good.
+    fn is_gone(&self, run_id: &RunId) -> bool {
+        let facts = self.judge.facts();
+        facts.deleted.contains(run_id) && !facts.present.contains_key(run_id)
+    }
+
     pub(super) fn finale(&mut self, run_id: &RunId, wait: &str) {
         let Some((kind, name)) = wait.split_once(':') else {
             return;
@@ -113,6 +124,7 @@ impl Sim {
             name: name.to_owned(),
             payload: Payload::from(format!("finale {number}")),
             fingerprint: None,
+            encoding: 1,
             now: None,
         };
         let delivered = settled(self.judge.deliver(vec![message]));
@@ -136,6 +148,7 @@ impl Sim {
                     row.ready_at.map(|at| at - self.world.now()),
                     row.waits
                 ),
+                None if self.is_gone(&run_id) => continue,
                 None => format!("{run_id} was never created"),
             };
             self.judge.facts().judge(oracles::ENDS, Err(what));
@@ -145,6 +158,9 @@ impl Sim {
     /// What must be true of every run when all is over.
     pub(super) fn check_ends(&self) {
         for (number, run_id) in self.run_ids().iter().enumerate() {
+            if self.is_gone(run_id) {
+                continue;
+            }
             let row = self.judge.row(run_id);
             let journal = self.judge.journal(run_id).unwrap_or_default();
             let mut facts = self.judge.facts();

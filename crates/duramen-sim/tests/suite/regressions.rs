@@ -37,6 +37,8 @@ fn worker() -> SlotPlan {
         hold: 0,
         warm: 0,
         skew: 0,
+        newer: false,
+        named: false,
         latency: 0,
         lag: 0,
         faults: Vec::new(),
