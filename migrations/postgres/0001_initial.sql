@@ -18,7 +18,7 @@
 \if :{?journal_json} \else \set journal_json journal_json \endif
 \set runs_due :runs _due
 \set runs_created :runs _created
-\set runs_owner :runs _owner
+\set runs_owned :runs _owned
 \set runs_unread :runs _unread
 \set runs_failed :runs _failed
 \set runs_finished :runs _finished
@@ -54,7 +54,7 @@ CREATE TABLE IF NOT EXISTS :"schema".:"migrations" (
 -- is kept free on its page but for messages to running runs and commits that read them.
 --
 -- autovacuum: a run leaves two or three old versions that only vacuum clears, and their entries in `runs_due` and
--- `runs_owner` lie where claims look: so often, by 2 % instead of 20 % of the table.
+-- `runs_owned` lie where claims look: so often, by 2 % instead of 20 % of the table.
 CREATE TABLE :"schema".:"runs" (
     epoch         bigint   NOT NULL, -- the fencing token
     journal_start bigint   NOT NULL, -- where the journal of the present generation begins
@@ -97,7 +97,7 @@ CREATE TABLE :"schema".:"runs" (
 CREATE INDEX :"runs_due" ON :"schema".:"runs" (status, lane, priority, ready_at, run_id) WHERE ready_at IS NOT NULL;
 
 -- What an owner holds; of an owner that has ended, what is to be taken, lane by lane. One entry for each claim.
-CREATE INDEX :"runs_owner" ON :"schema".:"runs" (owner, lane, run_id) WHERE owner IS NOT NULL;
+CREATE INDEX :"runs_owned" ON :"schema".:"runs" (owner, lane, run_id) WHERE owner IS NOT NULL;
 
 -- Lists, newest first. Runs of one millisecond are sorted by their ids when read, which keeps the ids out of it.
 CREATE INDEX :"runs_created" ON :"schema".:"runs" (created_at);

@@ -521,6 +521,8 @@ class Engine:
     def stats(self) -> dict[str, int]: ...  # commits, transactions, claims ... counted
     # Calls: the outcome comes as a `Reply` with the token.
     def migrate(self, token: int) -> None: ...  # Schema
+    def watch_end(self, token: int, run_id: str) -> None: ...  # str | None: how it ended; None: no such run
+    def unwatch_end(self, token: int) -> None: ...  # nobody waits for that reply any more
     def identity(self, token: int) -> None: ...  # str | None: tells the store's database from others
     def schema(self, token: int) -> None: ...  # Schema
     def start(

@@ -82,6 +82,11 @@ impl Inbox {
         self.expected = self.expected.max(expected);
     }
 
+    /// Unread messages up to `last` came with a page; without any `more`, none is left behind.
+    pub fn saw_page(&mut self, last: u64, more: bool) {
+        self.saw(if more { last } else { last.max(self.expected) });
+    }
+
     /// Whether every message is here that was there when the run was claimed.
     pub const fn is_whole(&self) -> bool {
         self.seen >= self.expected
@@ -310,6 +315,31 @@ mod tests {
         inbox.take(&key, seq, None);
         inbox.close(&key, slot);
         Some((slot, seq))
+    }
+
+    #[test]
+    fn pages_make_an_inbox_whole_whatever_was_read_between_long_ago() {
+        let mut inbox = Inbox::default();
+        for seq in [1, 2] {
+            inbox.add(event(seq, "x"));
+        }
+        inbox.expect(2, 9);
+        // 4 was read; 10 came after the claim.
+        for (page, more, whole, seen) in [
+            (&[3, 5][..], true, false, 5),
+            (&[6, 8], true, false, 8),
+            (&[10], false, true, 10),
+        ] {
+            for seq in page {
+                inbox.add(event(*seq, "x"));
+            }
+            inbox.saw_page(*page.last().unwrap(), more);
+            assert_eq!((inbox.is_whole(), inbox.seen()), (whole, seen));
+        }
+        let mut inbox = Inbox::default();
+        inbox.expect(2, 9);
+        inbox.saw_page(0, false);
+        assert!(inbox.is_whole(), "those behind it were read");
     }
 
     #[test]

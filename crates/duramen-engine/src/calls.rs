@@ -16,7 +16,7 @@ use crate::insist::Ask;
 /// Who asked, and who is told here.
 pub(crate) struct Call {
     pub(crate) common: Arc<Common>,
-    pub(crate) told: Told,
+    pub(crate) told: Arc<Told>,
     pub(crate) token: Token,
 }
 

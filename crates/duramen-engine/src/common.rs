@@ -2,16 +2,24 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use duramen_core::ids::Millis;
-use duramen_core::store::{Store, StoreFuture};
+use duramen_core::store::{Store, StoreError, StoreFuture};
 
 use crate::clock::Clock;
-use crate::env::Env;
+use crate::env::{Env, Moment};
 use crate::host::{HostEvent, HostQueue, Reply, Token};
 use crate::incarnation::Incarnation;
 use crate::inline::on_completion;
+use crate::outbox::Outbox;
 use crate::pending::Pending;
+
+/// How long a caller is kept waiting while the place is in trouble, in milliseconds.
+const CALLERS_PATIENCE: Millis = 2_000;
+
+/// How often a call is sent again under a clock that stands still.
+const TRIES_WITHOUT_TIME: u32 = 3;
 
 /// What an engine is told once.
 #[derive(Debug, Clone)]
@@ -55,6 +63,7 @@ pub(crate) struct Common {
     pub(crate) counters: Counters,
     pub(crate) pending: Arc<Pending>,
     pub(crate) incarnation: Incarnation,
+    pub(crate) outbox: Outbox,
     closing: AtomicBool,
 }
 
@@ -72,6 +81,7 @@ impl Common {
             host,
             incarnation: Incarnation::new(&config.owner),
             config,
+            outbox: Outbox::default(),
             counters: Counters::default(),
             pending: Arc::default(),
             closing: AtomicBool::new(false),
@@ -85,10 +95,40 @@ impl Common {
 
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
+        self.outbox.bell.notify_one();
     }
 
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+
+    /// When a call that somebody waits for is sent again, after so many failures; none: no more. The first
+    /// repetition comes at once: most answers are lost alone. A stranger's lock is waited for as long as
+    /// a lease, trouble of the place only for moments: its caller knows better what to do meanwhile.
+    pub(crate) fn next_try(
+        &self,
+        failures: u32,
+        since: Moment,
+        error: &StoreError,
+    ) -> Option<Duration> {
+        if self.is_closing() || !error.is_of_the_place() {
+            return None;
+        }
+        if self.clock.explicit_now().is_some() {
+            // Whoever would move that clock may be waiting for this call.
+            return (failures <= TRIES_WITHOUT_TIME).then_some(Duration::ZERO);
+        }
+        let patience = match error {
+            StoreError::Locked { .. } => self.config.lease,
+            _ => CALLERS_PATIENCE.min(self.config.lease),
+        };
+        if self.clock.moment().since(since) >= patience {
+            return None;
+        }
+        Some(match failures {
+            0 | 1 => Duration::ZERO,
+            more => Duration::from_millis(25 << more.min(6)),
+        })
     }
 
     /// Sends a store's answer to the host as a reply.

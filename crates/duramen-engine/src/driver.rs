@@ -20,8 +20,8 @@ const DOUBT: Millis = 10;
 #[derive(Debug)]
 pub struct RunDriver {
     pub machine: Machine,
-    /// The name that the machine knows.
-    owner: Arc<str>,
+    /// How often this process had changed its name when the machine was told of it.
+    changes: u32,
     engine: Arc<Engine>,
     ticket: Ticket,
     /// A fixed instant given by a test or a sweep, instead of the clock.
@@ -29,6 +29,8 @@ pub struct RunDriver {
     /// What the commit in flight makes of the run.
     ending: Option<Driven>,
     held_until: Option<Millis>,
+    /// What the commit in flight, or the sealed one, says of the inbox.
+    telling: Option<u64>,
     /// The store's time when it leased the run.
     claimed_at: Millis,
     /// A step that must not start before it is certain that the run is still this engine's.
@@ -49,16 +51,17 @@ impl RunDriver {
         clock: Option<Millis>,
     ) -> Self {
         let claimed_at = run.row.updated_at;
-        let owner = engine.owner();
-        let machine = Machine::new(run, &owner);
+        let changes = engine.common.incarnation.changes();
+        let machine = Machine::new(run, &engine.owner());
         Self {
             machine,
-            owner,
+            changes,
             engine,
             ticket,
             clock,
             ending: None,
             held_until: None,
+            telling: None,
             claimed_at,
             withheld: None,
             told_to_leave: false,
@@ -92,8 +95,7 @@ impl RunDriver {
         self.withheld = None;
         self.told_to_leave = false;
         self.machine.resume(row, inbox, inbox_more);
-        self.owner = self.engine.owner();
-        self.machine.set_owner(&self.owner);
+        self.name();
     }
 
     /// The instant that decisions use. What was due for the store when it leased the run is due here,
@@ -120,19 +122,26 @@ impl RunDriver {
                 });
             }
         }
-        if matches!(turn, Turn::Start { .. }) {
-            return self.certain(turn);
+        match turn {
+            Turn::Start { .. } => self.certain(turn),
+            Turn::Seal { ref commit, .. } => {
+                self.telling = commit.inbox_seen;
+                turn
+            }
+            turn => turn,
         }
-        turn
     }
 
     /// What goes out is signed with the name that this process has now.
     fn sign(&mut self) {
-        let owner = self.engine.owner();
-        if owner != self.owner {
-            self.machine.set_owner(&owner);
-            self.owner = owner;
+        if self.changes != self.engine.common.incarnation.changes() {
+            self.name();
         }
+    }
+
+    fn name(&mut self) {
+        self.changes = self.engine.common.incarnation.changes();
+        self.machine.set_owner(&self.engine.owner());
     }
 
     /// Lets a step start only while the lease lasts. The store fences late writes off; it cannot
@@ -184,6 +193,7 @@ impl RunDriver {
                 }
             }
             Decision::Commit(commit) => {
+                self.telling = commit.inbox_seen;
                 let (ending, ready_at) = match &commit.next {
                     Next::Running => (None, None),
                     Next::Waiting { ready_at, .. } => (Some(Driven::Paused), *ready_at),
@@ -236,6 +246,11 @@ impl RunDriver {
 
     /// Takes in a commit's outcome. `Some` says that the run is out of these hands.
     pub fn committed(&mut self, outcome: &CommitOutcome) -> Option<Driven> {
+        if let Some(seen) = self.telling.take()
+            && matches!(outcome, CommitOutcome::Applied { .. })
+        {
+            self.hands().store_knows(self.ticket, seen);
+        }
         let driven = match self.machine.committed(outcome) {
             AfterCommit::Driving => {
                 if self.ending.take().is_some() {

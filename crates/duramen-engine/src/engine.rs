@@ -8,6 +8,7 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::store::{Intervention, NewMessage, NewRun, Store, StoreFuture, WorkflowKey};
 
 use crate::calls::{Call, Creations, Interventions, Messages};
+use crate::carrier::carry;
 use crate::claims::{Claims, SweepOptions};
 use crate::commits::{Commits, Pipeline};
 use crate::common::{Common, Config, Counters};
@@ -64,6 +65,7 @@ impl Engine {
         );
         let hands = Arc::downgrade(claims.hands());
         keep(&leases, &(hands as Weak<dyn Listener>));
+        carry(&common, claims.told());
         Arc::new(Self {
             common,
             leases,
@@ -206,7 +208,7 @@ impl Engine {
     fn asked(&self, token: Token) -> Call {
         Call {
             common: Arc::clone(&self.common),
-            told: self.claims.told(),
+            told: Arc::clone(self.claims.told()),
             token,
         }
     }

@@ -56,6 +56,13 @@ pub enum HostEvent {
         ticket: Ticket,
         messages: Vec<Message>,
     },
+    /// The next page of the inbox that the claim left behind; without any `more`, its end. For
+    /// [`Machine::deliver_page`](duramen_core::machine::Machine::deliver_page).
+    Page {
+        ticket: Ticket,
+        messages: Vec<Message>,
+        more: bool,
+    },
     /// A deadline that the run is held for has come.
     Tick { ticket: Ticket },
     /// The budget is used up: start nothing fresh, release the run.

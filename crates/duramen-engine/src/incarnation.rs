@@ -20,6 +20,8 @@ pub(crate) struct Incarnation {
     base: String,
     /// Of the last name that was tried.
     number: AtomicU32,
+    /// How often the present name has changed: drivers ask with each turn.
+    changes: AtomicU32,
     names: Mutex<Names>,
 }
 
@@ -28,6 +30,7 @@ impl Incarnation {
         Self {
             base: base.to_owned(),
             number: AtomicU32::new(1),
+            changes: AtomicU32::new(0),
             names: Mutex::new(Names {
                 present: base.into(),
                 next: None,
@@ -41,6 +44,10 @@ impl Incarnation {
 
     pub(crate) fn present(&self) -> Arc<str> {
         Arc::clone(&self.names().present)
+    }
+
+    pub(crate) fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// The one that is being taken, or that is had.
@@ -77,6 +84,8 @@ impl Incarnation {
         let mut names = self.names();
         if let Some(next) = names.next.take() {
             names.present = next;
+            drop(names);
+            self.changes.fetch_add(1, Ordering::Release);
         }
     }
 }

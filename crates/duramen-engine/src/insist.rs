@@ -6,7 +6,6 @@
 //! there is: an error, or the elements that are blocked still as such.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use duramen_core::store::{StoreError, StoreFuture};
 
@@ -103,13 +102,10 @@ impl<A: Ask> Insisting<A> {
             }
             Err(error) => return self.fail(error),
         };
-        if self.common.clock.moment().since(self.since) >= self.common.config.lease
-            || self.common.is_closing()
-        {
-            return self.fail(error);
-        }
         self.failures += 1;
-        let pause = Duration::from_millis(25 << self.failures.min(6));
+        let Some(pause) = self.common.next_try(self.failures, self.since, &error) else {
+            return self.fail(error);
+        };
         tracing::warn!(%error, ?pause, elements = self.open.len(), "trying again");
         let env = Arc::clone(&self.common.env);
         let sleep = env.sleep(pause);

@@ -6,6 +6,7 @@
 //! ties one run's machine to them.
 
 mod calls;
+mod carrier;
 mod claims;
 mod clock;
 mod commits;
@@ -19,6 +20,7 @@ mod incarnation;
 mod inline;
 mod insist;
 mod leases;
+mod outbox;
 mod pending;
 mod reopen;
 mod ticks;

@@ -454,6 +454,16 @@ impl Engine {
         self.core.adopt(token, run_id.into());
     }
 
+    /// Replies when the run has ended or is stuck; one look at the store serves all that wait.
+    fn watch_end(&self, token: u64, run_id: String) {
+        self.core.watch_end(token, run_id.into());
+    }
+
+    /// Nobody waits for that reply any more.
+    fn unwatch_end(&self, token: u64) {
+        self.core.unwatch_end(token);
+    }
+
     fn deliver(&self, token: u64, messages: Vec<MessageTuple>) -> PyResult<()> {
         let messages = messages
             .into_iter()

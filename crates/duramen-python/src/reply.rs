@@ -1,6 +1,7 @@
 //! Replies of the engine as Python values.
 
 use duramen_core::ids::RunId;
+use duramen_core::run::Status;
 use duramen_core::store::{self, Delivery, Intervened, StoreError};
 use duramen_engine::{Reply, SweepReport};
 use pyo3::IntoPyObjectExt;
@@ -156,6 +157,7 @@ pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Py<PyAny>> {
         .into_py_any(py),
         Reply::Identity(identity) => identity.into_py_any(py),
         Reply::Taken(taken) => taken.first().map(|(_, ticket)| *ticket).into_py_any(py),
+        Reply::Ended(status) => status.map(Status::name).into_py_any(py),
         Reply::Swept(report) => swept(py, report)?.into_py_any(py),
     }
 }

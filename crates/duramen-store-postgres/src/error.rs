@@ -56,6 +56,20 @@ impl Fault {
             .is_some_and(|state| *state == SqlState::LOCK_NOT_AVAILABLE)
     }
 
+    /// The same, but it is a whole table that somebody holds (a schema change, vacuum that gives space back): the
+    /// server names no row. What is to be said of one run cannot be told from it.
+    pub(crate) fn is_of_a_table(&self) -> bool {
+        match self {
+            Self::Sql(error) => {
+                self.is_locked()
+                    && error
+                        .as_db_error()
+                        .is_some_and(|said| said.where_().is_none())
+            }
+            _ => false,
+        }
+    }
+
     /// The session is of no use any more.
     pub(crate) fn ends_session(&self) -> bool {
         match self {

@@ -167,34 +167,38 @@ impl Link {
     }
 
     /// Runs one statement as a transaction of its own. What the server asks to be tried again is tried
-    /// again, a bounded number of times; a row that others have locked is come back for, so that the
+    /// again, a bounded number of times; a row or a table that others have locked is come back for, so that the
     /// connection is free in between.
     pub(crate) async fn run(&self, sql: &Sql, params: &Params<'_>) -> Result<Vec<Row>, Fault> {
-        let end = Instant::now() + self.target.timeout;
-        let mut pause = LOCK_PAUSE;
-        loop {
-            match self.run_unless_locked(sql, params).await {
-                Err(fault) if fault.is_locked() && Instant::now() + pause < end => {
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_LOCK_PAUSE);
-                }
-                other => return other,
-            }
-        }
+        self.come_back(sql, params, Fault::is_locked).await
     }
 
-    /// The same, but a lock is the caller's concern.
+    /// The same, but a locked row is the caller's concern.
     pub(crate) async fn run_unless_locked(
         &self,
         sql: &Sql,
         params: &Params<'_>,
     ) -> Result<Vec<Row>, Fault> {
-        let mut repeats = 0;
+        self.come_back(sql, params, Fault::is_of_a_table).await
+    }
+
+    async fn come_back(
+        &self,
+        sql: &Sql,
+        params: &Params<'_>,
+        waits: impl Fn(&Fault) -> bool,
+    ) -> Result<Vec<Row>, Fault> {
+        let end = Instant::now() + self.target.timeout;
+        let (mut pause, mut repeats) = (LOCK_PAUSE, 0);
         loop {
             match self.run_once(sql, params).await {
                 Err(fault) if fault.asks_for_repetition() && repeats < REPEATS => {
                     repeats += 1;
                     self.before_repeating(repeats).await;
+                }
+                Err(fault) if waits(&fault) && Instant::now() + pause < end => {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_LOCK_PAUSE);
                 }
                 other => return other,
             }

@@ -110,7 +110,7 @@ pub const TABLES: [&str; 8] = [
 /// What names of indexes end with.
 const SUFFIXES: [&str; 9] = [
     "_due",
-    "_owner",
+    "_owned",
     "_created",
     "_unread",
     "_failed",

@@ -387,6 +387,14 @@ impl Machine {
         }
     }
 
+    /// Takes in the next page of the unread messages that were left behind by a claim, or the last of them
+    /// if there are no more. Numbers that are missing in it were read long ago.
+    pub fn deliver_page(&mut self, messages: Vec<Message>, more: bool) {
+        let last = messages.last().map_or(0, |message| message.seq);
+        self.deliver(messages);
+        self.run.inbox.saw_page(last, more);
+    }
+
     /// The process that drives it has taken a new name, and what it held has been moved to that.
     pub fn set_owner(&mut self, owner: &str) {
         owner.clone_into(&mut self.run.facts.owner);

@@ -43,7 +43,7 @@ pub use inbox::{
     Message, MessageKind, NewMessage, Receipt,
 };
 pub use interventions::{Intervened, Intervention};
-pub use outgoing::{Outgoing, OutgoingKind, Unsent, UnsentAsk};
+pub use outgoing::{BadItem, Errand, Outgoing, OutgoingKind, Unsent, UnsentAsk};
 pub use owners::{Beat, ENDED_OWNERS_KEPT, Heartbeat, OwnerRow};
 pub use queries::{Cursor, Filter, Page, RunDetail, Standing};
 pub use runs::{Created, NewRun, Start};

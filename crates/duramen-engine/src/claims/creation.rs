@@ -130,12 +130,10 @@ impl Creation {
     }
 
     fn failed(mut self, error: StoreError) {
-        let waited = self.common.clock.moment().since(self.since);
-        if !error.is_of_the_place() || waited >= self.common.config.lease {
-            return self.reply(Err(error));
-        }
         self.failures += 1;
-        let pause = Duration::from_millis(25 << self.failures.min(6));
+        let Some(pause) = self.common.next_try(self.failures, self.since, &error) else {
+            return self.reply(Err(error));
+        };
         tracing::warn!(%error, ?pause, "a run could not be created; trying again");
         let env = Arc::clone(&self.common.env);
         let sleep = env.sleep(pause);
@@ -169,7 +167,7 @@ async fn free(
             let orphans: Vec<_> = rows
                 .into_iter()
                 .filter(|row| row.epoch == epoch && row.owner.as_deref().is_some_and(is_own))
-                .filter(|row| !hands.is_held(&row.run_id))
+                .filter(|row| hands.forgo(row))
                 .collect();
             for row in &orphans {
                 hands.released(&row.run_id, common.clock.now());

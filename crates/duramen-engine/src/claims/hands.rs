@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use duramen_core::ids::{Millis, RunId};
-use duramen_core::run::Status;
+use duramen_core::run::{RunRow, Status};
 use duramen_core::store::ClaimedRun;
 
 use super::alarm::Alarm;
 use super::followed::Followed;
 use super::group::Group;
-use super::unread::Unread;
+use super::unread::{Given, Unread};
 use super::warm::{Kept, Warm};
 use crate::common::Common;
 use crate::ends::Ends;
@@ -172,15 +172,19 @@ impl Hands {
         entered
     }
 
-    /// The host has been given these runs, with so many messages: from now on it may be told what
-    /// concerns them.
-    pub(super) fn given(&self, runs: impl IntoIterator<Item = (Ticket, u64)>) {
+    /// The host has been given these runs: from now on it may be told what concerns them.
+    pub(super) fn given(&self, runs: impl IntoIterator<Item = Given>) {
         let _notes = self.notes(); // so that none leaves between
-        for (ticket, seq) in runs {
-            if self.leases.held().has(ticket) {
-                self.unread.begin(ticket, seq);
+        for given in runs {
+            if self.leases.held().has(given.ticket) {
+                self.unread.begin(given);
             }
         }
+    }
+
+    /// The store knows that the run's messages up to that one were seen.
+    pub(crate) fn store_knows(&self, ticket: Ticket, seen: u64) {
+        self.unread.known(ticket, seen);
     }
 
     fn leave(&self, notes: &mut Notes, ticket: Ticket) -> Option<Left> {
@@ -330,19 +334,19 @@ impl Hands {
 
     // The runs that were started here.
 
-    pub(super) fn own(&self, run_id: &RunId) {
-        self.notes().followed.own(run_id);
-    }
-
-    /// A run that exists is to be gone on with here until it ends, as one that was started here.
-    pub(super) fn adopt(&self, run_id: &RunId, at: Option<Millis>) {
+    /// A run is about to be taken up, and to be gone on with here until it ends.
+    pub(super) fn own(&self, run_id: &RunId, at: Option<Millis>) {
         let mut notes = self.notes();
         if self.leases.held().ticket_of(run_id).is_some() {
             notes.followed.own(run_id);
         } else {
             notes.followed.adopt(run_id, at);
         }
-        drop(notes);
+    }
+
+    /// The same with a run that exists and may be due.
+    pub(super) fn adopt(&self, run_id: &RunId, at: Option<Millis>) {
+        self.own(run_id, at);
         self.alarm.nudge();
     }
 
@@ -444,6 +448,11 @@ impl Hands {
 
     pub(super) fn is_held(&self, run_id: &RunId) -> bool {
         self.ticket_of(run_id).is_some()
+    }
+
+    /// A run that nobody drives here is to be let go. False if somebody does.
+    pub(super) fn forgo(&self, row: &RunRow) -> bool {
+        self.leases.held().forgo(row)
     }
 
     pub(super) fn ticket_of(&self, run_id: &RunId) -> Option<Ticket> {

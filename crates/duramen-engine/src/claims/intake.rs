@@ -13,7 +13,9 @@ use duramen_core::store::{
 
 use super::group::Group;
 use super::hands::Hands;
+use super::pages::Pages;
 use super::suspects::sift;
+use super::unread::Given;
 use crate::clock::Asked;
 use crate::commits::Releases;
 use crate::common::Common;
@@ -40,6 +42,30 @@ struct Served {
     workflows: Vec<WorkflowKey>,
     /// What follows from the two.
     lanes: Arc<[String]>,
+}
+
+/// What a claim has left behind of a run's inbox.
+enum Rest {
+    /// Nothing; what the host has instead.
+    None(Given),
+    Pages {
+        row: Box<RunRow>,
+        /// The highest message that the host has.
+        behind: u64,
+    },
+}
+
+impl Rest {
+    fn of(run: &ClaimedRun, seen: u64) -> Self {
+        if !run.inbox_more {
+            return Self::None(Given::new(0, &run.row, run.row.inbox_len));
+        }
+        let last = run.inbox.last().map_or(0, |message| message.seq);
+        Self::Pages {
+            row: Box::new(run.row.clone()),
+            behind: last.max(seen),
+        }
+    }
 }
 
 /// See the module's head.
@@ -239,7 +265,7 @@ impl Intake {
         }
         let mut journal = vec![new.first_entry(row.created_at)];
         journal.extend_from_slice(&new.entries);
-        self.hands.own(&row.run_id);
+        self.hands.own(&row.run_id, None);
         let run = ClaimedRun {
             row: row.clone(),
             was: Status::Queued,
@@ -247,9 +273,13 @@ impl Intake {
             inbox: Vec::new(),
             inbox_more: false,
         };
-        self.hand_out(vec![run], None, None, wish)
-            .first()
-            .map(|(_, ticket)| *ticket)
+        let taken = self.hand_out(vec![run], None, None, wish);
+        let ticket = taken.first().map(|(_, ticket)| *ticket);
+        if ticket.is_none() {
+            // The answer came too late: it was let go meanwhile.
+            self.hands.adopt(&row.run_id, None);
+        }
+        ticket
     }
 
     fn hand_out(
@@ -266,7 +296,7 @@ impl Intake {
         let mut incomplete = Vec::new();
         for entered in entered {
             let (run, ticket) = (entered.run, entered.ticket);
-            let (run_id, inbox_len) = (run.row.run_id.clone(), run.row.inbox_len);
+            let run_id = run.row.run_id.clone();
             if let Some((ticket, epoch)) = entered.lost {
                 events.push(HostEvent::Lost {
                     ticket,
@@ -281,6 +311,8 @@ impl Intake {
                 group.took(ticket, run_id.clone());
             }
             if entered.warm {
+                // A handler that is kept has what its pause said that it had seen.
+                let rest = Rest::of(&run, run.row.inbox_seen);
                 events.push(HostEvent::Resume {
                     ticket,
                     row: Box::new(run.row),
@@ -288,25 +320,46 @@ impl Intake {
                     inbox_more: run.inbox_more,
                     clock,
                 });
-                complete.push((ticket, inbox_len));
+                complete.push((ticket, rest));
             } else if run.journal.is_some() {
+                let rest = Rest::of(&run, 0);
                 events.push(HostEvent::Drive {
                     ticket,
                     run: Box::new(run),
                     clock,
                 });
-                complete.push((ticket, inbox_len));
+                complete.push((ticket, rest));
             } else {
                 incomplete.push((ticket, run));
             }
             taken.push((run_id, ticket));
         }
         self.common.host.push_all(events);
-        self.hands.given(complete);
+        for (ticket, rest) in complete {
+            self.given(ticket, rest);
+        }
         for (ticket, run) in incomplete {
             self.load_and_drive(ticket, run, clock, wish, 0);
         }
         taken
+    }
+
+    /// The host has been given a run.
+    fn given(&self, ticket: Ticket, rest: Rest) {
+        match rest {
+            Rest::None(given) => self.hands.given([Given { ticket, ..given }]),
+            Rest::Pages { row, behind } => {
+                let pages = Pages {
+                    common: Arc::clone(&self.common),
+                    leases: Arc::clone(&self.leases),
+                    hands: Arc::clone(&self.hands),
+                    ticket,
+                    row: *row,
+                    behind,
+                };
+                self.common.env.spawn(Box::pin(pages.read()));
+            }
+        }
     }
 
     /// The claim left the journal out because the run was warm, but it is not any more.
@@ -333,13 +386,13 @@ impl Intake {
                     return intake.releases.let_go([run.row]);
                 }
                 run.journal = Some(journal);
-                let inbox_len = run.row.inbox_len;
+                let rest = Rest::of(&run, 0);
                 intake.common.host.push(HostEvent::Drive {
                     ticket,
                     run: Box::new(run),
                     clock,
                 });
-                intake.hands.given([(ticket, inbox_len)]);
+                intake.given(ticket, rest);
             }
             Err(error) if error.is_of_the_place() && failures < 8 => {
                 tracing::warn!(%error, "a journal could not be read; trying again");

@@ -11,6 +11,7 @@ mod followed;
 mod group;
 mod hands;
 mod intake;
+mod pages;
 mod suspects;
 mod sweep;
 mod unread;
@@ -50,6 +51,7 @@ pub(crate) struct Claims {
     unread: Arc<Unread>,
     hands: Arc<Hands>,
     intake: Arc<Intake>,
+    told: Arc<Told>,
     work: Arc<Work>,
     /// The store gives hints.
     watching: AtomicBool,
@@ -85,6 +87,12 @@ impl Claims {
             Arc::clone(&hands),
             Arc::clone(&alarm),
         );
+        let told = Arc::new(Told {
+            common: Arc::clone(&common),
+            hands: Arc::clone(&hands),
+            unread: Arc::clone(&unread),
+            alarm: Arc::clone(&alarm),
+        });
         Self {
             common,
             leases,
@@ -93,6 +101,7 @@ impl Claims {
             unread,
             hands,
             intake,
+            told,
             work,
             watching: AtomicBool::new(false),
         }
@@ -230,18 +239,12 @@ impl Claims {
     }
 
     /// Whom answers to calls of others concern.
-    pub(crate) fn told(&self) -> Told {
-        Told {
-            common: Arc::clone(&self.common),
-            hands: Arc::clone(&self.hands),
-            unread: Arc::clone(&self.unread),
-            alarm: Arc::clone(&self.alarm),
-        }
+    pub(crate) const fn told(&self) -> &Arc<Told> {
+        &self.told
     }
 }
 
 /// Drivers, followers and the worker of this process, who are told at once of what was changed through it.
-#[derive(Clone)]
 pub(crate) struct Told {
     common: Arc<Common>,
     hands: Arc<Hands>,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use duramen_core::ids::Millis;
+use duramen_core::ids::{Millis, RunId};
+use duramen_core::run::RunRow;
 use duramen_core::store::Message;
 use tokio::sync::Notify;
 
@@ -27,12 +28,41 @@ const ASKING: u8 = 1;
 /// The question under way may have been answered before a message came that is known of.
 const AGAIN: u8 = 2;
 
+/// A run that the host has been given, with its messages up to one.
+pub(super) struct Given {
+    pub(super) ticket: Ticket,
+    pub(super) run_id: RunId,
+    pub(super) told: u64,
+    /// What the store knows of that.
+    pub(super) known: u64,
+}
+
+impl Given {
+    pub(super) fn new(ticket: Ticket, row: &RunRow, told: u64) -> Self {
+        Self {
+            ticket,
+            run_id: row.run_id.clone(),
+            told,
+            known: row.inbox_seen,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Told {
+    run_id: RunId,
+    /// The highest message that the host has been given.
+    last: u64,
+    /// What the store knows of that.
+    known: u64,
+}
+
 /// See the module's head.
 pub(crate) struct Unread {
     common: Arc<Common>,
     leases: Arc<Leases>,
-    /// The highest message that the host has been given, of each run that it drives.
-    told: Mutex<BTreeMap<Ticket, u64>>,
+    /// What the host has been given, of each run that it drives.
+    told: Mutex<BTreeMap<Ticket, Told>>,
     asking: AtomicU8,
     hinted: AtomicBool,
     bell: Arc<Notify>,
@@ -60,13 +90,40 @@ impl Unread {
         unread
     }
 
-    fn told(&self) -> MutexGuard<'_, BTreeMap<Ticket, u64>> {
+    fn told(&self) -> MutexGuard<'_, BTreeMap<Ticket, Told>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The host has been given the run, with the messages up to that one.
-    pub(super) fn begin(&self, ticket: Ticket, seq: u64) {
-        self.told().insert(ticket, seq);
+    /// The host has been given the run, with the messages up to one.
+    pub(super) fn begin(&self, given: Given) {
+        let Given {
+            ticket,
+            run_id,
+            told: last,
+            known,
+        } = given;
+        let told = Told {
+            run_id,
+            last,
+            known,
+        };
+        self.told().insert(ticket, told);
+    }
+
+    /// The store knows that messages up to that one were seen.
+    pub(super) fn known(&self, ticket: Ticket, seen: u64) {
+        if let Some(told) = self.told().get_mut(&ticket) {
+            told.known = told.known.max(seen);
+        }
+    }
+
+    /// What the host was told that the store does not know of: it need not come again.
+    fn ahead(&self) -> Vec<(RunId, u64)> {
+        self.told()
+            .values()
+            .filter(|told| told.last > told.known)
+            .map(|told| (told.run_id.clone(), told.last))
+            .collect()
     }
 
     pub(super) fn end(&self, ticket: Ticket) {
@@ -97,15 +154,18 @@ impl Unread {
         }
         let unread = Arc::clone(self);
         let owner = self.common.owner().to_string();
-        on_completion(self.common.store.unread(owner, Vec::new()), move |result| {
-            match result {
-                Ok(messages) => unread.hand_over(messages),
-                Err(error) => tracing::debug!(%error, "unread messages could not be read"),
-            }
-            if unread.asking.swap(IDLE, Ordering::AcqRel) == AGAIN {
-                unread.fetch();
-            }
-        });
+        on_completion(
+            self.common.store.unread(owner, self.ahead()),
+            move |result| {
+                match result {
+                    Ok(messages) => unread.hand_over(messages),
+                    Err(error) => tracing::debug!(%error, "unread messages could not be read"),
+                }
+                if unread.asking.swap(IDLE, Ordering::AcqRel) == AGAIN {
+                    unread.fetch();
+                }
+            },
+        );
     }
 
     fn hand_over(&self, messages: Vec<Message>) {
@@ -114,10 +174,10 @@ impl Unread {
             let mut told = self.told();
             for message in messages {
                 if let Some(ticket) = self.leases.held().ticket_of(&message.run_id)
-                    && let Some(seq) = told.get_mut(&ticket)
-                    && *seq < message.seq
+                    && let Some(told) = told.get_mut(&ticket)
+                    && told.last < message.seq
                 {
-                    *seq = message.seq;
+                    told.last = message.seq;
                     by_ticket.entry(ticket).or_default().push(message);
                 }
             }

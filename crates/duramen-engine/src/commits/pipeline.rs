@@ -228,7 +228,7 @@ impl Pipeline {
                         error: Some(blocked.clone()),
                     });
                 }
-                outcome => events.push(self.count(ticket, outcome)),
+                outcome => events.push(self.outcome(ticket, &commit, outcome)),
             }
         }
         self.common.host.push_all(events);
@@ -246,10 +246,14 @@ impl Pipeline {
         }
     }
 
-    fn count(&self, ticket: Ticket, outcome: CommitOutcome) -> HostEvent {
+    fn outcome(&self, ticket: Ticket, commit: &RunCommit, outcome: CommitOutcome) -> HostEvent {
         self.commits.fetch_add(1, Ordering::Relaxed);
-        if outcome == CommitOutcome::Fenced {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+        match outcome {
+            CommitOutcome::Fenced => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+            }
+            CommitOutcome::Applied { .. } => self.common.outbox.committed(commit),
+            CommitOutcome::Blocked | CommitOutcome::Rejected { .. } => {}
         }
         HostEvent::Committed { ticket, outcome }
     }
@@ -277,9 +281,9 @@ impl Pipeline {
         let commits = batch.tickets.into_iter().zip(batch.commits);
         for ((ticket, commit), standing) in commits.zip(standings) {
             match found(&commit, standing.as_ref(), is_own, now) {
-                Found::Outcome(outcome) => events.push(self.count(ticket, outcome)),
+                Found::Outcome(outcome) => events.push(self.outcome(ticket, &commit, outcome)),
                 Found::Again if self.has_patience(batch.since) => again.push((ticket, commit)),
-                Found::Again => events.push(self.count(ticket, CommitOutcome::Fenced)),
+                Found::Again => events.push(self.outcome(ticket, &commit, CommitOutcome::Fenced)),
             }
         }
         self.common.host.push_all(events);

@@ -87,6 +87,7 @@ impl Audit {
                 return Ok(());
             }
             (self.beats, self.pass) = (0, Some((None, 0)));
+            leases.common.outbox.look();
         }
         let expected = self.found.max(leases.held().len());
         let pages = expected / PAGE as usize + 1;
@@ -162,16 +163,13 @@ impl Audit {
             .filter(|row| {
                 row.owner.as_deref() == Some(&*self.owner)
                     && orphans.get(&row.run_id) == Some(&row.epoch)
-                    && !leases.held().has_tenure(&row.run_id, row.epoch)
+                    && leases.held().forgo(row)
             })
             .collect();
         common
             .counters
             .orphans
             .fetch_add(rows.len() as u64, Ordering::Relaxed);
-        for row in &rows {
-            leases.held().forgo(&row.run_id);
-        }
         if !rows.is_empty() {
             leases.releases.let_go(rows);
             if let Some(listener) = self.listener.upgrade() {

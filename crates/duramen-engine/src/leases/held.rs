@@ -50,6 +50,8 @@ struct Tenures {
     /// What that name has taken over from the one before and was not in hand then: the answer to its claim
     /// may still come.
     unclaimed: BTreeMap<RunId, i64>,
+    /// What was let go because nobody here knew of it: an answer that comes later is too late.
+    forgone: BTreeMap<RunId, (Seed, i64)>,
     /// The last ticket that was given.
     last: Ticket,
     by_ticket: BTreeMap<Ticket, Tenure>,
@@ -68,7 +70,11 @@ impl Tenures {
         let overtaken = self
             .of(&row.run_id)
             .is_some_and(|held| held.epoch > row.epoch && held.seed == row.seed);
-        owned && !overtaken
+        let forgone = self
+            .forgone
+            .get(&row.run_id)
+            .is_some_and(|(seed, epoch)| *seed == row.seed && *epoch >= row.epoch);
+        owned && !overtaken && !forgone
     }
 }
 
@@ -78,6 +84,7 @@ impl Held {
             tenures: Mutex::new(Tenures {
                 owner,
                 unclaimed: BTreeMap::new(),
+                forgone: BTreeMap::new(),
                 last: 0,
                 by_ticket: BTreeMap::new(),
                 by_run: BTreeMap::new(),
@@ -97,6 +104,7 @@ impl Held {
             return None;
         }
         tenures.unclaimed.remove(&row.run_id);
+        tenures.forgone.remove(&row.run_id);
         let ticket = kept.unwrap_or_else(|| {
             tenures.last += 1;
             tenures.last
@@ -199,9 +207,20 @@ impl Held {
             .collect()
     }
 
-    /// A run that was taken over is let go.
-    pub(super) fn forgo(&self, run_id: &RunId) {
-        self.lock().unclaimed.remove(run_id);
+    /// A run that the store says is held and that nobody drives here is to be let go. False if somebody does.
+    /// From now on no answer to a claim from before can bring it.
+    pub(crate) fn forgo(&self, row: &RunRow) -> bool {
+        let mut tenures = self.lock();
+        if tenures
+            .of(&row.run_id)
+            .is_some_and(|held| held.epoch == row.epoch)
+        {
+            return false;
+        }
+        tenures.unclaimed.remove(&row.run_id);
+        let mark = (row.seed, row.epoch);
+        tenures.forgone.insert(row.run_id.clone(), mark);
+        true
     }
 
     /// What was taken over and is not in hand.

@@ -179,3 +179,57 @@ fn closing_while_commits_are_under_way_ends_cleanly() {
         assert_eq!(a.engine.active(), 0);
     }
 }
+
+#[test]
+fn trouble_of_the_place_parks_no_run_and_all_go_on_when_it_is_over() {
+    let troubles = [
+        StoreError::ReadOnly {
+            reason: "remounted".into(),
+        },
+        StoreError::Full {
+            reason: "no space".into(),
+        },
+        StoreError::Other {
+            reason: "an I/O error".into(),
+        },
+        unavailable(),
+    ];
+    for trouble in troubles {
+        for span in [1_000, 2_900, 10_000] {
+            let lab = Lab::sim(1);
+            let mut a = lab.process("a");
+            slow_steps(&mut a);
+            a.engine.work(50, 20, 1_000);
+            for n in 0..20 {
+                a.start(&format!("r{n}"));
+            }
+            lab.until(1_000, &mut [&mut a], |hosts| hosts[0].in_flight() == 20);
+            let error = trouble.clone();
+            a.store.set(move |_| Fault::Refuse(error.clone()));
+            let token = a.start("meanwhile");
+            a.complete_all();
+            lab.pass(span, &mut [&mut a]);
+            a.store.set(|_| Fault::None);
+            // Those that were given up are let go by the audit.
+            lab.until(3 * 3_000, &mut [&mut a], |hosts| {
+                hosts[0].complete_all();
+                (0..20).all(|n| lab.is_final(&format!("r{n}")))
+            });
+            for n in 0..20 {
+                let run_id = format!("r{n}");
+                assert_eq!(lab.output(&run_id), "done");
+                let lost = a.how(&run_id).len() > 1;
+                assert_eq!(lost, span > 3_000, "{trouble:?} for {span} ms");
+            }
+            let started = a.replies[&token].is_ok();
+            assert_eq!(started, span < 3_000);
+            assert_eq!(lab.status("meanwhile").is_some(), started);
+            lab.enqueue(&["after"]);
+            lab.until(1_100, &mut [&mut a], |hosts| {
+                hosts[0].complete_all();
+                lab.is_final("after")
+            });
+            lab.check();
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::pending;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -96,6 +96,8 @@ pub struct Faults {
     pub dead: AtomicBool,
     /// A run that somebody else's transaction holds: what changes it is blocked.
     pub held: Mutex<Option<RunId>>,
+    /// Messages that looks for unread ones have brought.
+    pub read: Arc<AtomicUsize>,
     /// Whoever wants hints; tests give them.
     pub watchers: Mutex<Vec<Wake>>,
 }
@@ -116,6 +118,7 @@ impl Faults {
             calls: Mutex::default(),
             dead: AtomicBool::new(false),
             held: Mutex::default(),
+            read: Arc::default(),
             watchers: Mutex::default(),
         })
     }
@@ -345,7 +348,15 @@ impl Inboxes for Faults {
     }
 
     fn unread(&self, owner: String, told: Vec<(RunId, u64)>) -> StoreFuture<Vec<Message>> {
-        self.call("unread", |store| store.unread(owner, told))
+        let read = self.read.clone();
+        self.call("unread", move |store| {
+            let unread = store.unread(owner, told);
+            Box::pin(async move {
+                let unread = unread.await?;
+                read.fetch_add(unread.len(), Ordering::Relaxed);
+                Ok(unread)
+            })
+        })
     }
 
     fn inbox(&self, run_id: RunId, behind: u64) -> StoreFuture<InboxPage> {

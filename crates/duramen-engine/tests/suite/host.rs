@@ -43,6 +43,8 @@ pub struct Host {
     pub resumed: usize,
     /// How often messages were brought to a driver.
     pub told: usize,
+    /// Pages of long inboxes.
+    pub pages: usize,
     pub driven: usize,
     /// A loop that is blocked, or a process that was stopped.
     pub stopped: bool,
@@ -67,6 +69,7 @@ impl Host {
             lost_errors: Vec::new(),
             resumed: 0,
             told: 0,
+            pages: 0,
             driven: 0,
             stopped: false,
             mended: false,
@@ -236,6 +239,14 @@ impl Host {
             HostEvent::Messages { ticket, messages } => {
                 self.told += 1;
                 self.with(ticket, |driver| driver.machine.deliver(messages));
+            }
+            HostEvent::Page {
+                ticket,
+                messages,
+                more,
+            } => {
+                self.pages += 1;
+                self.with(ticket, |driver| driver.machine.deliver_page(messages, more));
             }
             HostEvent::Tick { ticket } => self.with(ticket, RunDriver::ticked),
             HostEvent::Yield { ticket } => self.with(ticket, duramen_engine::RunDriver::leave),

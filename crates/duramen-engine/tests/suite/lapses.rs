@@ -2,7 +2,7 @@
 
 use duramen_core::ids::Millis;
 use duramen_core::run::Status;
-use duramen_core::store::OwnerRow;
+use duramen_core::store::{CommitOutcome, OwnerRow};
 use duramen_engine::{Config, Driven, Reply};
 
 use crate::faults::{Fault, unavailable};
@@ -194,6 +194,21 @@ fn what_a_name_takes_over_is_known_though_the_answer_was_lost() {
 }
 
 #[test]
+fn a_first_heartbeat_whose_answer_was_lost_costs_a_moment() {
+    for lost in 1..4 {
+        let lab = Lab::sim(1);
+        let mut a = lab.process("a");
+        a.store.set(move |call| match (call.method, call.number) {
+            ("heartbeat", number) if number < lost => Fault::Lose(unavailable()),
+            _ => Fault::None,
+        });
+        a.start("r");
+        lab.until(500, &mut [&mut a], |_| lab.is_final("r"));
+        assert_eq!((names(&lab), a.driven), (vec!["a".to_owned()], 1));
+    }
+}
+
+#[test]
 fn a_claim_that_is_answered_under_the_next_name_is_driven_if_nobody_else_has_its_runs() {
     for taken in [false, true] {
         let lab = Lab::sim(1);
@@ -325,4 +340,45 @@ fn an_engine_that_held_nothing_closes_without_a_call() {
         hosts[0].replies.contains_key(&token)
     });
     assert_eq!(a.store.total(), 0);
+}
+
+#[test]
+fn a_commit_in_the_hands_of_a_transaction_has_the_name_of_its_time() {
+    for lapses_before in [true, false] {
+        let lab = Lab::sim(1);
+        let mut a = lab.process("a");
+        a.program(|ctx| async move {
+            ctx.step("slow").await?;
+            ctx.step("tx").await?;
+            ctx.step("after").await
+        });
+        a.start("r");
+        lab.until(100, &mut [&mut a], |hosts| hosts[0].in_flight() == 1);
+        if lapses_before {
+            lab.clock().skip(5 * LEASE);
+        }
+        a.complete("slow");
+        lab.until(LEASE, &mut [&mut a], |hosts| !hosts[0].sealed.is_empty());
+        let (ticket, commit) = a.sealed.remove(0);
+        if lapses_before {
+            assert_eq!(commit.owner, "a~2");
+            let outcome = now(lab.store.commit(vec![commit]));
+            assert_eq!(outcome, [CommitOutcome::Applied { due: false }]);
+            a.sealed(ticket, true);
+        } else {
+            lab.clock().skip(5 * LEASE);
+            lab.pass(LEASE, &mut [&mut a]);
+            // The run has been moved to another name meanwhile: it is rolled back, and runs again.
+            assert_eq!(now(lab.store.commit(vec![commit])), [CommitOutcome::Fenced]);
+            a.sealed(ticket, false);
+            lab.until(LEASE, &mut [&mut a], |hosts| !hosts[0].sealed.is_empty());
+            let (ticket, commit) = a.sealed.remove(0);
+            now(lab.store.commit(vec![commit]));
+            a.sealed(ticket, true);
+        }
+        lab.until(100, &mut [&mut a], |_| lab.is_final("r"));
+        assert_eq!(lab.facts.times("r", "slow"), 1);
+        assert_eq!(lab.facts.times("r", "after"), 1);
+        lab.check();
+    }
 }

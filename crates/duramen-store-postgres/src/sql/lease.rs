@@ -238,7 +238,7 @@ pub(crate) const SUCCEED: &str = concat!(
     "WITH c AS MATERIALIZED (SELECT coalesce($3::bigint, ",
     clock!(),
     ") AS now), \
-     me AS MATERIALIZED (SELECT o.owner FROM {owners} o, c WHERE o.owner = $1 AND o.ended_at IS NULL AND o.lease_until > c.now), \
+     me AS MATERIALIZED (SELECT o.owner FROM {owners} o WHERE o.owner = $1 AND o.ended_at IS NULL), \
      ended AS (UPDATE {owners} o SET ended_at = c.now FROM c, me WHERE o.owner = $2 AND o.ended_at IS NULL), \
      free AS MATERIALIZED (SELECT r.run_id FROM {runs} r WHERE r.owner = $2 AND (EXISTS (SELECT FROM me)) IS TRUE \
      FOR NO KEY UPDATE SKIP LOCKED), \
@@ -255,23 +255,26 @@ pub(crate) const HELD: &str = "SELECT run_id, epoch FROM (SELECT r.run_id, r.epo
 pub(crate) const HELD_TYPES: &[Type] = &[Type::TEXT, Type::TEXT, Type::INT8];
 
 /// The least instant of all lines, from their floors on, and the earliest end of a lease whose owner holds a
-/// run of the lanes. Owners come in the order of these, so that the first that holds one decides.
+/// run of the lanes. Owners come in the order of these, so that the first that holds one decides. Whether a living
+/// one holds any is asked in a look at everything only, as the answer may lie behind the dead entries of all that it has
+/// driven: in between its lease counts in any case, which costs a look at the end of it.
 pub(crate) const NEXT: &str = concat!(
     "WITH RECURSIVE c AS MATERIALIZED (SELECT coalesce($1::bigint, ",
     clock!(),
     ") AS now), \
      name(owner) AS (SELECT (SELECT r.owner FROM {runs} r WHERE r.owner > '' ORDER BY r.owner LIMIT 1) WHERE $5 UNION ALL \
      SELECT (SELECT r.owner FROM {runs} r WHERE r.owner > n.owner ORDER BY r.owner LIMIT 1) FROM name n WHERE n.owner IS NOT NULL), \
-     holder AS MATERIALIZED (SELECT o.owner, CASE WHEN o.ended_at IS NULL THEN greatest(o.lease_until, c.now) ELSE c.now END AS until \
+     holder AS MATERIALIZED (SELECT o.owner, CASE WHEN o.ended_at IS NULL THEN greatest(o.lease_until, c.now) ELSE c.now END AS until, \
+     o.ended_at IS NULL AND o.lease_until > c.now AS lives \
      FROM {owners} o, c WHERE o.owner > '' AND (o.ended_at IS NULL OR o.owner <> ALL ($6::text[])) \
-     UNION ALL SELECT n.owner, c.now FROM name n, c WHERE n.owner IS NOT NULL \
+     UNION ALL SELECT n.owner, c.now, FALSE FROM name n, c WHERE n.owner IS NOT NULL \
      AND NOT EXISTS (SELECT FROM {owners} o WHERE o.owner = n.owner)) \
      SELECT c.now, (SELECT min(d.ready_at) FROM unnest($2::smallint[], $3::text[]) WITH ORDINALITY AS k(status, lane, place) \
      CROSS JOIN generate_series(0, 9) AS p(priority) CROSS JOIN LATERAL (\
      SELECT r.ready_at FROM {runs} r WHERE r.status = k.status AND r.lane = k.lane AND r.priority = p.priority::smallint \
      AND r.ready_at >= ($4::bigint[])[(k.place - 1) * 10 + p.priority + 1] ORDER BY r.ready_at, r.run_id LIMIT 1) d \
      WHERE k.status <> 1), \
-     (SELECT h.until FROM (SELECT * FROM holder ORDER BY until OFFSET 0) h WHERE (EXISTS (\
+     (SELECT h.until FROM (SELECT * FROM holder ORDER BY until OFFSET 0) h WHERE (h.lives AND NOT $5) OR (EXISTS (\
      SELECT FROM {runs} r WHERE r.owner = h.owner AND r.lane = ANY ($3::text[]))) IS TRUE LIMIT 1) FROM c"
 );
 pub(crate) const NEXT_TYPES: &[Type] = &[

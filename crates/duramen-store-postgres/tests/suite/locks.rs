@@ -396,3 +396,43 @@ fn a_heartbeat_does_not_touch_what_is_driven_and_a_successor_passes_over_a_held_
         50
     );
 }
+
+/// A schema change, or vacuum that gives space back: trouble of the place, which passes.
+#[test]
+fn a_table_that_is_held_for_a_moment_is_waited_for() {
+    let place = Place::new();
+    let store = one_connection(&place);
+    create(&store, vec![leased("a", "ann"), new_run("b")]);
+    for table in ["runs", "journal", "inbox"] {
+        let held = Held::by(&place, &format!("LOCK TABLE {{s}}.{table}"));
+        let before = store.stats().statements;
+        let committed = store.commit(vec![commit("a", "ann", 1)]);
+        let created = store.create(vec![new_run(table)]);
+        let sent = store.deliver(vec![event("b", table, "go")]);
+        let claimed = store.claim(claim("nobody", 1));
+        // Each has come back more than once.
+        while store.stats().statements < before + 12 {
+            std::thread::yield_now();
+        }
+        held.let_go();
+        let outcome = block_on(committed).unwrap().remove(0);
+        assert!([APPLIED, CommitOutcome::Fenced].contains(&outcome));
+        assert!(block_on(created).unwrap()[0].is_new());
+        assert_eq!(block_on(sent).unwrap()[0].result, Delivery::Buffered);
+        assert!(block_on(claimed).unwrap().lapsed);
+    }
+}
+
+#[test]
+fn a_successor_ends_the_former_one_however_short_its_own_lease_is() {
+    let place = Place::new();
+    let store = one_connection(&place);
+    create(&store, vec![leased("a", "ann")]);
+    let successor = duramen_core::store::Heartbeat {
+        succeeds: Some("ann".to_owned()),
+        ..heartbeat("ann-2", 0, None)
+    };
+    let beat = block_on(store.heartbeat(successor)).unwrap();
+    assert_eq!(beat.inherited, [("a".into(), 1)]);
+    assert!(block_on(store.claim(claim("ann", 1))).unwrap().lapsed);
+}

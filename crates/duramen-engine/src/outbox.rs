@@ -1,0 +1,107 @@
+//! What has left runs that were driven here, or elsewhere by a process that died, and is to be carried out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use duramen_core::ids::RunId;
+use duramen_core::store::{RunCommit, Unsent};
+use tokio::sync::Notify;
+
+/// Which item of a run it is: its entry and its number.
+type Place = (u64, u32);
+
+#[derive(Debug, Default)]
+struct State {
+    /// In the order in which they left each run.
+    items: BTreeMap<RunId, BTreeMap<Place, Unsent>>,
+    /// What this build cannot carry out: passed over, and left to others.
+    passed: BTreeSet<(RunId, Place)>,
+    /// The store is to be asked for what others have left behind.
+    look: bool,
+}
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    /// Has one waiter, and a signal that comes before the wait is kept for it.
+    pub(crate) bell: Arc<Notify>,
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.bell.notify_one();
+    }
+}
+
+impl Outbox {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// That commit took place.
+    pub(crate) fn committed(&self, commit: &RunCommit) {
+        if commit.outgoing.is_empty() {
+            return;
+        }
+        let items = commit.outgoing.iter().zip(0..);
+        self.add(items.map(|(item, number)| Unsent {
+            run_id: commit.run_id.clone(),
+            entry: commit.expected_len,
+            number,
+            kind: item.kind,
+            target: item.target.clone(),
+            body: item.body.clone(),
+            at: commit.at,
+        }));
+    }
+
+    pub(crate) fn add(&self, items: impl IntoIterator<Item = Unsent>) {
+        let mut state = self.state();
+        for item in items {
+            let place = (item.entry, item.number);
+            if !state.passed.contains(&(item.run_id.clone(), place)) {
+                let of_run = state.items.entry(item.run_id.clone()).or_default();
+                of_run.entry(place).or_insert(item);
+            }
+        }
+        drop(state);
+        self.bell.notify_one();
+    }
+
+    /// Others may have left something behind.
+    pub(crate) fn look(&self) {
+        self.state().look = true;
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn takes_look(&self) -> bool {
+        std::mem::take(&mut self.state().look)
+    }
+
+    /// The first item of each run but some, for up to so many runs.
+    pub(crate) fn firsts(&self, most: usize, but: &BTreeSet<RunId>) -> Vec<Unsent> {
+        let state = self.state();
+        let runs = state
+            .items
+            .iter()
+            .filter(|(run_id, _)| !but.contains(*run_id));
+        let firsts = runs.filter_map(|(_, of_run)| of_run.values().next());
+        firsts.take(most).cloned().collect()
+    }
+
+    /// An item is out, or not for this build.
+    pub(crate) fn done(&self, item: &Unsent, passed: bool) {
+        let mut state = self.state();
+        let place = (item.entry, item.number);
+        if let Some(of_run) = state.items.get_mut(&item.run_id) {
+            of_run.remove(&place);
+            if of_run.is_empty() {
+                state.items.remove(&item.run_id);
+            }
+        }
+        if passed {
+            state.passed.insert((item.run_id.clone(), place));
+        }
+    }
+}
