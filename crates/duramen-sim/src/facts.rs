@@ -8,6 +8,7 @@ use duramen_core::run::{RunRow, Seed, Status};
 use duramen_core::store::{Delivery, MessageKind, NewMessage, RunCommit};
 
 use crate::counts::Counts;
+use crate::letters::Letters;
 use crate::model;
 use crate::oracles::{self, REPLAY, Violation, is_unfit, text};
 use crate::owners::Owners;
@@ -100,6 +101,7 @@ pub struct Facts {
     /// Ids that were deleted, and had a life before.
     pub deleted: BTreeSet<RunId>,
     pub owners: Owners,
+    pub letters: Letters,
     /// The world's time.
     pub now: Millis,
     pub violation: Option<Violation>,
@@ -186,6 +188,11 @@ impl Facts {
 
     pub fn delivered(&mut self, message: &NewMessage, result: Delivery) {
         self.counts.messages += 1;
+        let seed = self.present.get(&message.run_id).copied();
+        let target = (message.run_id.clone(), seed.unwrap_or_default());
+        let carried = self.letters.carried(&message.message_id, target, result);
+        self.counts.carried += u64::from(carried == Ok(true));
+        self.judge(oracles::CARRIED, carried.map(drop));
         match result {
             Delivery::Delivered | Delivery::Buffered => {
                 if let Some(sent) = self.run(&message.run_id).sent.get_mut(&message.message_id) {

@@ -230,6 +230,11 @@ impl Host {
             HostEvent::Messages { ticket, messages } => {
                 self.with(ticket, |driver| driver.machine.deliver(messages));
             }
+            HostEvent::Page {
+                ticket,
+                messages,
+                more,
+            } => self.with(ticket, |driver| driver.machine.deliver_page(messages, more)),
             HostEvent::Tick { ticket } => self.with(ticket, RunDriver::ticked),
             HostEvent::Yield { ticket } => self.with(ticket, RunDriver::leave),
             HostEvent::Reply { token, reply } => self.replies.push((token, reply)),

@@ -12,6 +12,7 @@ use duramen_core::journal::Entry;
 use duramen_core::run::RunRow;
 use duramen_core::store::{
     CommitOutcome, Filter, Heartbeat, Next, RunCommit, Standing, Store, StoreError, StoreFuture,
+    UnsentAsk,
 };
 
 use crate::net::settled;
@@ -65,6 +66,16 @@ impl Judge {
 
     fn inner(&self) -> Arc<dyn Store> {
         Arc::clone(&lock(&self.inner))
+    }
+
+    /// Whether something that left a run is still to be carried out; not known while the disk fails.
+    pub fn is_unsent(&self) -> bool {
+        let ask = UnsentAsk {
+            before: Millis::MAX,
+            run_id: None,
+            limit: 1,
+        };
+        settled(self.inner().unsent(ask)).is_ok_and(|unsent| !unsent.is_empty())
     }
 
     /// From here on this is the store: the same file, opened again.
@@ -222,6 +233,7 @@ impl Judge {
                 facts.counts.commits += 1;
                 facts.counts.formats += u64::from(commit.format.is_some());
                 facts.counts.outgoing += commit.outgoing.len() as u64;
+                facts.letters.posted(commit);
                 facts.committed(commit);
                 let from = usize::try_from(commit.expected_len).unwrap_or(usize::MAX);
                 drop(facts);

@@ -18,6 +18,7 @@ use duramen_core::store::{
 };
 
 use crate::judge::Judge;
+use crate::letters;
 use crate::newer::{self, NEWER};
 use crate::watch::{Lost, Watch};
 use crate::world::{Call, Event, Life, ProcessId, World, lock};
@@ -95,6 +96,8 @@ pub struct Weather {
     pub outages: Vec<(Millis, Millis)>,
     /// The process is of a newer build.
     pub newer: bool,
+    /// Among how many runs commits send messages; 0 if they do not.
+    pub family: usize,
 }
 
 /// How long it takes until a lost call is noticed.
@@ -106,6 +109,7 @@ pub struct Net {
     world: Arc<World>,
     process: ProcessId,
     newer: bool,
+    family: usize,
     weather: Mutex<Weather>,
     calls: Mutex<BTreeMap<Method, u32>>,
     met: AtomicU64,
@@ -214,6 +218,7 @@ impl Net {
             world,
             process,
             newer: weather.newer,
+            family: weather.family,
             weather: Mutex::new(weather),
             calls: Mutex::default(),
             met: AtomicU64::new(0),
@@ -401,6 +406,9 @@ impl Runs for Net {
                     newer::raise(commit);
                 }
             }
+        }
+        for commit in &mut batch {
+            letters::enclose(commit, self.family);
         }
         let lost = batch.iter().map(|commit| {
             let life = (commit.run_id.clone(), commit.seed);

@@ -109,8 +109,6 @@ pub enum Deed {
     Gone(ProcessId),
     /// The answer of that number was lost a while ago: have its runs gone on?
     Watch(usize),
-    /// What commits have left behind is carried out.
-    Carry,
     /// From here on nothing goes wrong any more.
     Calm,
     /// Have all runs ended?
@@ -270,6 +268,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     pub outages: Vec<(Millis, Millis)>,
     pub calm_at: Millis,
+    /// Some commits send messages to other runs.
+    pub family: bool,
     /// What befalls the disk, for a simulation over SQLite; none is one in memory.
     pub disk: Option<Vec<DiskFaultPlan>>,
 }
@@ -324,6 +324,7 @@ impl Plan {
             actions,
             outages,
             calm_at: T0 + span,
+            family: rng.one_in(3),
             disk: None,
         }
     }
@@ -386,6 +387,12 @@ impl Plan {
         if !self.outages.is_empty() {
             out.push(Self {
                 outages: Vec::new(),
+                ..self.clone()
+            });
+        }
+        if self.family {
+            out.push(Self {
+                family: false,
                 ..self.clone()
             });
         }
@@ -565,6 +572,18 @@ fn slot(rng: &mut Rng) -> SlotPlan {
             });
         }
     }
+    // Answers that are lost among the first calls, which are made for certain.
+    if rng.one_in(2) {
+        for _ in 0..rng.span(1, 4) {
+            let method = rng.pick(&LOSABLE, Method::Commit);
+            faults.push(StoreFaultPlan {
+                life: u32::try_from(rng.below(2)).unwrap_or(0),
+                method,
+                number: u32::try_from(rng.below(rng_bound(method).min(5))).unwrap_or(0),
+                fault: StoreFault::LostAfter,
+            });
+        }
+    }
     SlotPlan {
         mode,
         lease: rng.pick(&[400, 600, 1_000, 3_000], 1_000),
@@ -591,11 +610,26 @@ const fn rng_most(number: i64) -> u64 {
     }
 }
 
+/// Calls whose answers are lost on purpose.
+const LOSABLE: [Method; 10] = [
+    Method::Commit,
+    Method::Commit,
+    Method::Commit,
+    Method::Create,
+    Method::Create,
+    Method::Claim,
+    Method::Deliver,
+    Method::Heartbeat,
+    Method::Intervene,
+    Method::Retire,
+];
+
 /// Among how many first calls of a method a fault may strike.
 const fn rng_bound(method: Method) -> u64 {
     match method {
         Method::Commit => 25,
         Method::Create | Method::Load | Method::Deliver => 3,
+        Method::Intervene | Method::Retire => 1,
         _ => 12,
     }
 }
@@ -787,6 +821,9 @@ impl fmt::Display for Plan {
         for plan in self.disk.iter().flatten() {
             let (boot, operation, fault) = (plan.boot, plan.operation, plan.fault);
             writeln!(f, "disk, boot {boot}: operation {operation}: {fault:?}")?;
+        }
+        if self.family {
+            writeln!(f, "runs send messages to each other")?;
         }
         for action in &self.actions {
             writeln!(f, "{:>7} {:?}", action.at - T0, action.what)?;

@@ -266,7 +266,6 @@ impl Sim {
             Deed::Close(process) => self.close(process),
             Deed::Gone(process) => self.crash(process),
             Deed::Watch(number) => self.look_after(number),
-            Deed::Carry => {}
             Deed::Calm => self.becalm(),
             Deed::Look => self.look(),
             Deed::Nudge => {}

@@ -5,6 +5,7 @@ use duramen_core::run::Status;
 use duramen_core::store::{Delivery, Inboxes, MessageKind, NewMessage};
 
 use super::{Sim, Slot};
+use crate::facts::RunLife;
 use crate::model;
 use crate::net::settled;
 use crate::oracles;
@@ -75,7 +76,7 @@ impl Sim {
 
     /// Whether all runs have ended; those that legitimately wait get what they wait for.
     pub(super) fn look(&mut self) {
-        let mut ended = true;
+        let mut ended = !self.judge.is_unsent();
         for run_id in self.run_ids() {
             let Some(row) = self.judge.row(&run_id) else {
                 ended &= self.is_gone(&run_id);
@@ -137,6 +138,10 @@ impl Sim {
 
     /// Time is over, and not every run has ended.
     pub(super) fn give_up(&self) {
+        if self.judge.is_unsent() {
+            let what = "what left a run is not carried out long after all was well".to_owned();
+            self.judge.facts().judge(oracles::CARRIED, Err(what));
+        }
         for run_id in self.run_ids() {
             let row = self.judge.row(&run_id);
             let what = match row {
@@ -157,6 +162,13 @@ impl Sim {
 
     /// What must be true of every run when all is over.
     pub(super) fn check_ends(&self) {
+        {
+            let mut facts = self.judge.facts();
+            let present = &facts.present;
+            let is_there = |life: &RunLife| present.get(&life.0) == Some(&life.1);
+            let left = facts.letters.left(is_there);
+            facts.judge(oracles::CARRIED, left);
+        }
         for (number, run_id) in self.run_ids().iter().enumerate() {
             if self.is_gone(run_id) {
                 continue;

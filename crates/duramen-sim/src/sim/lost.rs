@@ -13,7 +13,7 @@ use crate::watch::{Lost, Watch};
 use crate::world::{Event, Life};
 
 /// The pause before a call is sent again, rounds of the host, and what else a call may have to wait for.
-const SLACK: Millis = 400;
+const SLACK: Millis = 250;
 
 impl Sim {
     /// Answers that were lost just now are looked after when their runs should have gone on.

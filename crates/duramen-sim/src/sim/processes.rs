@@ -34,6 +34,11 @@ impl Sim {
         let mut weather = Weather {
             latency: plan.latency,
             newer: plan.newer,
+            family: if self.plan.family {
+                self.plan.runs.len()
+            } else {
+                0
+            },
             ..Weather::default()
         };
         if !self.calm {

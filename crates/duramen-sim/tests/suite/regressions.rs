@@ -86,6 +86,7 @@ fn check(slot: &SlotPlan, nodes: Vec<Rc<Node>>, actions: &[Action]) {
             actions: actions.to_vec(),
             outages: Vec::new(),
             calm_at: T0 + 8_000,
+            family: false,
             disk: None,
         };
         let verdict = play(&plan, true);
