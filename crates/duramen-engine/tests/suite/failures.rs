@@ -196,7 +196,7 @@ fn trouble_of_the_place_parks_no_run_and_all_go_on_when_it_is_over() {
     ];
     for trouble in troubles {
         for span in [1_000, 2_900, 10_000] {
-            let lab = Lab::sim(1);
+            let lab = Lab::clocks(1);
             let mut a = lab.process("a");
             slow_steps(&mut a);
             a.engine.work(50, 20, 1_000);
@@ -222,7 +222,9 @@ fn trouble_of_the_place_parks_no_run_and_all_go_on_when_it_is_over() {
                 assert_eq!(lost, span > 3_000, "{trouble:?} for {span} ms");
             }
             let started = a.replies[&token].is_ok();
-            assert_eq!(started, span < 3_000);
+            // A caller is told after two seconds or with the next try, sooner than a run is given up.
+            assert!(started || span > 2_000);
+            assert!(!started || span < 3_500);
             assert_eq!(lab.status("meanwhile").is_some(), started);
             lab.enqueue(&["after"]);
             lab.until(1_100, &mut [&mut a], |hosts| {

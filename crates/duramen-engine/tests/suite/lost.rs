@@ -167,8 +167,8 @@ fn a_creation_whose_answer_was_lost_is_answered_as_one() {
 }
 
 #[test]
-fn a_store_that_is_out_for_longer_than_a_lease_is_an_error_to_who_starts() {
-    let lab = Lab::sim(1);
+fn a_store_that_is_out_for_longer_than_moments_is_an_error_to_who_starts() {
+    let lab = Lab::clocks(1);
     let mut a = lab.process("a");
     lab.register(&mut a);
     a.store.set(|call| match call.method {
@@ -270,7 +270,7 @@ fn a_message_whose_answer_was_lost_wakes_its_run_all_the_same() {
 
 #[test]
 fn one_that_is_held_by_others_among_fifty_holds_up_none_of_the_others() {
-    let lab = Lab::sim(1);
+    let lab = Lab::clocks(1);
     let mut a = lab.process("a");
     a.program(|ctx| async move { ctx.event("x", None).await });
     let ids: Vec<String> = (0..50).map(|n| format!("r{n:02}")).collect();
@@ -322,7 +322,7 @@ fn one_that_is_held_by_others_among_fifty_holds_up_none_of_the_others() {
 #[test]
 fn an_id_that_others_are_about_to_create_is_waited_for() {
     for ends in [true, false] {
-        let lab = Lab::sim(1);
+        let lab = Lab::clocks(1);
         let mut a = lab.process("a");
         *a.store.held.lock().unwrap() = Some("r".into());
         let token = a.start("r");
