@@ -132,8 +132,10 @@ impl Facts {
         self.present.insert(row.run_id.clone(), row.seed);
         let now = self.now;
         // A creation that is sent again after the run was deleted brings the same seed once more.
-        self.lives.remove(&(row.run_id.clone(), row.seed));
+        let before = self.lives.remove(&(row.run_id.clone(), row.seed));
         let run = self.run(&row.run_id);
+        // Nobody can tell then which of the two a driver of the first epoch means.
+        run.reopened = before.is_some_and(|before| !before.history.is_empty());
         run.input = input;
         run.history.push(first);
         if row.owner.is_some() {

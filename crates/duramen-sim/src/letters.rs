@@ -37,7 +37,7 @@ pub(crate) fn enclose(commit: &mut RunCommit, family: usize) {
         let (run_id, len) = (&commit.run_id, commit.expected_len);
         let message = NewMessage {
             run_id: format!("r{}", rng.place(family)).into(),
-            message_id: format!("{PREFIX}{run_id}-{:x}-{len}-{number}", place),
+            message_id: format!("{PREFIX}{run_id}-{place:x}-{len}-{number}"),
             kind: MessageKind::Event,
             name: rng.pick(&EVENTS, EVENTS[0]).to_owned(),
             payload: Payload::from(format!("from {run_id}")),

@@ -9,7 +9,9 @@ use duramen_core::ids::Millis;
 pub struct Owner {
     /// The end of its lease by the store's clock.
     pub until: Millis,
-    /// The same by a clock that nobody sets.
+    /// The same if heartbeats that have failed took place.
+    pub most: Millis,
+    /// The end of its lease by a clock that nobody sets.
     pub lasts: Millis,
     /// Why it has ended, if that was ever the case. It is for good.
     pub ended: Option<&'static str>,
@@ -45,7 +47,7 @@ impl Owners {
     /// A claim has looked at all leases: those that are over are so for good.
     pub fn look(&mut self, now: Millis) {
         for owner in self.by_name.values_mut() {
-            if owner.until <= now {
+            if owner.most <= now {
                 owner.ended.get_or_insert("a claim found it lapsed");
             }
         }
@@ -62,9 +64,9 @@ impl Owners {
         let found = match self.by_name.get(name) {
             Some(before) => match before.ended {
                 Some(why) => Err(format!("{name} is renewed, and had ended: {why}")),
-                None if before.until <= now => Err(format!(
+                None if before.most <= now => Err(format!(
                     "{name} is renewed {} ms after the end of its lease",
-                    now - before.until
+                    now - before.most
                 )),
                 None => Ok(()),
             },
@@ -75,13 +77,10 @@ impl Owners {
     }
 
     /// A heartbeat has failed, and may have taken place.
-    pub fn maybe_renewed(&mut self, name: &str, owner: Owner) {
-        let known = self
-            .by_name
-            .entry(name.to_owned())
-            .or_insert_with(|| owner.clone());
-        known.until = known.until.max(owner.until);
-        known.lasts = known.lasts.max(owner.lasts);
+    pub fn maybe_renewed(&mut self, name: &str, most: Millis) {
+        if let Some(owner) = self.by_name.get_mut(name) {
+            owner.most = owner.most.max(most);
+        }
     }
 
     /// A claim took a run from that owner: it has ended by the store's clock, or never was.

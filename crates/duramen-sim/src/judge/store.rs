@@ -136,6 +136,7 @@ impl Judge {
         beat.now = Some(now);
         let owner = Owner {
             until: now + beat.lease,
+            most: now + beat.lease,
             lasts: self.world.now() + beat.lease,
             ended: None,
             format: beat.format,
@@ -150,7 +151,7 @@ impl Judge {
         let answered = settled(self.inner().heartbeat(self.tampered_beat(beat)));
         let mut answered = answered.inspect_err(|_| {
             self.world.trouble_all();
-            self.facts().owners.maybe_renewed(&name, owner.clone());
+            self.facts().owners.maybe_renewed(&name, owner.until);
         })?;
         if self.plant == Plant::LateRenewal {
             answered.alive = true;

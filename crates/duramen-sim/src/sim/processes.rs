@@ -284,6 +284,7 @@ impl Sim {
             && self.world.life(process) == Life::Running
         {
             let token = host.token();
+            self.world.trouble(process);
             host.engine.close(token);
         }
     }

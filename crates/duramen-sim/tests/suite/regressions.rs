@@ -208,3 +208,36 @@ fn a_run_that_was_set_back_under_a_blocked_host_is_not_looked_at_without_a_pause
     };
     check(&slot, vec![step("s1", 0)], &[block, create(1_472, true)]);
 }
+
+fn late_answer(slow: i64, lease: i64) -> SlotPlan {
+    SlotPlan {
+        mode: Mode::Worker {
+            concurrency: 10,
+            poll_min: 20,
+            poll_max: 100,
+        },
+        lease,
+        faults: vec![StoreFaultPlan {
+            life: 0,
+            method: Method::Create,
+            number: 0,
+            fault: StoreFault::SlowBack(slow),
+        }],
+        ..worker()
+    }
+}
+
+/// The answer to a creation came when the audit had long let the run go, and the same process had taken it
+/// up again and driven it to its end: it was driven once more. (Seed 2033.)
+#[test]
+fn a_creation_whose_answer_comes_after_the_end_of_its_run_drives_nothing() {
+    let nodes = vec![step("a", 0)];
+    check(&late_answer(3_963, 400), nodes, &[create(360, true)]);
+}
+
+/// The same when it was let go for a second call that asked for it. (Seed 1251.)
+#[test]
+fn a_creation_that_a_second_one_has_overtaken_drives_nothing() {
+    let twice = [create(3_687, true), create(4_079, true)];
+    check(&late_answer(2_139, 3_000), vec![step("a", 0)], &twice);
+}
