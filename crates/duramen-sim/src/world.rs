@@ -79,6 +79,8 @@ struct Process {
     skew: Millis,
     /// What has befallen it so far.
     troubles: u64,
+    /// Until when it, or its host, did nothing.
+    idle_until: Millis,
 }
 
 struct State {
@@ -175,6 +177,20 @@ impl World {
         }
     }
 
+    /// Its host does nothing until then.
+    pub fn idle(&self, process: ProcessId, until: Millis) {
+        if let Some(process) = self.state().processes.get_mut(process) {
+            process.troubles += 1;
+            process.idle_until = until;
+        }
+    }
+
+    pub fn idle_until(&self, process: ProcessId) -> Millis {
+        let state = self.state();
+        let process = state.processes.get(process);
+        process.map_or(0, |process| process.idle_until)
+    }
+
     pub fn trouble_all(&self) {
         for process in &mut self.state().processes {
             process.troubles += 1;
@@ -217,6 +233,7 @@ impl World {
             calls: Vec::new(),
             skew,
             troubles: 0,
+            idle_until: 0,
         });
         state.processes.len() - 1
     }
@@ -250,6 +267,7 @@ impl World {
         }
         process.life = Life::Running;
         process.troubles += 1;
+        process.idle_until = now;
         for event in std::mem::take(&mut process.held) {
             state.at(now, event);
         }
@@ -274,6 +292,7 @@ impl World {
                 calls: Vec::new(),
                 skew: 0,
                 troubles: process.troubles + 1,
+                idle_until: 0,
             };
             std::mem::replace(process, empty)
         }) else {

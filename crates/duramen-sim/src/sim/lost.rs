@@ -36,11 +36,17 @@ impl Sim {
             .iter()
             .find(|slot| slot.host == Some(watch.process))?;
         let plan = &slot.plan;
+        // What was asked for before an idle time may have lost its patience over that.
+        if self.world.idle_until(watch.process) + plan.lease > watch.since {
+            return None;
+        }
         // There and back; a second time, where all is fenced; and the look that explains it.
         let ways = LOSS + 6 * plan.latency + 3 * plan.lag + SLACK;
         match &watch.lost {
             Lost::Nothing => None,
-            Lost::Commits(_) | Lost::Creation { .. } => (ways < plan.lease).then_some(ways),
+            Lost::Commits(_) => (ways < plan.lease).then_some(ways),
+            // Where the ways are long, the caller may have been told already that it failed.
+            Lost::Creation { .. } => (ways < plan.lease && plan.latency < 100).then_some(ways),
             // A pass of the audit and a second look.
             Lost::Claim => (6 * plan.latency < plan.lease).then_some(ways + 2 * plan.lease),
         }

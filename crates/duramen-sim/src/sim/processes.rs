@@ -248,7 +248,7 @@ impl Sim {
                     self.world
                         .note(|| format!("p{process} blocks its loop for {down} ms"));
                     host.blocked_until = self.world.now() + down;
-                    self.world.trouble(process);
+                    self.world.idle(process, host.blocked_until);
                     let nudge = Event::Deed(Deed::Nudge);
                     self.world.at(host.blocked_until, nudge);
                 }

@@ -38,7 +38,7 @@ const TABLE: [(Plant, u64, &[&str]); 14] = [
     ),
     (Plant::LateRenewal, 50, &[oracles::LAPSE]),
     (Plant::SeedIgnored, 2_000, &[oracles::FENCING]),
-    (Plant::LooseAppend, 500, &[oracles::FENCING]),
+    (Plant::LooseAppend, 3_000, &[oracles::FENCING]),
     (Plant::FormatIgnored, 100, &[oracles::FORMATS]),
     (Plant::GreedySuccession, 200, &[oracles::ONE_DRIVER]),
 ];

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use duramen_core::retry::{Backoff, RetryPolicy};
+use duramen_core::store::MessageKind;
 use duramen_sim::net::{Method, StoreFault};
 use duramen_sim::plan::{Action, Mode, Plan, Plant, RunPlan, SlotPlan, StoreFaultPlan, Via, What};
 use duramen_sim::play;
@@ -240,4 +241,37 @@ fn a_creation_whose_answer_comes_after_the_end_of_its_run_drives_nothing() {
 fn a_creation_that_a_second_one_has_overtaken_drives_nothing() {
     let twice = [create(3_687, true), create(4_079, true)];
     check(&late_answer(2_139, 3_000), vec![step("a", 0)], &twice);
+}
+
+/// The answer to a creation was lost, and a message came before it was sent again: the run was driven as if
+/// it had none, and slept over it. (Seed 21963.)
+#[test]
+fn a_message_that_overtakes_the_answer_to_a_creation_is_not_slept_over() {
+    let slot = SlotPlan {
+        lease: 600,
+        faults: vec![StoreFaultPlan {
+            life: 0,
+            method: Method::Create,
+            number: 0,
+            fault: StoreFault::LostAfter,
+        }],
+        ..worker()
+    };
+    let cancel = Action {
+        at: T0 + 656,
+        what: What::Send {
+            run: 0,
+            id: "m".into(),
+            kind: MessageKind::Cancel,
+            name: String::new(),
+            payload: "enough".into(),
+            newer: false,
+            via: Via::Slot(0),
+        },
+    };
+    let event = Rc::new(Node::Event {
+        name: "y",
+        timeout: None,
+    });
+    check(&slot, vec![event], &[create(454, true), cancel]);
 }
