@@ -11,6 +11,7 @@ use duramen_core::machine::{Halt, Machine, Outcome, Requested};
 use duramen_core::primitives::timer::TimerStem;
 use duramen_engine::RunDriver;
 
+use crate::facts::RunLife;
 use crate::handler::{Ask, Port, Told};
 use crate::oracles::{Seen, text};
 use crate::program::Step;
@@ -64,6 +65,13 @@ pub struct Desk<M> {
 impl<M> std::fmt::Debug for Desk<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+impl Desk<RunDriver> {
+    /// Which life of which run it is.
+    pub fn life(&self) -> RunLife {
+        (self.run_id.clone(), self.driver.machine.facts().seed)
     }
 }
 

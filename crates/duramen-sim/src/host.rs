@@ -13,6 +13,7 @@ use duramen_core::store::StoreError;
 use duramen_engine::{Driven, Engine, HostEvent, Reply, RunDriver, Ticket, Token};
 
 use crate::desk::Desk;
+use crate::facts::RunLife;
 use crate::handler::{Handler, Port};
 use crate::judge::Judge;
 use crate::net::Net;
@@ -52,6 +53,8 @@ pub struct Host {
     pub blocked_until: Millis,
     pub lag: Millis,
     tokens: Token,
+    /// When it last heard what became of a commit.
+    heard: BTreeMap<RunLife, Millis>,
 }
 
 impl std::fmt::Debug for Host {
@@ -89,6 +92,28 @@ impl Host {
             blocked_until: 0,
             lag: parts.lag,
             tokens: 0,
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a life of a run is driven here, and if so in which epoch.
+    pub fn drives(&self, life: &RunLife) -> Option<i64> {
+        self.runs.values().find_map(|driving| {
+            let desk = driving.desk.borrow();
+            let facts = desk.driver.machine.facts();
+            (desk.life() == *life).then_some(facts.epoch)
+        })
+    }
+
+    /// When it last heard what became of a commit of that life.
+    pub fn heard_of(&self, life: &RunLife) -> Option<Millis> {
+        self.heard.get(life).copied()
+    }
+
+    fn hears(&mut self, ticket: Ticket) {
+        if let Some(driving) = self.runs.get(&ticket) {
+            let life = driving.desk.borrow().life();
+            self.heard.insert(life, self.world.now());
         }
     }
 
@@ -166,6 +191,7 @@ impl Host {
                 ticket,
                 row,
                 inbox,
+                inbox_more,
                 clock,
             } => {
                 let Some(driving) = self.runs.get(&ticket) else {
@@ -174,7 +200,7 @@ impl Host {
                     return;
                 };
                 let mut desk = driving.desk.borrow_mut();
-                desk.driver.resume(&row, inbox, clock);
+                desk.driver.resume(&row, inbox, inbox_more, clock);
                 drop(desk);
                 self.advance(ticket);
             }
@@ -182,6 +208,7 @@ impl Host {
                 self.runs.remove(&ticket);
             }
             HostEvent::Committed { ticket, outcome } => {
+                self.hears(ticket);
                 let Some(driving) = self.runs.get(&ticket) else {
                     return;
                 };
@@ -192,6 +219,7 @@ impl Host {
                 }
             }
             HostEvent::Lost { ticket, epoch, .. } => {
+                self.hears(ticket);
                 let Some(driving) = self.runs.get(&ticket) else {
                     return;
                 };
@@ -202,6 +230,11 @@ impl Host {
             HostEvent::Messages { ticket, messages } => {
                 self.with(ticket, |driver| driver.machine.deliver(messages));
             }
+            HostEvent::Page {
+                ticket,
+                messages,
+                more,
+            } => self.with(ticket, |driver| driver.machine.deliver_page(messages, more)),
             HostEvent::Tick { ticket } => self.with(ticket, RunDriver::ticked),
             HostEvent::Yield { ticket } => self.with(ticket, RunDriver::leave),
             HostEvent::Reply { token, reply } => self.replies.push((token, reply)),
@@ -268,7 +301,7 @@ impl Host {
         let epoch = desk.driver.machine.facts().epoch;
         let mut facts = self.judge.facts();
         for seen in std::mem::take(&mut desk.seen) {
-            facts.saw(&desk.run_id, epoch, seen);
+            facts.saw(desk.life(), epoch, seen);
         }
     }
 
@@ -345,6 +378,7 @@ impl Host {
         };
         let desk = driving.desk.borrow();
         let (run_id, epoch) = (desk.run_id.clone(), desk.driver.machine.facts().epoch);
+        let life = desk.life();
         let asked_at = desk.asked.get(&slot).map_or(0, |asked| asked.asked_at);
         let (process, now) = (self.process, self.world.now());
         self.world.note(|| {
@@ -358,10 +392,11 @@ impl Host {
             now,
         };
         let mut facts = self.judge.facts();
-        let run = facts.run(&run_id);
+        let facts = &mut *facts;
+        let run = facts.lives.entry(life).or_default();
         let once = oracles::an_effect_completes_once(run, &starting);
         let barrier = oracles::an_effect_waits_for_what_came_before(run, &starting);
-        let lease = oracles::no_step_starts_after_its_lease(run, &starting);
+        let lease = oracles::no_step_starts_after_its_lease(run, &facts.owners, &starting);
         facts.judge(oracles::EFFECTS_ONCE, once);
         facts.judge(oracles::BARRIER, barrier);
         facts.judge(oracles::LEASE, lease);
@@ -406,10 +441,11 @@ impl Host {
         let Some((outcome, text)) = self.outcome(&desk.run_id, attempt) else {
             return;
         };
-        let (run_id, op) = (desk.run_id.clone(), &attempt.op);
+        let op = &attempt.op;
         self.judge
             .facts()
-            .came_out(&run_id, op, attempt.number, &text);
+            .life(desk.life())
+            .came_out(op, attempt.number, &text);
         if let StepOutcome::Succeeded(result) = &outcome {
             desk.fresh.insert(attempt.slot, result.clone());
         }

@@ -1,21 +1,26 @@
 //! The store as all processes share it: the real one behind it, its clock, and the oracles that see
 //! every change. Planted faults of the store stand here too.
 
+mod store;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use duramen_core::ids::RunId;
-use duramen_core::journal::{Entry, Kind};
+use duramen_core::ids::{Millis, RunId};
+use duramen_core::journal::Entry;
 use duramen_core::run::RunRow;
 use duramen_core::store::{
-    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Filter, Heartbeat, Intervened,
-    Intervention, Message, NewMessage, NewRun, Next, NextDue, Page, RunCommit, RunDetail, Schema,
-    Store, StoreError, StoreFuture, WorkflowKey,
+    CommitOutcome, Filter, Heartbeat, Next, RunCommit, Standing, Store, StoreError, StoreFuture,
+    UnsentAsk,
 };
 
 use crate::net::settled;
+use crate::newer::newer_lane;
 use crate::oracles::{self, Facts};
+use crate::owners::{Owner, base};
 use crate::plan::Plant;
+use crate::watch::Watch;
 use crate::world::{World, lock};
 
 /// See the module's head.
@@ -24,6 +29,9 @@ pub struct Judge {
     inner: Mutex<Arc<dyn Store>>,
     world: Arc<World>,
     facts: Mutex<Facts>,
+    /// Until when strangers' transactions hold runs, or ids that have none.
+    locks: Mutex<BTreeMap<RunId, Millis>>,
+    watches: Mutex<Vec<Watch>>,
     plant: Plant,
 }
 
@@ -43,21 +51,72 @@ impl Judge {
             inner: Mutex::new(inner),
             world,
             facts: Mutex::default(),
+            locks: Mutex::default(),
+            watches: Mutex::default(),
             plant,
         })
     }
 
     pub fn facts(&self) -> MutexGuard<'_, Facts> {
-        lock(&self.facts)
+        let now = self.world.now();
+        let mut facts = lock(&self.facts);
+        facts.now = now;
+        facts
     }
 
     fn inner(&self) -> Arc<dyn Store> {
         Arc::clone(&lock(&self.inner))
     }
 
+    /// Whether something that left a run is still to be carried out; not known while the disk fails.
+    pub fn is_unsent(&self) -> bool {
+        let ask = UnsentAsk {
+            before: Millis::MAX,
+            run_id: None,
+            limit: 1,
+        };
+        settled(self.inner().unsent(ask)).is_ok_and(|unsent| !unsent.is_empty())
+    }
+
     /// From here on this is the store: the same file, opened again.
     pub fn reopened(&self, store: Arc<dyn Store>) {
         *lock(&self.inner) = store;
+    }
+
+    /// The store's time.
+    fn now(&self) -> Millis {
+        self.world.store_now()
+    }
+
+    /// A stranger's transaction holds a run until then.
+    pub fn hold(&self, run_id: &RunId, until: Millis) {
+        lock(&self.locks).insert(run_id.clone(), until);
+    }
+
+    /// Nobody holds anything any more.
+    pub fn calm(&self) {
+        lock(&self.locks).clear();
+    }
+
+    fn is_blocked(&self, run_id: &RunId) -> bool {
+        let until = lock(&self.locks).get(run_id).copied();
+        let blocked = until.is_some_and(|until| until > self.world.now());
+        self.facts().counts.blocked += u64::from(blocked);
+        blocked
+    }
+
+    /// An answer will be lost.
+    pub(crate) fn watch(&self, watch: Watch) {
+        lock(&self.watches).push(watch);
+    }
+
+    pub(crate) fn take_watches(&self) -> Vec<Watch> {
+        std::mem::take(&mut *lock(&self.watches))
+    }
+
+    pub fn standing_of(&self, run_id: &RunId) -> Result<Option<Standing>, StoreError> {
+        let standings = settled(self.inner().standing(vec![run_id.clone()]))?;
+        Ok(standings.into_iter().next().flatten())
     }
 
     pub fn row(&self, run_id: &RunId) -> Option<RunRow> {
@@ -84,37 +143,54 @@ impl Judge {
             return;
         };
         let mut facts = self.facts();
+        if row.is_none() && facts.run(run_id).may_be_gone {
+            facts.deleted(run_id);
+            return;
+        }
+        facts.run(run_id).may_be_gone = false;
         if let (Some(row), Some(first)) = (&row, journal.first())
-            && facts.run(run_id).history.is_empty()
+            && facts.present.get(run_id) != Some(&row.seed)
         {
             facts.created(row, first.payload.clone(), first.clone());
         }
         let settled = facts.run(run_id).take_place(&journal);
         facts.judge(oracles::REPLAY, settled);
-        let run = facts.run(run_id);
-        if run.history.is_empty() {
+        if !facts.present.contains_key(run_id) {
             return; // nobody was told that it exists
         }
+        let run = facts.run(run_id);
         let one = oracles::no_journal_has_two_histories(run, run_id, 0, &journal);
         let lost = oracles::nothing_acknowledged_is_lost(run, run_id, row.as_ref());
         facts.judge(oracles::NOTHING_LOST, lost);
         facts.judge(oracles::ONE_HISTORY, one);
     }
 
+    /// The store has failed: what was written is not known.
+    fn failed(&self, run_id: &RunId, error: &StoreError) {
+        self.world.trouble_all();
+        self.world.note(|| {
+            // Its kind alone: the text names the file, which is another one each time.
+            let error = format!("{error:?}");
+            let kind = error.split(' ').next().unwrap_or_default();
+            format!("a change of {run_id} fails: {kind}")
+        });
+        self.reconcile(run_id);
+    }
+
     fn commit_one(&self, commit: &RunCommit) -> Result<CommitOutcome, StoreError> {
-        let before = self.read_row(&commit.run_id)?;
+        if self.is_blocked(&commit.run_id) {
+            return Ok(CommitOutcome::Blocked);
+        }
+        let before = self.standing_of(&commit.run_id)?;
+        self.only_readers_read(commit)?;
         let sent = self.tampered(commit.clone(), before.as_ref());
         let outcome = match sent.map(|sent| settled(self.inner().commit(vec![sent]))) {
             Some(Ok(outcomes)) => outcomes.into_iter().next(),
             Some(Err(error)) => {
-                self.world.note(|| {
-                    // Its kind alone: the text names the file, which is another one each time.
-                    let error = format!("{error:?}");
-                    let kind = error.split(' ').next().unwrap_or_default();
-                    format!("a commit of {} fails: {kind}", commit.run_id)
-                });
-                self.facts().run(&commit.run_id).unsure(commit);
-                self.reconcile(&commit.run_id);
+                let life = (commit.run_id.clone(), commit.seed);
+                let (epoch, len) = (commit.epoch, commit.expected_len);
+                self.facts().life(life).unsure(epoch, len, &commit.entries);
+                self.failed(&commit.run_id, &error);
                 return Err(error);
             }
             None => Some(CommitOutcome::Applied { due: false }),
@@ -138,6 +214,7 @@ impl Judge {
                 }
                 Next::Finished { status } => status.name().to_owned(),
                 Next::Stuck { note } => format!("stuck: {note}"),
+                Next::Continued { ready_at } => format!("continued, due {ready_at}"),
             };
             format!(
                 "{} commits {} epoch {} at {}: [{}] {next} -> {outcome:?}",
@@ -154,19 +231,25 @@ impl Judge {
         match &outcome {
             CommitOutcome::Applied { .. } => {
                 facts.counts.commits += 1;
+                facts.counts.formats += u64::from(commit.format.is_some());
+                facts.counts.outgoing += commit.outgoing.len() as u64;
+                facts.letters.posted(commit);
                 facts.committed(commit);
                 let from = usize::try_from(commit.expected_len).unwrap_or(usize::MAX);
                 drop(facts);
                 self.reread(&commit.run_id, from);
                 let mut facts = self.facts();
                 match &commit.next {
-                    Next::Finished { status } => facts.shown(&commit.run_id, *status),
+                    Next::Finished { status } => {
+                        let run = facts.run(&commit.run_id);
+                        run.shown.get_or_insert(*status);
+                    }
                     // Nobody has changed the code.
                     Next::Stuck { note } => {
                         let what = format!("{} is stuck: {note}", commit.run_id);
                         facts.judge(oracles::ENDS, Err(what));
                     }
-                    Next::Running | Next::Waiting { .. } => {}
+                    Next::Running | Next::Waiting { .. } | Next::Continued { .. } => {}
                 }
             }
             CommitOutcome::Fenced => facts.counts.fenced += 1,
@@ -187,165 +270,77 @@ impl Judge {
         facts.judge(oracles::ONE_HISTORY, found);
     }
 
+    /// A message that only newer builds can read is consumed or set aside by them alone.
+    fn only_readers_read(&self, commit: &RunCommit) -> Result<(), StoreError> {
+        if commit.read.is_empty() {
+            return Ok(());
+        }
+        let page = settled(self.inner().inbox(commit.run_id.clone(), 0))?;
+        let mut facts = self.facts();
+        let reads = facts.owners.format(&commit.owner);
+        let unreadable = page.messages.iter().find(|message| {
+            message.encoding > reads && commit.read.iter().any(|read| read.seq == message.seq)
+        });
+        let found = unreadable.map_or(Ok(()), |message| {
+            Err(format!(
+                "{} reads message {:?}, which needs format {}",
+                commit.owner, message.message_id, message.encoding
+            ))
+        });
+        facts.judge(oracles::FORMATS, found);
+        Ok(())
+    }
+
     /// What the planted fault makes of a commit; none is one that is acknowledged and forgotten.
-    fn tampered(&self, mut commit: RunCommit, before: Option<&RunRow>) -> Option<RunCommit> {
+    fn tampered(&self, mut commit: RunCommit, before: Option<&Standing>) -> Option<RunCommit> {
+        let Some(run) = before else {
+            return Some(commit);
+        };
+        let of_the_owner = |commit: &mut RunCommit| {
+            commit.epoch = run.epoch;
+            if let Some(owner) = &run.owner {
+                commit.owner.clone_from(owner);
+            }
+        };
         match self.plant {
             Plant::FencingOff => {
-                let Some(row) = before else {
-                    return Some(commit);
-                };
-                commit.epoch = row.epoch;
-                commit.expected_len = row.journal_len;
-                if let Some(owner) = &row.owner {
-                    commit.owner.clone_from(owner);
-                }
+                commit.seed = run.seed;
+                commit.expected_len = run.journal_len;
+                of_the_owner(&mut commit);
             }
+            Plant::SeedIgnored => commit.seed = run.seed,
+            Plant::LooseAppend if commit.only_appends() => of_the_owner(&mut commit),
             Plant::ForgottenCommit => {
                 let saves = commit.next == Next::Running && commit.entries.len() == 1;
                 if saves && self.world.chance(|rng| rng.one_in(8)) {
                     return None;
                 }
             }
-            Plant::SleptOver => commit.inbox_seen = u64::MAX,
+            Plant::SleptOver if matches!(commit.next, Next::Waiting { .. }) => {
+                commit.inbox_seen = Some(u64::MAX);
+            }
             _ => {}
         }
         Some(commit)
     }
-}
 
-impl Store for Judge {
-    fn migrate(&self) -> StoreFuture<Schema> {
-        answer(settled(self.inner().migrate()))
-    }
-
-    fn schema(&self) -> StoreFuture<Schema> {
-        answer(settled(self.inner().schema()))
-    }
-
-    fn create(&self, mut batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
-        let now = self.world.now();
-        for run in &mut batch {
-            run.now = Some(now);
+    /// What the planted fault makes of a heartbeat.
+    fn tampered_beat(&self, mut beat: Heartbeat) -> Heartbeat {
+        if self.plant == Plant::GreedySuccession && beat.succeeds.is_some() {
+            let stranger = self.facts().owners.stranger(&beat.owner, self.now());
+            beat.succeeds = stranger.or(beat.succeeds);
         }
-        let inputs: Vec<_> = batch.iter().map(|run| run.input.clone()).collect();
-        let created = match settled(self.inner().create(batch)) {
-            Ok(created) => created,
-            Err(error) => return answer(Err(error)),
-        };
-        let mut facts = self.facts();
-        for (created, input) in created.iter().zip(inputs) {
-            let (row, new) = (&created.row, created.created);
-            self.world
-                .note(|| format!("{} is created for {:?}: {new}", row.run_id, row.owner));
-            if new {
-                let first = Entry::new(Kind::RunCreated, "".into(), input.clone(), row.created_at);
-                facts.created(row, input, first);
-            }
-        }
-        drop(facts);
-        answer(Ok(created))
+        beat
     }
 
-    fn claim(&self, mut claim: Claim) -> StoreFuture<Claimed> {
-        claim.now = Some(self.world.now());
-        let limit = claim.limit;
-        if self.plant == Plant::GreedyClaim {
-            claim.limit = claim.limit.saturating_mul(2);
-        }
-        let claimed = match settled(self.inner().claim(claim)) {
-            Ok(claimed) => claimed,
-            Err(error) => return answer(Err(error)),
-        };
-        let mut facts = self.facts();
-        let found = oracles::a_claim_keeps_its_limit(claimed.runs.len(), limit);
-        facts.judge(oracles::BUDGETS, found);
-        for run in &claimed.runs {
-            let row = &run.row;
-            self.world.note(|| {
-                let (owner, was) = (row.owner.as_deref().unwrap_or(""), run.was.name());
-                let (id, epoch, len) = (&row.run_id, row.epoch, row.journal_len);
-                format!("{owner} claims {id}, {was}, epoch {epoch}, {len} entries")
-            });
-            facts.claimed(row);
-            if let Some(journal) = &run.journal {
-                let known = facts.run(&row.run_id);
-                let found = oracles::no_journal_has_two_histories(known, &row.run_id, 0, journal);
-                facts.judge(oracles::ONE_HISTORY, found);
-            }
-        }
-        drop(facts);
-        answer(Ok(claimed))
-    }
-
-    fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
-        // One by one: what a batch means does not depend on its neighbours, and each is judged by
-        // the state right before it.
-        answer(batch.iter().map(|one| self.commit_one(one)).collect())
-    }
-
-    fn heartbeat(&self, mut beat: Heartbeat) -> StoreFuture<Beat> {
-        beat.now = Some(self.world.now());
-        let lease = beat.lease;
-        let beat = settled(self.inner().heartbeat(beat));
-        if let Ok(beat) = &beat {
-            let mut facts = self.facts();
-            for (run_id, epoch) in &beat.held {
-                facts.renewed(run_id, *epoch, beat.now + lease);
-            }
-        }
-        answer(beat)
-    }
-
-    fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
-        answer(settled(self.inner().unread(owner)))
-    }
-
-    fn deliver(&self, mut batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
-        let now = self.world.now();
-        let mut facts = self.facts();
-        for message in &mut batch {
-            message.now = Some(now);
-            facts.sending(message);
-        }
-        let delivered = settled(self.inner().deliver(batch.clone()));
-        for (message, delivered) in batch.iter().zip(delivered.iter().flatten()) {
-            let (result, owner) = (delivered.result, &delivered.owner);
-            facts.delivered(message, result);
-            self.world.note(|| {
-                let (id, run) = (&message.message_id, &message.run_id);
-                format!("message {id} for {run}, held by {owner:?}: {result:?}")
-            });
-        }
-        drop(facts);
-        answer(delivered)
-    }
-
-    fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
-        answer(settled(self.inner().intervene(batch)))
-    }
-
-    fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
-        answer(settled(self.inner().get(run_ids)))
-    }
-
-    fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
-        answer(settled(self.inner().load(run_id, from, limit)))
-    }
-
-    fn list(&self, filter: Filter, limit: u32, cursor: Option<Cursor>) -> StoreFuture<Page> {
-        answer(settled(self.inner().list(filter, limit, cursor)))
-    }
-
-    fn count(&self, filter: Filter) -> StoreFuture<u64> {
-        answer(settled(self.inner().count(filter)))
-    }
-
-    fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
-        let now = self.world.now();
-        answer(settled(self.inner().next_due(workflows)).map(|next| NextDue { now, ..next }))
-    }
-
-    fn close(&self) -> StoreFuture<()> {
-        answer(settled(self.inner().close()))
+    /// All that a heartbeat must leave alone: runs, and the rows of other owners but for that one.
+    fn others(&self, owner: &str) -> Option<(Vec<RunRow>, Vec<String>)> {
+        let page = settled(self.inner().list(Filter::default(), u32::MAX, None)).ok()?;
+        let owners = settled(self.inner().owners()).ok()?;
+        let others = owners.iter().filter(|row| row.owner != owner);
+        // How much they hold is no column.
+        let others =
+            others.map(|row| format!("{} {} {:?}", row.owner, row.lease_until, row.ended_at));
+        Some((page.rows, others.collect()))
     }
 }

@@ -50,24 +50,11 @@ fn main() -> ExitCode {
     }
     let (failed, counts, played, took) = play_all(&options);
     let rate = u128::from(played) * 1_000 / took.as_millis().max(1);
-    println!(
-        "{played} seeds in {:.1} s ({rate}/s): {} runs, {} commits ({} fenced off), {} steps, \
-         {} messages ({} duplicates), {} sweeps, {} crashes, {} zombies, {} store faults, {} power cuts, \
-         {} journal prefixes replayed",
-        took.as_secs_f64(),
-        counts.runs,
-        counts.commits,
-        counts.fenced,
-        counts.steps,
-        counts.messages,
-        counts.duplicates,
-        counts.sweeps,
-        counts.crashes,
-        counts.zombies,
-        counts.faults,
-        counts.power_cuts,
-        counts.prefixes,
-    );
+    println!("{played} seeds in {:.1} s ({rate}/s)", took.as_secs_f64());
+    for (name, count) in counts.named() {
+        let each = thousandths(count, played);
+        println!("{count:>12} {name} ({each} a seed)");
+    }
     let Some(seed) = failed else {
         println!("no rule was broken");
         return ExitCode::SUCCESS;
@@ -83,6 +70,12 @@ fn main() -> ExitCode {
     };
     println!("\nagain, in full: make sim SEED={seed}{disk}{plant}");
     ExitCode::FAILURE
+}
+
+/// How many there are for each of so many, to three places.
+fn thousandths(count: u64, of: u64) -> String {
+    let each = count.saturating_mul(1_000) / of.max(1);
+    format!("{}.{:03}", each / 1_000, each % 1_000)
 }
 
 fn trace(plan: &Plan) {

@@ -16,6 +16,8 @@ use duramen_core::primitives::timer::{RUN_TIMEOUT_OP, TimerStem};
 use duramen_core::run::{RunRow, Status};
 
 use crate::handler::{Ask, Fault, Flow, Handler, Port, Told};
+use crate::newer;
+use crate::oracles;
 use crate::program::{Program, Step};
 
 /// What the world knows of a run, besides its journal.
@@ -49,6 +51,8 @@ struct Reading {
     open: BTreeMap<Slot, Operation>,
     answers: BTreeMap<Slot, Told>,
     slots: Slot,
+    /// When the run was reopened last.
+    reopened_at: Option<Millis>,
     /// Entries still to come, the next one first.
     ahead: Vec<Entry>,
     wrong: Option<String>,
@@ -78,6 +82,16 @@ impl Reading {
         let deadline = span.map(|span| self.now + span);
         self.open.insert(slot, Operation { id, what, deadline });
         Ask::Pending(slot)
+    }
+
+    /// Open steps get fresh attempts.
+    fn reopen(&mut self, at: Millis) {
+        self.reopened_at = Some(at);
+        for operation in self.open.values_mut() {
+            if let Open::Step { failed } = &mut operation.what {
+                *failed = 0;
+            }
+        }
     }
 
     fn slot_of(&self, id: &str) -> Option<Slot> {
@@ -115,7 +129,19 @@ impl Port for Reading {
 
     fn value(&mut self, kind: ValueKind) -> Ask {
         let id = self.numbered(kind.name());
-        if self.ahead.is_empty() {
+        // A reopening tells the handler nothing.
+        while let Some(next) = self.ahead.first()
+            && next.kind == Kind::RunReopened
+        {
+            let at = next.at;
+            self.ahead.remove(0);
+            self.reopen(at);
+        }
+        if self
+            .ahead
+            .first()
+            .is_none_or(|next| next.kind == Kind::RunTerminated)
+        {
             return Ask::Halted; // not recorded yet
         }
         let entry = self.ahead.remove(0);
@@ -158,6 +184,7 @@ pub fn check(
     if first.kind != Kind::RunCreated {
         return Err(format!("entry 0 is {}", first.kind.name()));
     }
+    let rest = &what_stands(rest)[..];
     let reading = Rc::new(RefCell::new(Reading {
         now: row.started_at.unwrap_or(row.created_at),
         ahead: rest.to_vec(),
@@ -172,6 +199,7 @@ pub fn check(
         timed_out: false,
         read: BTreeSet::new(),
         deadline: row.deadline,
+        timeout: row.timeout,
     };
     reader.drain()?;
     let mut index = 0;
@@ -200,6 +228,37 @@ struct Reader<'a> {
     /// Ids of messages that were consumed.
     read: BTreeSet<String>,
     deadline: Option<Millis>,
+    timeout: Option<Millis>,
+}
+
+/// What stands of a journal behind its first entry: a reopening takes back everything from its cause on,
+/// the end of the run in any case. All that was taken back may be recorded again.
+fn what_stands(rest: &[Entry]) -> Vec<Entry> {
+    let mut stands: Vec<(usize, Entry)> = Vec::new();
+    for (place, entry) in (1..).zip(rest) {
+        let mut entry = entry.clone();
+        newer::known(&mut entry);
+        if entry.kind == Kind::RunReopened {
+            let cause = oracles::meta(&entry).and_then(|meta| meta.cause);
+            let cause = cause.and_then(|at| usize::try_from(at).ok());
+            let cause = cause.unwrap_or(place);
+            stands.retain(|(at, _)| *at < cause);
+            while let Some((_, last)) = stands.last()
+                && is_end(last.kind)
+            {
+                stands.pop();
+            }
+        }
+        stands.push((place, entry));
+    }
+    stands.into_iter().map(|(_, entry)| entry).collect()
+}
+
+const fn is_end(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::RunFinished | Kind::RunFailed | Kind::RunCancelled | Kind::RunTerminated
+    )
 }
 
 impl Reader<'_> {
@@ -217,11 +276,7 @@ impl Reader<'_> {
 
     fn entry(&mut self, entry: &Entry) -> Result<(), String> {
         if self.ended.is_some() {
-            let end = matches!(
-                entry.kind,
-                Kind::RunFinished | Kind::RunFailed | Kind::RunCancelled | Kind::RunTerminated
-            );
-            return if end {
+            return if is_end(entry.kind) || entry.kind == Kind::RunReopened {
                 Ok(()) // what it says is compared with the row's status
             } else {
                 Err("the handler has ended".into())
@@ -232,7 +287,7 @@ impl Reader<'_> {
             Kind::StepCompleted | Kind::StepFailed => self.step_ended(entry, &meta),
             Kind::StepAttemptFailed => self.attempt_failed(entry, &meta),
             Kind::TimerFired if &*entry.op == RUN_TIMEOUT_OP => {
-                let deadline = self.deadline.ok_or("the run has no deadline")?;
+                let deadline = self.limit().ok_or("the run has no deadline")?;
                 if entry.at < deadline || std::mem::replace(&mut self.timed_out, true) {
                     return Err(format!("the run's deadline is {deadline}"));
                 }
@@ -248,7 +303,22 @@ impl Reader<'_> {
                 self.cancel(entry)
             }
             Kind::RunTerminated => Ok(()),
+            Kind::RunReopened => {
+                self.reading.borrow_mut().reopen(entry.at);
+                Ok(())
+            }
             _ => Err("nobody asked for it".into()),
+        }
+    }
+
+    /// When the run's time is over. One that was reopened after that gets it again.
+    fn limit(&self) -> Option<Millis> {
+        let reopened_at = self.reading.borrow().reopened_at;
+        match (reopened_at, self.deadline, self.timeout) {
+            (Some(at), Some(deadline), Some(timeout)) if at >= deadline => {
+                Some(at.saturating_add(timeout))
+            }
+            (_, deadline, _) => deadline,
         }
     }
 

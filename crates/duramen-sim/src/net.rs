@@ -11,11 +11,16 @@ use std::task::{Context, Poll, Waker};
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
-    Beat, Claim, Claimed, CommitOutcome, Created, Cursor, Delivered, Filter, Heartbeat, Intervened,
-    Intervention, Message, NewMessage, NewRun, NextDue, Page, RunCommit, RunDetail, Schema, Store,
-    StoreError, StoreFuture, WorkflowKey,
+    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
+    Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
+    OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing, Start, Store,
+    StoreError, StoreFuture, Unsent, UnsentAsk,
 };
 
+use crate::judge::Judge;
+use crate::letters;
+use crate::newer::{self, NEWER};
+use crate::watch::{Lost, Watch};
 use crate::world::{Call, Event, Life, ProcessId, World, lock};
 
 /// What happens to one call.
@@ -51,11 +56,17 @@ pub enum Method {
     Get,
     Load,
     NextDue,
+    Intervene,
+    Retire,
+    Held,
+    Standing,
+    Unsent,
+    Sent,
     Other,
 }
 
 impl Method {
-    pub const FAULTY: [Self; 9] = [
+    pub const FAULTY: [Self; 15] = [
         Self::Commit,
         Self::Claim,
         Self::Heartbeat,
@@ -65,6 +76,12 @@ impl Method {
         Self::Load,
         Self::Get,
         Self::NextDue,
+        Self::Intervene,
+        Self::Retire,
+        Self::Held,
+        Self::Standing,
+        Self::Unsent,
+        Self::Sent,
     ];
 }
 
@@ -77,16 +94,22 @@ pub struct Weather {
     pub faults: BTreeMap<(Method, u32), StoreFault>,
     /// From when to when the store cannot be reached.
     pub outages: Vec<(Millis, Millis)>,
+    /// The process is of a newer build.
+    pub newer: bool,
+    /// Among how many runs commits send messages; 0 if they do not.
+    pub family: usize,
 }
 
 /// How long it takes until a lost call is noticed.
-const LOSS: Millis = 400;
+pub(crate) const LOSS: Millis = 400;
 
 /// See the module's head. One for each process.
 pub struct Net {
-    inner: Arc<dyn Store>,
+    judge: Arc<Judge>,
     world: Arc<World>,
     process: ProcessId,
+    newer: bool,
+    family: usize,
     weather: Mutex<Weather>,
     calls: Mutex<BTreeMap<Method, u32>>,
     met: AtomicU64,
@@ -98,12 +121,12 @@ impl fmt::Debug for Net {
     }
 }
 
-type Act<T> = Box<dyn FnOnce(&dyn Store) -> StoreFuture<T> + Send>;
+type Act<T> = Box<dyn FnOnce(&Judge) -> StoreFuture<T> + Send>;
 
 struct Request<T> {
     process: ProcessId,
     world: Arc<World>,
-    store: Arc<dyn Store>,
+    judge: Arc<Judge>,
     letter: Mutex<Letter<T>>,
 }
 
@@ -135,7 +158,7 @@ impl<T: Send + 'static> Call for Request<T> {
 
     fn arrive(&self) -> Millis {
         let act = lock(&self.letter).act.take();
-        let answer = act.map(|act| settled(act(&*self.store)));
+        let answer = act.map(|act| settled(act(&self.judge)));
         let mut letter = lock(&self.letter);
         let instead = letter.instead.take().map(Err);
         letter.answer = instead.or(answer);
@@ -185,15 +208,17 @@ fn unavailable() -> StoreError {
 
 impl Net {
     pub fn new(
-        inner: Arc<dyn Store>,
+        judge: Arc<Judge>,
         world: Arc<World>,
         process: ProcessId,
         weather: Weather,
     ) -> Arc<Self> {
         Arc::new(Self {
-            inner,
+            judge,
             world,
             process,
+            newer: weather.newer,
+            family: weather.family,
             weather: Mutex::new(weather),
             calls: Mutex::default(),
             met: AtomicU64::new(0),
@@ -234,6 +259,7 @@ impl Net {
         if fault.is_some() {
             self.met.fetch_add(1, Ordering::Relaxed);
             let process = self.process;
+            self.world.trouble(process);
             self.world
                 .note(|| format!("p{process} {method:?} {number}: {fault:?}"));
         }
@@ -246,7 +272,17 @@ impl Net {
     fn call<T: Send + 'static>(
         &self,
         method: Method,
-        act: impl FnOnce(&dyn Store) -> StoreFuture<T> + Send + 'static,
+        act: impl FnOnce(&Judge) -> StoreFuture<T> + Send + 'static,
+    ) -> StoreFuture<T> {
+        self.call_for(method, Lost::Nothing, act)
+    }
+
+    /// The same for what must go on soon if its answer is lost.
+    fn call_for<T: Send + 'static>(
+        &self,
+        method: Method,
+        lost: Lost,
+        act: impl FnOnce(&Judge) -> StoreFuture<T> + Send + 'static,
     ) -> StoreFuture<T> {
         if self.world.life(self.process) == Life::Dead {
             return Box::pin(pending());
@@ -270,6 +306,7 @@ impl Net {
                 instead = Some(unavailable());
             }
             Some(StoreFault::LostAfter) => {
+                self.answer_is_lost(method, lost);
                 back += LOSS;
                 instead = Some(unavailable());
             }
@@ -285,13 +322,13 @@ impl Net {
             // As a store in memory does: the answer is there before the call returns.
             return act.map_or_else(
                 || Box::pin(pending()) as StoreFuture<T>,
-                |act| act(&*self.inner),
+                |act| act(&self.judge),
             );
         }
         let request = Arc::new(Request {
             process: self.process,
             world: Arc::clone(&self.world),
-            store: Arc::clone(&self.inner),
+            judge: Arc::clone(&self.judge),
             letter: Mutex::new(Letter {
                 act,
                 instead,
@@ -306,68 +343,191 @@ impl Net {
         self.world.at(self.world.now() + there, Event::Arrive(call));
         Box::pin(Answer(request))
     }
+
+    /// A call takes effect and its answer is lost: its runs are looked at soon.
+    fn answer_is_lost(&self, method: Method, lost: Lost) {
+        let process = self.process;
+        let watch = Watch {
+            process,
+            since: self.world.now(),
+            troubles: self.world.troubles(process),
+            lost,
+        };
+        let mut facts = self.judge.facts();
+        let counts = &mut facts.counts;
+        *match method {
+            Method::Commit => &mut counts.lost_commits,
+            Method::Create => &mut counts.lost_creations,
+            Method::Claim => &mut counts.lost_claims,
+            Method::Deliver => &mut counts.lost_deliveries,
+            Method::Heartbeat => &mut counts.lost_heartbeats,
+            Method::Intervene => &mut counts.lost_interventions,
+            Method::Retire => &mut counts.lost_retirements,
+            _ => &mut counts.lost_others,
+        } += 1;
+        drop(facts);
+        self.judge.watch(watch);
+    }
+
+    /// An answer as the build behind the screen knows it.
+    fn screened<T: Send + 'static>(
+        &self,
+        answer: StoreFuture<T>,
+        screen: impl FnOnce(&mut T) + Send + 'static,
+    ) -> StoreFuture<T> {
+        if !self.newer {
+            return answer;
+        }
+        Box::pin(async move {
+            let mut answer = answer.await?;
+            screen(&mut answer);
+            Ok(answer)
+        })
+    }
 }
 
-impl Store for Net {
-    fn migrate(&self) -> StoreFuture<Schema> {
-        self.call(Method::Other, Store::migrate)
-    }
-
-    fn schema(&self) -> StoreFuture<Schema> {
-        self.call(Method::Other, Store::schema)
-    }
-
+impl Runs for Net {
     fn create(&self, batch: Vec<NewRun>) -> StoreFuture<Vec<Created>> {
-        self.call(Method::Create, |store| store.create(batch))
+        let leased = batch
+            .iter()
+            .find(|run| matches!(run.start, Start::Leased { .. }));
+        let lost = leased.map_or(Lost::Nothing, |run| Lost::Creation {
+            run_id: run.run_id.clone(),
+            seed: run.seed,
+        });
+        let created = self.call_for(Method::Create, lost, |judge| judge.create(batch));
+        self.screened(created, |created| newer::created(created))
     }
 
-    fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
-        self.call(Method::Claim, |store| store.claim(claim))
-    }
-
-    fn commit(&self, batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
-        self.call(Method::Commit, |store| store.commit(batch))
-    }
-
-    fn heartbeat(&self, beat: Heartbeat) -> StoreFuture<Beat> {
-        self.call(Method::Heartbeat, |store| store.heartbeat(beat))
-    }
-
-    fn unread(&self, owner: String) -> StoreFuture<Vec<Message>> {
-        self.call(Method::Unread, |store| store.unread(owner))
-    }
-
-    fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
-        self.call(Method::Deliver, |store| store.deliver(batch))
+    fn commit(&self, mut batch: Vec<RunCommit>) -> StoreFuture<Vec<CommitOutcome>> {
+        if self.newer {
+            for commit in &mut batch {
+                if self.world.chance(|rng| rng.one_in(6)) {
+                    newer::raise(commit);
+                }
+            }
+        }
+        for commit in &mut batch {
+            letters::enclose(commit, self.family);
+        }
+        let lost = batch.iter().map(|commit| {
+            let life = (commit.run_id.clone(), commit.seed);
+            (life, commit.epoch)
+        });
+        let lost = Lost::Commits(lost.collect());
+        self.call_for(Method::Commit, lost, |judge| judge.commit(batch))
     }
 
     fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
-        self.call(Method::Other, |store| store.intervene(batch))
+        self.call(Method::Intervene, |judge| judge.intervene(batch))
     }
 
+    fn unsent(&self, ask: UnsentAsk) -> StoreFuture<Vec<Unsent>> {
+        self.call(Method::Unsent, |judge| judge.unsent(ask))
+    }
+
+    fn sent(&self, items: Vec<Unsent>) -> StoreFuture<()> {
+        self.call(Method::Sent, |judge| judge.sent(items))
+    }
+}
+
+impl Claims for Net {
+    fn heartbeat(&self, mut beat: Heartbeat) -> StoreFuture<Beat> {
+        if self.newer {
+            beat.format = NEWER;
+        }
+        self.call(Method::Heartbeat, |judge| judge.heartbeat(beat))
+    }
+
+    fn retire(&self, owner: String, now: Option<Millis>) -> StoreFuture<()> {
+        self.call(Method::Retire, move |judge| judge.retire(owner, now))
+    }
+
+    fn owners(&self) -> StoreFuture<Vec<OwnerRow>> {
+        self.call(Method::Other, |judge| judge.owners())
+    }
+
+    fn held(
+        &self,
+        owner: String,
+        after: Option<RunId>,
+        limit: u32,
+    ) -> StoreFuture<Vec<(RunId, i64)>> {
+        self.call(Method::Held, move |judge| judge.held(owner, after, limit))
+    }
+
+    fn claim(&self, mut claim: Claim) -> StoreFuture<Claimed> {
+        if self.newer {
+            claim.lanes.push(newer::newer_lane());
+        }
+        let claimed = self.call_for(Method::Claim, Lost::Claim, |judge| judge.claim(claim));
+        self.screened(claimed, newer::claimed)
+    }
+
+    fn next_due(&self, mut ask: DueAsk) -> StoreFuture<NextDue> {
+        if self.newer {
+            ask.lanes.push(newer::newer_lane());
+        }
+        self.call(Method::NextDue, |judge| judge.next_due(ask))
+    }
+}
+
+impl Inboxes for Net {
+    fn deliver(&self, batch: Vec<NewMessage>) -> StoreFuture<Vec<Delivered>> {
+        self.call(Method::Deliver, |judge| judge.deliver(batch))
+    }
+
+    fn unread(&self, owner: String, told: Vec<(RunId, u64)>) -> StoreFuture<Vec<Message>> {
+        let unread = self.call(Method::Unread, |judge| judge.unread(owner, told));
+        self.screened(unread, |unread| newer::messages(unread))
+    }
+
+    fn inbox(&self, run_id: RunId, behind: u64) -> StoreFuture<InboxPage> {
+        let page = self.call(Method::Unread, move |judge| judge.inbox(run_id, behind));
+        self.screened(page, |page| newer::messages(&mut page.messages))
+    }
+
+    fn receipts(&self, messages: Vec<(RunId, String)>) -> StoreFuture<Vec<Option<Receipt>>> {
+        self.call(Method::Other, |judge| judge.receipts(messages))
+    }
+}
+
+impl Queries for Net {
     fn get(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<RunDetail>>> {
-        self.call(Method::Get, |store| store.get(run_ids))
+        let details = self.call(Method::Get, |judge| judge.get(run_ids));
+        self.screened(details, |details| newer::details(details))
+    }
+
+    fn standing(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<Standing>>> {
+        self.call(Method::Standing, |judge| judge.standing(run_ids))
     }
 
     fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>> {
-        self.call(Method::Load, move |store| store.load(run_id, from, limit))
+        let entries = self.call(Method::Load, move |judge| judge.load(run_id, from, limit));
+        self.screened(entries, |entries| entries.iter_mut().for_each(newer::known))
     }
 
     fn list(&self, filter: Filter, limit: u32, cursor: Option<Cursor>) -> StoreFuture<Page> {
-        self.call(Method::Other, move |store| {
-            store.list(filter, limit, cursor)
+        self.call(Method::Other, move |judge| {
+            judge.list(filter, limit, cursor)
         })
     }
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
-        self.call(Method::Other, move |store| store.count(filter))
+        self.call(Method::Other, move |judge| judge.count(filter))
+    }
+}
+
+impl Store for Net {
+    fn migrate(&self) -> StoreFuture<Schema> {
+        self.call(Method::Other, |judge| judge.migrate())
     }
 
-    fn next_due(&self, workflows: Vec<WorkflowKey>) -> StoreFuture<NextDue> {
-        self.call(Method::NextDue, move |store| store.next_due(workflows))
+    fn schema(&self) -> StoreFuture<Schema> {
+        self.call(Method::Other, |judge| judge.schema())
     }
 
     fn close(&self) -> StoreFuture<()> {
-        self.call(Method::Other, |store| store.close())
+        self.call(Method::Other, |judge| judge.close())
     }
 }

@@ -1,17 +1,17 @@
 //! What must hold whatever happens: one function for each rule, over what is known of the world.
 //!
-//! The facts come from the store's own answers (see `judge.rs`) and from the hosts. A rule that is
-//! broken is reported once; the simulation stops there.
+//! For the facts see `facts.rs`. A rule that is broken is reported once; the simulation stops there.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use duramen_core::ids::{Millis, Payload, RunId};
-use duramen_core::journal::{Entry, Kind};
+use duramen_core::journal::{ENCODING, Entry, Meta};
 use duramen_core::run::{RunRow, Status};
-use duramen_core::store::{CommitOutcome, Delivery, MessageKind, NewMessage, RunCommit};
+use duramen_core::store::{CommitOutcome, RunCommit, Standing};
 
-use crate::model;
+pub use crate::counts::Counts;
+pub use crate::facts::{Facts, RunFacts, Seen, Starting};
+use crate::owners::Owners;
 
 /// Clocks that differ by so little are taken for one; see the engine's tolerance.
 const CLOCK_TOLERANCE: Millis = 20;
@@ -29,312 +29,16 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What the handler learnt with a journal entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    /// The entry's index.
-    pub place: u64,
-    pub what: String,
-}
-
-/// Who drove a run in one epoch.
-#[derive(Debug, Clone)]
-struct Tenure {
-    owner: String,
-    leased_until: Millis,
-    /// How far the journal went when it was claimed, and goes now by this driver's own commits.
-    durable: u64,
-    /// What the handler learnt that may not be durable yet.
-    seen: Vec<Seen>,
-}
-
-/// What is known of one run.
-#[derive(Debug, Default)]
-pub struct RunFacts {
-    input: Payload,
-    pub history: Vec<Entry>,
-    tenures: BTreeMap<i64, Tenure>,
-    /// What handlers learnt with durable entries.
-    learnt: BTreeMap<u64, String>,
-    /// Steps whose end is recorded, and for others the failed attempts that are.
-    ended: BTreeSet<String>,
-    failed: BTreeMap<String, u32>,
-    /// Attempts that came out, with what.
-    outcomes: BTreeSet<(String, u32, String)>,
-    sent: BTreeMap<String, Sent>,
-    /// Commits that the store said had failed, and that may have taken place all the same.
-    unsure: Vec<RunCommit>,
-    /// The status that somebody was shown as the final one.
-    shown: Option<Status>,
-}
-
-#[derive(Debug)]
-struct Sent {
-    kind: MessageKind,
-    name: String,
-    payload: String,
-    /// The store said that it keeps it.
-    kept: bool,
-}
-
-/// A step that is about to start.
-#[derive(Debug, Clone)]
-pub struct Starting {
-    pub epoch: i64,
-    pub op: String,
-    pub attempt: u32,
-    /// How far the journal went, hard entries only, when the handler asked for it.
-    pub asked_at: u64,
-    pub now: Millis,
-}
-
-/// All that is known, and the first rule that was found broken.
-#[derive(Debug, Default)]
-pub struct Facts {
-    pub runs: BTreeMap<RunId, RunFacts>,
-    pub violation: Option<Violation>,
-    pub counts: Counts,
-}
-
-/// What happened, for people.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
-    pub runs: u64,
-    pub commits: u64,
-    pub fenced: u64,
-    pub steps: u64,
-    pub messages: u64,
-    pub duplicates: u64,
-    pub crashes: u64,
-    pub zombies: u64,
-    pub faults: u64,
-    pub power_cuts: u64,
-    pub sweeps: u64,
-    pub prefixes: u64,
-}
-
-impl Counts {
-    pub const fn add(&mut self, other: &Self) {
-        self.runs += other.runs;
-        self.commits += other.commits;
-        self.fenced += other.fenced;
-        self.steps += other.steps;
-        self.messages += other.messages;
-        self.duplicates += other.duplicates;
-        self.crashes += other.crashes;
-        self.zombies += other.zombies;
-        self.faults += other.faults;
-        self.power_cuts += other.power_cuts;
-        self.sweeps += other.sweeps;
-        self.prefixes += other.prefixes;
-    }
-}
-
-impl Facts {
-    /// Keeps the first rule that is broken.
-    pub fn judge(&mut self, rule: &'static str, found: Result<(), String>) {
-        if let Err(what) = found {
-            self.violation.get_or_insert(Violation { rule, what });
-        }
-    }
-
-    pub fn run(&mut self, run_id: &RunId) -> &mut RunFacts {
-        self.runs.entry(run_id.clone()).or_default()
-    }
-
-    pub fn created(&mut self, row: &RunRow, input: Payload, first: Entry) {
-        self.counts.runs += 1;
-        let run = self.run(&row.run_id);
-        run.input = input;
-        run.history.push(first);
-        if row.owner.is_some() {
-            run.leased(row);
-        }
-    }
-
-    pub fn claimed(&mut self, row: &RunRow) {
-        self.run(&row.run_id).leased(row);
-    }
-
-    pub fn renewed(&mut self, run_id: &RunId, epoch: i64, until: Millis) {
-        if let Some(tenure) = self.run(run_id).tenures.get_mut(&epoch) {
-            tenure.leased_until = until;
-        }
-    }
-
-    /// Somebody is about to send this.
-    pub fn sending(&mut self, message: &NewMessage) {
-        let payload = text(&message.payload);
-        let run = self.run(&message.run_id);
-        run.sent
-            .entry(message.message_id.clone())
-            .or_insert_with(|| Sent {
-                kind: message.kind,
-                name: message.name.clone(),
-                payload,
-                kept: false,
-            });
-    }
-
-    pub fn delivered(&mut self, message: &NewMessage, result: Delivery) {
-        self.counts.messages += 1;
-        match result {
-            Delivery::Delivered | Delivery::Buffered => {
-                if let Some(sent) = self.run(&message.run_id).sent.get_mut(&message.message_id) {
-                    sent.kept = true;
-                }
-            }
-            Delivery::Duplicate => self.counts.duplicates += 1,
-            Delivery::NotFound | Delivery::Finished => {}
-        }
-    }
-
-    /// A commit took place: what the handler had learnt with its entries stands for ever.
-    pub fn committed(&mut self, commit: &RunCommit) {
-        let run = self.run(&commit.run_id);
-        run.append(&commit.entries);
-        run.unsure.clear();
-        if let Some(tenure) = run.tenures.get_mut(&commit.epoch) {
-            tenure.durable = commit.expected_len + commit.entries.len() as u64;
-        }
-        let found = run.settle(commit.epoch);
-        self.judge(REPLAY, found);
-    }
-
-    /// A handler learnt something with the entry at that place.
-    pub fn saw(&mut self, run_id: &RunId, epoch: i64, seen: Seen) {
-        let run = self.run(run_id);
-        let Some(tenure) = run.tenures.get_mut(&epoch) else {
-            return;
-        };
-        tenure.seen.push(seen);
-        let found = run.settle(epoch);
-        self.judge(REPLAY, found);
-    }
-
-    pub fn came_out(&mut self, run_id: &RunId, op: &str, attempt: u32, payload: &str) {
-        self.run(run_id)
-            .outcomes
-            .insert((op.to_owned(), attempt, payload.to_owned()));
-    }
-
-    pub fn shown(&mut self, run_id: &RunId, status: Status) {
-        self.run(run_id).shown.get_or_insert(status);
-    }
-}
-
-impl RunFacts {
-    fn leased(&mut self, row: &RunRow) {
-        self.tenures.insert(
-            row.epoch,
-            Tenure {
-                owner: row.owner.clone().unwrap_or_default(),
-                leased_until: row.ready_at.unwrap_or(Millis::MAX),
-                durable: row.journal_len,
-                seen: Vec::new(),
-            },
-        );
-    }
-
-    pub fn append(&mut self, entries: &[Entry]) {
-        for entry in entries {
-            match entry.kind {
-                Kind::StepCompleted | Kind::StepFailed => {
-                    self.ended.insert(entry.op.to_string());
-                }
-                Kind::StepAttemptFailed => {
-                    let attempt = entry.meta().ok().and_then(|meta| meta.attempt);
-                    self.failed
-                        .insert(entry.op.to_string(), attempt.unwrap_or(1));
-                }
-                _ => {}
-            }
-            self.history.push(entry.clone());
-        }
-    }
-
-    pub fn unsure(&mut self, commit: &RunCommit) {
-        self.unsure.push(commit.clone());
-    }
-
-    /// A journal that is longer than was known: one of the commits that failed did take place.
-    pub fn take_place(&mut self, journal: &[Entry]) -> Result<(), String> {
-        let known = self.history.len();
-        let Some(tail) = journal.get(known..).filter(|tail| !tail.is_empty()) else {
-            return Ok(());
-        };
-        let found = self
-            .unsure
-            .iter()
-            .find(|commit| commit.expected_len == known as u64 && commit.entries == tail)
-            .cloned();
-        let Some(commit) = found else {
-            return Ok(()); // the comparison of histories says what is wrong
-        };
-        self.append(&commit.entries);
-        self.unsure.clear();
-        if let Some(tenure) = self.tenures.get_mut(&commit.epoch) {
-            tenure.durable = self.history.len() as u64;
-        }
-        self.settle(commit.epoch)
-    }
-
-    /// What was learnt in this epoch with entries that are durable now stands for ever. Entries that
-    /// another driver has written in their place do not count.
-    fn settle(&mut self, epoch: i64) -> Result<(), String> {
-        let Some(tenure) = self.tenures.get_mut(&epoch) else {
-            return Ok(());
-        };
-        let durable = tenure.durable;
-        let mut found = Ok(());
-        tenure.seen.retain(|seen| {
-            if seen.place >= durable {
-                return true;
-            }
-            let first = self.learnt.entry(seen.place);
-            let first = first.or_insert_with(|| seen.what.clone());
-            if *first != seen.what {
-                found = Err(format!(
-                    "entry {} told one handler {first:?} and another {:?}",
-                    seen.place, seen.what
-                ));
-            }
-            false
-        });
-        found
-    }
-
-    /// Ids of messages that the journal shows as consumed.
-    fn consumed(&self) -> BTreeSet<String> {
-        self.history
-            .iter()
-            .filter_map(|entry| entry.meta().ok()?.message)
-            .collect()
-    }
-
-    pub fn learnt(&self) -> &BTreeMap<u64, String> {
-        &self.learnt
-    }
-}
-
-impl model::World for RunFacts {
-    fn came_out(&self, op: &str, attempt: u32, payload: &str) -> bool {
-        let outcome = (op.to_owned(), attempt, payload.to_owned());
-        self.outcomes.contains(&outcome)
-    }
-
-    fn was_sent(&self, message: &str, wait: Option<&str>, payload: &str) -> bool {
-        self.sent.get(message).is_some_and(|sent| {
-            sent.kind.wait_key(&sent.name).as_deref() == wait
-                && sent.payload == payload
-                && !is_unfit(payload)
-        })
-    }
-}
-
 /// A payload that handlers do not take: its message is set aside.
 pub fn is_unfit(payload: &str) -> bool {
     payload.starts_with("bad")
+}
+
+/// What an entry says beside its payload, also one that only newer builds can read.
+pub(crate) fn meta(entry: &Entry) -> Option<Meta> {
+    let mut entry = entry.clone();
+    entry.encoding = entry.encoding.min(ENCODING);
+    entry.meta().ok()
 }
 
 pub(crate) fn text(payload: &Payload) -> String {
@@ -352,23 +56,35 @@ pub const LEGAL: &str = "a run's outcome is one that its journal makes legal";
 pub const ENDS: &str = "every run ends or is legitimately waiting";
 pub const LEASE: &str = "no step starts after its lease";
 pub const BUDGETS: &str = "budgets are kept";
+pub const LAPSE: &str = "a lapse is final";
+pub const ONE_DRIVER: &str = "no run is driven by two live owners";
+pub const FORMATS: &str = "a run is left to those who can read it";
+pub const ONE_ROW: &str = "a heartbeat writes one row";
+pub const PROMPT: &str = "a lost answer costs a round trip";
+pub const CARRIED: &str = "what leaves a run is carried out once";
 
-/// A commit that took place was written by the run's present owner, in its epoch, at its end.
+/// A commit that took place was written by the run's present owner, in its life and epoch, at its end.
 pub fn a_stale_epoch_never_writes(
-    before: Option<&RunRow>,
+    before: Option<&Standing>,
     commit: &RunCommit,
     outcome: &CommitOutcome,
 ) -> Result<(), String> {
     if !matches!(outcome, CommitOutcome::Applied { .. }) {
         return Ok(());
     }
-    let Some(row) = before else {
+    let Some(run) = before else {
         return Err(format!("{} wrote to no run", commit.owner));
     };
-    if row.status == Status::Running
-        && row.owner.as_deref() == Some(&*commit.owner)
-        && row.epoch == commit.epoch
-        && row.journal_len == commit.expected_len
+    if run.seed != commit.seed {
+        return Err(format!(
+            "{} wrote to another life of {} than it drives",
+            commit.owner, commit.run_id
+        ));
+    }
+    if run.status == Status::Running
+        && run.owner.as_deref() == Some(&*commit.owner)
+        && run.epoch == commit.epoch
+        && run.journal_len == commit.expected_len
     {
         return Ok(());
     }
@@ -378,11 +94,29 @@ pub fn a_stale_epoch_never_writes(
         commit.run_id,
         commit.epoch,
         commit.expected_len,
-        row.status.name(),
-        row.owner,
-        row.epoch,
-        row.journal_len
+        run.status.name(),
+        run.owner,
+        run.epoch,
+        run.journal_len
     ))
+}
+
+/// Whoever claims a run reads all that is in it, and the run says what that takes.
+pub fn only_readers_claim(run: &RunFacts, row: &RunRow, reads: u8) -> Result<(), String> {
+    let (run_id, owner, needed) = (&row.run_id, &row.owner, run.format());
+    if row.format < needed {
+        return Err(format!(
+            "{run_id} has format {}, and what is in it needs {needed}",
+            row.format
+        ));
+    }
+    if row.format > reads {
+        return Err(format!(
+            "{owner:?} claims {run_id} of format {}, and reads up to {reads}",
+            row.format
+        ));
+    }
+    Ok(())
 }
 
 /// What is read of a journal from `from` on continues all that was ever acknowledged of it.
@@ -413,6 +147,9 @@ pub fn no_journal_has_two_histories(
 
 /// No step starts whose end is recorded, and no attempt whose failure is.
 pub fn an_effect_completes_once(run: &RunFacts, start: &Starting) -> Result<(), String> {
+    if start.epoch <= run.cut_off {
+        return Ok(()); // it cannot know yet
+    }
     let (op, attempt) = (&start.op, start.attempt);
     if run.ended.contains(op) {
         return Err(format!("{op} starts again although its end is recorded"));
@@ -431,6 +168,9 @@ pub fn an_effect_waits_for_what_came_before(
     run: &RunFacts,
     start: &Starting,
 ) -> Result<(), String> {
+    if start.epoch <= run.cut_off {
+        return Ok(()); // it cannot know yet
+    }
     let durable = run.history.len() as u64;
     if durable < start.asked_at {
         return Err(format!(
@@ -448,14 +188,19 @@ pub fn an_effect_waits_for_what_came_before(
 }
 
 /// A step starts only while the run is leased to its driver.
-pub fn no_step_starts_after_its_lease(run: &RunFacts, start: &Starting) -> Result<(), String> {
+pub fn no_step_starts_after_its_lease(
+    run: &RunFacts,
+    owners: &Owners,
+    start: &Starting,
+) -> Result<(), String> {
     let Some(tenure) = run.tenures.get(&start.epoch) else {
         return Err(format!(
             "{} starts in epoch {}, which nobody was ever given",
             start.op, start.epoch
         ));
     };
-    let late = start.now - tenure.leased_until;
+    let lasts = owners.get(&tenure.owner).map_or(0, |owner| owner.lasts);
+    let late = start.now - lasts;
     if late > CLOCK_TOLERANCE {
         return Err(format!(
             "{} starts {late} ms after the lease of {} has ended",

@@ -1,5 +1,8 @@
 //! What happens in a simulation: drawn from the seed, and made smaller when a story is told.
 
+mod draw;
+mod smaller;
+
 use std::fmt;
 
 use duramen_core::ids::Millis;
@@ -7,8 +10,7 @@ use duramen_core::store::MessageKind;
 
 use crate::disk::DiskFault;
 use crate::net::{Method, StoreFault};
-use crate::program::{EVENTS, Program};
-use crate::rng::Rng;
+use crate::program::Program;
 use crate::world::{ProcessId, T0};
 
 /// A fault that is built in on purpose, to see that the oracles notice.
@@ -34,10 +36,20 @@ pub enum Plant {
     LyingDisk,
     /// The file is opened with the weaker durability, which a power cut shows.
     WeakSync,
+    /// A heartbeat renews an owner whose lease has ended.
+    LateRenewal,
+    /// The fence does not look at which life of the run is meant.
+    SeedIgnored,
+    /// A commit that only appends is let through whoever sends it.
+    LooseAppend,
+    /// A claim takes runs that the claimer cannot read.
+    FormatIgnored,
+    /// Who takes over from its former name takes the runs of another process, which lives.
+    GreedySuccession,
 }
 
 impl Plant {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::FencingOff,
         Self::BarrierOff,
         Self::ArrivalOrder,
@@ -47,6 +59,11 @@ impl Plant {
         Self::LeaseIgnored,
         Self::LyingDisk,
         Self::WeakSync,
+        Self::LateRenewal,
+        Self::SeedIgnored,
+        Self::LooseAppend,
+        Self::FormatIgnored,
+        Self::GreedySuccession,
     ];
 
     /// Whether it shows only over SQLite.
@@ -66,6 +83,11 @@ impl Plant {
             Self::LeaseIgnored => "lease-ignored",
             Self::LyingDisk => "lying-disk",
             Self::WeakSync => "weak-sync",
+            Self::LateRenewal => "late-renewal",
+            Self::SeedIgnored => "seed-ignored",
+            Self::LooseAppend => "loose-append",
+            Self::FormatIgnored => "format-ignored",
+            Self::GreedySuccession => "greedy-succession",
         }
     }
 
@@ -83,8 +105,12 @@ pub enum Deed {
     Sweep(usize, ProcessId),
     GoOn(ProcessId),
     Restart(usize),
-    /// A process that was told to leave is ended.
+    /// A process that was told to leave closes its engine.
     Close(ProcessId),
+    /// It is gone.
+    Gone(ProcessId),
+    /// The answer of that number was lost a while ago: have its runs gone on?
+    Watch(usize),
     /// From here on nothing goes wrong any more.
     Calm,
     /// Have all runs ended?
@@ -120,6 +146,10 @@ pub struct SlotPlan {
     pub warm: usize,
     /// By how much its clock is off.
     pub skew: Millis,
+    /// Its processes are of a newer build.
+    pub newer: bool,
+    /// Its processes have one name, each after the other.
+    pub named: bool,
     pub latency: Millis,
     /// How long its event loop is busy after each round, at the most.
     pub lag: Millis,
@@ -166,7 +196,38 @@ pub enum What {
         kind: MessageKind,
         name: String,
         payload: String,
+        /// Only newer builds can read it.
+        newer: bool,
         via: Via,
+    },
+    /// People end the run.
+    Terminate {
+        run: usize,
+        via: Via,
+    },
+    /// People take back the end of the run.
+    Retry {
+        run: usize,
+        slot: usize,
+    },
+    /// People remove the run, whatever it does.
+    Delete {
+        run: usize,
+        via: Via,
+    },
+    /// A stranger's transaction holds the run, or its id.
+    Hold {
+        run: usize,
+        span: Millis,
+    },
+    /// The time of day of a process's host is set.
+    SetClock {
+        slot: usize,
+        by: Millis,
+    },
+    /// The store's clock is set.
+    SetStore {
+        by: Millis,
     },
     Crash {
         slot: usize,
@@ -209,6 +270,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     pub outages: Vec<(Millis, Millis)>,
     pub calm_at: Millis,
+    /// Some commits send messages to other runs.
+    pub family: bool,
     /// What befalls the disk, for a simulation over SQLite; none is one in memory.
     pub disk: Option<Vec<DiskFaultPlan>>,
 }
@@ -223,371 +286,6 @@ pub struct DiskFaultPlan {
     pub fault: DiskFault,
 }
 
-impl Plan {
-    pub fn generate(seed: u64, plant: Plant) -> Self {
-        let mut rng = Rng::new(seed);
-        let span = rng.span(1_000, 10_000);
-        let (mut slots, mut runs) = (Vec::new(), Vec::new());
-        for _ in 0..rng.span(1, 4) {
-            slots.push(slot(&mut rng.fork()));
-        }
-        for _ in 0..rng.span(1, 4) {
-            let mut own = rng.fork();
-            runs.push(RunPlan {
-                program: Program::generate(&mut own),
-                timeout: own.one_in(8).then(|| own.span(50, 8_000)),
-            });
-        }
-        let mut actions = Vec::new();
-        for run in 0..runs.len() {
-            requests(&mut rng.fork(), run, slots.len(), span, &mut actions);
-        }
-        trouble(&mut rng.fork(), slots.len(), span, &mut actions);
-        actions.sort_by_key(|action| action.at);
-        let mut outages = Vec::new();
-        if rng.one_in(5) {
-            let from = T0 + rng.span(0, span);
-            outages.push((from, from + rng.span(50, 4_000)));
-        }
-        Self {
-            seed,
-            plant,
-            slots,
-            runs,
-            actions,
-            outages,
-            calm_at: T0 + span,
-            disk: None,
-        }
-    }
-
-    /// The same on a file of the real SQLite store, on a disk that fails.
-    pub fn generate_on_disk(seed: u64, plant: Plant) -> Self {
-        let mut rng = Rng::new(seed ^ 0xd15c);
-        let mut faults = Vec::new();
-        for number in 0..rng.span(1, 7) {
-            let fault = match rng.below(6) {
-                0 => DiskFault::ShortWrite,
-                1 => DiskFault::Full,
-                2 => DiskFault::SyncFails,
-                _ => DiskFault::PowerCut,
-            };
-            // Opening a new file takes some thirty, a commit about three.
-            faults.push(DiskFaultPlan {
-                boot: u32::try_from(rng.below(u64::from(number > 1) * 3 + 1)).unwrap_or(0),
-                operation: rng.below(rng_most(number)),
-                fault,
-            });
-        }
-        Self {
-            disk: Some(faults),
-            ..Self::generate(seed, plant)
-        }
-    }
-
-    /// Plans with less in them, the most daring first.
-    pub fn smaller(&self) -> Vec<Self> {
-        let mut out = Vec::new();
-        for run in (0..self.runs.len()).filter(|_| self.runs.len() > 1) {
-            out.push(self.without_run(run));
-        }
-        for slot in (0..self.slots.len()).filter(|_| self.slots.len() > 1) {
-            out.push(self.without_slot(slot));
-        }
-        for at in 0..self.actions.len() {
-            let is_creation = matches!(self.actions[at].what, What::Create { .. });
-            if !is_creation {
-                let mut plan = self.clone();
-                plan.actions.remove(at);
-                out.push(plan);
-            }
-        }
-        for slot in 0..self.slots.len() {
-            for at in 0..self.slots[slot].faults.len() {
-                let mut plan = self.clone();
-                plan.slots[slot].faults.remove(at);
-                out.push(plan);
-            }
-        }
-        for at in 0..self.disk.as_ref().map_or(0, Vec::len) {
-            let mut plan = self.clone();
-            if let Some(faults) = &mut plan.disk {
-                faults.remove(at);
-            }
-            out.push(plan);
-        }
-        if !self.outages.is_empty() {
-            out.push(Self {
-                outages: Vec::new(),
-                ..self.clone()
-            });
-        }
-        for slot in 0..self.slots.len() {
-            for simpler in simpler_slot(&self.slots[slot]) {
-                let mut plan = self.clone();
-                plan.slots[slot] = simpler;
-                out.push(plan);
-            }
-        }
-        for run in 0..self.runs.len() {
-            for program in self.runs[run].program.smaller() {
-                let mut plan = self.clone();
-                plan.runs[run].program = program;
-                out.push(plan);
-            }
-            if self.runs[run].timeout.is_some() {
-                let mut plan = self.clone();
-                plan.runs[run].timeout = None;
-                out.push(plan);
-            }
-        }
-        out
-    }
-
-    fn without_run(&self, gone: usize) -> Self {
-        let mut plan = self.clone();
-        plan.runs.remove(gone);
-        plan.actions.retain_mut(|action| {
-            if let What::Create { run, .. } | What::Send { run, .. } = &mut action.what {
-                let mine = *run == gone;
-                *run -= usize::from(*run > gone);
-                return !mine;
-            }
-            true
-        });
-        plan
-    }
-
-    fn without_slot(&self, gone: usize) -> Self {
-        let mut plan = self.clone();
-        plan.slots.remove(gone);
-        plan.actions.retain_mut(|action| match &mut action.what {
-            What::Create { via, .. } | What::Send { via, .. } => {
-                if let Via::Slot(slot) = via {
-                    if *slot == gone {
-                        *via = Via::Slot(0);
-                    } else {
-                        *slot -= usize::from(*slot > gone);
-                    }
-                }
-                true
-            }
-            What::Crash { slot, .. }
-            | What::Stop { slot, .. }
-            | What::Block { slot, .. }
-            | What::Yield { slot }
-            | What::Leave { slot, .. } => {
-                let mine = *slot == gone;
-                *slot -= usize::from(*slot > gone);
-                !mine
-            }
-        });
-        plan
-    }
-}
-
-fn simpler_slot(slot: &SlotPlan) -> Vec<SlotPlan> {
-    let mut out = Vec::new();
-    for (is, simple) in [
-        (
-            slot.skew != 0,
-            SlotPlan {
-                skew: 0,
-                ..slot.clone()
-            },
-        ),
-        (
-            slot.lag != 0,
-            SlotPlan {
-                lag: 0,
-                ..slot.clone()
-            },
-        ),
-        (
-            slot.latency != 0,
-            SlotPlan {
-                latency: 0,
-                ..slot.clone()
-            },
-        ),
-        (
-            slot.warm != 0,
-            SlotPlan {
-                warm: 0,
-                ..slot.clone()
-            },
-        ),
-        (
-            slot.hold != 0,
-            SlotPlan {
-                hold: 0,
-                ..slot.clone()
-            },
-        ),
-    ] {
-        if is {
-            out.push(simple);
-        }
-    }
-    out
-}
-
-fn slot(rng: &mut Rng) -> SlotPlan {
-    let mode = match rng.below(8) {
-        0..=4 => Mode::Worker {
-            concurrency: rng.pick(&[1, 2, 10], 10),
-            poll_min: rng.pick(&[1, 20, 50], 20),
-            poll_max: rng.pick(&[100, 500, 2_000], 500),
-        },
-        5 | 6 => Mode::Sweeper {
-            every: rng.pick(&[100, 300, 1_000], 300),
-            limit: rng.pick(&[1, 2, 50], 50),
-            most: [0; 3].map(|_| rng.pick(&[0, 1, 25, 25], 25)),
-            within: rng.one_in(2).then(|| rng.span(20, 2_000)),
-        },
-        _ => Mode::Starter,
-    };
-    let mut faults = Vec::new();
-    if !rng.one_in(4) {
-        for _ in 0..rng.span(0, 6) {
-            let method = if rng.one_in(2) {
-                Method::Commit
-            } else {
-                rng.pick(&Method::FAULTY, Method::Commit)
-            };
-            faults.push(StoreFaultPlan {
-                life: u32::try_from(rng.below(3)).unwrap_or(0),
-                method,
-                number: u32::try_from(rng.below(rng_bound(method))).unwrap_or(0),
-                fault: store_fault(rng),
-            });
-        }
-    }
-    SlotPlan {
-        mode,
-        lease: rng.pick(&[400, 600, 1_000, 3_000], 1_000),
-        hold: rng.pick(&[0, 0, 50, 400], 0),
-        warm: rng.pick(&[0, 1, 16], 16),
-        skew: rng.pick(&[0, 0, 0, 15, -15, 400, -400, 60_000, -60_000], 0),
-        latency: rng.pick(&[0, 0, 1, 5, 40, 250], 0),
-        lag: rng.pick(&[0, 0, 0, 2, 30], 0),
-        faults,
-    }
-}
-
-/// Among how many first operations a fault may strike: the first is likely to be met.
-const fn rng_most(number: i64) -> u64 {
-    match number {
-        0 => 90,
-        1 => 250,
-        _ => 60,
-    }
-}
-
-/// Among how many first calls of a method a fault may strike.
-const fn rng_bound(method: Method) -> u64 {
-    match method {
-        Method::Commit => 25,
-        Method::Create | Method::Load | Method::Deliver => 3,
-        _ => 12,
-    }
-}
-
-fn store_fault(rng: &mut Rng) -> StoreFault {
-    match rng.below(12) {
-        0 => StoreFault::Locked,
-        1 => StoreFault::Broken,
-        2 | 3 => StoreFault::LostBefore,
-        4 | 5 => StoreFault::LostAfter,
-        6 => StoreFault::SlowThere(rng.span(20, 4_000)),
-        7 => StoreFault::SlowBack(rng.span(20, 4_000)),
-        8 | 9 => StoreFault::CrashBefore,
-        _ => StoreFault::CrashAfter,
-    }
-}
-
-/// A run's creation, and the messages that are sent to it.
-fn requests(rng: &mut Rng, run: usize, slots: usize, span: Millis, actions: &mut Vec<Action>) {
-    let via = |rng: &mut Rng| {
-        if rng.one_in(3) {
-            Via::Direct
-        } else {
-            Via::Slot(rng.place(slots))
-        }
-    };
-    let begin = if rng.one_in(2) {
-        0
-    } else {
-        rng.span(0, span / 2)
-    };
-    let driven = rng.one_in(2);
-    for again in 0..=u64::from(rng.one_in(5)) {
-        actions.push(Action {
-            at: T0 + begin + i64::try_from(again).unwrap_or(0) * rng.span(0, 500),
-            what: What::Create {
-                run,
-                via: via(rng),
-                driven,
-            },
-        });
-    }
-    for number in 0..rng.span(0, 8) {
-        let (kind, name) = match rng.below(12) {
-            0 => (MessageKind::Cancel, String::new()),
-            1..=3 => {
-                let id = format!("approval-{}", rng.span(1, 2));
-                (MessageKind::Approval, id)
-            }
-            _ => (MessageKind::Event, rng.pick(&EVENTS, EVENTS[0]).to_owned()),
-        };
-        let unfit = kind == MessageKind::Event && rng.one_in(6);
-        let at = T0 + rng.span(0, span);
-        for again in 0..=u64::from(rng.one_in(4)) {
-            actions.push(Action {
-                at: at + i64::try_from(again).unwrap_or(0) * rng.span(0, 1_000),
-                what: What::Send {
-                    run,
-                    id: format!("m{number}"),
-                    kind,
-                    name: name.clone(),
-                    payload: format!("{}{number}", if unfit { "bad " } else { "" }),
-                    via: via(rng),
-                },
-            });
-        }
-    }
-}
-
-/// What goes wrong with the processes themselves.
-fn trouble(rng: &mut Rng, slots: usize, span: Millis, actions: &mut Vec<Action>) {
-    for _ in 0..rng.span(0, 8) {
-        let slot = rng.place(slots);
-        let what = match rng.below(10) {
-            0..=2 => What::Crash {
-                slot,
-                down: rng.pick(&[0, 100, 2_000], 100),
-            },
-            3..=6 => What::Stop {
-                slot,
-                down: rng.pick(&[50, 700, 1_500, 4_000, 8_000], 1_500),
-            },
-            7 => What::Block {
-                slot,
-                down: rng.pick(&[100, 700, 4_000], 700),
-            },
-            8 => What::Yield { slot },
-            _ => What::Leave {
-                slot,
-                down: rng.pick(&[100, 2_000], 100),
-            },
-        };
-        actions.push(Action {
-            at: T0 + rng.span(0, span),
-            what,
-        });
-    }
-}
-
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (number, run) in self.runs.iter().enumerate() {
@@ -599,6 +297,9 @@ impl fmt::Display for Plan {
         for (number, slot) in self.slots.iter().enumerate() {
             let (mode, lease, warm) = (slot.mode, slot.lease, slot.warm);
             write!(f, "slot {number}: {mode:?}, lease {lease} ms, warm {warm}")?;
+            for (is, what) in [(slot.newer, ", newer"), (slot.named, ", one name")] {
+                f.write_str(if is { what } else { "" })?;
+            }
             for (name, span) in [
                 ("hold", slot.hold),
                 ("clock off by", slot.skew),
@@ -622,6 +323,9 @@ impl fmt::Display for Plan {
         for plan in self.disk.iter().flatten() {
             let (boot, operation, fault) = (plan.boot, plan.operation, plan.fault);
             writeln!(f, "disk, boot {boot}: operation {operation}: {fault:?}")?;
+        }
+        if self.family {
+            writeln!(f, "runs send messages to each other")?;
         }
         for action in &self.actions {
             writeln!(f, "{:>7} {:?}", action.at - T0, action.what)?;

@@ -2,6 +2,7 @@
 
 mod clients;
 mod ends;
+mod lost;
 mod machine;
 mod processes;
 
@@ -19,6 +20,7 @@ use crate::oracles::{self, Counts, Violation};
 use crate::plan::{Deed, Plan, SlotPlan};
 use crate::program::Program;
 use crate::rng::Rng;
+use crate::watch::Watch;
 use crate::world::{Event, ProcessId, Runnable, World};
 
 /// How long runs may take to end once nothing goes wrong any more.
@@ -61,6 +63,10 @@ struct Sim {
     calm: bool,
     done: bool,
     finales: u32,
+    /// Answers that were lost and are to be followed up.
+    watches: Vec<Watch>,
+    /// Until when a stranger holds something.
+    held_until: Millis,
     crashes: u64,
     zombies: u64,
     faults: u64,
@@ -119,6 +125,8 @@ pub fn play(plan: &Plan, traced: bool) -> Verdict {
         calm: false,
         done: false,
         finales: 0,
+        watches: Vec::new(),
+        held_until: 0,
         crashes: 0,
         zombies: 0,
         faults: 0,
@@ -154,6 +162,7 @@ impl Sim {
                 };
                 self.happen(event);
             }
+            self.follow_up();
             self.bury_the_dead();
             self.survive_power_cuts();
         }
@@ -196,7 +205,7 @@ impl Sim {
         }
         for (token, reply) in std::mem::take(&mut host.replies) {
             if let Some(number) = self.asked.remove(&(process, token))
-                && reply.is_ok()
+                && reply.as_ref().is_ok_and(clients::answers)
             {
                 self.answered[number] = true;
             }
@@ -254,7 +263,9 @@ impl Sim {
                 self.world.go_on(process);
             }
             Deed::Restart(slot) => self.boot(slot),
-            Deed::Close(process) => self.crash(process),
+            Deed::Close(process) => self.close(process),
+            Deed::Gone(process) => self.crash(process),
+            Deed::Watch(number) => self.look_after(number),
             Deed::Calm => self.becalm(),
             Deed::Look => self.look(),
             Deed::Nudge => {}

@@ -75,10 +75,18 @@ struct Process {
     /// What came in while it was stopped.
     held: Vec<Event>,
     calls: Vec<Arc<dyn Call>>,
+    /// By how much its host's time of day differs from this world's clock.
+    skew: Millis,
+    /// What has befallen it so far.
+    troubles: u64,
+    /// Until when it, or its host, did nothing.
+    idle_until: Millis,
 }
 
 struct State {
     now: Millis,
+    /// By how much the store's clock is off.
+    store: Millis,
     number: u64,
     timeline: BTreeMap<(Millis, u64), Event>,
     processes: Vec<Process>,
@@ -114,6 +122,7 @@ impl World {
         Arc::new(Self {
             state: Mutex::new(State {
                 now: T0,
+                store: 0,
                 number: 0,
                 timeline: BTreeMap::new(),
                 processes: Vec::new(),
@@ -129,6 +138,71 @@ impl World {
 
     pub fn now(&self) -> Millis {
         self.state().now
+    }
+
+    /// The store's time.
+    pub fn store_now(&self) -> Millis {
+        let state = self.state();
+        state.now + state.store
+    }
+
+    /// The store's clock is set.
+    pub fn set_store(&self, by: Millis) {
+        self.state().store += by;
+        self.trouble_all();
+    }
+
+    /// The time of day of a process's host.
+    pub fn wall(&self, process: ProcessId) -> Millis {
+        let state = self.state();
+        state.now
+            + state
+                .processes
+                .get(process)
+                .map_or(0, |process| process.skew)
+    }
+
+    /// It is set.
+    pub fn set_wall(&self, process: ProcessId, by: Millis) {
+        if let Some(process) = self.state().processes.get_mut(process) {
+            process.skew += by;
+        }
+        self.trouble(process);
+    }
+
+    /// Something befalls a process that may delay it.
+    pub fn trouble(&self, process: ProcessId) {
+        if let Some(process) = self.state().processes.get_mut(process) {
+            process.troubles += 1;
+        }
+    }
+
+    /// Its host does nothing until then.
+    pub fn idle(&self, process: ProcessId, until: Millis) {
+        if let Some(process) = self.state().processes.get_mut(process) {
+            process.troubles += 1;
+            process.idle_until = until;
+        }
+    }
+
+    pub fn idle_until(&self, process: ProcessId) -> Millis {
+        let state = self.state();
+        let process = state.processes.get(process);
+        process.map_or(0, |process| process.idle_until)
+    }
+
+    pub fn trouble_all(&self) {
+        for process in &mut self.state().processes {
+            process.troubles += 1;
+        }
+    }
+
+    pub fn troubles(&self, process: ProcessId) -> u64 {
+        let state = self.state();
+        state
+            .processes
+            .get(process)
+            .map_or(0, |process| process.troubles)
     }
 
     /// Writes a line of the trace, if there is one.
@@ -148,7 +222,7 @@ impl World {
         draw(&mut self.state().rng)
     }
 
-    pub fn process(&self) -> ProcessId {
+    pub fn process(&self, skew: Millis) -> ProcessId {
         let mut state = self.state();
         state.processes.push(Process {
             life: Life::Running,
@@ -157,6 +231,9 @@ impl World {
             awake: false,
             held: Vec::new(),
             calls: Vec::new(),
+            skew,
+            troubles: 0,
+            idle_until: 0,
         });
         state.processes.len() - 1
     }
@@ -174,6 +251,7 @@ impl World {
             && process.life == Life::Running
         {
             process.life = Life::Stopped;
+            process.troubles += 1;
         }
     }
 
@@ -188,6 +266,8 @@ impl World {
             return;
         }
         process.life = Life::Running;
+        process.troubles += 1;
+        process.idle_until = now;
         for event in std::mem::take(&mut process.held) {
             state.at(now, event);
         }
@@ -210,6 +290,9 @@ impl World {
                 awake: false,
                 held: Vec::new(),
                 calls: Vec::new(),
+                skew: 0,
+                troubles: process.troubles + 1,
+                idle_until: 0,
             };
             std::mem::replace(process, empty)
         }) else {
@@ -444,13 +527,11 @@ impl Drop for Sleep {
 pub struct ProcessEnv {
     pub world: Arc<World>,
     pub process: ProcessId,
-    /// By how much this host's clock differs from the store's.
-    pub skew: Millis,
 }
 
 impl Env for ProcessEnv {
     fn now(&self) -> Millis {
-        self.world.now() + self.skew
+        self.world.wall(self.process)
     }
 
     fn moment(&self) -> Moment {

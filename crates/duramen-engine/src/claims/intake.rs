@@ -292,7 +292,8 @@ impl Intake {
             was: Status::Queued,
             journal: Some(journal),
             inbox: Vec::new(),
-            inbox_more: false,
+            // Messages may have come before the answer did, if that was lost at first.
+            inbox_more: row.inbox_len > 0,
         };
         let taken = self.hand_out(vec![run], None, None, wish);
         let ticket = taken.first().map(|(_, ticket)| *ticket);

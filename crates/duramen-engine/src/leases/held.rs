@@ -43,6 +43,17 @@ pub(crate) struct Held {
     tenures: Mutex<Tenures>,
 }
 
+/// A life and an epoch of a run that was let go here.
+#[derive(Debug)]
+struct Forgone {
+    seed: Seed,
+    epoch: i64,
+    number: u64,
+}
+
+/// So many of them are remembered at the most: of older ones no answer is under way any more.
+const MOST_FORGONE: usize = 10_000;
+
 #[derive(Debug)]
 struct Tenures {
     /// The name that holds them.
@@ -50,8 +61,11 @@ struct Tenures {
     /// What that name has taken over from the one before and was not in hand then: the answer to its claim
     /// may still come.
     unclaimed: BTreeMap<RunId, i64>,
-    /// What was let go because nobody here knew of it: an answer that comes later is too late.
-    forgone: BTreeMap<RunId, (Seed, i64)>,
+    /// What was let go because nobody here knew of it: an answer that comes later is too late, also when the
+    /// run was taken up again and has left these hands since.
+    forgone: BTreeMap<RunId, Forgone>,
+    /// How many that were.
+    forgoings: u64,
     /// The last ticket that was given.
     last: Ticket,
     by_ticket: BTreeMap<Ticket, Tenure>,
@@ -73,7 +87,7 @@ impl Tenures {
         let forgone = self
             .forgone
             .get(&row.run_id)
-            .is_some_and(|(seed, epoch)| *seed == row.seed && *epoch >= row.epoch);
+            .is_some_and(|forgone| forgone.seed == row.seed && forgone.epoch >= row.epoch);
         owned && !overtaken && !forgone
     }
 }
@@ -85,6 +99,7 @@ impl Held {
                 owner,
                 unclaimed: BTreeMap::new(),
                 forgone: BTreeMap::new(),
+                forgoings: 0,
                 last: 0,
                 by_ticket: BTreeMap::new(),
                 by_run: BTreeMap::new(),
@@ -104,7 +119,6 @@ impl Held {
             return None;
         }
         tenures.unclaimed.remove(&row.run_id);
-        tenures.forgone.remove(&row.run_id);
         let ticket = kept.unwrap_or_else(|| {
             tenures.last += 1;
             tenures.last
@@ -218,8 +232,18 @@ impl Held {
             return false;
         }
         tenures.unclaimed.remove(&row.run_id);
-        let mark = (row.seed, row.epoch);
-        tenures.forgone.insert(row.run_id.clone(), mark);
+        tenures.forgoings += 1;
+        let number = tenures.forgoings;
+        let forgone = Forgone {
+            seed: row.seed,
+            epoch: row.epoch,
+            number,
+        };
+        tenures.forgone.insert(row.run_id.clone(), forgone);
+        if tenures.forgone.len() > MOST_FORGONE {
+            let recent = number.saturating_sub(MOST_FORGONE as u64 / 2);
+            tenures.forgone.retain(|_, forgone| forgone.number > recent);
+        }
         true
     }
 

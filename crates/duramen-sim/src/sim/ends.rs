@@ -2,9 +2,10 @@
 
 use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::run::Status;
-use duramen_core::store::{Delivery, MessageKind, NewMessage, Store};
+use duramen_core::store::{Delivery, Inboxes, MessageKind, NewMessage};
 
 use super::{Sim, Slot};
+use crate::facts::RunLife;
 use crate::model;
 use crate::net::settled;
 use crate::oracles;
@@ -23,6 +24,8 @@ impl Sim {
         if let Some(machine) = &self.machine {
             machine.calm();
         }
+        self.judge.calm();
+        self.world.trouble_all();
         for host in self.hosts.values_mut() {
             host.net.calm();
             host.lag = 0;
@@ -43,6 +46,9 @@ impl Sim {
                 hold: 0,
                 warm: 4,
                 skew: 0,
+                // It reads all that there is.
+                newer: true,
+                named: false,
                 latency: 0,
                 lag: 0,
                 faults: Vec::new(),
@@ -70,10 +76,10 @@ impl Sim {
 
     /// Whether all runs have ended; those that legitimately wait get what they wait for.
     pub(super) fn look(&mut self) {
-        let mut ended = true;
+        let mut ended = !self.judge.is_unsent();
         for run_id in self.run_ids() {
             let Some(row) = self.judge.row(&run_id) else {
-                ended = false;
+                ended &= self.is_gone(&run_id);
                 continue;
             };
             if row.status.is_final() {
@@ -95,6 +101,12 @@ impl Sim {
             .at(self.world.now() + LOOK, Event::Deed(Deed::Look));
     }
 
+    /// Whether people have removed the run for good.
+    fn is_gone(&self, run_id: &RunId) -> bool {
+        let facts = self.judge.facts();
+        facts.deleted.contains(run_id) && !facts.present.contains_key(run_id)
+    }
+
     pub(super) fn finale(&mut self, run_id: &RunId, wait: &str) {
         let Some((kind, name)) = wait.split_once(':') else {
             return;
@@ -113,6 +125,7 @@ impl Sim {
             name: name.to_owned(),
             payload: Payload::from(format!("finale {number}")),
             fingerprint: None,
+            encoding: 1,
             now: None,
         };
         let delivered = settled(self.judge.deliver(vec![message]));
@@ -125,6 +138,10 @@ impl Sim {
 
     /// Time is over, and not every run has ended.
     pub(super) fn give_up(&self) {
+        if self.judge.is_unsent() {
+            let what = "what left a run is not carried out long after all was well".to_owned();
+            self.judge.facts().judge(oracles::CARRIED, Err(what));
+        }
         for run_id in self.run_ids() {
             let row = self.judge.row(&run_id);
             let what = match row {
@@ -136,6 +153,7 @@ impl Sim {
                     row.ready_at.map(|at| at - self.world.now()),
                     row.waits
                 ),
+                None if self.is_gone(&run_id) => continue,
                 None => format!("{run_id} was never created"),
             };
             self.judge.facts().judge(oracles::ENDS, Err(what));
@@ -144,7 +162,17 @@ impl Sim {
 
     /// What must be true of every run when all is over.
     pub(super) fn check_ends(&self) {
+        {
+            let mut facts = self.judge.facts();
+            let present = &facts.present;
+            let is_there = |life: &RunLife| present.get(&life.0) == Some(&life.1);
+            let left = facts.letters.left(is_there);
+            facts.judge(oracles::CARRIED, left);
+        }
         for (number, run_id) in self.run_ids().iter().enumerate() {
+            if self.is_gone(run_id) {
+                continue;
+            }
             let row = self.judge.row(run_id);
             let journal = self.judge.journal(run_id).unwrap_or_default();
             let mut facts = self.judge.facts();

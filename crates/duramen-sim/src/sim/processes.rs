@@ -3,14 +3,21 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use duramen_core::ids::Millis;
 use duramen_core::store::{Store, WorkflowKey};
-use duramen_engine::{Config, Engine, HostQueue, Moment, SweepOptions};
+use duramen_engine::{Config, Engine, HostQueue, Moment, SweepOptions, Token};
 
 use super::Sim;
+use super::clients::run_id;
 use crate::host::{Host, Parts};
 use crate::net::{Net, Weather};
+use crate::newer::{VERSION, WORKFLOW};
 use crate::plan::{Action, Deed, Mode, What};
 use crate::world::{Event, Life, ProcessEnv, ProcessId};
+
+/// A process that closes its engine is gone after so long: what it says in the end has arrived, or it is
+/// killed.
+const CLOSING: Millis = 2_500;
 
 impl Sim {
     /// A new process in a slot, unless one is there.
@@ -26,6 +33,12 @@ impl Sim {
         let plan = slot.plan.clone();
         let mut weather = Weather {
             latency: plan.latency,
+            newer: plan.newer,
+            family: if self.plan.family {
+                self.plan.runs.len()
+            } else {
+                0
+            },
             ..Weather::default()
         };
         if !self.calm {
@@ -35,12 +48,12 @@ impl Sim {
                 weather.faults.insert(key, fault.fault);
             }
         }
-        let process = self.world.process();
+        let process = self.world.process(plan.skew);
         slot.host = Some(process);
         self.world
             .note(|| format!("p{process} starts in slot {number}"));
         let net = Net::new(
-            Arc::clone(&self.judge) as Arc<dyn Store>,
+            Arc::clone(&self.judge),
             Arc::clone(&self.world),
             process,
             weather,
@@ -48,15 +61,24 @@ impl Sim {
         let env = Arc::new(ProcessEnv {
             world: Arc::clone(&self.world),
             process,
-            skew: plan.skew,
         });
         let (waker, clock) = (Arc::clone(&self.world), Arc::clone(&self.world));
         let queue = Arc::new(HostQueue::with_clock(
             Box::new(move || waker.wake_host(process)),
             move || Moment::at(clock.now()),
         ));
+        let owner = if plan.named {
+            format!("s{number}")
+        } else {
+            format!("p{process}")
+        };
+        if self.judge.facts().owners.get(&owner).is_some() {
+            self.judge.facts().counts.renamed += 1;
+        }
         let config = Config {
-            owner: format!("p{process}"),
+            owner,
+            label: None,
+            serves: Vec::new(),
             lease: plan.lease,
             hold: plan.hold,
             warm: plan.warm,
@@ -64,8 +86,8 @@ impl Sim {
         };
         let engine = Engine::new(Arc::clone(&net) as Arc<dyn Store>, env, queue, config);
         engine.register(vec![WorkflowKey {
-            name: "w".into(),
-            version: "1".into(),
+            name: WORKFLOW.into(),
+            version: VERSION.into(),
         }]);
         match plan.mode {
             Mode::Worker {
@@ -174,6 +196,32 @@ impl Sim {
         match what {
             What::Create { .. } | What::Send { .. } => self.request(number, &what),
             _ if self.calm => {}
+            What::Terminate { .. } | What::Retry { .. } | What::Delete { .. } => {
+                self.intervene(&what);
+            }
+            What::Hold { run, span } => {
+                let run_id = run_id(run);
+                self.world
+                    .note(|| format!("somebody holds {run_id} for {span} ms"));
+                let until = self.world.now() + span;
+                self.held_until = self.held_until.max(until);
+                self.world.trouble_all();
+                self.judge.hold(&run_id, until);
+            }
+            What::SetClock { slot, by } => {
+                if let Some(process) = self.host_of(slot) {
+                    self.world
+                        .note(|| format!("the clock of p{process} is set by {by} ms"));
+                    self.world.set_wall(process, by);
+                    self.judge.facts().counts.jumps += 1;
+                }
+            }
+            What::SetStore { by } => {
+                self.world
+                    .note(|| format!("the clock of the store is set by {by} ms"));
+                self.world.set_store(by);
+                self.judge.facts().counts.store_jumps += 1;
+            }
             What::Crash { slot, down } => {
                 if let Some(process) = self.host_of(slot) {
                     self.crash(process);
@@ -200,6 +248,7 @@ impl Sim {
                     self.world
                         .note(|| format!("p{process} blocks its loop for {down} ms"));
                     host.blocked_until = self.world.now() + down;
+                    self.world.idle(process, host.blocked_until);
                     let nudge = Event::Deed(Deed::Nudge);
                     self.world.at(host.blocked_until, nudge);
                 }
@@ -208,6 +257,7 @@ impl Sim {
                 if let Some(engine) = self.engine_of(slot) {
                     self.world.note(|| format!("slot {slot} yields"));
                     engine.yield_all();
+                    self.world.trouble_all();
                 }
             }
             What::Leave { slot, down } => {
@@ -218,12 +268,33 @@ impl Sim {
                     engine.stop_work();
                     engine.yield_all();
                     let now = self.world.now();
+                    self.world.trouble(process);
                     self.world.at(now + down, Event::Deed(Deed::Close(process)));
-                    self.world
-                        .at(now + down + 1, Event::Deed(Deed::Restart(slot)));
+                    let gone = now + down + CLOSING;
+                    self.world.at(gone, Event::Deed(Deed::Gone(process)));
+                    self.world.at(gone + 1, Event::Deed(Deed::Restart(slot)));
                 }
             }
         }
+    }
+
+    /// A process that was told to leave lets go of all that it has, and ends its owner.
+    pub(super) fn close(&mut self, process: ProcessId) {
+        if let Some(host) = self.hosts.get_mut(&process)
+            && self.world.life(process) == Life::Running
+        {
+            let token = host.token();
+            self.world.trouble(process);
+            host.engine.close(token);
+        }
+    }
+
+    /// The engine of a slot whose process runs now, and a token for a call.
+    pub(super) fn caller(&mut self, slot: usize) -> Option<(Arc<Engine>, Token)> {
+        let engine = self.engine_of(slot)?;
+        let process = self.host_of(slot)?;
+        let token = self.hosts.get_mut(&process)?.token();
+        Some((engine, token))
     }
 
     pub(super) fn host_of(&self, slot: usize) -> Option<ProcessId> {

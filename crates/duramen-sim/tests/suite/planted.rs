@@ -6,7 +6,7 @@ use duramen_sim::plan::{Plan, Plant};
 use duramen_sim::{play, tell};
 
 /// The fault, within how many seeds it is caught, and the rules that it may break first.
-const TABLE: [(Plant, u64, &[&str]); 9] = [
+const TABLE: [(Plant, u64, &[&str]); 14] = [
     (Plant::FencingOff, 200, &[oracles::FENCING]),
     (Plant::BarrierOff, 50, &[oracles::BARRIER]),
     (
@@ -36,6 +36,11 @@ const TABLE: [(Plant, u64, &[&str]); 9] = [
         100,
         &[oracles::NOTHING_LOST, oracles::ONE_HISTORY],
     ),
+    (Plant::LateRenewal, 50, &[oracles::LAPSE]),
+    (Plant::SeedIgnored, 2_000, &[oracles::FENCING]),
+    (Plant::LooseAppend, 3_000, &[oracles::FENCING]),
+    (Plant::FormatIgnored, 100, &[oracles::FORMATS]),
+    (Plant::GreedySuccession, 200, &[oracles::ONE_DRIVER]),
 ];
 
 fn plan(seed: u64, plant: Plant) -> Plan {

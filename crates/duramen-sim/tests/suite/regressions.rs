@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use duramen_core::retry::{Backoff, RetryPolicy};
+use duramen_core::store::MessageKind;
 use duramen_sim::net::{Method, StoreFault};
 use duramen_sim::plan::{Action, Mode, Plan, Plant, RunPlan, SlotPlan, StoreFaultPlan, Via, What};
 use duramen_sim::play;
@@ -37,6 +38,8 @@ fn worker() -> SlotPlan {
         hold: 0,
         warm: 0,
         skew: 0,
+        newer: false,
+        named: false,
         latency: 0,
         lag: 0,
         faults: Vec::new(),
@@ -84,6 +87,7 @@ fn check(slot: &SlotPlan, nodes: Vec<Rc<Node>>, actions: &[Action]) {
             actions: actions.to_vec(),
             outages: Vec::new(),
             calm_at: T0 + 8_000,
+            family: false,
             disk: None,
         };
         let verdict = play(&plan, true);
@@ -204,4 +208,70 @@ fn a_run_that_was_set_back_under_a_blocked_host_is_not_looked_at_without_a_pause
         },
     };
     check(&slot, vec![step("s1", 0)], &[block, create(1_472, true)]);
+}
+
+fn late_answer(slow: i64, lease: i64) -> SlotPlan {
+    SlotPlan {
+        mode: Mode::Worker {
+            concurrency: 10,
+            poll_min: 20,
+            poll_max: 100,
+        },
+        lease,
+        faults: vec![StoreFaultPlan {
+            life: 0,
+            method: Method::Create,
+            number: 0,
+            fault: StoreFault::SlowBack(slow),
+        }],
+        ..worker()
+    }
+}
+
+/// The answer to a creation came when the audit had long let the run go, and the same process had taken it
+/// up again and driven it to its end: it was driven once more. (Seed 2033.)
+#[test]
+fn a_creation_whose_answer_comes_after_the_end_of_its_run_drives_nothing() {
+    let nodes = vec![step("a", 0)];
+    check(&late_answer(3_963, 400), nodes, &[create(360, true)]);
+}
+
+/// The same when it was let go for a second call that asked for it. (Seed 1251.)
+#[test]
+fn a_creation_that_a_second_one_has_overtaken_drives_nothing() {
+    let twice = [create(3_687, true), create(4_079, true)];
+    check(&late_answer(2_139, 3_000), vec![step("a", 0)], &twice);
+}
+
+/// The answer to a creation was lost, and a message came before it was sent again: the run was driven as if
+/// it had none, and slept over it. (Seed 21963.)
+#[test]
+fn a_message_that_overtakes_the_answer_to_a_creation_is_not_slept_over() {
+    let slot = SlotPlan {
+        lease: 600,
+        faults: vec![StoreFaultPlan {
+            life: 0,
+            method: Method::Create,
+            number: 0,
+            fault: StoreFault::LostAfter,
+        }],
+        ..worker()
+    };
+    let cancel = Action {
+        at: T0 + 656,
+        what: What::Send {
+            run: 0,
+            id: "m".into(),
+            kind: MessageKind::Cancel,
+            name: String::new(),
+            payload: "enough".into(),
+            newer: false,
+            via: Via::Slot(0),
+        },
+    };
+    let event = Rc::new(Node::Event {
+        name: "y",
+        timeout: None,
+    });
+    check(&slot, vec![event], &[create(454, true), cancel]);
 }
