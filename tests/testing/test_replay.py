@@ -528,8 +528,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         replay(shop, tmp_path / "nothing.json")
 
 
-def test_an_entry_of_a_newer_build_is_no_silent_difference(history: dict[str, Any]) -> None:
+def test_an_entry_of_a_newer_build_is_no_difference(history: dict[str, Any]) -> None:
     history["journal"][1]["encoding"] = 2
-    with pytest.raises(ReplayDiverged, match="upgrade duramen") as caught:
+    history["journal"][2]["encoding"] = 3
+    with pytest.raises(InvalidHistory, match="reads encoding 3, and this one reads up to 1") as caught:
         replay(shop, history)
-    assert caught.value.index == 1
+    assert caught.value.path == "$.journal[2].encoding"

@@ -103,7 +103,8 @@ def replay(
 
     Raises:
         ReplayDiverged: the code does something else; the text shows the difference.
-        InvalidHistory: it is no history, or one of a later form.
+        InvalidHistory: it is no history, one of a later form, or one with entries that only a later version
+            can read.
         UnknownWorkflow: the run is of a version that the workflow does not have.
         InvalidArgument: the run is of another workflow.
 
