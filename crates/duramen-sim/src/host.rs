@@ -207,6 +207,8 @@ impl Host {
             HostEvent::Evict { ticket } => {
                 self.runs.remove(&ticket);
             }
+            // For people alone.
+            HostEvent::Newer { .. } => {}
             HostEvent::Committed { ticket, outcome } => {
                 self.hears(ticket);
                 let Some(driving) = self.runs.get(&ticket) else {
@@ -228,13 +230,13 @@ impl Host {
                 }
             }
             HostEvent::Messages { ticket, messages } => {
-                self.with(ticket, |driver| driver.machine.deliver(messages));
+                self.with(ticket, |driver| driver.deliver(messages));
             }
             HostEvent::Page {
                 ticket,
                 messages,
                 more,
-            } => self.with(ticket, |driver| driver.machine.deliver_page(messages, more)),
+            } => self.with(ticket, |driver| driver.deliver_page(messages, more)),
             HostEvent::Tick { ticket } => self.with(ticket, RunDriver::ticked),
             HostEvent::Yield { ticket } => self.with(ticket, RunDriver::leave),
             HostEvent::Reply { token, reply } => self.replies.push((token, reply)),
