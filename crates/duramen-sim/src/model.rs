@@ -184,7 +184,8 @@ pub fn check(
     if first.kind != Kind::RunCreated {
         return Err(format!("entry 0 is {}", first.kind.name()));
     }
-    let rest = &what_stands(rest)[..];
+    let (stands, taken_back) = what_stands(rest);
+    let rest = &stands[..];
     let reading = Rc::new(RefCell::new(Reading {
         now: row.started_at.unwrap_or(row.created_at),
         ahead: rest.to_vec(),
@@ -200,6 +201,7 @@ pub fn check(
         read: BTreeSet::new(),
         deadline: row.deadline,
         timeout: row.timeout,
+        taken_back,
     };
     reader.drain()?;
     let mut index = 0;
@@ -229,11 +231,16 @@ struct Reader<'a> {
     read: BTreeSet<String>,
     deadline: Option<Millis>,
     timeout: Option<Millis>,
+    taken_back: BTreeSet<Attempt>,
 }
+
+/// A step, an attempt, and what came out.
+type Attempt = (String, u32, String);
 
 /// What stands of a journal behind its first entry: a reopening takes back everything from its cause on,
 /// the end of the run in any case. All that was taken back may be recorded again.
-fn what_stands(rest: &[Entry]) -> Vec<Entry> {
+fn what_stands(rest: &[Entry]) -> (Vec<Entry>, BTreeSet<Attempt>) {
+    let mut taken_back = BTreeSet::new();
     let mut stands: Vec<(usize, Entry)> = Vec::new();
     for (place, entry) in (1..).zip(rest) {
         let mut entry = entry.clone();
@@ -242,6 +249,12 @@ fn what_stands(rest: &[Entry]) -> Vec<Entry> {
             let cause = oracles::meta(&entry).and_then(|meta| meta.cause);
             let cause = cause.and_then(|at| usize::try_from(at).ok());
             let cause = cause.unwrap_or(place);
+            for (_, entry) in stands.iter().filter(|(at, _)| *at >= cause) {
+                if entry.kind == Kind::StepCompleted {
+                    let attempt = oracles::meta(entry).and_then(|meta| meta.attempt);
+                    taken_back.insert((entry.op.to_string(), attempt.unwrap_or(1), text(entry)));
+                }
+            }
             stands.retain(|(at, _)| *at < cause);
             while let Some((_, last)) = stands.last()
                 && is_end(last.kind)
@@ -251,7 +264,8 @@ fn what_stands(rest: &[Entry]) -> Vec<Entry> {
         }
         stands.push((place, entry));
     }
-    stands.into_iter().map(|(_, entry)| entry).collect()
+    let stands = stands.into_iter().map(|(_, entry)| entry);
+    (stands.collect(), taken_back)
 }
 
 const fn is_end(kind: Kind) -> bool {
@@ -361,8 +375,14 @@ impl Reader<'_> {
 
     fn step_ended(&mut self, entry: &Entry, meta: &Meta) -> Result<(), String> {
         let attempt = meta.attempt.unwrap_or(1);
+        let again = entry.kind == Kind::StepCompleted
+            && self
+                .taken_back
+                .contains(&(entry.op.to_string(), attempt, text(entry)));
         let (slot, ()) = self.find(entry, |operation| match operation.what {
             Open::Step { failed } if failed + 1 == attempt => Ok(()),
+            // A result that was taken back is recorded again as it was.
+            Open::Step { .. } if again => Ok(()),
             ref other => Err(format!("attempt {attempt} of {other:?}")),
         })?;
         let payload = text(entry);

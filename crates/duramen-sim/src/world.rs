@@ -81,6 +81,8 @@ struct Process {
     troubles: u64,
     /// Until when it, or its host, did nothing.
     idle_until: Millis,
+    /// When the last thing befell it, and the one before that.
+    troubled: (Millis, Millis),
 }
 
 struct State {
@@ -172,9 +174,19 @@ impl World {
 
     /// Something befalls a process that may delay it.
     pub fn trouble(&self, process: ProcessId) {
-        if let Some(process) = self.state().processes.get_mut(process) {
+        let mut state = self.state();
+        let now = state.now;
+        if let Some(process) = state.processes.get_mut(process) {
             process.troubles += 1;
+            process.troubled = (now, process.troubled.0);
         }
+    }
+
+    /// Until when there was trouble before the last one, or an idle time.
+    pub fn well_since(&self, process: ProcessId) -> Millis {
+        let state = self.state();
+        let process = state.processes.get(process);
+        process.map_or(0, |process| process.idle_until.max(process.troubled.1))
     }
 
     /// Its host does nothing until then.
@@ -183,12 +195,6 @@ impl World {
             process.troubles += 1;
             process.idle_until = until;
         }
-    }
-
-    pub fn idle_until(&self, process: ProcessId) -> Millis {
-        let state = self.state();
-        let process = state.processes.get(process);
-        process.map_or(0, |process| process.idle_until)
     }
 
     pub fn trouble_all(&self) {
@@ -234,6 +240,7 @@ impl World {
             skew,
             troubles: 0,
             idle_until: 0,
+            troubled: (0, 0),
         });
         state.processes.len() - 1
     }
@@ -293,6 +300,7 @@ impl World {
                 skew: 0,
                 troubles: process.troubles + 1,
                 idle_until: 0,
+                troubled: (0, 0),
             };
             std::mem::replace(process, empty)
         }) else {

@@ -92,7 +92,7 @@ impl Creation {
             && row.epoch == 1
             && row.journal_len == 1 + self.run.entries.len() as u64
             && row.owner.as_deref().is_some_and(is_own);
-        let ticket = match self.hands.ticket_of(&row.run_id) {
+        let ticket = match self.hands.ticket_of_life(&row) {
             None if fresh => self.intake.drive_new(&row, &self.run, self.wish),
             None => {
                 // The lease had ended, or somebody has been at it since.

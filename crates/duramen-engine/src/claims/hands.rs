@@ -464,6 +464,11 @@ impl Hands {
         self.leases.held().forgo(row)
     }
 
+    /// The ticket of this life of the run.
+    pub(super) fn ticket_of_life(&self, row: &RunRow) -> Option<Ticket> {
+        self.leases.held().ticket_of_life(row)
+    }
+
     pub(super) fn ticket_of(&self, run_id: &RunId) -> Option<Ticket> {
         self.leases.held().ticket_of(run_id)
     }

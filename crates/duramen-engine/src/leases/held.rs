@@ -168,6 +168,15 @@ impl Held {
         self.lock().by_run.get(run_id).copied()
     }
 
+    /// The same, if it is this life of the run that is in hand: one of the same id may have been deleted
+    /// under its driver, which has not noticed yet.
+    pub(crate) fn ticket_of_life(&self, row: &RunRow) -> Option<Ticket> {
+        let tenures = self.lock();
+        let held = tenures.of(&row.run_id)?;
+        let same = held.seed == row.seed;
+        same.then(|| tenures.by_run.get(&row.run_id).copied())?
+    }
+
     /// Whether that tenure of the run is in these hands.
     pub(crate) fn has_tenure(&self, run_id: &RunId, epoch: i64) -> bool {
         let tenures = self.lock();

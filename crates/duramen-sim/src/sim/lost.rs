@@ -36,8 +36,8 @@ impl Sim {
             .iter()
             .find(|slot| slot.host == Some(watch.process))?;
         let plan = &slot.plan;
-        // What was asked for before an idle time may have lost its patience over that.
-        if self.world.idle_until(watch.process) + plan.lease > watch.since {
+        // What was asked for in an idle time or an outage may have lost its patience over that.
+        if self.world.well_since(watch.process) + plan.lease > watch.since {
             return None;
         }
         // There and back; a second time, where all is fenced; and the look that explains it.

@@ -275,3 +275,27 @@ fn a_message_that_overtakes_the_answer_to_a_creation_is_not_slept_over() {
     });
     check(&slot, vec![event], &[create(454, true), cancel]);
 }
+
+/// A run was deleted and created anew in the same process, which still had the former life in hand, and took
+/// the new one for driven. (Seed 46539.)
+#[test]
+fn a_run_that_is_created_anew_under_its_driver_is_driven() {
+    let slot = SlotPlan {
+        faults: vec![StoreFaultPlan {
+            life: 0,
+            method: Method::Claim,
+            number: 3,
+            fault: StoreFault::LostAfter,
+        }],
+        ..worker()
+    };
+    let delete = Action {
+        at: T0 + 925,
+        what: What::Delete {
+            run: 0,
+            via: Via::Slot(0),
+        },
+    };
+    let actions = [create(0, true), delete, create(926, true)];
+    check(&slot, vec![step("a", 6_000)], &actions);
+}
