@@ -31,6 +31,12 @@ class CountingStore(WrappedStore):
         return found
 
 
+    async def inbox(self, run_id: str, behind: int) -> Any:
+        page = await self.inner.inbox(run_id, behind)
+        self.delivered += len(page["messages"])
+        return page
+
+
 async def nothing() -> int:
     return 1
 
