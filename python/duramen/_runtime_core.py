@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import re
+import socket
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +181,7 @@ class RuntimeCore:
         return {
             "owner": new_owner(self._owner_label),
             "label": f"{socket.gethostname()[:100]}:{os.getpid()}",
-            "serves": sorted({name for name, _ in self._registry.keys()}),
+            "serves": self._registry.names(),
             "lease": self._lease_ms,
             "hold": min(_HOLD_MS, self._lease_ms // 4),
             "warm": self._warm,

@@ -40,7 +40,7 @@ async def swept(runtime: Runtime, **options: Any) -> dict[str, str]:
 @pytest.mark.parametrize("first_to_end", ["long", "short"])
 async def test_overlapping_sweeps_leave_no_budget_behind(any_url: str, first_to_end: str) -> None:
     async with Runtime(any_url, workflows=ALL) as runtime:
-        # The first sweep waits for its run, so that the second one begins and ends, or only begins, meanwhile.
+        # The first sweep waits for its run: the second one begins and ends, or only begins, meanwhile.
         await runtime.enqueue(working, 0.3 if first_to_end == "short" else 1.0, run_id="of the first")
         first = asyncio.create_task(swept(runtime, max_duration=60))
         await under_way(runtime, "of the first")

@@ -17,8 +17,8 @@ from duramen import RunRequest, Runtime
 from duramen.errors import StoreLocked
 from duramen.testing import open_store
 from duramen.testing._wrapped_store import WrappedStore
-from tests.workers.fleets import eventually
 from tests.runtime.workflows import ALL, adding, nothing, sleeping, waiting
+from tests.workers.fleets import eventually
 
 pytestmark = pytest.mark.anyio
 HELLO = Path(__file__).parents[2] / "examples" / "hello.py"
@@ -89,11 +89,10 @@ class Held(WrappedStore):
     async def call(self, method: str, *args: Any) -> Any:
         if method != "create":
             return await super().call(method, *args)
-        answers = [
+        return [
             {"kind": "blocked"} if run["run_id"].startswith("held") else (await self.inner.create([run]))[0]
             for run in args[0]
         ]
-        return answers
 
 
 async def test_an_id_that_others_are_about_to_create_is_refused_with_advice() -> None:
@@ -104,9 +103,7 @@ async def test_an_id_that_others_are_about_to_create_is_refused_with_advice() ->
         with pytest.raises(StoreLocked):
             await runtime.start(nothing, run_id="held")
         with pytest.raises(StoreLocked, match=advice):
-            await runtime.enqueue_many(
-                [RunRequest(nothing, run_id=run_id) for run_id in ("a", "held", "b")]
-            )
+            await runtime.enqueue_many([RunRequest(nothing, run_id=run_id) for run_id in ("a", "held", "b")])
         assert {run.run_id for run in await runtime.list()} == {"a", "b"}
 
 
@@ -124,9 +121,11 @@ async def test_who_drives_runs_can_be_read(url: str) -> None:
             assert (worker.alive, worker.ended_at, worker.runs) == (True, None, 0)
             assert worker.started_at <= worker.seen_at < worker.lease_until
             task = asyncio.create_task(runtime.run("working", 1.0, run_id="busy"))
-            while not any(each.runs for each in await other.workers()):
+            for _ in range(500):
+                newest = (await other.workers())[0]
+                if newest.owner == runtime.owner and newest.runs:
+                    break
                 await asyncio.sleep(0.01)
-            newest, _ = await other.workers()
             assert (newest.owner, newest.runs) == (runtime.owner, 1)
             assert (await task).kind == "completed"
         alive, gone = await runtime.workers()

@@ -70,8 +70,8 @@ class Tables(NamedTuple):
     run_data: Table
     """The state object and the memo of the runs that have one."""
     outgoing: Table
-    """What has left a run and is still to be carried out; ``kind`` is 0 a run to create, 1 a message, 2 an item of a
-    stream."""
+    """What has left a run and is still to be carried out; ``kind`` is 0 a run to create, 1 a message, 2 an
+    item of a stream."""
     migrations: Table
     """Which migrations were applied."""
     journal_json: Table
