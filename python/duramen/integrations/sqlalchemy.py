@@ -222,7 +222,7 @@ def _indexes(found: Tables) -> None:
 
     due = ("status", "lane", "priority", "ready_at", "run_id")
     of_runs("due", *due, where=runs.c.ready_at.is_not(None))
-    of_runs("owner", "owner", "lane", "run_id", where=runs.c.owner.is_not(None))
+    of_runs("owned", "owner", "lane", "run_id", where=runs.c.owner.is_not(None))
     of_runs("created", "created_at")
     of_runs("unread", "owner", where=runs.c.owner.is_not(None) & (runs.c.inbox_len > runs.c.inbox_seen))
     bad = [STATUSES["failed"], STATUSES["stuck"]]
