@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import socket
 import re
+import socket
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from ._views import SchemaView
 from .errors import ForkedProcess, InvalidArgument, RuntimeClosed, RuntimeNotOpen, StoreNewer, StoreUnmigrated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from datetime import timedelta
     from types import TracebackType
     from typing import Self
@@ -93,7 +93,6 @@ class RuntimeCore:
             busy_timeout=self._busy_ms / 1000,
             lease=self._lease_ms / 1000,
         )
-        self._make_port: Callable[..., Port] = Port
         self._port: Port | None = None
         self._driver_: Driver | None = None
         self._was_open = False
@@ -176,13 +175,13 @@ class RuntimeCore:
     ) -> Port:
         settings = self._engine_settings(migrate=self._migrate if migrate is None else migrate)
         on_events = driver.on_events if driver is not None else _ignore
-        return self._make_port(loop, self._target, settings, on_events, opened)
+        return Port(loop, self._target, settings, on_events, opened)
 
     def _engine_settings(self, *, migrate: bool) -> dict[str, Any]:
         return {
             "owner": new_owner(self._owner_label),
             "label": f"{socket.gethostname()[:100]}:{os.getpid()}",
-            "serves": sorted({name for name, _ in self._registry.keys()}),
+            "serves": self._registry.names(),
             "lease": self._lease_ms,
             "hold": min(_HOLD_MS, self._lease_ms // 4),
             "warm": self._warm,

@@ -122,7 +122,7 @@ class Driver:
         self.budgets: dict[str, tuple[float, float]] = {}
         """Deadline (`time.monotonic`) and least remaining seconds of drives about to begin, by run id."""
         self.sweep_budgets: dict[int, tuple[float, float]] = {}
-        """The same for the runs that a sweep takes up, by the token of its call, until it has been answered."""
+        """The same for runs that a sweep takes up, by the token of its call, until it has been answered."""
         self.idle = asyncio.Event()
         """Set while no run is being driven."""
         self.idle.set()

@@ -46,16 +46,16 @@ Message = tuple[str, str, str, str, bytes, str | None]
 
 def _held_by_others(run_id: str) -> StoreLocked:
     return StoreLocked(
-        f"run {run_id!r} is held by a transaction that is not Duramen's, and was for as long as a lease; nothing "
-        "was changed: end that transaction, then try again"
+        f"run {run_id!r} is held by a transaction that is not Duramen's, and was for as long as a lease; "
+        "nothing was changed: end that transaction, then try again"
     )
 
 
 def id_held_by_others(run_id: str) -> StoreLocked:
     """The error of a creation that was refused since a transaction of others is about to create that id."""
     return StoreLocked(
-        f"a transaction that is not Duramen's is about to create run {run_id!r}, and has been open for as long as a "
-        "lease; the run was not created here: end that transaction, then try again"
+        f"a transaction that is not Duramen's is about to create run {run_id!r}, and has been open for as "
+        "long as a lease; the run was not created here: end that transaction, then try again"
     )
 
 

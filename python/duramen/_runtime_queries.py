@@ -19,7 +19,7 @@ from ._runtime_checks import (
     unpack_cursor,
 )
 from ._runtime_core import RuntimeCore
-from ._runtime_drive import Collector
+from ._runtime_drive import Collector, Left
 from ._runtime_rows import event_of, read_error, read_payload, view_of, worker_of
 from ._serial import rebuild_error
 from ._views import Event, Page, RunStatus, RunView, WorkerView
@@ -29,8 +29,8 @@ from .errors import (
     RunFailed,
     RunStuck,
     RunTerminated,
-    RunTimedOut,
     RuntimeClosed,
+    RunTimedOut,
     StoreClosed,
     StoreNewer,
     UnknownRun,
@@ -112,8 +112,26 @@ class Queries(RuntimeCore):
     async def _result(self, run_id: str, timeout: timedelta | float | None, output_type: Any) -> Any:
         check_id("run id", run_id)
         limit = None if timeout is None else duration_ms(timeout, "timeout") / 1000
+        until = None if limit is None else self._ready.loop.time() + limit
+        while True:
+            try:
+                found = await self._told(run_id, until)
+            except StoreClosed:
+                raise RuntimeClosed("the runtime was closed during the call") from None
+            if found is None:
+                raise RunTimedOut(run_id, f"no result within {limit:g} s; the run itself goes on")
+            if isinstance(found, Left):
+                known = found.output_type if output_type is None else output_type
+                return self.serializer.loads(found.output or b"", known)
+            if ended(found.row.status):
+                return self._output(found, output_type)
+
+    async def _told(self, run_id: str, until: float | None) -> Left | Detail | None:
+        """Wait until a run is said to have ended: its output if it completed here, else how it stands.
+
+        None if that instant of the loop's clock comes before.
+        """
         port, driver = self._ready, self._driver
-        until = None if limit is None else port.loop.time() + limit
         # Before anything is read: an end that comes meanwhile must not be missed.
         left = driver.watch(run_id)
         token: int | None = None
@@ -122,36 +140,27 @@ class Queries(RuntimeCore):
             if not driver.drives(run_id):
                 detail = await self._detail(run_id)
                 if ended(detail.row.status):
-                    return self._output(detail, output_type)
-            while True:
-                # However many wait, the engine asks for all of them at once.
-                token, ending = port.call_with_token(port.engine.watch_end, run_id)
-                while not ending.done():
-                    pause = None if until is None else max(0.0, until - port.loop.time())
-                    done, _ = await asyncio.wait(
-                        (left, ending), timeout=pause, return_when=asyncio.FIRST_COMPLETED
-                    )
-                    if not done:
-                        raise RunTimedOut(run_id, f"no result within {limit:g} s; the run itself goes on")
-                    if left.done():
-                        how = left.result()
-                        if how.output is not None:
-                            known = how.output_type if output_type is None else output_type
-                            return self.serializer.loads(how.output, known)
-                        driver.unwatch(run_id, left)
-                        left = driver.watch(run_id)
-                        if how.how not in _ON:
-                            break
-                if ending.done():
-                    ending.result()
-                port.forget(token)
-                port.engine.unwatch_end(token)
-                token = None
-                detail = await self._detail(run_id)
-                if ended(detail.row.status):
-                    return self._output(detail, output_type)
-        except StoreClosed:
-            raise RuntimeClosed("the runtime was closed during the call") from None
+                    return detail
+            # However many wait, the engine asks for all of them at once.
+            token, ending = port.call_with_token(port.engine.watch_end, run_id)
+            while not ending.done():
+                pause = None if until is None else max(0.0, until - port.loop.time())
+                done, _ = await asyncio.wait(
+                    (left, ending), timeout=pause, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    return None
+                if left.done():
+                    how = left.result()
+                    if how.output is not None:
+                        return how
+                    if how.how not in _ON:
+                        break
+                    driver.unwatch(run_id, left)
+                    left = driver.watch(run_id)
+            else:
+                ending.result()
+            return await self._detail(run_id)
         finally:
             driver.unwatch(run_id, left)
             if token is not None:

@@ -96,6 +96,10 @@ class Registry:
         """Names and versions of all of them."""
         return list(self._by_key)
 
+    def names(self) -> list[str]:
+        """Their names, each once."""
+        return sorted({name for name, _ in self._by_key})
+
     def __len__(self) -> int:
         return len(self._by_key)
 

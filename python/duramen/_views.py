@@ -102,11 +102,11 @@ class SignalResult(StrEnum):
     FINISHED = "finished"
     """The run has ended; nothing was kept."""
     FULL = "full"
-    """Of `signal_many`: the run has as many unread messages as it may have; nothing was kept. (`signal` raises
-    `InboxFull`.)"""
+    """Of `signal_many`: the run has as many unread messages as it may have; nothing was kept. (`signal`
+    raises `InboxFull`.)"""
     BLOCKED = "blocked"
-    """Of `signal_many`: a transaction of somebody else's holds the run; nothing was kept, send it again. (`signal`
-    raises `StoreLocked`.)"""
+    """Of `signal_many`: a transaction of somebody else's holds the run; nothing was kept, send it again.
+    (`signal` raises `StoreLocked`.)"""
 
 
 @dataclass(frozen=True, slots=True)

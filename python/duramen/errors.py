@@ -432,8 +432,9 @@ class InboxFull(SignalRefused):
     @override
     def __str__(self) -> str:
         return (
-            f"run {self.run_id!r} has as many unread messages as it may have (10,000, or 64 MiB), so this one was "
-            "not kept: send it again when the run has read some, or have its handler wait for these events"
+            f"run {self.run_id!r} has as many unread messages as it may have (10,000, or 64 MiB), so this "
+            "one was not kept: send it again when the run has read some, or have its handler wait for these "
+            "events"
         )
 
 

@@ -155,7 +155,7 @@ class Runtime(Messages):
             input: what the handler gets; checked against its type before anything is written.
             run_id: 1 to 255 characters; default: a fresh one that sorts by time. If there is a run of that id
                 already, its handle is returned with ``created=False``, and it keeps its first input; unless
-                it has ended it is gone on with here, so that a program that crashed goes on with the same call.
+                it has ended it is gone on with here: a program that crashed goes on by the same call.
             start_at: aware; not before that instant.
             tags: texts to find it by, beside those of the workflow.
             memo: any value to keep with the run; handlers do not see it.

@@ -30,6 +30,11 @@ class CountingStore(WrappedStore):
         self.delivered += sum(len(run["inbox"]) for run in found["runs"])
         return found
 
+    async def inbox(self, run_id: str, behind: int) -> Any:
+        page = await self.inner.inbox(run_id, behind)
+        self.delivered += len(page["messages"])
+        return page
+
 
 async def nothing() -> int:
     return 1

@@ -86,7 +86,7 @@ def test_other_names_are_described() -> None:
     assert found.migrations.fullname == "app.app_migrations"
     assert {index.name for index in found.runs.indexes} == {
         "app_runs_due",
-        "app_runs_owner",
+        "app_runs_owned",
         "app_runs_created",
         "app_runs_unread",
         "app_runs_failed",

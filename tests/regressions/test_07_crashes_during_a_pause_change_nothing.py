@@ -42,7 +42,9 @@ async def test_a_deadline_and_an_approval_id_outlive_kills_and_replays(url: str,
         wait_until(lambda: ran(ledger, "beside"))
         driver.kill()
     async with Runtime(url, workflows=[pausing], warm=0) as runtime:
-        await runtime.sweep(now=(await runtime.get("r")).ready_at)
+        owner = (await runtime.get("r")).owner
+        (lost,) = [worker for worker in await runtime.workers() if worker.owner == owner]
+        await runtime.sweep(now=lost.lease_until)
         paused = await until_waiting(runtime, "r", "timer")
         # Not two hours from now: two hours from the moment at which the run first got there.
         assert paused.started_at is not None

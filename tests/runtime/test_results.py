@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from duramen import RunCancelled, RunFailed, Runtime, RunTerminated
+from duramen import RunCancelled, RunFailed, RunTerminated, Runtime
 from duramen.errors import RuntimeClosed, UnknownRun
 from duramen.testing import open_store
 from duramen.testing._wrapped_store import WrappedStore

@@ -1,7 +1,6 @@
 """The store that fails when it is told to, and what becomes of runs on it."""
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -104,15 +103,15 @@ def test_a_call_that_fails_for_the_place_is_made_again_and_takes_place_once(faul
     asyncio.run(main())
 
 
-def test_trouble_that_outlasts_a_lease_reaches_the_caller() -> None:
+def test_trouble_that_lasts_reaches_the_caller() -> None:
     async def main() -> None:
         store = FaultyStore(memory(), lambda call: REFUSED if call.method == "create" else None)
         async with Environment([three], store=store) as env:
             before = env.now
             with pytest.raises(StoreFull, match="no room"):
                 await env.runtime.start(three, run_id="r")
-            assert timedelta(seconds=30) <= env.now - before < timedelta(seconds=60)
-            assert await env.runtime.count() == 0
+            assert store.calls["create"] > 1
+            assert (await env.runtime.count(), env.now) == (0, before)  # nobody else would move the clock
             store.plan = None
             assert (await env.runtime.start(three, run_id="r")).created
 

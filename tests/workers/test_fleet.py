@@ -43,17 +43,23 @@ def test_a_worker_that_is_killed_is_replaced_and_its_runs_go_on(postgres_shop: S
     assert not postgres_shop.ran_again_after_its_record()
 
 
+def begun_runs(shop: Shop) -> set[str]:
+    steps = [line.partition(" ")[2] for line in shop.lines if line.startswith("begins")]
+    return {step.partition("/")[0] for step in steps}
+
+
 def test_a_drain_finishes_steps_in_flight_and_claims_nothing_more(shop: Shop) -> None:
-    shop.enqueue(quick, 30, 0.4)
+    # Three steps each: none of the ten ends before the fleet is told to.
+    shop.enqueue(quick, 30, 1.5)
     fleet = shop.fleet("--processes", "2", "--concurrency", "5").ready(2)
-    eventually(lambda: len(shop.ledger) >= 10)
+    eventually(lambda: len(begun_runs(shop)) == 10)
     begun = time.monotonic()
     assert fleet.end() == 0
     assert time.monotonic() - begun < 15
     # What began has ended and is recorded; nothing fresh was begun, and nobody waits for a lease.
     begun_steps = {line.partition(" ")[2] for line in shop.lines if line.startswith("begins")}
     assert begun_steps == {line.partition(" ")[2] for line in shop.lines if line.startswith("ends")}
-    assert len({step.partition("/")[0] for step in begun_steps}) == 10
+    assert len(begun_runs(shop)) == 10
     assert sorted(set(shop.runs().values())) == ["queued", "waiting"]
     again = shop.fleet("--processes", "2").ready(2)
     eventually(lambda: set(shop.runs().values()) == {"completed"})

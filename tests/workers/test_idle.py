@@ -30,7 +30,8 @@ def test_an_idle_worker_uses_less_than_one_percent_of_a_core_and_two_requests_a_
     with wire(parts.port) as proxy:
         through = parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{proxy.port}").geturl()
         ids = shop.enqueue(quick, 5, 0)
-        fleet = shop.fleet("--processes", "2", APP_URL=through).ready(2)
+        # Three heartbeats in a lease come on top; a second is the tests' lease, half a minute that of others.
+        fleet = shop.fleet("--processes", "2", APP_URL=through, APP_LEASE="30").ready(2)
         eventually(lambda: shop.all_are(ids, "completed"))
         time.sleep(2)  # their last polls are not yet far apart
         pids = [fleet.process.pid, *fleet.pids]

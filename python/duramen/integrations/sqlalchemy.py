@@ -70,8 +70,8 @@ class Tables(NamedTuple):
     run_data: Table
     """The state object and the memo of the runs that have one."""
     outgoing: Table
-    """What has left a run and is still to be carried out; ``kind`` is 0 a run to create, 1 a message, 2 an item of a
-    stream."""
+    """What has left a run and is still to be carried out; ``kind`` is 0 a run to create, 1 a message, 2 an
+    item of a stream."""
     migrations: Table
     """Which migrations were applied."""
     journal_json: Table
@@ -222,7 +222,7 @@ def _indexes(found: Tables) -> None:
 
     due = ("status", "lane", "priority", "ready_at", "run_id")
     of_runs("due", *due, where=runs.c.ready_at.is_not(None))
-    of_runs("owner", "owner", "lane", "run_id", where=runs.c.owner.is_not(None))
+    of_runs("owned", "owner", "lane", "run_id", where=runs.c.owner.is_not(None))
     of_runs("created", "created_at")
     of_runs("unread", "owner", where=runs.c.owner.is_not(None) & (runs.c.inbox_len > runs.c.inbox_seen))
     bad = [STATUSES["failed"], STATUSES["stuck"]]

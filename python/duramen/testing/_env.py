@@ -10,7 +10,6 @@ import heapq
 import itertools
 import os
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -22,7 +21,6 @@ from duramen._durations import from_ms, instant_ms
 from duramen.errors import InvalidArgument, RunTimedOut
 from duramen.store import lane_key
 
-from ._env_port import EnvPort
 from ._env_steps import EnvStepper, StepWatch
 from ._faults import FaultyStore
 from ._native_store import NativeStore, open_store
@@ -99,7 +97,6 @@ class _EnvRuntime(Runtime):
     def __init__(self, env: Environment, target: Any, **options: Any) -> None:
         super().__init__(target, migrate=True, **options)
         self._env = env
-        self._make_port = partial(EnvPort, env)
         env.world.environments += 1
         # The same in each repetition of a test, yet not the same for what is begun anew after a crash.
         self._ids = (f"{env.world.environments}-{number}" for number in itertools.count(1))
@@ -150,8 +147,7 @@ class Environment:
     """A `duramen.Runtime` for tests, on a clock that stands still until the test moves it.
 
     Everything durable follows that clock: ``ctx.now()``, sleeps, time-outs, back-offs, deadlines, leases, the
-    timeouts of steps. Steps themselves are really run, and take no time by it. Only a call that the runtime
-    makes again, because the store is in trouble, moves the clock while it is awaited. After the block each run is
+    timeouts of steps. Steps themselves are really run, and take no time by it. After the block each run is
     replayed from its journal; a handler that looked at the wall clock, at random numbers or at the outside
     world without recording it is found out there.
 

@@ -420,14 +420,12 @@ class _OneRun:
         }
 
     def unreadable(self) -> tuple[str, int] | None:
-        """The first entry that the engine cannot read: it leaves such a run to newer builds, without a word."""
+        """The first entry that the engine cannot read: it leaves such a run to newer builds in silence."""
         for index, entry in enumerate(self.journal):
-            if entry["encoding"] > self.reads:
-                return (
-                    f"a journal entry has encoding {entry['encoding']}, this build reads up to {self.reads}; "
-                    "upgrade duramen",
-                    index,
-                )
+            found = entry["encoding"]
+            if found > self.reads:
+                text = f"its encoding is {found}, this build reads up to {self.reads}; upgrade duramen"
+                return text, index
         return None
 
     def answer(self, engine: Engine, asked: StoreRequest) -> None:
