@@ -36,8 +36,10 @@ impl Sim {
             .iter()
             .find(|slot| slot.host == Some(watch.process))?;
         let plan = &slot.plan;
-        // What was asked for in an idle time or an outage may have lost its patience over that.
-        if self.world.well_since(watch.process) + plan.lease > watch.since {
+        // What was asked for in an idle time, an outage or under a stranger's lock may have lost its patience
+        // over that, or pauses for longer between its tries.
+        let well_since = self.world.well_since(watch.process).max(self.held_until);
+        if well_since + plan.lease > watch.since {
             return None;
         }
         // There and back; a second time, where all is fenced; and the look that explains it.
@@ -111,7 +113,13 @@ impl Sim {
                 continue;
             };
             let mut facts = self.judge.facts();
-            let tenures = &facts.run(&life.0).tenures;
+            let run = facts.run(&life.0);
+            if run.reopened {
+                // Perhaps deleted, and created by the very call whose answer was lost: its epochs begin anew,
+                // and what was let go in the former ones is left to the audit.
+                continue;
+            }
+            let tenures = &run.tenures;
             let since = tenures.get(&standing.epoch).map(|tenure| tenure.since);
             let owned = standing.status == Status::Running
                 && standing
