@@ -78,8 +78,7 @@ impl Audit {
             // What the new name has taken over is a look at it, too: a process whose lease lapses again and
             // again would never get to a second one otherwise.
             (self.owner, self.pass) = (owner, None);
-            let unclaimed: BTreeMap<RunId, i64> =
-                leases.held().unclaimed().into_iter().collect();
+            let unclaimed: BTreeMap<RunId, i64> = leases.held().unclaimed().into_iter().collect();
             self.suspects
                 .retain(|run_id, epoch| unclaimed.get(run_id) == Some(epoch));
             self.free(leases).await?;
