@@ -7,7 +7,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::ids::{Millis, Payload};
-use crate::run::Seed;
+use crate::run::{DRAWN, Seed};
 
 /// Which value an operation records. The payload is Duramen's own JSON: a number or a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub(crate) fn below(seed: &Seed, op: &str, salt: u32, bound: i64) -> i64 {
 /// 16 bytes that nobody can guess without the seed.
 fn draw(seed: &Seed, op: &str, salt: u32) -> [u8; 16] {
     let digest = Sha256::new()
-        .chain_update(seed)
+        .chain_update(&seed[..DRAWN])
         .chain_update(salt.to_be_bytes())
         .chain_update(op.as_bytes())
         .finalize();

@@ -75,8 +75,25 @@ impl Status {
     }
 }
 
-/// The seed of a run's recorded values (`uuid`, `random`, jitter), drawn once at its creation.
+/// The seed of a run's recorded values (`uuid`, `random`, jitter), drawn once at its creation; it tells this
+/// life of the run's id from any other. Its last byte numbers the tries of the creation, and no value is
+/// derived from it: a creation that is sent again after the run was deleted makes another life.
 pub type Seed = [u8; 16];
+
+/// The part of a seed that all tries of one creation share.
+pub const DRAWN: usize = 15;
+
+/// The seed for the next try of the same creation.
+#[must_use]
+pub const fn next_try(mut seed: Seed) -> Seed {
+    seed[DRAWN] = seed[DRAWN].wrapping_add(1);
+    seed
+}
+
+/// Whether both are seeds of one creation.
+pub fn is_same_creation(one: &Seed, other: &Seed) -> bool {
+    one[..DRAWN] == other[..DRAWN]
+}
 
 /// One row of routing state. Everything a handler may depend on is in the journal, except
 /// `started_at` and `seed`, which are written once and never change.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use duramen_core::run::{is_same_creation, next_try};
 use duramen_core::store::{
     Created, Delivered, Delivery, Intervened, Intervention, NewMessage, NewRun, StoreError,
     StoreFuture,
@@ -50,9 +51,15 @@ impl Ask for Creations {
     fn answered(&self, item: &NewRun, answer: Created, again: bool) -> Created {
         match answer {
             // The answer to this very creation was lost.
-            Created::Exists { row } if again && row.seed == item.seed => Created::Created { row },
+            Created::Exists { row } if again && is_same_creation(&row.seed, &item.seed) => {
+                Created::Created { row }
+            }
             answer => answer,
         }
+    }
+
+    fn renew(item: &mut NewRun) {
+        item.seed = next_try(item.seed);
     }
 
     fn tell(&self, _: &[NewRun], answers: &[&Created]) {

@@ -33,6 +33,9 @@ pub(crate) trait Ask: Send + 'static {
         answer
     }
 
+    /// The element for the next try, after one that may have taken place.
+    fn renew(_item: &mut Self::Item) {}
+
     /// A call was answered, for these: whoever waits for them here is told at once.
     fn tell(&self, items: &[Self::Item], answers: &[&Self::Answer]);
 
@@ -98,6 +101,9 @@ impl<A: Ask> Insisting<A> {
             }
             Err(error) if A::REPEATS && error.is_of_the_place() => {
                 self.again = true;
+                for at in &self.open {
+                    A::renew(&mut self.items[*at]);
+                }
                 error
             }
             Err(error) => return self.fail(error),

@@ -1,14 +1,14 @@
 //! A run that is started here: created with this process's lease, and driven.
 //!
-//! A call that failed for the place may have taken place: it is sent again with the same seed, by which the
-//! run is known for this creation's own. A run that was there before is gone on with here, as one that was
+//! A call that failed for the place may have taken place: it is sent again as the next try of the same
+//! creation, by whose seed the run is known for its own. A run that was there before is gone on with here, as one that was
 //! started here: to start an id again after a crash is how a program goes on.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use duramen_core::ids::RunId;
-use duramen_core::run::{RunRow, Status};
+use duramen_core::run::{RunRow, Status, is_same_creation, next_try};
 use duramen_core::store::{Created, NewRun, Start, StoreError};
 
 use super::hands::Hands;
@@ -62,7 +62,7 @@ impl Creation {
                 Ok(Some(Created::Created { row })) => self.created(row),
                 // Before the first answer was lost, it cannot have been this creation.
                 Ok(Some(Created::Exists { row }))
-                    if self.failures > 0 && row.seed == self.run.seed =>
+                    if self.failures > 0 && is_same_creation(&row.seed, &self.run.seed) =>
                 {
                     self.created(row);
                 }
@@ -134,6 +134,7 @@ impl Creation {
         let Some(pause) = self.common.next_try(self.failures, self.since, &error) else {
             return self.reply(Err(error));
         };
+        self.run.seed = next_try(self.run.seed);
         tracing::warn!(%error, ?pause, "a run could not be created; trying again");
         let env = Arc::clone(&self.common.env);
         let sleep = env.sleep(pause);

@@ -75,12 +75,12 @@ impl Sim {
         }
     }
 
-    /// Each call draws a seed of its own; the engine keeps it however often it sends the creation.
+    /// Each call draws a seed of its own, whose last byte the engine counts on when it sends the creation again.
     fn new_run(&self, number: usize, action: usize) -> NewRun {
         let plan = self.plan.runs.get(number);
         let mut seed = [u8::try_from(number % 251).unwrap_or(0); 16];
-        seed[8..].copy_from_slice(&(action as u64).to_be_bytes());
-        seed[4..8].copy_from_slice(&u32::try_from(self.tries[action]).unwrap_or(0).to_be_bytes());
+        seed[7..15].copy_from_slice(&(action as u64).to_be_bytes());
+        seed[3..7].copy_from_slice(&u32::try_from(self.tries[action]).unwrap_or(0).to_be_bytes());
         NewRun {
             run_id: format!("r{number}").into(),
             workflow: WORKFLOW.into(),
