@@ -301,6 +301,7 @@ class Refused:
     kind: str
     name: str
     payload: bytes
+    encoding: int
     at: int
     reason: str
 

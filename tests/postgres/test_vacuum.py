@@ -97,7 +97,8 @@ def test_what_a_claim_reads_while_vacuum_is_blocked(own_database: str) -> None:
                 holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 holder.execute("SELECT pg_current_xact_id(), count(*) FROM runs")
                 empty = await cost(own_database, watcher)
-                assert (empty.entries, empty.heap_pages < 1) == (0, True)
+                # The owner that asks is looked at, and nothing of a run.
+                assert (empty.entries <= 5, empty.heap_pages <= 5) == (True, True)
                 processed = 0
                 for count in (1000, 2000):
                     await process(own_database, f"n{count}-", count)
@@ -107,16 +108,17 @@ def test_what_a_claim_reads_while_vacuum_is_blocked(own_database: str) -> None:
                     print(f"{processed} runs processed under an open transaction: {found}")
                     # If this held nothing back, the test would show nothing.
                     assert found.entries > processed / 2
-                    assert found.entries <= 1.1 * processed
+                    # Each has left an entry where due runs stand and one where those of owners do.
+                    assert found.entries <= 2.2 * processed
                     assert found.heap_pages <= 0.5 * processed
-                    assert found.index_pages <= 20 + 0.02 * processed
+                    assert found.index_pages <= 60 + 0.02 * processed
                     # The first of these begins at the beginning, and perhaps one more.
                     usual = await cost(own_database, watcher, whole=False)
                     print(f"a store's own claims: {usual}")
-                    assert 0 < usual.entries <= 2 * 1.1 * processed / CLAIMS
+                    assert 0 < usual.entries <= 2 * 2.2 * processed / CLAIMS + 5
             watcher.execute("VACUUM runs")
             afterwards = await cost(own_database, watcher)
             print(f"after the next vacuum: {afterwards}")
-            assert (afterwards.entries, afterwards.heap_pages < 1) == (0, True)
+            assert (afterwards.entries <= 5, afterwards.heap_pages <= 5) == (True, True)
 
     asyncio.run(main())

@@ -33,12 +33,14 @@ def check(url: str, acknowledged: int, why: str) -> None:
         store = open_store(url)
         lengths = [found["journal_len"] for found in await store.standing(["a", "b"]) if found]
         assert len(lengths) == 2, why
-        assert lengths[0] == lengths[1], f"one call is one transaction ({why})"
-        assert lengths[0] >= acknowledged, why
-        assert lengths[0] <= acknowledged + 2 or acknowledged == 0, f"more than was asked for ({why})"
-        for run_id in "ab":
+        # Each commit of a call is whole or not there. One whose run a message was just being put into may
+        # have been sent by itself.
+        assert abs(lengths[0] - lengths[1]) in {0, 2}, why
+        for run_id, length in zip("ab", lengths, strict=True):
+            assert length >= acknowledged, why
+            assert length <= acknowledged + 2 or acknowledged == 0, f"more than was asked for ({why})"
             journal = await store.load(run_id, 0, 1_000_000)
-            assert len(journal) == lengths[0], why
+            assert len(journal) == length, why
             assert len(journal) % 2 == 1, f"half a commit ({why})"
             assert all(len(entry["payload"]) == 5_000 for entry in journal[2::2]), why
             assert [entry["op"] for entry in journal[1::2]] == [f"s{n}" for n in range(1, len(journal), 2)], (

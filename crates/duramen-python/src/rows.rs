@@ -124,6 +124,7 @@ record! {
         kind: &'static str,
         name: String,
         payload: Py<PyBytes>,
+        encoding: u8,
         at: Millis,
         reason: String,
     }
@@ -141,6 +142,7 @@ impl Refused {
             },
             name: message.name,
             payload: PyBytes::new(py, &message.payload).unbind(),
+            encoding: message.encoding,
             at: message.at,
             reason,
         }

@@ -146,7 +146,10 @@ impl Tools<'_> {
                 Ok(claimed) => {
                     self.intake.take_up(claimed, wish, None, None);
                 }
-                Err(error) => self.failed(&[run_id], &error),
+                Err(error) => {
+                    self.intake.doubt(&error);
+                    self.failed(&[run_id], &error);
+                }
             }
         }
         if !missed.is_empty() {

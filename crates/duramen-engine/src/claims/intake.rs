@@ -206,6 +206,11 @@ impl Intake {
         self.leases.ready().await
     }
 
+    /// A claim has failed, and may have taken place.
+    pub(super) fn doubt(&self, error: &StoreError) {
+        self.leases.doubt(error);
+    }
+
     /// A claim was answered that the owner of that name has no lease.
     pub(super) fn lapsed(&self, owner: &str) {
         self.leases.lapsed(owner);
@@ -221,7 +226,8 @@ impl Intake {
                 owner: owner.to_string(),
                 ..claim
             };
-            let claimed = self.common.store.claim(claim).await?;
+            let claimed = self.common.store.claim(claim).await;
+            let claimed = claimed.inspect_err(|error| self.leases.doubt(error))?;
             if !claimed.lapsed {
                 return Ok(claimed);
             }

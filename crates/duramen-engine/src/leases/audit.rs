@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use duramen_core::ids::RunId;
 use duramen_core::store::StoreError;
@@ -22,6 +23,10 @@ use crate::host::Ticket;
 
 /// Heartbeats in a lease.
 const BEATS: usize = 3;
+
+/// How long the answers that are under way at a first look have until the second, where that is not left to
+/// the next heartbeat.
+const SECOND_LOOK: Duration = Duration::from_millis(50);
 
 /// A task of its own: a store that is slow here must not hold up a heartbeat.
 pub(super) fn audit(leases: &Arc<Leases>, listener: Weak<dyn Listener>) {
@@ -50,8 +55,17 @@ async fn run(leases: Weak<Leases>, listener: Weak<dyn Listener>, renewed: Arc<No
         else {
             return;
         };
-        if let Err(error) = audit.look(&leases).await {
+        let doubt = leases.takes_doubt();
+        let looked = if doubt {
+            audit.look_now(&leases).await
+        } else {
+            audit.look(&leases).await
+        };
+        if let Err(error) = looked {
             tracing::warn!(%error, "what is held could not be read; trying again");
+            if doubt {
+                leases.keep_doubt();
+            }
         }
     }
 }
@@ -71,6 +85,14 @@ struct Audit {
 }
 
 impl Audit {
+    /// Both looks in a row, from the beginning: an answer was lost that may have given this process runs.
+    async fn look_now(&mut self, leases: &Leases) -> Result<(), StoreError> {
+        (self.beats, self.pass) = (BEATS, None);
+        self.look(leases).await?;
+        leases.common.env.sleep(SECOND_LOOK).await;
+        self.look(leases).await
+    }
+
     /// After each heartbeat.
     async fn look(&mut self, leases: &Leases) -> Result<(), StoreError> {
         let owner = leases.common.owner();

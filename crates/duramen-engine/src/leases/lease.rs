@@ -1,5 +1,6 @@
 //! The one lease of this process: whether it lasts for certain, and who waits for it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use duramen_core::ids::Millis;
@@ -41,8 +42,10 @@ pub(crate) struct Leases {
     state: Mutex<State>,
     /// Somebody waits for a lease, or the keeper is to close.
     pub(super) bell: Arc<Notify>,
-    /// The lease was renewed, or the audit is to close.
+    /// The lease was renewed, or the audit is to look at once, or to close.
     pub(super) renewed: Arc<Notify>,
+    /// An answer was lost that may have given this process runs.
+    doubt: AtomicBool,
 }
 
 impl Drop for Leases {
@@ -60,6 +63,7 @@ impl Leases {
             state: Mutex::default(),
             bell: Arc::default(),
             renewed: Arc::default(),
+            doubt: AtomicBool::new(false),
         })
     }
 
@@ -70,6 +74,24 @@ impl Leases {
     fn ring(&self) {
         self.bell.notify_one();
         self.renewed.notify_one();
+    }
+
+    /// A claim has failed, and may have taken place: the audit looks now instead of at its time.
+    pub(crate) fn doubt(&self, error: &StoreError) {
+        if error.is_of_the_place() {
+            self.doubt.store(true, Ordering::Release);
+            self.renewed.notify_one();
+        }
+    }
+
+    /// The look has failed as well: it is made up for with the next heartbeat that succeeds.
+    pub(super) fn keep_doubt(&self) {
+        self.doubt.store(true, Ordering::Release);
+    }
+
+    /// Whether there was such a failure since the last call.
+    pub(super) fn takes_doubt(&self) -> bool {
+        self.doubt.swap(false, Ordering::AcqRel)
     }
 
     /// Whoever waits is told that there is nothing to wait for any more.

@@ -100,6 +100,9 @@ class ConcurrencyRules(Rules):
                 commit_one(store, commit(run_id, "cyd", entries=[entry("s")])),
                 store.claim(claim("bob", now=T0 + 10, run_id=run_id)),
             )
+            while not claimed["runs"]:
+                # The commit held the run at that moment: a claim waits for nobody.
+                claimed = await store.claim(claim("bob", now=T0 + 10, run_id=run_id))
             (run,) = claimed["runs"]
             assert run["journal"] is not None
             assert len(run["journal"]) == run["row"]["journal_len"] == (2 if wrote == APPLIED else 1)
