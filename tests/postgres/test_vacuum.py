@@ -97,8 +97,8 @@ def test_what_a_claim_reads_while_vacuum_is_blocked(own_database: str) -> None:
                 holder.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 holder.execute("SELECT pg_current_xact_id(), count(*) FROM runs")
                 empty = await cost(own_database, watcher)
-                # The owner that asks is looked at, and nothing of a run.
-                assert (empty.entries <= 5, empty.heap_pages <= 5) == (True, True)
+                # Owners are looked at, and nothing of a run.
+                assert (empty.entries <= 10, empty.heap_pages <= 5) == (True, True)
                 processed = 0
                 for count in (1000, 2000):
                     await process(own_database, f"n{count}-", count)
@@ -119,6 +119,6 @@ def test_what_a_claim_reads_while_vacuum_is_blocked(own_database: str) -> None:
             watcher.execute("VACUUM runs")
             afterwards = await cost(own_database, watcher)
             print(f"after the next vacuum: {afterwards}")
-            assert (afterwards.entries <= 5, afterwards.heap_pages <= 5) == (True, True)
+            assert (afterwards.entries <= 10, afterwards.heap_pages <= 5) == (True, True)
 
     asyncio.run(main())
