@@ -242,7 +242,7 @@ pub(crate) const SUCCEED: &str = concat!(
      ended AS (UPDATE {owners} o SET ended_at = c.now FROM c, me WHERE o.owner = $2 AND o.ended_at IS NULL), \
      free AS MATERIALIZED (SELECT r.run_id FROM {runs} r WHERE r.owner = $2 AND (EXISTS (SELECT FROM me)) IS TRUE \
      FOR NO KEY UPDATE SKIP LOCKED), \
-     moved AS (UPDATE {runs} r SET owner = $1 FROM free f WHERE r.run_id = f.run_id AND r.owner = $2 RETURNING r.run_id, r.epoch) \
+     moved AS (UPDATE {runs} r SET owner = $1 FROM free f WHERE r.run_id = f.run_id AND (r.owner = $2) IS TRUE RETURNING r.run_id, r.epoch) \
      SELECT run_id, epoch FROM moved \
      UNION ALL SELECT NULL, 0 FROM {runs} r WHERE r.owner = $2 AND (r.run_id IN (SELECT run_id FROM moved)) IS NOT TRUE"
 );

@@ -9,7 +9,7 @@ pub(crate) const IDENTITY: &str = "SELECT concat_ws(' ', current_database(), \
 /// The run is the driver's, and stays so until the transaction ends: whoever would take or change it waits, or goes
 /// on to others.
 pub(crate) const FENCE: &str = "SELECT 1 FROM {runs} WHERE run_id = $1::text AND status = 1 \
-     AND owner = $2::text AND epoch = $3::bigint AND seed = $4::bytea FOR NO KEY UPDATE";
+     AND (owner = $2::text) IS TRUE AND epoch = $3::bigint AND seed = $4::bytea FOR NO KEY UPDATE";
 
 /// Behind the lock, with a snapshot of its own under READ COMMITTED. Under the stricter levels an entry that
 /// it does not show is met at the journal's key.
