@@ -4,14 +4,16 @@
 //! Budget: one statement, and so one round trip and one commit, for a batch of creations, commits or
 //! messages and for a claim with its journals and inboxes.
 //!
-//! Four rules keep the plans what they are meant to be whatever the tables' statistics say:
+//! Five rules keep the plans what they are meant to be whatever the tables' statistics say:
 //! - batches come as arrays, and sessions have hash and merge joins and sequential scans off
 //!   ([`SETTINGS`]): a batch is a nested loop that goes down the primary key once for each element. (Left
 //!   to its choice, the planner hashes the whole table for a batch of 64.)
 //! - `(x IN (SELECT …)) IS TRUE` is a hashed subplan, which cannot become a join;
 //! - `CROSS JOIN LATERAL (… OFFSET 0)` is looked up once for each row before it. (A join with unread messages
 //!   may start from all of them: the statistics nearly always say that there are none.)
-//! - plans are generic: made once for a prepared statement, not for each array.
+//! - plans are generic: made once for a prepared statement, not for each array;
+//! - where a run is found by its id, no other condition may be one for an index (`(r.owner = …) IS TRUE`): a plan
+//!   made while the table is empty would not know which is the better one.
 //!
 //! Nothing waits for a lock: a statement locks each run that it changes by itself, with `SKIP LOCKED`, and says of
 //! which elements the run was locked by others; they come again (`around.rs`), and at last wait their turn for a
