@@ -155,7 +155,7 @@ fn claim(due: Due, now: i64, limit: u32) -> Claim {
     }
 }
 
-#[allow(clippy::cast_precision_loss)]
+#[allow(clippy::cast_precision_loss)] // a figure for people
 fn rate(what: &str, count: usize, took: Duration) {
     println!("{what:<58} {:>12.0} /s", count as f64 / took.as_secs_f64());
 }
