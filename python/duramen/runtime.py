@@ -10,12 +10,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ._bridge import Change
-from ._durations import duration_ms, instant_ms
-from ._runtime_checks import check_count, check_id, check_tags, new_run_id
-from ._runtime_drive import Collector
-from ._runtime_messages import Messages, id_held_by_others
-from ._runtime_signals import caught_signals
-from ._views import Event, RunHandle, RunRequest, RunResult, SweepResult, SweptRun
+from ._runtime.driver import Collector
+from ._runtime.messages import Messages, id_held_by_others
+from ._runtime.signals import caught_signals
+from ._runtime.views import Event, RunHandle, RunRequest, RunResult, SweepResult, SweptRun
+from ._values.checks import check_count, check_id, check_tags, new_run_id
+from ._values.durations import duration_ms, instant_ms
 from .errors import InvalidArgument, RunIdConflict, StoreLocked
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from ._bridge import Created, Started, Swept
-    from ._runtime_sync import SyncRuntime
-    from ._workflow import WorkflowDef
+    from ._handlers.workflow import WorkflowDef
+    from ._runtime.sync import SyncRuntime
 
 __all__ = ["Runtime"]
 
@@ -609,7 +609,7 @@ class Runtime(Messages):
         """The same calls for code without an event loop (scripts, threads, Django); see `SyncRuntime`."""
         found = self.__dict__.get("_sync")
         if found is None:
-            from ._runtime_sync import SyncRuntime
+            from ._runtime.sync import SyncRuntime
 
             found = self.__dict__.setdefault("_sync", SyncRuntime(self))
         return found
