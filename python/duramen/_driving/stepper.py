@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -206,6 +207,7 @@ class Stepper:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, max_threads: int | None = None) -> None:
         self._loop = loop
+        self._thread = threading.get_ident()
         self._queue: deque[StepJob] = deque()
         self._idle: list[asyncio.Future[None]] = []
         self._runners: set[asyncio.Task[None]] = set()
@@ -251,6 +253,19 @@ class Stepper:
             self._start_thread(job)
         else:
             self._thread_queue.append(job)
+
+    def on_loop(self, call: Callable[..., object], /, *args: Any) -> None:
+        """Make a call on the host's loop: now if this is its thread, else in the order of such calls.
+
+        What a thread asked for comes before its result. After the loop's end nothing happens.
+        """
+        if threading.get_ident() == self._thread:
+            call(*args)
+            return
+        try:
+            self._loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:
+            pass  # the host's loop was closed while the thread ran: nobody listens
 
     # -- runners ---------------------------------------------------------------------------------------------
 
