@@ -104,8 +104,8 @@ async def _lock_out(ctx: Context) -> threading.Lock: ...
 
 BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "not async": (lambda ctx: None, {"name": "x"}, "async def"),
-    "generator": (_generator, {}, "async def"),
-    "no context": (_no_context, {}, "at most one input"),
+    "generator": (_generator, {}, "async generator"),
+    "no context": (_no_context, {}, "takes no context"),
     "two inputs": (_two_inputs, {}, "at most one input"),
     "keyword": (_keyword, {}, "at most one input"),
     "star": (_star, {}, "at most one input"),
@@ -113,7 +113,7 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "output type": (_lock_out, {}, "output of workflow '_lock_out'"),
     "empty name": (plain, {"name": ""}, "name"),
     "long name": (plain, {"name": "x" * 256}, "255"),
-    "NUL in name": (plain, {"name": "a\0"}, "NUL"),
+    "NUL in name": (plain, {"name": "a\0"}, "control character"),
     "version": (plain, {"version": 2}, "version"),
     "negative timeout": (plain, {"timeout": -1}, "negative"),
     "zero timeout": (plain, {"timeout": 0}, "timeout is 0"),

@@ -84,22 +84,35 @@ def parameters_of(handler: Any, where: str) -> tuple[inspect.Parameter, inspect.
 
 
 def check_context(
-    handler: Any, first: inspect.Parameter, where: str, local_names: Mapping[str, Any] | None
+    handler: Any,
+    first: inspect.Parameter,
+    second: inspect.Parameter | None,
+    where: str,
+    local_names: Mapping[str, Any] | None,
 ) -> None:
-    """Refuse a handler whose first parameter is annotated as something that is not the context.
+    """Refuse a handler whose first parameter cannot be the context by its annotation.
 
     Raises:
         WorkflowDefinitionError: see above. A name that is there for type checkers only is taken on trust.
     """
-    try:
-        annotation = signatures.hint(handler, first.name, local_names)
-    except Exception:  # noqa: BLE001 - it is evaluated for this check alone
-        return
-    if not _may_be_context(annotation):
+    annotation = _hint(handler, first, local_names)
+    if not _may_be_context(annotation) or _is_context(_hint(handler, second, local_names)):
         raise WorkflowDefinitionError(
-            f"{where}: the first parameter is the context, and {first.name!r} is annotated as "
-            f"{inspect.formatannotation(annotation)}: write `async def …(ctx: Context, {first.name}: …)`"
+            f"{where}: the context is the first parameter, and here that is {str(first)!r}: "
+            f"write `async def …(ctx: Context, {first.name}: …)`"
         )
+
+
+def _hint(handler: Any, parameter: inspect.Parameter | None, local_names: Mapping[str, Any] | None) -> Any:
+    try:
+        return None if parameter is None else signatures.hint(handler, parameter.name, local_names)
+    except Exception:  # noqa: BLE001 - it is evaluated for this check alone
+        return None
+
+
+def _is_context(annotation: Any) -> bool:
+    cls = typing.get_origin(annotation) or annotation
+    return inspect.isclass(cls) and issubclass(cls, Context)
 
 
 def _may_be_context(annotation: Any) -> bool:
@@ -111,4 +124,4 @@ def _may_be_context(annotation: Any) -> bool:
     cls: Any = annotation if origin is None else origin
     if not inspect.isclass(cls):
         return True  # none at all, or something that only a type checker understands
-    return issubclass(Context, cls) or issubclass(cls, Context) or getattr(cls, "_is_protocol", False)
+    return getattr(cls, "_is_protocol", False) or issubclass(Context, cls) or issubclass(cls, Context)

@@ -22,7 +22,7 @@ _AWAITABLES: frozenset[Any] = frozenset(
 )
 
 
-_NOTHING_COMES: frozenset[Any] = frozenset({typing.NoReturn, typing.Never})
+_NOTHING_COMES = (typing.NoReturn, typing.Never)
 
 _LAZY: frozenset[Any] = frozenset({
     collections.abc.AsyncGenerator, collections.abc.AsyncIterable, collections.abc.AsyncIterator,
@@ -51,7 +51,8 @@ def hint(fn: Callable[..., object], name: str, local_names: Mapping[str, Any] | 
     holder = types.FunctionType((lambda: None).__code__, getattr(inner, "__globals__", {}))
     holder.__annotations__ = {name: annotations[name]}
     names = None if local_names is None else dict(local_names)
-    return typing.get_type_hints(holder, localns=names, include_extras=True)[name]
+    found = typing.get_type_hints(holder, localns=names, include_extras=True)[name]
+    return None if found in _NOTHING_COMES else found
 
 
 def _annotations(fn: Any) -> Mapping[str, Any]:
@@ -83,7 +84,7 @@ def result_type(fn: Any, where: str, local_names: Mapping[str, Any] | None = Non
     if typing.get_origin(annotation) in _AWAITABLES and not inspect.iscoroutinefunction(fn):
         # A plain function that returns an awaitable: what that ends with is the last argument.
         return typing.get_args(annotation)[-1]
-    return None if annotation in _NOTHING_COMES else annotation
+    return annotation
 
 
 def check_stored(annotation: Any, where: str) -> None:

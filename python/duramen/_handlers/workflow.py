@@ -100,7 +100,7 @@ class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
         )
         self.version: str = checked_version(version, where)
         first, parameter = parameters_of(self.handler, where)
-        check_context(self.handler, first, where, local_names)
+        check_context(self.handler, first, parameter, where, local_names)
         self._parameter = parameter
         if input is not _UNSET and parameter is None:
             raise WorkflowDefinitionError(f"{where}: input= is given, but the handler takes none")
