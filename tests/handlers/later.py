@@ -12,4 +12,8 @@ async def doubled(ctx: Context, n: Number) -> Number:
     return Number(2 * n)
 
 
+async def double(n: Number) -> Number:
+    return Number(2 * n)
+
+
 Number = int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from asyncio import Future
 from asyncio.events import _get_running_loop  # pyright: ignore[reportPrivateUsage]
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -36,7 +37,7 @@ from .retry import check_retry
 from .step import StepDef, current_step, plan_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 
     from duramen._driving.host import RunHost
     from duramen.errors import StepFailed
@@ -433,8 +434,12 @@ class Context(Generic[StateT]):
         check_text("title", title)
         if id is not None and len(check_id("operation id", id)) > _MAX_APPROVAL_ID:
             raise InvalidId(f"the approval id has {len(id)} characters: use {_MAX_APPROVAL_ID} at the most")
-        if isinstance(assignees, str):
+        if description is not None:
+            check_text("description", description)
+        if isinstance(assignees, str) or not isinstance(assignees, Iterable):
             raise InvalidArgument(f"assignees is {assignees!r}: give a list, assignees=[{assignees!r}]")
+        if meta is not None and not isinstance(meta, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgument(f"meta is {meta!r}: give a dict")
         host = self._host
         request = host.serializer.dumps(
             {
@@ -605,7 +610,7 @@ class Context(Generic[StateT]):
             self._refuse(call)
 
     def _refuse(self, call: str) -> None:
-        if self._loop.evicted:
+        if self._loop.evicted and current_step.get() is None:
             self._loop.unwind(f"the run was dropped from memory while its code called {call}")
             return  # the engine says `Halted` to whatever follows
         where = "after its handler had ended" if self._host.closed else "outside of its handler"
