@@ -1,4 +1,4 @@
-"""Everything that may be given to `@workflow`: it works as one expects, or one sentence says what to write."""
+"""Everything that may be given to `@workflow`: it works, or one sentence says what to write."""
 
 import asyncio
 import functools
@@ -281,7 +281,7 @@ async def context_second_bare(n, ctx: Context) -> None: ...  # type: ignore[no-u
 async def no_context(n: int) -> None: ...
 async def three(ctx: Context, a: int, b: int = 0) -> None: ...
 async def bad_default(ctx: Context, n: int = "x") -> None: ...  # type: ignore[assignment]
-async def implicit_optional(ctx: Context, n: int = None) -> None: ...  # type: ignore[assignment]
+async def implicit_optional(ctx: Context, n: int = None) -> None: ...  # type: ignore[assignment]  # noqa: RUF013
 async def object_default(ctx: Context, n=object()) -> None: ...  # type: ignore[no-untyped-def]  # noqa: B008
 
 
@@ -390,5 +390,5 @@ def test_names_may_be_what_a_store_can_keep() -> None:
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="type parameters are of 3.12")
 async def test_type_parameters_of_functions_are_any_json() -> None:
     names: dict[str, Any] = {"Context": Context}
-    exec("async def same[T](ctx: Context[T], x: list[T]) -> list[T]:\n    return x\n", names)  # noqa: S102
+    exec("async def same[T](ctx: Context[T], x: list[T]) -> list[T]:\n    return x\n", names)
     assert await run(workflow(names["same"]), [1, "a"]) == [1, "a"]

@@ -25,7 +25,7 @@ async def what_it_raises(body: Body) -> BaseException:
     async def handler(ctx: Context) -> None:
         try:
             await body(ctx)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is what the test is about
             caught.append(error)
 
     async with Runtime("memory://", workflows=[workflow(name="w")(handler)]) as runtime:
@@ -43,11 +43,11 @@ async def in_transaction(connection: Any) -> int:
 
 
 CALLS: dict[str, Callable[[Context, Any], Awaitable[Any]]] = {
-    "step": lambda ctx, id: ctx.step(id, key),
-    "transaction": lambda ctx, id: ctx.transaction(id, in_transaction),
-    "event": lambda ctx, id: ctx.wait_for_event("paid", id=id),
-    "approval": lambda ctx, id: ctx.approve("?", id=id),
-    "event's name": lambda ctx, id: ctx.wait_for_event(id),
+    "step": lambda ctx, given: ctx.step(given, key),
+    "transaction": lambda ctx, given: ctx.transaction(given, in_transaction),
+    "event": lambda ctx, given: ctx.wait_for_event("paid", id=given),
+    "approval": lambda ctx, given: ctx.approve("?", id=given),
+    "event's name": lambda ctx, given: ctx.wait_for_event(given),
 }
 
 BAD_IDS: dict[str, tuple[Any, str]] = {
@@ -115,18 +115,18 @@ async def test_arguments_that_cannot_be_meant_are_refused(body: Body, text: str)
 # -- one id, one kind of operation ---------------------------------------------------------------------------
 
 
-WAYS: dict[str, tuple[str, Callable[[Context], Awaitable[Any]]]] = {
-    "step": ("a step", lambda ctx: ctx.step("ship", key)),
-    "event": ("a wait for an event", lambda ctx: ctx.wait_for_event("e", id="ship", timeout=0, default=None)),
-    "approval": ("an approval", lambda ctx: _decided(ctx)),
-}
-
-
 async def _decided(ctx: Context) -> None:
     try:
         await ctx.approve("?", id="ship", timeout=0)
     except TimeoutError:
         pass
+
+
+WAYS: dict[str, tuple[str, Callable[[Context], Awaitable[Any]]]] = {
+    "step": ("a step", lambda ctx: ctx.step("ship", key)),
+    "event": ("a wait for an event", lambda ctx: ctx.wait_for_event("e", id="ship", timeout=0, default=None)),
+    "approval": ("an approval", _decided),
+}
 
 
 @pytest.mark.parametrize("second", list(WAYS))

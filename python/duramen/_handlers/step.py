@@ -214,7 +214,7 @@ class StepDef(Definition, Generic[P, R]):
         except NameError as error:
             raise signatures.unresolved(f"step {self.name!r}", error) from error
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
         """Run it: as a durable step in a handler, plainly elsewhere. Await what this returns."""
         context = current_context.get()
         if context is not None:
@@ -234,7 +234,7 @@ class StepDef(Definition, Generic[P, R]):
         @overload
         def __get__(
             self: StepDef[Concatenate[Any, Q], S], instance: object, owner: Any = None
-        ) -> Callable[Q, Coroutine[Any, Any, S]]: ...
+        ) -> Callable[Q, Coroutine[None, None, S]]: ...
         def __get__(self, instance: Any, owner: Any = None) -> Any: ...
 
     else:
