@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import functools
+import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import pytest
@@ -405,3 +407,84 @@ async def test_events_have_names() -> None:
 
     with pytest.raises(InvalidArgument, match="give a string"):
         await in_a_run(handler)
+
+
+# -- steps that wait for runs --------------------------------------------------------------------------------
+
+
+async def test_a_step_that_waits_for_a_run_of_its_own_worker_is_not_silent(
+    file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All places of the worker are kept by steps that wait for what needs a place."""
+    monkeypatch.setattr("duramen._handlers.step.PATIENCE", 0.05)
+    said = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "waits for run 'child'" in record.getMessage():
+                loop.call_soon_threadsafe(said.set)
+
+    async def ask() -> int:
+        return await (await runtime.enqueue(child, run_id="child")).result(timeout=60)
+
+    @workflow
+    async def child(ctx: Context) -> int:
+        return 7
+
+    @workflow
+    async def parent(ctx: Context) -> int:
+        return await ctx.step("ask", ask)
+
+    listener = Listener()
+    logging.getLogger("duramen").addHandler(listener)
+    try:
+        async with Runtime(f"sqlite:///{file}", workflows=[child, parent]) as runtime:
+            handle = await runtime.enqueue(parent)
+            worker = asyncio.create_task(runtime.work(concurrency=1))
+            async with asyncio.timeout(60):
+                await said.wait()
+            # Somebody else's place is free.
+            async with Runtime(f"sqlite:///{file}", workflows=[child]) as other:
+                await other.sweep()
+            assert await handle.result(timeout=60) == 7
+            worker.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await worker
+    finally:
+        logging.getLogger("duramen").removeHandler(listener)
+
+
+@pytest.mark.parametrize("way", ["start", "run"])
+async def test_a_step_that_begins_a_run_and_waits_needs_no_place_for_it(
+    way: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("duramen._handlers.step.PATIENCE", 0.05)
+    begun = asyncio.Event()
+
+    async def start() -> int:
+        handle = await runtime.start(child)
+        await begun.wait()
+        return await handle.result(timeout=60)
+
+    async def run() -> Any:
+        return (await runtime.run(child)).output
+
+    @workflow
+    async def child(ctx: Context) -> int:
+        begun.set()
+        await ctx.sleep(0.5)
+        return 7
+
+    @workflow
+    async def parent(ctx: Context) -> int:
+        return await ctx.step("ask", start if way == "start" else run)
+
+    async with Runtime("memory://", workflows=[child, parent]) as runtime:
+        handle = await runtime.enqueue(parent)
+        worker = asyncio.create_task(runtime.work(concurrency=1))
+        assert await handle.result(timeout=60) == 7
+        worker.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await worker
+    assert "place in the worker" not in caplog.text

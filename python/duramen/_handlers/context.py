@@ -436,7 +436,7 @@ class Context(Generic[StateT]):
             raise InvalidId(f"the approval id has {len(id)} characters: use {_MAX_APPROVAL_ID} at the most")
         if description is not None:
             check_text("description", description)
-        if isinstance(assignees, str) or not isinstance(assignees, Iterable):
+        if isinstance(assignees, str) or not isinstance(assignees, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidArgument(f"assignees is {assignees!r}: give a list, assignees=[{assignees!r}]")
         if meta is not None and not isinstance(meta, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidArgument(f"meta is {meta!r}: give a dict")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,7 +18,7 @@ from typing_extensions import override
 
 from duramen._values.checks import check_id
 from duramen._values.serializer import Serializer, recorded_reader
-from duramen.errors import NotADurableContext, WorkflowDefinitionError
+from duramen.errors import DuramenError, NotADurableContext, WorkflowDefinitionError
 
 from . import signatures
 from .callables import Definition, is_async_callable, refusal, unwrap
@@ -28,6 +31,8 @@ P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
+
+_log = logging.getLogger("duramen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,44 @@ def step_context() -> StepContext:
         meta=running.meta,
         _running=running,
     )
+
+
+PATIENCE = 10.0
+"""Seconds for which a step may wait for a run that nobody takes up before that is said in the log."""
+
+
+@asynccontextmanager
+async def waits_for(run_id: str, is_begun: Callable[[str], Awaitable[bool]]) -> AsyncGenerator[None]:
+    """Say in the log if a step waits long for a run that nobody takes up.
+
+    The step keeps its run's place in the worker while it waits. If all places are kept so, and the run that
+    is waited for needs one of them, nothing gets on any more.
+    """
+    step = current_step.get()
+    if step is None:
+        yield
+        return
+
+    async def say() -> None:
+        await asyncio.sleep(PATIENCE)
+        with suppress(DuramenError):  # trouble with the store is for the wait itself to tell
+            if await is_begun(run_id):
+                return
+            _log.warning(
+                "step %r of run %r waits for run %r, which nobody has taken up yet, and keeps its own run's "
+                "place in the worker: begin such a run with runtime.start, which drives it here, or give "
+                "result() a timeout",
+                step.op,
+                step.run_id,
+                run_id,
+            )
+
+    saying = asyncio.create_task(say())
+    try:
+        yield
+    finally:
+        saying.cancel()
+        await asyncio.wait([saying])
 
 
 class StepPlan:
@@ -292,6 +335,7 @@ def step(
         WorkflowDefinitionError: it cannot be a step, or its result type cannot be stored.
 
     >>> import asyncio
+    >>> from duramen import Retry
     >>> @step(retry=Retry(attempts=5), timeout=30)
     ... async def reserve(order_id: str) -> str:
     ...     return f"reserved {order_id}"
