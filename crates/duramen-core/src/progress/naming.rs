@@ -169,10 +169,7 @@ mod tests {
                     "{first:?}, then {second:?}"
                 );
                 let repeat = fresh(&mut naming, "ship", first).unwrap();
-                assert_eq!(
-                    &*repeat,
-                    if first == second { "ship#3" } else { "ship#2" }
-                );
+                assert_eq!(&*repeat, if first == second { "ship#3" } else { "ship#2" });
             }
         }
         let mut naming = Naming::default();
@@ -182,9 +179,8 @@ mod tests {
 
     #[test]
     fn a_journal_in_which_two_kinds_share_an_id_goes_on_as_it_began() {
-        let recorded = |op: &str, fits: &dyn Fn(Kind) -> bool| {
-            op == "ship#2" && fits(Kind::StepCompleted)
-        };
+        let recorded =
+            |op: &str, fits: &dyn Fn(Kind) -> bool| op == "ship#2" && fits(Kind::StepCompleted);
         let mut naming = Naming::default();
         fresh(&mut naming, "ship", Holder::Approval).unwrap();
         let second = naming.explicit("ship", Holder::Step, recorded).unwrap();
