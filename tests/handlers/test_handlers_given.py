@@ -368,6 +368,9 @@ def test_a_result_that_never_comes_is_no_type() -> None:
         ({"previous": workflow(doubled)}, r"previous=\[…\]"),
         ({"previous": [doubled]}, "decorate it with @workflow"),
         ({"state": doubled}, "give a class"),
+        ({"state": object()}, "give a class"),
+        ({"description": 3}, "give a text"),
+        ({"previous": None}, r"previous=\[…\]"),
     ],
     ids=str,
 )

@@ -110,6 +110,8 @@ class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
         """The rule for steps that have none of their own; None tries each once."""
         self.timeout_ms = checked_timeout(timeout, where)
         """How long a run may take from its creation, in milliseconds; None for ever."""
+        if description is not None and not isinstance(description, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise WorkflowDefinitionError(f"{where}: description is {description!r}: give a text")
         self.description: str = description if description is not None else (inspect.getdoc(code_of) or "")
         self.tags = checked_tags(tags, where)
         self.state_type = state
