@@ -340,7 +340,7 @@ class RunHost:
         context = self._context
         if context is None or self.run.replaying:
             return
-        state = self.serializer.dumps(context._state, None)
+        state = self.serializer.dumps(context._state, self.definition.state_type)
         if state != self._state:
             self._state = state
             self.run.set_state(state)
