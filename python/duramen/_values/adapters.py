@@ -49,7 +49,7 @@ _NO_SCHEMA = frozenset({"metadata", "default", "config"})
 class Adapter:
     """What pydantic knows about one annotation, with its attribute look-ups done once."""
 
-    __slots__ = ("adapter", "plain", "read", "read_once", "same", "to_json")
+    __slots__ = ("_ambiguous", "adapter", "plain", "read", "read_once", "same", "to_json")
 
     def __init__(self, annotation: Any) -> None:
         self.adapter = _type_adapter(annotation)
@@ -61,6 +61,7 @@ class Adapter:
         kinds, factories = schema_facts(self.adapter.core_schema)
         self.plain = kinds <= _PLAIN
         """Whether it is made of built-in types: then a value and its copy are compared as a whole."""
+        self._ambiguous = "union" in kinds
         self.read_once: Callable[[bytes], Any] = validate
         if _NAMES and not self.plain:
             self.read_once = lambda data: validate(data, by_alias=True, by_name=True)
@@ -68,6 +69,13 @@ class Adapter:
         """Reads a payload, and only if it will read as the same value the next time."""
         self.same: Callable[[Any, Any, bytes], bool] = _same_plain if self.plain else _same
         """Whether a value is the same, in value and type, as its copy that was read from those bytes."""
+
+    def has(self, value: Any) -> bool:
+        """Whether a value is of one of the types of a union as it is, so that no JSON stands for another one."""
+        try:
+            return self._ambiguous and self.adapter.validator.isinstance_python(value, strict=True)
+        except Exception:  # noqa: BLE001 - users' validators
+            return False
 
     def _read_twice(self, data: bytes) -> Any:
         value, other = self.read_once(data), self.read_once(data)

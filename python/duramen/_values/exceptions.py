@@ -48,6 +48,20 @@ _names: dict[type[BaseException], str] = {}
 """The name that each of them is recorded under now."""
 
 
+def _clean(text: str) -> str:
+    return str.encode(text, "utf-8", "backslashreplace").decode()
+
+
+def _text(value: Any) -> str:
+    """The text of anything, as a `str` and nothing derived from it."""
+    try:
+        return _clean(str(value))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:  # noqa: BLE001 - a broken __str__ must not hide the error itself
+        return f"<its __str__ raised {type(failure).__name__}>"
+
+
 def _name(cls: type[BaseException]) -> str:
     """The name of a class, the same whether its module is imported or is the program that was started."""
     try:
@@ -132,6 +146,8 @@ def _register(cls: type[E], name: str | None, aliases: Iterable[str]) -> type[E]
     _names[cls] = names[0]
     return cls
 
+
+register_exception(Fatal)
 
 _STEP_FAILURES: dict[str, type[StepFailed]] = {_name(cls): cls for cls in (StepFailed, StepTimeout)}
 """A run that lets a step's failure pass ends with one of these: made again for the sake of its cause."""
@@ -243,20 +259,6 @@ def _record(error: BaseException, room: _Room, seen: tuple[int, ...]) -> dict[st
     if cause is not None and id(cause) not in seen and len(seen) <= _MAX_CAUSES and room.records > 0:
         record["cause"] = _record(cause, room, (*seen, id(cause)))
     return record
-
-
-def _clean(text: str) -> str:
-    return str.encode(text, "utf-8", "backslashreplace").decode()
-
-
-def _text(value: Any) -> str:
-    """The text of anything, as a `str` and nothing derived from it."""
-    try:
-        return _clean(str(value))
-    except KeyboardInterrupt:
-        raise
-    except BaseException as failure:  # noqa: BLE001 - a broken __str__ must not hide the error itself
-        return f"<its __str__ raised {type(failure).__name__}>"
 
 
 def _notes(notes: Any, room: _Room) -> list[str]:
@@ -400,6 +402,3 @@ def _instance(
         # A constructor that words its message from its arguments would word it twice.
         _set_args(error, args)
     return error
-
-
-register_exception(Fatal)

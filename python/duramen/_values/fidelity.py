@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 
-from .paths import ASTERISKS, member, non_finite
+from .paths import ASTERISKS, is_finite, member, non_finite, short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,7 +86,7 @@ def find_difference(given: Any, seen: Any, conversions: list[Any] | None = None)
         given: the value.
         seen: its copy.
         conversions: gets an element for each place where plain JSON was given for a declared type. If None,
-            that is a difference too.
+            that is a difference too, as it always is inside of an object.
 
     >>> find_difference({"a": {1: "x"}}, {"a": {"1": "x"}})
     Difference(path='$.a', reason='the key 1 comes back as a str: use str keys, or declare their type')
@@ -218,7 +218,7 @@ def _key(given: Any, seen: Any, conversions: list[Any] | None) -> None:
     if type(given) is not type(seen) and type(given) in _NATIVE | {tuple} and type(seen) in _NATIVE:
         name = type(seen).__name__
         raise _Differs(
-            f"the key {given!r:.50} comes back as a {name}: use {name} keys, or declare their type"
+            f"the key {short(given)} comes back as a {name}: use {name} keys, or declare their type"
         )
     try:
         _compare(given, seen, conversions)
@@ -280,7 +280,7 @@ def _model_comparer(cls: type[BaseModel]) -> _Comparer:
     fields = tuple((name, member(name)) for name in cls.model_fields)
     excluded = frozenset(name for name, field in cls.model_fields.items() if field.exclude)
 
-    def compare(given: Any, seen: Any, conversions: list[Any] | None) -> None:
+    def compare(given: Any, seen: Any, conversions: object) -> None:  # noqa: ARG001 - one shape for all
         mine, others = given.__dict__, seen.__dict__
         for name, end in fields:
             one, other = mine.get(name, _MISSING), others.get(name, _MISSING)
@@ -288,18 +288,18 @@ def _model_comparer(cls: type[BaseModel]) -> _Comparer:
             if one is other or (kind in _ATOMS and kind is type(other) and one == other):
                 continue
             try:
-                _compare(one, other, conversions)
+                _compare(one, other, None)
             except _Differs as found:
                 if name in excluded:
                     raise _at(end, _Differs(_EXCLUDED)) from None
                 raise _at(end, found) from None
         if given.__pydantic_extra__:
-            _dict(given.__pydantic_extra__, seen.__pydantic_extra__ or {}, conversions)
+            _dict(given.__pydantic_extra__, seen.__pydantic_extra__ or {}, None)
         if given.__pydantic_private__:
             theirs: dict[str, Any] = seen.__pydantic_private__ or {}
             for name, one in given.__pydantic_private__.items():
                 try:
-                    _compare(one, theirs.get(name, _MISSING), conversions)
+                    _compare(one, theirs.get(name, _MISSING), None)
                 except _Differs:
                     raise _at(member(name), _Differs(_PRIVATE)) from None
 
@@ -322,18 +322,18 @@ def _dataclass_comparer(cls: type[Any]) -> _Comparer:
         name for each in cls.__mro__ for name, what in vars(each).items() if isinstance(what, cached_property)
     )
 
-    def compare(given: Any, seen: Any, conversions: list[Any] | None) -> None:
+    def compare(given: Any, seen: Any, conversions: object) -> None:  # noqa: ARG001 - one shape for all
         for name, end in fields:
             one, other = getattr(given, name, _MISSING), getattr(seen, name, _MISSING)
             kind = type_of(one)
             if not (kind in _ATOMS and kind is type(other) and one == other):
-                _compare_at(end, one, other, conversions)
+                _compare_at(end, one, other, None)
         more = getattr(given, "__dict__", None)
         if more is not None and len(more) > len(known):
             theirs = seen.__dict__
             for name in more.keys() - known - cached:
                 if not name.startswith("__"):
-                    _compare_at(member(name), more[name], theirs.get(name, _MISSING), conversions)
+                    _compare_at(member(name), more[name], theirs.get(name, _MISSING), None)
 
     return compare
 
@@ -379,7 +379,9 @@ def _make_comparer(cls: type[Any]) -> _Comparer:
 def _compare_types(given: Any, seen: Any, conversions: list[Any] | None) -> None:
     cls = type_of(given)
     other = type_of(seen)
-    if cls is int and other is float and conversions is not None and given == seen:
+    if given is _MISSING or seen is _MISSING:
+        raise _Differs(_advice(given, seen))
+    if cls is int and other is float and given == seen:
         return
     if issubclass(other, BaseModel) and other.__pydantic_generic_metadata__["origin"] is cls:
         # `Box(x=1)` is a `Box[int]` to type checkers, and to pydantic equal to one.
@@ -407,7 +409,7 @@ def _compare_types(given: Any, seen: Any, conversions: list[Any] | None) -> None
 def _advice(given: Any, seen: Any) -> str:
     name, other = type(given).__name__, type(seen).__name__
     mine, theirs = _a(name), _a(other)
-    if isinstance(given, float | Decimal) and not math.isfinite(given):
+    if isinstance(given, float | Decimal) and not is_finite(given):
         return non_finite(given)
     if hasattr(given, "get_secret_value"):
         return ASTERISKS
@@ -415,19 +417,21 @@ def _advice(given: Any, seen: Any) -> str:
         return f"the {name} does not come back: it is not written, or not read"
     if given is _MISSING:
         return f"it is missing, and comes back as {theirs}: set it"
+    if type(given) is type(seen):
+        return f"the {name} comes back as another one: its type does not write all of it"
     if isinstance(given, Enum):
         return f"{mine} comes back as {theirs}: declare it as {name}, or give its .value"
     if isinstance(given, type(seen)):
         if type(seen).__module__ == "builtins":
-            return f"{mine} comes back as {theirs}: give {theirs}"
+            return (
+                f"{mine} comes back as {theirs}: give {theirs}, or declare it as {name} if that can be read"
+            )
         return (
             f"{mine} comes back as its base {other}, without what is its own: declare it as {name}, or as "
             "a union with a discriminator"
         )
     if seen is None:
         return f"the {name} comes back as None: its type does not write it"
-    if type(given) is type(seen):
-        return f"the {name} comes back as another one: its type does not write all of it"
     if type(given) in _NATIVE and type(seen) in _NATIVE:
         return f"{mine} comes back as {theirs}: give {theirs}, or declare it as {name}"
     if _has_fields(given) and _has_fields(seen):

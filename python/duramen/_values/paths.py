@@ -40,7 +40,15 @@ def member(key: object) -> str:
             return f".{key}"
         safe = key.encode("utf-8", "backslashreplace").decode().replace('"', '\\"')
         return f'["{safe}"]'
-    return f"[{key!r}]"
+    return f"[{short(key)}]"
+
+
+def short(key: object) -> str:
+    """A key for a message, whatever it is."""
+    try:
+        return repr(key)[:50]
+    except Exception:  # noqa: BLE001 - also an int of more digits than Python writes
+        return f"<{type(key).__name__}>"
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
@@ -63,7 +71,8 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
         yield "", value.value
 
 
-def _is_finite(number: float | Decimal) -> bool:
+def is_finite(number: float | Decimal) -> bool:
+    """Whether it is a number that JSON knows."""
     # `math.isfinite` makes a float of a Decimal first, which a signalling NaN refuses.
     return number.is_finite() if isinstance(number, Decimal) else math.isfinite(number)
 
@@ -84,7 +93,7 @@ _LONG_INT = 4300 * math.log2(10)
 def locate_lossy(value: Any, path: str = "$", depth: int = 0) -> Found | None:
     """The first part of a value that is written as something unreadable: no number of JSON's, or a secret."""
     if isinstance(value, float | Decimal):
-        return None if _is_finite(value) else (path, non_finite(value))
+        return None if is_finite(value) else (path, non_finite(value))
     if isinstance(value, int):
         return (path, _LONG) if value.bit_length() > _LONG_INT - 4 else None
     if hasattr(value, "get_secret_value"):
@@ -93,7 +102,7 @@ def locate_lossy(value: Any, path: str = "$", depth: int = 0) -> Found | None:
         return None
     if isinstance(value, dict):
         for key in cast("dict[Any, Any]", value):
-            if isinstance(key, float | Decimal) and not _is_finite(key):
+            if isinstance(key, float | Decimal) and not is_finite(key):
                 return path, f"{key} cannot be a key: use a string instead"
     for end, item in _children(value):
         found = locate_lossy(item, path + end, depth + 1)

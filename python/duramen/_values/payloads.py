@@ -78,7 +78,10 @@ def _with_recorded_causes(error: BaseException, data: bytes) -> bytes:
             break
         link = cause_of(link)
         place = place.get("cause")
-    return to_json(record)
+    try:
+        return to_json(record)
+    except Exception:  # noqa: BLE001 - a user made up the error, of things that are not JSON
+        return data
 
 
 def _plain(recorded: RecordedError) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class JsonSerializer:
         if adapter.same(value, seen, data):
             return data, seen
         conversions: list[Any] = []
-        found = find_difference(value, seen, conversions)
+        found = find_difference(value, seen, None if adapter.has(value) else conversions)
         if found is None and conversions:
             # What is recorded is what the type makes of it, with the defaults: each reading may make others.
             data = self._write(seen, adapter)
@@ -267,7 +267,10 @@ def _describe(error: ValidationError) -> tuple[str, str]:
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     first = problems[0]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return format_path(first["loc"]), first["msg"] + more
+    place = first["loc"]
+    if place and place[-1] == "[key]":  # as pydantic says it
+        return format_path(place[:-1]), f"as a key: {first['msg']}{more}"
+    return format_path(place), first["msg"] + more
 
 
 class CodecSerializer:
