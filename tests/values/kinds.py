@@ -374,7 +374,8 @@ LIES: list[tuple[Any, Any, str, str]] = [
     (Any, {(1, 2): 3}, "$", ""),
     (dict[str, int], {1: 5}, "$", "the key 1 comes back as a str"),
     (dict[str, int], {Shade.DARK: 5}, "$", "as a key: a Shade comes back as a str"),
-    (dict[Any, int], {Color.RED: 1, "red": 2}, "$", "some keys are alike"),
+    (dict[Any, int], {Color.RED: 1, "red": 2}, "$", "as a key: a Color comes back as a str"),
+    (dict[Lower, int], {"a": 1, "A": 2}, "$.A", "does not know that key, or changes it"),
     (dict[int, int], {True: 1}, "$.True", "as a key"),
     (re.Pattern, re.compile("a+", re.DOTALL), "$", "its type does not write all of it"),
     # Times that are more than an instant.

@@ -71,7 +71,7 @@ class Adapter:
         """Whether a value is the same, in value and type, as its copy that was read from those bytes."""
 
     def has(self, value: Any) -> bool:
-        """Whether a value is of one of the types of a union as it is, so that no JSON stands for another one."""
+        """Whether a value is of a type of a union as it is, so that no JSON stands for another one."""
         try:
             return self._ambiguous and self.adapter.validator.isinstance_python(value, strict=True)
         except Exception:  # noqa: BLE001 - users' validators

@@ -177,8 +177,11 @@ def _set(given: Iterable[Any], seen: Any, conversions: list[Any] | None) -> None
 
 def _dict(given: dict[Any, Any], seen: dict[Any, Any], conversions: list[Any] | None) -> None:
     if len(given) != len(seen):
+        texts = all(type(key) is str for key in seen)
         for key in given:
-            if type(key) is str and key not in seen and not (seen and type(next(iter(seen))) is not str):
+            if type(key) is not str and texts:
+                _key(key, "", conversions)
+            elif texts and key not in seen:
                 raise _at(member(key), _Differs(_UNKNOWN))
         raise _Differs(
             f"of {len(given)} entries {len(seen)} come back: some keys are alike once they are written"

@@ -247,7 +247,13 @@ def message_type(payload: Any) -> Any:
     (True, <class 'bytes'>)
     """
     cls: type[Any] = payload.__class__
-    return None if cls in _PLAIN_TYPES else cls
+    if cls in _PLAIN_TYPES:
+        return None
+    try:
+        adapter_of(cls)
+    except Exception:  # noqa: BLE001 - a type that cannot be stored, which is found when it is written
+        return None
+    return cls
 
 
 def _unserializable(value: Any, error: Exception) -> SerializationError:
