@@ -289,9 +289,20 @@ class RuntimeCore:
         """Workflows given as ``"package.module:attribute"`` that could not be imported, and why."""
         return dict(self._registry.broken)
 
+    @property
+    def workflows(self) -> tuple[tuple[str, str], ...]:
+        """Name and version of each workflow that this runtime can drive, `previous` ones included.
+
+        Those given as ``"package.module:attribute"`` are among them once it has been opened.
+        """
+        return tuple(sorted(self._registry.keys()))
+
     def stats(self) -> dict[str, int]:
-        """Counters since it was opened: commits, claims, runs ended and so on; `active`: now."""
-        return self._engine.stats()
+        """Counters since it was opened: commits, claims, runs ended and so on; `active`: now.
+
+        Of the runs that `ended` in this process, `completed`, `failed`, `cancelled` and `stuck` say how.
+        """
+        return {**self._engine.stats(), **self._driver.ends}
 
     def _delay(self, seconds: float, callback: Any, *args: Any) -> None:
         """Call something later, unless the runtime is closed before."""

@@ -121,6 +121,8 @@ class Driver:
         self._waiters: dict[str, set[asyncio.Future[Left]]] = {}
         self._collectors: dict[str, set[Collector]] = {}
         self._services = self._new_services(None, 1.0)
+        self.ends = dict.fromkeys(("completed", "failed", "cancelled", "stuck"), 0)
+        """How many runs ended so in this process's hands."""
         self.budgets: dict[str, tuple[float, float]] = {}
         """Deadline (`time.monotonic`) and least remaining seconds of drives about to begin, by run id."""
         self.sweep_budgets: dict[int, tuple[float, float]] = {}
@@ -198,6 +200,8 @@ class Driver:
             self._safely(host, "advance")
             return
         self._safely(host, "ended", driven)
+        if driven in self.ends:
+            self.ends[driven] += 1
         if driven == "paused":
             self._rest(ticket, _PAUSED)
         elif driven == "completed":
