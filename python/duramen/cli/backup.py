@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from contextlib import closing, suppress
@@ -88,16 +89,16 @@ def copy_store(
     processes, it is a reader like any other.
 
     Raises:
-        InvalidArgument: `target` exists, or is the source.
+        InvalidArgument: `target` exists, is the source, or cannot be written.
         StoreUnavailable: the source is not there, or cannot be read.
         StoreCorrupt: it is no store of Duramen, or the copy does not pass the check.
         StoreFull: there is no room.
     """
-    if not source.is_file():
+    if not os.path.isfile(source):  # noqa: PTH113 - unlike Path's it takes any name
         raise StoreUnavailable(f"there is no file {str(source)!r}: check the URL")
-    _check_target(source, target, force=force)
-    fresh = target.with_name(f"{target.name[:200]}.{os.getpid()}.part")
+    fresh = target.with_name(f".{os.getpid()}.part")
     try:
+        _check_target(source, target, force=force)
         with suppress(FileNotFoundError):
             fresh.unlink()
         # Nobody else may read it before it has the rights of the original.
@@ -111,7 +112,8 @@ def copy_store(
     except sqlite3.Error as error:
         raise _explained(error, source) from None
     except OSError as error:
-        raise StoreUnavailable(f"{error.filename or target}: {error.strerror}") from None
+        said = f"{str(target)!r} cannot be written: {error.strerror}"
+        raise (StoreFull if error.errno == errno.ENOSPC else InvalidArgument)(said) from None
     finally:
         for path in (fresh, *(Path(f"{fresh}{end}") for end in BESIDE)):
             with suppress(OSError):

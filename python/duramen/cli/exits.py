@@ -40,6 +40,7 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (errors.UnknownWorkflow, Exit.NOT_FOUND),
     (errors.InvalidArgument, Exit.USAGE),
     (errors.WorkflowDefinitionError, Exit.USAGE),
+    (errors.SerializationError, Exit.USAGE),
     (errors.SignalRefused, Exit.USAGE),
     (errors.EventRejected, Exit.USAGE),
 )

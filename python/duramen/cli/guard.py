@@ -88,6 +88,9 @@ def _unexpected(error: Exception) -> int:
     if isinstance(error, RecursionError):
         complain("a value is nested too deeply to be read or shown")
         return Exit.FAILED
+    if isinstance(error, UnicodeError):
+        complain("an argument, or an environment variable that stands for one, is not text in UTF-8")
+        return Exit.USAGE
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         complain(f"{where}{error.strerror}")

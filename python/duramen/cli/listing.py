@@ -58,22 +58,21 @@ def lines(width: int, key: Column, columns: Sequence[Column], last: Column) -> I
     """
     room = width - key.width - sum(GAP + column.width for column in columns)
     if room - GAP >= min(last.width, LEAST):
-        chosen = [(column, column.width) for column in (key, *columns)]
-        yield from _rows([*chosen, (last, room - GAP)])
+        every = [(column, column.width) for column in (key, *columns)]
+        every.append((last, room - GAP))
+        yield _heading(every)
+        yield from (_row(every, at) for at in range(len(key.cells)))
         return
     chosen = _chosen(width - key.width, columns)
-    stacked = chosen is None
-    chosen = (_chosen(width - GAP, columns) or []) if chosen is None else [(key, key.width), *chosen]
-    rows = _rows(chosen)
-    heading = next(rows)
-    if not stacked:
-        yield heading
-    for at, row in enumerate(rows):
-        if stacked:
-            yield key.cells[at]
-            yield Text("  ") + row
+    if chosen is not None:
+        yield _heading([(key, key.width), *chosen])
+    beneath = [(column, column.width) for column in columns if column.needed]
+    for at, name in enumerate(key.cells):
+        if chosen is not None:
+            yield _row([(key, key.width), *chosen], at)
         else:
-            yield row
+            yield name
+            yield Text("  ") + _row(_chosen(width - GAP, columns) or beneath, at)
         if last.cells[at].plain:
             told = Text("  ") + last.cells[at]
             told.truncate(width, overflow="ellipsis")
@@ -96,14 +95,15 @@ def _chosen(room: int, columns: Sequence[Column]) -> list[tuple[Column, int]] | 
     return chosen
 
 
-def _rows(columns: Sequence[tuple[Column, int]]) -> Iterator[Text]:
-    """The heading, and a line for each row."""
-    yield _row([(Text(column.title, QUIET), width, column.right) for column, width in columns])
-    for at in range(len(columns[0][0].cells) if columns else 0):
-        yield _row([(column.cells[at], width, column.right) for column, width in columns])
+def _heading(columns: Sequence[tuple[Column, int]]) -> Text:
+    return _line([(Text(column.title, QUIET), width, column.right) for column, width in columns])
 
 
-def _row(cells: Sequence[tuple[Text, int, bool]]) -> Text:
+def _row(columns: Sequence[tuple[Column, int]], at: int) -> Text:
+    return _line([(column.cells[at], width, column.right) for column, width in columns])
+
+
+def _line(cells: Sequence[tuple[Text, int, bool]]) -> Text:
     line = Text()
     for cell, width, right in cells:
         shown = cell.copy()

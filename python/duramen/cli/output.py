@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import re
 import sys
 import unicodedata
 from contextlib import suppress
@@ -173,10 +174,14 @@ def stdout() -> Console:
     return console
 
 
+_LONG = re.compile(r"(\S{120})\S{200,}(\S{40})")
+"""A path, say, of thousands of characters, which would bury the sentence. (An id has 255 at most.)"""
+
+
 def complain(sentence: str) -> None:
     """Say on stderr what went wrong. Lines after the first are set in: none can pretend to be another's."""
     with suppress(OSError, ValueError):  # nobody to say it to; the exit code says it as well
-        text = harmless(sentence, lines=True).replace("\n", "\n  ")
+        text = _LONG.sub(r"\1…\2", harmless(sentence, lines=True)).replace("\n", "\n  ")
         sys.stderr.write(f"duramen: {text}\n")
         sys.stderr.flush()
 

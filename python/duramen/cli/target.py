@@ -8,6 +8,7 @@ import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import typer
@@ -69,6 +70,7 @@ def _broken(what: str, error: BaseException) -> typer.Exit:
     ):
         trace = trace.tb_next
     shown = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
-    sys.stderr.write(harmless(shown, lines=True))
+    # Set in, so that no line of it can pretend to be said by somebody else.
+    sys.stderr.write(indent(harmless(shown, lines=True), "  "))
     complain(f"{what}: {type(error).__name__}: {error}")
     return typer.Exit(Exit.APPLICATION)
