@@ -142,7 +142,7 @@ def test_a_folder_that_has_been_deleted(
     ran = in_shell(gone, 'rmdir ../gone; exec "$@"', *given)
     assert b"Traceback" not in ran.stderr
     assert ran.returncode == code, ran.stderr
-    assert code == 0 or ran.stderr.startswith(b"duramen: ")
+    assert code == 0 or b"duramen: " in ran.stderr
 
 
 def test_as_a_module(store: tuple[Path, str]) -> None:

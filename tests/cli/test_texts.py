@@ -15,7 +15,15 @@ from rich.text import Text
 
 from duramen.cli.listing import Column, lines
 from duramen.cli.output import Screen, harmless, one_line, to_json, words
-from tests.cli.programs import HOSTILE, commands_on, hostile_store, in_a_terminal, run, without_colours
+from tests.cli.programs import (
+    HOSTILE,
+    commands_on,
+    hostile_store,
+    in_a_terminal,
+    quickly,
+    run,
+    without_colours,
+)
 
 ALL = st.text(st.characters(exclude_categories=()), max_size=40)
 
@@ -135,7 +143,7 @@ def test_show_has_members_causes_notes_questions_and_a_reason_once(
 def test_json_of_a_store_is_ascii(store: tuple[Path, dict[str, str]]) -> None:
     folder, ids = store
     for command in [*commands_on(ids.values()), ["runs", "watch", ids["fails"]]]:
-        ran = run(folder, *command, "--json")
+        ran = quickly(folder, *command, "--json")
         assert ran.stdout.decode("ascii").replace("\n", "").isprintable()
     exported = run(folder, "runs", "export", ids["raises"]).stdout
     assert exported.isascii()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.programs import hostile_store, run
+from tests.cli.programs import hostile_store, quickly, run
 
 DEEP = "[" * 900 + "]" * 900
 LONG = "x" * 5000
@@ -99,7 +99,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("arguments", "code"), WRONG, ids=[name(number, each) for number, (each, _) in enumerate(WRONG)]
 )
 def test_what_cannot_be_used(folder: Path, arguments: list[Any], code: int) -> None:
-    ran = run(folder, *arguments)
+    ran = quickly(folder, *arguments)
     said = ran.stderr.decode("utf-8")
     assert ran.returncode == code, said
     assert ran.stdout == b""

@@ -96,7 +96,7 @@ def copy_store(
     """
     if not os.path.isfile(source):  # noqa: PTH113 - unlike Path's it takes any name
         raise StoreUnavailable(f"there is no file {str(source)!r}: check the URL")
-    fresh = target.with_name(f".{os.getpid()}.part")
+    fresh = target.parent / f".{os.getpid()}.part"
     try:
         _check_target(source, target, force=force)
         with suppress(FileNotFoundError):

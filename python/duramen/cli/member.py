@@ -60,6 +60,9 @@ async def drive(
             path: one_line(f"{type(error).__name__}: {error}") for path, error in runtime.broken.items()
         }
         _heed_hangup()
+        work = asyncio.create_task(runtime.work(concurrency=concurrency, drain=drain))
+        # When it is ready a signal ends it in order: the work has begun, and listens to them.
+        await asyncio.sleep(0)
         tell({"event": "ready", "owner": runtime.owner, "serves": serves, "broken": broken})
 
         async def report() -> None:
@@ -69,7 +72,7 @@ async def drive(
 
         reports = asyncio.create_task(report())
         try:
-            await runtime.work(concurrency=concurrency, drain=drain)
+            await work
         finally:
             reports.cancel()
             tell({"event": "drained", **_counts(runtime)})
