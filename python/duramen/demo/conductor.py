@@ -208,6 +208,8 @@ class _Stage:
                 child.signal(signal.SIGCONT)
                 child.process.kill()
             child.process.wait()
+            if child.process.stdin is not None:
+                child.process.stdin.close()
         self._books.close()
 
     # -- harm
@@ -337,7 +339,8 @@ class _Stage:
             # A session of its own: Ctrl-C reaches the conductor alone, who then ends the others.
             process = subprocess.Popen(  # noqa: S603
                 command,
-                stdin=subprocess.DEVNULL,
+                # Its end tells the process that the conductor has gone, however it did.
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 env={"DURAMEN_DEMO_PACE": f"{self._pace:g}", **os.environ, "PYTHONUNBUFFERED": "1"},
