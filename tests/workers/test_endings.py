@@ -81,6 +81,49 @@ def test_a_signal_while_workers_are_started(shop: Shop, count: int, number: sign
     assert len(fleet.of("ended")) == 1
 
 
+TOLD_MEANWHILE = """
+import asyncio, os, signal, sys
+
+real, left = asyncio.create_subprocess_exec, [int(sys.argv.pop(1))]
+
+async def told_meanwhile(*arguments, **options):
+    process = await real(*arguments, **options)
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.2)  # the supervisor has begun to end, and does not know the process
+    return process
+
+asyncio.create_subprocess_exec = told_meanwhile
+
+from duramen.cli import main
+main()
+"""
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_signal_between_the_start_of_a_process_and_its_being_known(shop: Shop, count: int) -> None:
+    command = [sys.executable, "-c", TOLD_MEANWHILE, str(count), "worker", "tests.workers.app:make"]
+    environment = {**os.environ, "APP_URL": shop.url, "APP_LEDGER": str(shop.folder / "ledger")}
+    with subprocess.Popen([*command, "--processes", "3"], cwd=ROOT, env=environment) as process:
+        workers = set[int]()
+        try:
+            while process.poll() is None:
+                workers |= children(process.pid)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.01)
+                assert process.poll() is not None or len(workers) <= 3
+            assert process.returncode == 0
+            assert workers
+            assert not any(is_alive(pid) for pid in workers)
+        finally:
+            process.kill()
+            for pid in workers:
+                if is_alive(pid):
+                    os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_signals_at_any_moment(shop: Shop, seed: int) -> None:
     chance = random.Random(seed)
