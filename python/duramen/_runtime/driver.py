@@ -141,6 +141,8 @@ class Driver:
             stepper=self.stepper,
             serializer=self.serializer,
             touched=self.touch,
+            given_back=self.given_back,
+            later=self.later,
             emit=self.emit,
             on_state=self.tell_state,
             context=self.context,
@@ -220,9 +222,19 @@ class Driver:
         self._touched[host] = None
         self.round_soon()
 
+    def given_back(self, host: RunHost) -> None:
+        """A host has let its run go."""
+        ticket = self._tickets.get(host.run_id)
+        if ticket is not None and self._hosts.get(ticket) is host:
+            self._forget(ticket, _LOST)
+
+    def later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        """Call something in a while."""
+        return self.loop.call_later(seconds, callback, context=self.context)
+
     def round_soon(self) -> None:
         """Advance what was touched and flush, in the loop's next turn."""
-        if not self._round_due:
+        if not self._round_due and not self.loop.is_closed():
             self._round_due = True
             self.loop.call_soon(self._round, context=self.context)
 
