@@ -5,9 +5,9 @@ import contextvars
 import gc
 import logging
 import sys
-import threading
 import time
 import weakref
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from duramen.errors import (
     StepFailed,
     WorkflowDefinitionError,
 )
+from tests.driving.elsewhere import Elsewhere
 from tests.driving.harness import Harness
 
 
@@ -136,11 +137,10 @@ def test_durable_calls_from_threads_are_refused(memory: Harness) -> None:
                 found.append("now")
 
         # With the handler's context variables, as a library might hand them on.
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(work,))
-        thread.start()
-        thread.join()
+        elsewhere.do(partial(contextvars.copy_context().run, work))
 
-    assert asyncio.run(drive(memory, handler)).status == "completed"
+    with Elsewhere() as elsewhere:
+        assert asyncio.run(drive(memory, handler)).status == "completed"
     assert found == ["ctx.step", "ctx.step", "ctx.slee", "now"]
 
 

@@ -30,7 +30,7 @@ from duramen._bridge import (
 )
 from duramen._handlers.context import Context
 from duramen._handlers.step import current_context
-from duramen._loop.loop import RunLoop, RunTimer
+from duramen._loop.loop import RunLoop, RunTimer, keep_threads_out
 from duramen._values.payloads import Decision, decode, load_decision, load_reason, step_failure
 from duramen._values.serializer import Serializer
 from duramen.errors import DeserializationError, RunEvicted, RunTimedOut
@@ -122,6 +122,9 @@ class Services:
     transactions: Transactions | None = None
     """What `ctx.transaction` needs of the runtime."""
 
+    def __post_init__(self) -> None:
+        keep_threads_out()
+
 
 class RunHost:
     """One run in the hands of this process.
@@ -206,12 +209,13 @@ class RunHost:
             raise
         except BaseException as error:  # noqa: BLE001 - bad input, or a state type that cannot be made
             self._expect_trouble(error)
-            if isinstance(error, DeserializationError) and self.run.journal_len() > 1:
+            unfit = issubclass(type(error), DeserializationError)
+            if unfit and self.run.journal_len() > 1:
                 # It has been read before, so it is the code that has changed.
                 self.run.cannot_read("", text_of(error))
                 self._give_up()
                 return
-            if isinstance(error, DeserializationError):
+            if unfit:
                 note(error, f"the input of run {self.run.run_id!r} does not fit its workflow")
             self._close_with(FINISH_FAILED, error)
             return
@@ -379,7 +383,7 @@ class RunHost:
 
     def _cannot_read(self, op: str, error: BaseException) -> None:
         """Park the run, unless it is a codec that is out, or the process that is told to end."""
-        if isinstance(error, KeyboardInterrupt):
+        if issubclass(type(error), KeyboardInterrupt):
             raise error
         self._expect_trouble(error)
         self.run.cannot_read(op, text_of(error))
@@ -435,6 +439,16 @@ class RunHost:
 
     def _way_out(self, error: BaseException, again: Callable[[], object]) -> bool:
         """Decide what becomes of the run after something was raised through it. True: it is raised on."""
+        try:
+            return self._decide(error, again)
+        except KeyboardInterrupt:
+            self._give_back("the process is interrupted")
+            raise
+        except BaseException as worse:  # noqa: BLE001 - whatever is wrong, nobody would drive it any more
+            self._give_back(f"it could not be driven on: {name_of(worse)}: {text_of(worse)}")
+            return False
+
+    def _decide(self, error: BaseException, again: Callable[[], object]) -> bool:
         cls = type(error)
         if cls is Halted:
             self._halted = True
@@ -495,7 +509,7 @@ class RunHost:
         elsewhere anyway.
         """
         services = self.services
-        cause = trouble.__cause__ or trouble
+        cause = trouble if trouble.__cause__ is None else trouble.__cause__
         if services.later is None or (services.deadline is not None and services.deadline <= monotonic()):
             self.leave(f"{name_of(cause)}: {text_of(cause)}")
             return
@@ -517,7 +531,11 @@ class RunHost:
         self._retry = None
         waiting, self._again = self._again, []
         for again in waiting:
-            again()
+            try:
+                again()
+            except BaseException as error:  # noqa: BLE001 - sorted there
+                if self._way_out(error, again):
+                    raise
         if not self._again:
             self._retries = 0
             self._out_since = 0.0
@@ -702,7 +720,10 @@ class RunHost:
             self._give_up()
             return
         if self.services.on_finished is not None:
-            self.services.on_finished(self, kind, value)
+            try:
+                self.services.on_finished(self, kind, value)
+            except Exception:  # noqa: BLE001 - a run must not suffer from who listens to it
+                self.services.log.exception("the end of run %r could not be told", run.run_id)
 
     def _warn_of_swallowing(self) -> None:
         run = self.run

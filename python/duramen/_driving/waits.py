@@ -115,9 +115,10 @@ class StepCall:
         if host.closed or self.stopped:
             return
         try:
-            tell()
-        except Trouble as trouble:
-            host.wait_out(trouble, partial(self._report, tell))
+            try:
+                tell()
+            except Trouble as trouble:
+                host.wait_out(trouble, partial(self._report, tell))
         except KeyboardInterrupt:
             host.leave(f"the outcome of step {self.op!r} was not recorded: the process is interrupted")
             raise

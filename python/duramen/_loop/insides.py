@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from asyncio import events, futures, tasks
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
+from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ __all__ = [
     "enter_task",
     "forget_quietly",
     "get_running_loop",
+    "guard_threads",
     "handle_slot",
     "is_about_to_be_cancelled",
     "leave_task",
@@ -115,3 +120,56 @@ def handle_slot(name: str) -> Any:
     cls = asyncio.TimerHandle if name in {"_when", "_scheduled"} else asyncio.Handle
     return cls.__dict__[name]
 
+
+# -- threads
+
+_NOT_THE_HANDLERS = ("logging", "logging.handlers", "importlib._bootstrap")
+"""Modules in whose name a thread may be started while a handler runs: where records go and what is imported
+is no part of what it does."""
+
+
+def guard_threads(refuse: Callable[[asyncio.AbstractEventLoop, str], object]) -> None:
+    """Ask `refuse` before a thread or another loop is given work while a loop is running.
+
+    There is no hook for it, and an audit hook would make each look at a frame ten times as slow. So three
+    functions of the standard library are wrapped, once; where `refuse` lets it pass they do what they did.
+
+    Args:
+        refuse: called with the loop that runs in the calling thread and a word for what is tried. It raises
+            if that loop must not have threads.
+    """
+    for place, name, what in (
+        (threading.Thread, "start", "a thread (threading.Thread or anyio.to_thread)"),
+        (ThreadPoolExecutor, "submit", "a thread (ThreadPoolExecutor.submit)"),
+        (asyncio, "run_coroutine_threadsafe", "another loop (asyncio.run_coroutine_threadsafe)"),
+    ):
+        function = vars(place)[name]
+        if not hasattr(function, "duramen_guard"):
+            setattr(place, name, _guarded(function, what, refuse))
+
+
+def _guarded(
+    function: Callable[..., Any], what: str, refuse: Callable[[asyncio.AbstractEventLoop, str], object]
+) -> Callable[..., Any]:
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        loop = get_running_loop()
+        if loop is not None and not _is_of_others(current_frame(1)):
+            try:
+                refuse(loop, what)
+            except BaseException:
+                if args and iscoroutine(args[0]):
+                    args[0].close()  # or "was never awaited" is printed
+                raise
+        return function(*args, **kwargs)
+
+    cast("Any", guarded).duramen_guard = True
+    return guarded
+
+
+def _is_of_others(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__") in _NOT_THE_HANDLERS:
+            return True
+        frame = frame.f_back
+    return False

@@ -35,11 +35,13 @@ from .compat import close_passed_coroutines, ordered_as_completed
 from .insides import (
     ANYIO_CANCELS_AGAIN,
     ENSURE_FUTURE,
+    WRAP_FUTURE,
     current_frame,
     eager_starts,
     enter_task,
     forget_quietly,
     get_running_loop,
+    guard_threads,
     leave_task,
     set_running_loop,
     waiter_of,
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
 
-__all__ = ["RunFuture", "RunLoop", "RunTask", "RunTimer", "TimerHost"]
+__all__ = ["RunFuture", "RunLoop", "RunTask", "RunTimer", "TimerHost", "keep_threads_out"]
 
 T = TypeVar("T")
 
@@ -425,6 +427,8 @@ class RunLoop(SurfaceLoop):
     def create_future(self) -> asyncio.Future[Any]:
         if self._over:
             self._raise_over("a future")
+        if current_frame(1).f_code is WRAP_FUTURE:
+            self._refuse_foreign_work(current_frame(1).f_locals["future"])
         return RunFuture(loop=self)
 
     @override
@@ -554,6 +558,15 @@ class RunLoop(SurfaceLoop):
 
     # -- refusals --------------------------------------------------------------------------------------------
 
+    def _refuse_foreign_work(self, future: Any) -> NoReturn:
+        # Before its effect where that has not begun: what `run_coroutine_threadsafe` gave to the program's
+        # loop cannot have, for that loop stands still while the handler runs.
+        future.cancel()
+        refuse(
+            "work of another thread or loop (asyncio.run_coroutine_threadsafe, asyncio.wrap_future)",
+            "put the call and the wait for it in a step",
+        )
+
     def _wrong_thread(self, call: str) -> NoReturn:
         close_passed_coroutines()
         refuse(
@@ -589,8 +602,9 @@ class RunLoop(SurfaceLoop):
         if self._over:
             self._raise_over("a callback")
         raise NotDurableError(
-            "something outside of a workflow handler woke it (perhaps a step that set its Event), which "
-            "replay could not repeat: return the value from the step, or send a signal"
+            "something outside of a workflow handler woke it (a step that set its Event, or another run that "
+            "shares an asyncio.Lock, Semaphore, Event or Queue with it), which replay could not repeat: "
+            "return the value from the step, or send a signal; make such objects inside of the handler"
         )
 
     def _refuse_task(self, coro: Any) -> Any:
@@ -605,3 +619,13 @@ class RunLoop(SurfaceLoop):
 
 def _asyncgen_collected(generator: Any) -> None:
     """Called by the collector for a generator that never ended: the loop held it, so its run is over."""
+
+
+def keep_threads_out() -> None:
+    """From now on a handler that starts a thread, or gives one work, gets `NotDurableError` instead."""
+    guard_threads(_refuse_thread)
+
+
+def _refuse_thread(loop: asyncio.AbstractEventLoop, what: str) -> None:
+    if isinstance(loop, RunLoop):
+        refuse(what)
