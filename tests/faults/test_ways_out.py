@@ -119,11 +119,11 @@ class Lying(Exception):
 
 class Unfriendly(type(Exception)):  # type: ignore[misc]
     @property
-    def __name__(cls) -> str:  # type: ignore[override]  # noqa: N805
+    def __name__(cls) -> str:  # type: ignore[override]
         raise RuntimeError("no name")
 
     @property
-    def __module__(cls) -> str:  # type: ignore[override]  # noqa: N805
+    def __module__(cls) -> str:  # type: ignore[override]
         raise RuntimeError("no module")
 
 
@@ -150,17 +150,21 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
 }
 
 
+def error_of(what: str) -> BaseException:
+    return ERRORS[what]()
+
+
 async def raising(what: str) -> None:
-    raise ERRORS[what]()
+    raise error_of(what)
 
 
 async def raising_later(what: str) -> None:
     await asyncio.sleep(0)
-    raise ERRORS[what]()
+    raise error_of(what)
 
 
 def raising_in_a_thread(what: str) -> None:
-    raise ERRORS[what]()
+    raise error_of(what)
 
 
 FUNCTIONS = {"at once": raising, "later": raising_later, "in a thread": raising_in_a_thread}
@@ -179,7 +183,7 @@ async def catching(ctx: Context, given: tuple[str, str]) -> str:
 @workflow
 async def raising_itself(ctx: Context, what: str) -> None:
     await ctx.step("fine", asyncio.sleep, 0)
-    raise ERRORS[what]()
+    raise error_of(what)
 
 
 @workflow

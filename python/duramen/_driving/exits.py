@@ -224,7 +224,7 @@ def advised(error: BaseException) -> BaseException:
         better = NotDurableError(
             "a handler waited for something that belongs to another event loop. If it is an asyncio.Lock, "
             "Semaphore, Event, Condition or Queue that runs share: make it inside of the handler, or use it "
-            "in a step; what one run tells another is an event (ctx.wait_for_event and Runtime.signal). If it "
+            "in a step; what one run tells another is an event (ctx.wait_for_event, Runtime.signal). If it "
             "is a future or a task of the program: await it in a step"
         )
         better.__cause__ = error

@@ -192,7 +192,7 @@ class RunHost:
             return
         try:
             self._begin()
-        except BaseException as error:  # noqa: BLE001 - sorted there
+        except BaseException as error:
             if self._way_out(error, self.start):
                 raise
         else:
@@ -236,7 +236,7 @@ class RunHost:
             if self.loop.asyncgens and not self._halted and not self.loop.evicted:
                 await self.loop.shutdown_asyncgens()
 
-    def advance(self) -> None:
+    def advance(self) -> None:  # noqa: C901 - every call here is paid for by each step
         """Go on until nothing is left to do but wait. Flush the engine afterwards.
 
         Raises:
@@ -277,7 +277,7 @@ class RunHost:
                     self._turn = step
                     step = self._act(step)
                 self._turn = None
-        except BaseException as error:  # noqa: BLE001 - sorted there
+        except BaseException as error:
             if self._way_out(error, self.advance):
                 raise
         finally:
@@ -411,7 +411,7 @@ class RunHost:
         return load_reason(self.serializer, reason)
 
     def _look_at_state(self) -> bool:
-        """Hand over the state if it has changed. False: it has no payload, and the run has failed with that."""
+        """Hand over the state if it has changed. False: it has no payload, and the run has failed."""
         context = self._context
         if context is None or self.run.replaying:
             return True
@@ -431,7 +431,7 @@ class RunHost:
         if self.services.on_state is not None:
             try:
                 self.services.on_state(self, state)
-            except Exception:  # noqa: BLE001 - a run must not suffer from who listens to it
+            except Exception:
                 self.services.log.exception("the state of run %r could not be told", self.run.run_id)
         return True
 
@@ -533,7 +533,7 @@ class RunHost:
         for again in waiting:
             try:
                 again()
-            except BaseException as error:  # noqa: BLE001 - sorted there
+            except BaseException as error:
                 if self._way_out(error, again):
                     raise
         if not self._again:
@@ -546,7 +546,7 @@ class RunHost:
         again()
 
     def _expect_trouble(self, error: BaseException) -> None:
-        """Raise `Trouble` if a payload could not be read because a codec is out, for as long as that may be."""
+        """Raise `Trouble` if a payload could not be read because a codec is out, and may be back soon."""
         cause = reading_trouble(error)
         if cause is None or self.services.later is None:
             return
@@ -722,7 +722,7 @@ class RunHost:
         if self.services.on_finished is not None:
             try:
                 self.services.on_finished(self, kind, value)
-            except Exception:  # noqa: BLE001 - a run must not suffer from who listens to it
+            except Exception:
                 self.services.log.exception("the end of run %r could not be told", run.run_id)
 
     def _warn_of_swallowing(self) -> None:

@@ -78,8 +78,8 @@ class StepJob:
             may run inside of a runner task, so it must not drain another loop; it should take note and
             return. The error may be a `NoOutcome`.
         timeout: seconds, or None. An async step gets what `asyncio.timeout` does and ends with
-            `TimeoutError`. For one in a thread `done` gets a `TimeoutError` at the deadline, while the thread runs on until the
-            function returns, whose result is dropped: a thread cannot be stopped.
+            `TimeoutError`. For one in a thread `done` gets a `TimeoutError` at the deadline, while the thread
+            runs on until the function returns, whose result is dropped: a thread cannot be stopped.
         context_setup: the context to run in; a copy is used. Default: a copy of the one at `Stepper.submit`.
         may_start: asked once more before a job starts that had to wait, for its turn or for a free thread;
             while it says no, the job waits on. Default: always.

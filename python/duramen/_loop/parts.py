@@ -179,7 +179,9 @@ class TimerHost(Protocol):
         ...
 
 
-def order_cancellations(ready: deque[RunHandle | RunTimer], cancellations: list[tuple[int, int, int]]) -> None:
+def order_cancellations(
+    ready: deque[RunHandle | RunTimer], cancellations: list[tuple[int, int, int]]
+) -> None:
     """Put ready callbacks that came of cancelling tasks into the order of the tasks.
 
     Args:
