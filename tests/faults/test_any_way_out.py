@@ -227,8 +227,9 @@ async def play(url: str, chosen: Case) -> tuple[RunView, list[str]]:
         data = '"neighbour"'
         try:
             await runtime.start(suffering, data, run_id="r")
-        except BaseException as error:  # noqa: BLE001 - its input could not be written: the caller's matter
-            assert "Hostile" in type(error).__name__ or case.place == "encoding", error
+        except BaseException:  # its input could not be written: the caller's matter
+            if case.place != "encoding":
+                raise
             return await runtime.get("n0"), [str(await run.result(timeout=30)) for run in others]
         case_done = asyncio.create_task(cancel(runtime, chosen))
         async with asyncio.timeout(60):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from duramen import CodecSerializer, Context, JsonSerializer, Retry, Runtime, StepFailed, workflow
-from tests.regressions.support import finish, ran, story, until_status, until_true, work_on
+from tests.regressions.support import finish, ran, story, until, until_status, until_true, work_on
 
 pytestmark = pytest.mark.anyio
 
@@ -541,3 +541,85 @@ async def test_an_outcome_that_no_codec_takes_parks_the_run_with_the_reason(url:
         assert "the outcome of step 'one' cannot be recorded" in view.note
         assert "broken" in view.note
     assert ran(ledger, "one") == 1
+
+
+async def test_a_sweep_whose_time_is_over_waits_for_no_codec(url: str, ledger: str) -> None:
+    keys = Keys()
+
+    @workflow(name="w")
+    async def going(ctx: Context, where: str) -> str:
+        async def step() -> str:
+            await work_on(where, "one")
+            keys.out = ConnectionError("refused") if ran(where, "one") == 1 else None
+            return "done"
+
+        return await ctx.step("one", step)
+
+    serializer = CodecSerializer(JsonSerializer(), keys)
+    async with Runtime(url, workflows=[going], serializer=serializer, lease=1) as runtime:
+        await runtime.enqueue(going, ledger, run_id="r")
+        async with asyncio.timeout(30):
+            await runtime.sweep(max_duration=0.5, min_remaining=0)
+        assert keys.refused
+        keys.out = None
+        assert (await finish(runtime, "r")).output == "done"
+    assert ran(ledger, "one") == 2
+
+
+async def test_a_payload_that_stays_unreadable_parks_the_run(url: str, ledger: str) -> None:
+    keys = Keys()
+
+    @workflow(name="w")
+    async def going(ctx: Context, where: str) -> str:
+        await ctx.step("one", work_on, where, "one")
+        return await ctx.wait_for_event("go", str)
+
+    serializer = CodecSerializer(JsonSerializer(), keys)
+    async with Runtime(url, workflows=[going], serializer=serializer, warm=0) as runtime:
+        driver: Any = runtime._driver  # pyright: ignore[reportPrivateUsage]
+        driver._services.patience = 0.2
+        await runtime.start(going, ledger, run_id="r")
+        await until_status(runtime, "r", "waiting")
+        await runtime.signal("r", "go", "x")
+        keys.out = ServiceError("the key is gone")
+
+        async def parked() -> bool:
+            return (await runtime.list(id_prefix="r")).items[0].status == "stuck"
+
+        await until(parked)
+        assert keys.refused > 1
+        keys.out = None
+        assert "the key is gone" in str((await runtime.get("r")).note)
+        await runtime.retry("r")
+        assert (await until_status(runtime, "r", "completed")).output == "x"
+    assert ran(ledger, "one") == 1
+
+
+# -- arguments
+
+
+async def test_what_a_step_changes_in_its_arguments_is_not_there_on_a_replay(url: str, ledger: str) -> None:
+    @workflow(name="w")
+    async def going(ctx: Context, where: str) -> list[int]:
+        given: list[int] = []
+
+        async def change() -> None:
+            given.append(1)
+
+        await ctx.step("change", change)
+        seen = len(given)
+        await work_on_outside(where, f"saw {seen}")
+        await ctx.wait_for_event("go")
+        return given
+
+    async def work_on_outside(where: str, what: str) -> None:
+        with open(where, "a") as file:  # noqa: ASYNC230, PTH123
+            file.write(f"{what}\n")
+
+    async with Runtime(url, workflows=[going], warm=0) as runtime:
+        await runtime.start(going, ledger, run_id="r")
+        await until_status(runtime, "r", "waiting")
+        await runtime.signal("r", "go")
+        assert (await until_status(runtime, "r", "completed")).output == []
+    with open(ledger) as file:  # noqa: ASYNC230, PTH123
+        assert file.read().split("\n")[:2] == ["saw 1", "saw 0"]

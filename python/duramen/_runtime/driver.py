@@ -288,9 +288,7 @@ class Driver:
         try:
             getattr(host, method)(*args)
         except KeyboardInterrupt as interrupt:
-            self._interrupt = (
-                interrupt  # at the end of the round: the others have to be told what concerns them
-            )
+            self._interrupt = interrupt  # for the end of the round: the others have to be told first
         except BaseException as error:  # noqa: BLE001 - a defect in one run must not stop the others
             say(_log, "a run could not be driven on; another process may take it over", error)
             ticket = next((ticket for ticket, each in self._hosts.items() if each is host), None)

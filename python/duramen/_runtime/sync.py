@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import inspect
 import logging
 import os
 import threading
@@ -463,6 +464,8 @@ def _call(make: Callable[[], Coroutine[Any, Any, T]], loop: asyncio.AbstractEven
                 if future.done():
                     return future.result()
                 if loop.is_closed():
+                    if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                        coroutine.close()
                     raise RuntimeClosed(_GONE) from None
     except BaseException:
         # Ctrl-C, or whatever else ended the wait: the call must not go on without anybody.
