@@ -561,6 +561,7 @@ async def test_a_sweep_whose_time_is_over_waits_for_no_codec(url: str, ledger: s
         async with asyncio.timeout(30):
             await runtime.sweep(max_duration=0.5, min_remaining=0)
         assert keys.refused
+        await until_true(lambda: not runtime._driver.drives("r"))  # pyright: ignore[reportPrivateUsage]
         keys.out = None
         assert (await finish(runtime, "r")).output == "done"
     assert ran(ledger, "one") == 2
