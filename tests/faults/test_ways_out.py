@@ -345,15 +345,14 @@ async def test_a_thread_that_cannot_be_started_loses_no_result(
     url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "duramen")
-    before = threading.stack_size(1 << 46)  # more than there is: no thread can be started
-    try:
-        async with Runtime(url, workflows=[threading_on], watchdog=0) as runtime:
+    async with Runtime(url, workflows=[threading_on], watchdog=0) as runtime:
+        before = threading.stack_size(1 << 46)  # more than there is: no thread can be started
+        try:
             run = await runtime.start(threading_on, 10)
             await until_true(lambda: "no thread can be started" in caplog.text)
+        finally:
             threading.stack_size(before)
-            assert await run.result(timeout=20) == 45
-    finally:
-        threading.stack_size(before)
+        assert await run.result(timeout=20) == 45
 
 
 # -- codecs
@@ -594,6 +593,36 @@ async def test_a_payload_that_stays_unreadable_parks_the_run(url: str, ledger: s
         await runtime.retry("r")
         assert (await until_status(runtime, "r", "completed")).output == "x"
     assert ran(ledger, "one") == 1
+
+
+async def test_a_transaction_whose_result_meets_an_outage_is_rolled_back_and_done_again(
+    sqlite_url: str, ledger: str, outage: BaseException
+) -> None:
+    keys = Keys()
+
+    def function(connection: Any) -> int:
+        connection.execute("CREATE TABLE IF NOT EXISTS effects (n INTEGER)")
+        connection.execute("INSERT INTO effects VALUES (1)")
+        with open(ledger, "a") as file:  # noqa: PTH123
+            file.write("ran function x\n")
+        keys.out = outage if ran(ledger, "function") == 1 else None
+        return 1
+
+    def count(connection: Any) -> int:
+        return connection.execute("SELECT count(*) FROM effects").fetchall()[0][0]
+
+    @workflow(name="w")
+    async def going(ctx: Context) -> int:
+        await ctx.transaction("one", function)
+        return await ctx.transaction("count", count)
+
+    serializer = CodecSerializer(JsonSerializer(), keys)
+    async with Runtime(sqlite_url, workflows=[going], serializer=serializer) as runtime:
+        run = await runtime.start(going, run_id="r")
+        await until_true(lambda: keys.refused)
+        keys.out = None
+        assert await run.result(timeout=20) == 1
+    assert ran(ledger, "function") == 2
 
 
 # -- arguments

@@ -27,7 +27,6 @@ from typing_extensions import override
 
 from duramen._handlers.step import is_async
 from duramen._stores.databases import connecting, connecting_sync, driver_of, is_rolled_back
-from duramen._values.serializer import round_trip
 from duramen.errors import (
     DuramenError,
     StoreClosed,
@@ -36,6 +35,7 @@ from duramen.errors import (
     WrongDatabase,
 )
 
+from .exits import Trouble, note, recorded
 from .stepper import StepJob
 from .transactions import GivenUp, RolledBack, apply_sqlite
 from .waits import StepCall
@@ -146,11 +146,19 @@ class TransactionCall(StepCall):
             self.doubt(attempt, str(error))
         elif isinstance(error, GivenUp):
             self.job = None
+        elif isinstance(error, Trouble):
+            self.job = None
+            self.host.wait_out(error, self._again)
         elif self.unrecordable or isinstance(error, UnusableConnection | StoreClosed):
             self.job = None
             self.failed(error, final=True)
         else:
             self.done(None, error)
+
+    def _again(self) -> None:
+        """What was out may be back: the attempt that was rolled back for it is made again."""
+        if not self.host.closed and not self.stopped:
+            self.start(self.attempt)
 
     def doubt(self, attempt: Attempt, why: str) -> None:
         """What became of an attempt is not known: drop the run, for its journal to say."""
@@ -234,9 +242,12 @@ class Attempt:
             _fail(waiter, GivenUp())
             return
         try:
-            data, value = round_trip(host.serializer, result, call.plan.result)
-        except Exception as failure:  # noqa: BLE001 - also what a user's serializer raises
-            failure.add_note(f"the result of transaction {call.op!r} cannot be recorded")
+            data, value = recorded(host.serializer, result, call.plan.result)
+        except (Trouble, KeyboardInterrupt) as out:
+            _fail(waiter, out)  # rolled back, and done again
+            return
+        except BaseException as failure:  # noqa: BLE001 - also what a user's serializer raises
+            note(failure, f"the result of transaction {call.op!r} cannot be recorded")
             call.unrecordable = True
             _fail(waiter, failure)
             return
