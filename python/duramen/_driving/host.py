@@ -58,7 +58,7 @@ from .waits import MessageWait, StepCall
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from duramen._bridge import Turn
+    from duramen._bridge import Outcome, Turn
     from duramen._handlers.retry import Retry
     from duramen._handlers.step import StepPlan
     from duramen._handlers.workflow import WorkflowDef
@@ -285,7 +285,7 @@ class RunHost:
 
     def _drain(self) -> bool:
         """Run what is ready. False if the handler spins, and the program's own loop must have its turn."""
-        for _ in range(_SLICE):
+        while True:
             try:
                 if self.loop.drain(_SLICE):
                     self._slices = 0
@@ -328,42 +328,41 @@ class RunHost:
     def _deliver(self, turn: Deliver) -> None:
         self.loop.now = turn.at / 1000
         entry = self._slots.pop(turn.slot)
+        outcome = turn.outcome
+        cls = entry.__class__
         try:
-            self._hand_over(entry, turn.outcome)
+            if cls is RunTimer:
+                self.loop.fire(entry)
+            elif cls is StepCall or cls is TransactionCall:
+                future: Future[Any] = entry.future
+                if type(outcome) is Completed:
+                    payload = outcome.payload
+                    if payload is None:
+                        future.set_result(entry.value)
+                    else:
+                        self._resolve(future, payload, entry)
+                elif type(outcome) is Failed:
+                    self._fail(future, outcome.error, entry.op)
+            elif cls is MessageWait:
+                self._bring(entry, outcome)
+            else:
+                entry.set_result(None)
         except Trouble:
             self._slots[turn.slot] = entry  # until it can be read
             raise
 
-    def _hand_over(self, entry: Any, outcome: Any) -> None:
-        cls = entry.__class__
-        if cls is RunTimer:
-            self.loop.fire(entry)
-            return
-        if cls is StepCall or cls is TransactionCall:
-            future: Future[Any] = entry.future
-            if type(outcome) is Completed:
-                payload = outcome.payload
-                if payload is None:
-                    future.set_result(entry.value)
-                else:
-                    self._resolve(future, payload, entry)
-            elif type(outcome) is Failed:
-                self._fail(future, outcome.error, entry.op)
-        elif cls is MessageWait:
-            future = entry.future
-            if type(outcome) is not Received:
-                future.set_result((False, None))
-            elif (payload := outcome.payload) is None:
-                future.set_result((True, entry.value))
-            else:
-                try:
-                    value = self._message(payload, entry.type)
-                except BaseException as error:  # noqa: BLE001 - as below
-                    self._cannot_read(entry.op, error)
-                else:
-                    future.set_result((True, value))
+    def _bring(self, wait: MessageWait, outcome: Outcome) -> None:
+        if type(outcome) is not Received:
+            wait.future.set_result((False, None))
+        elif (payload := outcome.payload) is None:
+            wait.future.set_result((True, wait.value))
         else:
-            entry.set_result(None)
+            try:
+                value = self._message(payload, wait.type)
+            except BaseException as error:  # noqa: BLE001 - as below
+                self._cannot_read(wait.op, error)
+            else:
+                wait.future.set_result((True, value))
 
     def _resolve(self, future: Future[Any], payload: bytes, call: StepCall) -> None:
         try:
