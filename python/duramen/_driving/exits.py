@@ -67,7 +67,7 @@ def is_of_the_place(error: BaseException) -> bool:
 # -- writing
 
 
-def recorded(serializer: Serializer, value: Any, type: Any) -> tuple[bytes, Any]:  # noqa: A002
+def recorded(serializer: Serializer, value: Any, annotation: Any) -> tuple[bytes, Any]:
     """Give the payload of a value, and the value as replays will see it.
 
     Raises:
@@ -75,12 +75,12 @@ def recorded(serializer: Serializer, value: Any, type: Any) -> tuple[bytes, Any]
         SerializationError, PayloadTooLarge, or whatever a serializer of the user's raises: it has none.
     """
     if type(serializer) is JsonSerializer:
-        return serializer.round_trip(value, type)
+        return serializer.round_trip(value, annotation)
     if isinstance(serializer, CodecSerializer):
-        data, seen = round_trip(serializer.inner, value, type)
+        data, seen = round_trip(serializer.inner, value, annotation)
         return encoded(serializer, data), seen
     try:
-        return round_trip(serializer, value, type)
+        return round_trip(serializer, value, annotation)
     except OSError as error:  # a serializer that does the work of a codec
         raise Trouble from error
 
