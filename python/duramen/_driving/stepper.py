@@ -25,6 +25,7 @@ import asyncio
 import inspect
 import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -244,6 +245,7 @@ class Stepper:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, max_threads: int | None = None) -> None:
         self.loop = loop
+        self._thread = threading.get_ident()
         self._queue: deque[StepJob] = deque()
         self._idle: list[asyncio.Future[None]] = []
         self._runners: set[_Runner] = set()
@@ -292,6 +294,19 @@ class Stepper:
         elif not self._start_thread(job):
             self._thread_queue.append(job)
             self._doubt()
+
+    def on_loop(self, call: Callable[..., object], /, *args: Any) -> None:
+        """Make a call on the host's loop: now if this is its thread, else in the order of such calls.
+
+        What a thread asked for comes before its result. After the loop's end nothing happens.
+        """
+        if threading.get_ident() == self._thread:
+            call(*args)
+            return
+        try:
+            self.loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:
+            pass  # the host's loop was closed while the thread ran: nobody listens
 
     # -- runners ---------------------------------------------------------------------------------------------
 

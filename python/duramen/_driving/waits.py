@@ -162,6 +162,14 @@ class StepCall:
             and time() - self.started >= self.timeout * 0.99
         )
 
+    def emit(self, name: str, value: Any, /) -> None:
+        """Send a live event of the attempt that runs: on the host's loop, or from its thread."""
+        self.host.services.stepper.on_loop(self._emit, self.job, name, value)
+
+    def _emit(self, job: StepJob | None, name: str, value: Any) -> None:
+        if job is not None and job is self.job and not self.host.closed:
+            self.host.services.emit(self.run_id, name, value)
+
     def stop(self) -> None:
         """The handler no longer waits for it."""
         self.stopped = True

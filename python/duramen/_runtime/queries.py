@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from duramen._bridge import ENCODING
+from duramen._handlers.step import waits_for
 from duramen._values.checks import (
     check_choice,
     check_count,
@@ -117,7 +118,8 @@ class Queries(RuntimeCore):
         until = None if limit is None else self._ready.loop.time() + limit
         while True:
             try:
-                found = await self._told(run_id, until)
+                async with waits_for(run_id, self._is_begun):
+                    found = await self._told(run_id, until)
             except StoreClosed:
                 raise RuntimeClosed("the runtime was closed during the call") from None
             if found is None:
@@ -127,6 +129,9 @@ class Queries(RuntimeCore):
                 return self.serializer.loads(found.output or b"", known)
             if ended(found.row.status):
                 return self._output(found, output_type)
+
+    async def _is_begun(self, run_id: str) -> bool:
+        return (await self._detail(run_id)).row.status != "queued"
 
     async def _told(self, run_id: str, until: float | None) -> Left | Detail | None:
         """Wait until a run is said to have ended: its output if it completed here, else how it stands.

@@ -16,6 +16,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from duramen._bridge import Change
+from duramen._handlers.inputs import NO_INPUT
 from duramen.errors import ForkedProcess, RuntimeClosed, RuntimeNotOpen
 
 from .views import SignalResult
@@ -223,7 +224,7 @@ class SyncRuntime:
     def start(
         self,
         workflow: WorkflowDef[InputT, Any] | str,
-        input: InputT | None = None,  # noqa: A002
+        input: InputT | None = NO_INPUT,  # noqa: A002
         **options: Any,
     ) -> SyncRun:
         """See `Runtime.start`."""
@@ -233,7 +234,7 @@ class SyncRuntime:
     def enqueue(
         self,
         workflow: WorkflowDef[InputT, Any] | str,
-        input: InputT | None = None,  # noqa: A002
+        input: InputT | None = NO_INPUT,  # noqa: A002
         *,
         connection: Any = None,
         **options: Any,
@@ -278,7 +279,7 @@ class SyncRuntime:
     ) -> RunResult[OutputT]: ...
     @overload
     def run(self, workflow: str, input: Any = None, **options: Any) -> RunResult[Any]: ...
-    def run(self, workflow: Any, input: Any = None, **options: Any) -> RunResult[Any]:  # noqa: A002
+    def run(self, workflow: Any, input: Any = NO_INPUT, **options: Any) -> RunResult[Any]:  # noqa: A002
         """See `Runtime.run`."""
         return self.call(lambda: self._runtime.run(workflow, input, **options))
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from typing_extensions import override
 
+from duramen._handlers.inputs import NO_INPUT
 from duramen.errors import RecordedError
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ class RunRequest:
 
     workflow: Any
     """A workflow, or the name of one."""
-    input: Any = None
+    input: Any = NO_INPUT
     run_id: str | None = None
     start_at: datetime | None = None
     tags: tuple[str, ...] = ()
