@@ -562,6 +562,7 @@ async def test_a_sweep_whose_time_is_over_waits_for_no_codec(url: str, ledger: s
         assert keys.refused
         await until_true(lambda: not runtime._driver.drives("r"))  # pyright: ignore[reportPrivateUsage]
         keys.out = None
+        await until_status(runtime, "r", "waiting")  # its lease is not renewed for long
         assert (await finish(runtime, "r")).output == "done"
     assert ran(ledger, "one") == 2
 
