@@ -85,16 +85,16 @@ def recorded(serializer: Serializer, value: Any, annotation: Any) -> tuple[bytes
         raise Trouble from error
 
 
-def plain_payload(serializer: Serializer, value: Any) -> bytes:
+def plain_payload(serializer: Serializer, value: Any, annotation: Any) -> bytes:
     """Give the payload of a value as `encoded` wants it: that of the serializer without its codecs.
 
     Raises:
         Trouble, SerializationError, PayloadTooLarge: as `recorded`.
     """
     if isinstance(serializer, CodecSerializer):
-        return serializer.inner.dumps(value, None)
+        return serializer.inner.dumps(value, annotation)
     try:
-        return serializer.dumps(value, None)
+        return serializer.dumps(value, annotation)
     except OSError as error:
         raise Trouble from error
 

@@ -415,7 +415,7 @@ class RunHost:
         if context is None or self.run.replaying:
             return True
         try:
-            plain = plain_payload(self.serializer, context.state)
+            plain = plain_payload(self.serializer, context.state, self.definition.state_type)
             if plain == self._state:
                 return True
             state = encoded(self.serializer, plain)

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from duramen._bridge import Change
 from duramen._values.checks import check_event_name, check_id, check_signal_id, check_text
+from duramen._values.serializer import message_type
 from duramen.errors import (
     ApprovalConflict,
     EventRejected,
@@ -155,7 +156,6 @@ class Messages(Queries):
         return found
 
     async def _event_payload(self, run_id: str, name: str, payload: Any) -> bytes:
-        data = self.serializer.dumps(payload)
         if self._registry.declares_event(name):
             port = self._ready
             (detail,) = await port.call(port.engine.get, [run_id])
@@ -164,10 +164,10 @@ class Messages(Queries):
             annotation = definition.event_type(name) if definition is not None else None
             if annotation is not None:
                 try:
-                    self.serializer.loads(data, annotation)
-                except Exception as error:
+                    return self.serializer.dumps(payload, annotation)
+                except SerializationError as error:
                     raise EventRejected(run_id, name, str(error)) from error
-        return data
+        return self.serializer.dumps(payload, message_type(payload))
 
     async def _deliver(self, messages: list[Message]) -> list[tuple[SignalResult, str | None]]:
         port = self._ready
