@@ -25,10 +25,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import override
 
-from duramen._handlers.step import current_step, is_async
+from duramen._handlers.step import is_async
 from duramen._stores.databases import connecting, connecting_sync, driver_of, is_rolled_back
-from duramen._values.payloads import dump_failure
-from duramen._values.serializer import round_trip
 from duramen.errors import (
     DuramenError,
     StoreClosed,
@@ -37,6 +35,7 @@ from duramen.errors import (
     WrongDatabase,
 )
 
+from .exits import Trouble, note, recorded
 from .stepper import StepJob
 from .transactions import GivenUp, RolledBack, apply_sqlite
 from .waits import StepCall
@@ -99,7 +98,7 @@ class TransactionCall(StepCall):
                 raise TransactionsUnsupported("this host")
             source = self.transactions.source_for(self.plan.call, self.database)
         except DuramenError as error:
-            self._fail(error)
+            self.failed(error, final=True)
             return
         self.current = current = Attempt(self, source)
         if source is None:
@@ -111,15 +110,13 @@ class TransactionCall(StepCall):
         """Hand an attempt to the stepper."""
         services = self.host.services
         self.started = time()
-        variables = services.context.copy()
-        variables.run(current_step.set, self)
         in_thread = not is_async(self.plan.call)
         self.job = job = StepJob(
             attempt.run_in_thread if in_thread else attempt.run,
             done=partial(self._over, attempt),
             # An async function has its timeout inside of its transaction.
             timeout=self.timeout if in_thread else None,
-            context_setup=variables,
+            context_setup=self.context(),
             may_start=self.host.run.holds_lease,
         )
         services.stepper.submit(job)
@@ -149,11 +146,19 @@ class TransactionCall(StepCall):
             self.doubt(attempt, str(error))
         elif isinstance(error, GivenUp):
             self.job = None
+        elif isinstance(error, Trouble):
+            self.job = None
+            self.host.wait_out(error, self._again)
         elif self.unrecordable or isinstance(error, UnusableConnection | StoreClosed):
             self.job = None
-            self._fail(error)
+            self.failed(error, final=True)
         else:
             self.done(None, error)
+
+    def _again(self) -> None:
+        """What was out may be back: the attempt that was rolled back for it is made again."""
+        if not self.host.closed and not self.stopped:
+            self.start(self.attempt)
 
     def doubt(self, attempt: Attempt, why: str) -> None:
         """What became of an attempt is not known: drop the run, for its journal to say."""
@@ -168,11 +173,6 @@ class TransactionCall(StepCall):
             why,
         )
         self.host.run.sealed(False)
-
-    def _fail(self, error: BaseException) -> None:
-        """A failure that no other attempt can mend."""
-        host = self.host
-        host.step_failed(self.slot, dump_failure(host.serializer, error, attempts=self.attempt), False)
 
     async def _refused(self) -> None:
         """The fence refused the commit: another has the run, or it is not the store's database at all."""
@@ -191,7 +191,7 @@ class TransactionCall(StepCall):
             and row.epoch == run.epoch
             and await self.transactions.has_length(self.run_id, run.durable_len())
         ):
-            self._fail(WrongDatabase(str(self.transactions.target)))
+            self.failed(WrongDatabase(str(self.transactions.target)), final=True)
             return
         _log.warning(
             "transaction %r of run %r was rolled back: the run was taken over while its function ran",
@@ -226,7 +226,7 @@ class Attempt:
         """Until the outcome is known nothing of the run goes on: a connection that is silent for a lease
         is given up. What still becomes of its transaction is for the fence to say."""
         self._waiter: Any = None
-        self._loop = call.host.services.stepper._loop
+        self._loop = call.host.services.stepper.loop
 
     # -- on the event loop -----------------------------------------------------------------------------------
 
@@ -242,9 +242,12 @@ class Attempt:
             _fail(waiter, GivenUp())
             return
         try:
-            data, value = round_trip(host.serializer, result, call.plan.result)
-        except Exception as failure:  # noqa: BLE001 - also what a user's serializer raises
-            failure.add_note(f"the result of transaction {call.op!r} cannot be recorded")
+            data, value = recorded(host.serializer, result, call.plan.result)
+        except (Trouble, KeyboardInterrupt) as out:
+            _fail(waiter, out)  # rolled back, and done again
+            return
+        except BaseException as failure:  # noqa: BLE001 - also what a user's serializer raises
+            note(failure, f"the result of transaction {call.op!r} cannot be recorded")
             call.unrecordable = True
             _fail(waiter, failure)
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from asyncio import Future
-from asyncio.events import _get_running_loop  # pyright: ignore[reportPrivateUsage]
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -27,7 +26,7 @@ from duramen._bridge import (
     InvalidIdError,
     invalid_id,
 )
-from duramen._loop.loop import _eager_starts  # pyright: ignore[reportPrivateUsage]
+from duramen._loop.insides import eager_starts, get_running_loop
 from duramen._values.checks import check_id, check_text
 from duramen._values.durations import duration_ms, from_ms, instant_ms
 from duramen._values.payloads import Decision, step_failure
@@ -103,12 +102,12 @@ class Context(Generic[StateT]):
 
     __slots__ = ("_host", "_input", "_log", "_loop", "_request_step", "_run", "_state")
 
-    def __init__(self, host: RunHost, state: Any) -> None:
+    def __init__(self, host: RunHost, state: Any, input: Any = None) -> None:  # noqa: A002
         self._host = host
         self._run = host.run
         self._request_step = host.run.step
         self._loop = host.loop
-        self._input: Any = None
+        self._input: Any = input
         self._state = state
         self._log: _RunLog | None = None
 
@@ -176,7 +175,7 @@ class Context(Generic[StateT]):
             NotADurableContext: called outside of the handler.
         """
         loop = self._loop
-        if _get_running_loop() is not loop:
+        if get_running_loop() is not loop:
             self._refuse("ctx.step")
         host = self._host
         try:
@@ -194,7 +193,7 @@ class Context(Generic[StateT]):
                 id,
                 None if rule is None else rule.wire,
                 lazy,
-                not loop._ready and not loop._parked and not _eager_starts,  # pyright: ignore[reportPrivateUsage]
+                not loop.ready and not loop.parked and not eager_starts,
             )
         except (Halted, InvalidIdError) as error:
             await self._failed(error)
@@ -513,7 +512,7 @@ class Context(Generic[StateT]):
             NotADurableContext: called outside of the handler and its steps.
         """
         check_id("event name", name)
-        if _get_running_loop() is not self._loop:
+        if get_running_loop() is not self._loop:
             step = current_step.get()
             if step is not None and step.run_id == self._host.run_id:
                 step.emit(name, value)
@@ -606,7 +605,7 @@ class Context(Generic[StateT]):
     # -- refusals --------------------------------------------------------------------------------------------
 
     def _check(self, call: str) -> None:
-        if _get_running_loop() is not self._loop:
+        if get_running_loop() is not self._loop:
             self._refuse(call)
 
     def _refuse(self, call: str) -> None:
@@ -621,18 +620,23 @@ class Context(Generic[StateT]):
 
     async def _recorded_failure(self, payload: bytes) -> StepFailed:
         op = self._run.last_op()
-        try:
-            return step_failure(self._host.serializer, op, payload)
-        except Exception as error:  # noqa: BLE001 - whatever a user's codec raises
-            self._run.cannot_read(op, str(error))
-            await self._failed(error)
+        while True:
+            try:
+                return step_failure(self._host.serializer, op, payload)
+            except Exception as error:  # noqa: BLE001 - whatever a user's codec raises
+                if not await self._host.out(error):
+                    self._run.cannot_read(op, str(error))
+                    await self._failed(error)
 
     async def _read_with_care(self, plan: StepPlan, payload: bytes) -> Any:
-        try:
-            return self._host.loads(payload, plan.result)
-        except Exception as error:  # noqa: BLE001 - whatever a user's serializer raises
-            self._run.cannot_read(self._run.last_op(), str(error))
-            await self._failed(error)
+        op = self._run.last_op()
+        while True:
+            try:
+                return self._host.loads(payload, plan.result)
+            except Exception as error:  # noqa: BLE001 - whatever a user's serializer raises
+                if not await self._host.out(error):
+                    self._run.cannot_read(op, str(error))
+                    await self._failed(error)
 
     async def _failed(self, error: BaseException) -> NoReturn:
         """End a call that the engine refused."""

@@ -11,10 +11,10 @@ import logging
 import os
 import sys
 import threading
-from asyncio.events import _get_running_loop  # pyright: ignore[reportPrivateUsage] - without an exception
 from typing import TYPE_CHECKING, Any
 
 from duramen._bridge import Engine, Newer, Reply, StoreFailed, StoreRequest, native_error
+from duramen._loop.insides import get_running_loop
 from duramen._loop.loop import RunLoop
 from duramen._stores.served import StoreServer
 from duramen.errors import ForkedProcess, NotDurableError, RuntimeClosed, RuntimeNotOpen
@@ -190,7 +190,7 @@ class Port:
                 f"the runtime was opened in process {self._pid}, and this is its child {os.getpid()}: make "
                 "a new Runtime after the fork"
             )
-        loop = _get_running_loop()
+        loop = get_running_loop()
         if loop is not self.loop:
             if isinstance(loop, RunLoop):
                 raise NotDurableError(

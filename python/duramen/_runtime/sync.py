@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import inspect
+import logging
 import os
 import threading
 import weakref
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from duramen._bridge import Change
 from duramen._handlers.inputs import NO_INPUT
-from duramen.errors import ForkedProcess, RuntimeNotOpen
+from duramen.errors import ForkedProcess, RuntimeClosed, RuntimeNotOpen
 
 from .views import SignalResult
 
@@ -42,6 +44,13 @@ if TYPE_CHECKING:
     )
 
 __all__ = ["SyncRun", "SyncRuntime"]
+
+_log = logging.getLogger("duramen")
+
+_LOOK = 1.0
+"""Seconds between two looks whether the loop that a call waits for is there at all."""
+
+_GONE = "the runtime's event loop ended before the call was answered: what it began may have taken place"
 
 InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
@@ -167,7 +176,12 @@ class SyncRuntime:
                 ready.set_exception(error)
                 return
             loop.call_soon(ready.set_result, loop)
-            loop.run_forever()
+            try:
+                loop.run_forever()
+            except BaseException:  # noqa: BLE001 - an interrupt, raised by a step; it ends this loop
+                _log.exception("the event loop of runtime.sync has ended; the next call opens another")
+                # What is driven goes on elsewhere, and at once: no lease is renewed for it.
+                loop.run_until_complete(self._runtime.close())
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             loop.close()
@@ -181,9 +195,11 @@ class SyncRuntime:
             self._thread = self._loop = None
             _open_facades.discard(self)
             try:
-                asyncio.run_coroutine_threadsafe(self._runtime.close(), loop).result()
+                _call(self._runtime.close, loop)
+            except RuntimeClosed:
+                pass  # the loop has ended by itself, and closed it
             finally:
-                loop.call_soon_threadsafe(loop.stop)
+                _stop(loop)
                 thread.join(5)
 
     def call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -191,6 +207,7 @@ class SyncRuntime:
 
         Raises:
             RuntimeNotOpen: the calling thread runs an event loop, which must not be blocked.
+            RuntimeClosed: the runtime's loop ended before the call was answered.
         """
         try:
             asyncio.get_running_loop()
@@ -200,14 +217,7 @@ class SyncRuntime:
             raise RuntimeNotOpen(
                 "runtime.sync would block this thread's event loop: await the runtime's own call"
             )
-        loop = self._the_loop()
-        future = asyncio.run_coroutine_threadsafe(make(), loop)
-        try:
-            return future.result()
-        except BaseException:
-            # Ctrl-C, or whatever else ended the wait: the call must not go on without anybody.
-            future.cancel()
-            raise
+        return _call(make, self._the_loop())
 
     # -- the calls -------------------------------------------------------------------------------------------
 
@@ -433,6 +443,42 @@ class SyncRuntime:
         if self._runtime._port is None:
             return asyncio.run(method())
         return self.call(method)
+
+
+def _call(make: Callable[[], Coroutine[Any, Any, T]], loop: asyncio.AbstractEventLoop) -> T:
+    """Await on a loop of another thread, but not on one that is gone.
+
+    Raises:
+        RuntimeClosed: it is.
+    """
+    coroutine = make()
+    try:
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+    except RuntimeError:
+        coroutine.close()
+        raise RuntimeClosed(_GONE) from None
+    try:
+        while True:
+            try:
+                return future.result(_LOOK)
+            except TimeoutError:
+                if future.done():
+                    return future.result()
+                if loop.is_closed():
+                    if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                        coroutine.close()
+                    raise RuntimeClosed(_GONE) from None
+    except BaseException:
+        # Ctrl-C, or whatever else ended the wait: the call must not go on without anybody.
+        future.cancel()
+        raise
+
+
+def _stop(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.call_soon_threadsafe(loop.stop)
+    except RuntimeError:
+        pass  # it is closed
 
 
 _List = list
