@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from . import errors
 from ._handlers.context import Approval, Context
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
+from ._runtime.filters import RunFilters
 from ._runtime.history import History
 from ._runtime.views import (
     Event,
@@ -54,6 +55,7 @@ __all__ = [
     "Retry",
     "RunCancelled",
     "RunFailed",
+    "RunFilters",
     "RunHandle",
     "RunRequest",
     "RunResult",

@@ -103,6 +103,8 @@ class Driver:
         stepper: Stepper,
         watchdog: Watchdog,
         transactions: Transactions | None = None,
+        *,
+        budget: tuple[float | None, float] = (None, 1.0),
     ) -> None:
         self.loop = loop
         self.serializer = serializer
@@ -120,7 +122,7 @@ class Driver:
         self._round_due = False
         self._waiters: dict[str, set[asyncio.Future[Left]]] = {}
         self._collectors: dict[str, set[Collector]] = {}
-        self._services = self._new_services(None, 1.0)
+        self._services = self._new_services(*budget)
         self.budgets: dict[str, tuple[float, float]] = {}
         """Deadline (`time.monotonic`) and least remaining seconds of drives about to begin, by run id."""
         self.sweep_budgets: dict[int, tuple[float, float]] = {}
@@ -162,6 +164,11 @@ class Driver:
         for ticket in list(self._hosts):
             self._forget(ticket, _LOST)
         self._watchdog.stop()
+
+    @property
+    def round_due(self) -> bool:
+        """Whether something is to be advanced in the loop's next turn."""
+        return self._round_due
 
     def drives(self, run_id: str) -> bool:
         """Whether that run is being driven here at this moment (paused ones that are kept warm are not)."""

@@ -94,18 +94,19 @@ class Port:
                 **settings,
             )
         except StoreFailed as error:
-            self._release()
+            self.release()
             kind, message = error.args
             raise native_error((kind, message)) from None
         except RuntimeError as error:
-            self._release()
+            self.release()
             if str(error).startswith("forked"):
                 raise ForkedProcess(str(error).removeprefix("forked: ")) from None
             raise
         except BaseException:
-            self._release()
+            self.release()
             raise
-        self._store = StoreServer(self.engine, target.store) if target.store is not None else None
+        self.store = StoreServer(self.engine, target.store) if target.store is not None else None
+        """Serves a store written in Python."""
 
     # -- waking ----------------------------------------------------------------------------------------------
 
@@ -150,8 +151,8 @@ class Port:
             if type(event) is Reply:
                 replies.append(event)
             elif type(event) is StoreRequest:
-                assert self._store is not None  # noqa: S101 - only such stores are asked
-                self._store.serve(event)
+                assert self.store is not None  # noqa: S101 - only such stores are asked
+                self.store.serve(event)
             elif type(event) is Newer:
                 _log.warning(
                     "runs of workflows that are registered here need a newer duramen, which wrote to them or "
@@ -249,9 +250,10 @@ class Port:
             elif (error := closing.exception()) is not None:
                 _log.warning("the store did not close cleanly: %s", error)
         finally:
-            self._release()
+            self.release()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let go of the loop at once; whatever was asked is not answered any more."""
         self._closed = True
         if self._has_reader:
             self._has_reader = False
