@@ -7,6 +7,7 @@ from ._handlers.context import Approval, Context
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
 from ._runtime.filters import RunFilters
 from ._runtime.history import History
+from ._runtime.settings import WorkOptions
 from ._runtime.views import (
     Event,
     Page,
@@ -74,6 +75,7 @@ __all__ = [
     "SweepResult",
     "SweptRun",
     "TimelineEntry",
+    "WorkOptions",
     "WorkerView",
     "WorkflowDef",
     "errors",

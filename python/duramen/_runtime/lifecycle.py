@@ -120,6 +120,8 @@ class Lifecycle:
             driver.attach(port.engine)
             self._transactions.attach(port)
             port.engine.register(registry.keys())
+            if settings.work is not None:
+                port.engine.work(*settings.work.for_engine)
         except BaseException:
             watchdog.stop()
             await port.close(settings.shutdown_timeout)
@@ -173,13 +175,25 @@ class Lifecycle:
             future.cancel()
         return port, driver
 
+    def abandon_closed(self) -> None:
+        """Forget what was left open on a loop that is closed; its runs go on elsewhere after their lease."""
+        port = self.port
+        if port is None or not port.loop.is_closed():
+            return
+        self.port = self._driver = None
+        self._delayed.clear()
+        self._background.clear()
+        self._transactions.detach()
+        port.release()
+
     async def close(self) -> None:
         """See `Runtime.close`."""
         found = self.taken_down()
         if found is None:
             return
         port, driver = found
-        patience = self._settings.shutdown_timeout
+        work = self._settings.work
+        patience = self._settings.shutdown_timeout if work is None else work.drain
         try:
             await _let_go(port, driver, 0 if self.in_haste else patience)
         finally:

@@ -67,7 +67,7 @@ class Messages:
     # -- events ----------------------------------------------------------------------------------------------
 
     async def signal(
-        self, run_id: str, name: str, payload: Any, *, signal_id: str | None, drive: bool
+        self, run_id: str, name: str, payload: Any, signal_id: str | None, drive: bool
     ) -> SignalResult:
         """See `Runtime.signal`."""
         result, _ = await self._deliver_one(await self._event(run_id, name, payload, signal_id))
@@ -76,7 +76,7 @@ class Messages:
         return result
 
     async def planned(
-        self, run_id: str, name: str, payload: Any, *, signal_id: str | None = None, drive: bool = False
+        self, run_id: str, name: str, payload: Any, signal_id: str | None = None, drive: bool = False
     ) -> Planned[SignalResult]:
         """The same, to be carried out on a connection of the user's."""
         if drive:

@@ -198,11 +198,23 @@ class Port:
                     "a handler called its runtime, which cannot be recorded: do it in a step (ctx.step)"
                 )
             raise RuntimeNotOpen(
-                "the runtime is open on another event loop: make one Runtime for each loop, or call "
-                "runtime.sync from other threads"
+                "the runtime is open on another event loop, which cannot run while this code does: make one "
+                "Runtime for each loop of a thread, or call it from another thread (await it on the loop "
+                "there, or use runtime.sync)"
             )
         if self._closed:
             raise RuntimeClosed("the runtime was closed: open it again with `async with runtime:`")
+
+    def is_elsewhere(self) -> bool:
+        """Whether the caller stands on an event loop from which calls can be carried over to this one."""
+        loop = _get_running_loop()
+        return (
+            loop is not self.loop
+            and loop is not None
+            and not isinstance(loop, RunLoop)
+            and threading.get_ident() != self.thread
+            and _process.pid == self._pid
+        )
 
     def call(self, method: Callable[..., None], *args: Any) -> asyncio.Future[Any]:
         """Start a call of the engine; the future has its outcome.

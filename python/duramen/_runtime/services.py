@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from duramen._driving.transactions import Transactions
 
+from .carrying import carried, carried_items
 from .following import Following
 from .lifecycle import Lifecycle
 from .messages import Messages
@@ -23,7 +24,7 @@ from .views import RunHandle
 from .working import Working
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
     from datetime import timedelta
 
     from duramen.runtime import Runtime
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from .starting import NewRow
 
 __all__ = ["Services"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Services:
@@ -82,13 +86,27 @@ class Services:
         self.sweeping = Sweeping(lifecycle)
         self.working = Working(lifecycle)
 
+    def here(
+        self, call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, T]:
+        """A call of a service, on the loop on which the runtime is open; the caller may stand on another."""
+        port = self.lifecycle.port
+        if port is None or not port.is_elsewhere():
+            return call(*args, **kwargs)
+        return carried(port.loop, partial(call, *args, **kwargs))
+
+    def items_here(self, items: AsyncGenerator[T]) -> AsyncGenerator[T]:
+        """The same for what is iterated over."""
+        port = self.lifecycle.port
+        return items if port is None or not port.is_elsewhere() else carried_items(port.loop, items)
+
     def handle(
         self, run_id: str, workflow: str = "", *, created: bool = False, output_type: Any = None
     ) -> RunHandle[Any]:
         """A handle of a run, which may know how its output is to be read."""
 
         async def result(timeout: timedelta | float | None) -> Any:
-            return await self.results.result(run_id, timeout, output_type)
+            return await self.here(self.results.result, run_id, timeout, output_type)
 
         return RunHandle(self._runtime, run_id, workflow, created=created, result=result)
 

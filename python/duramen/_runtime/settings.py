@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from duramen._stores.url import Target, parse_target
 from duramen._values.checks import check_choice, check_count, check_identifier, check_tables, new_owner
@@ -18,7 +18,54 @@ if TYPE_CHECKING:
 
     from duramen.store import Store
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "Work", "WorkOptions"]
+
+
+class WorkOptions(TypedDict, total=False):
+    """How a runtime works that takes up whatever is due; `Runtime.work` says what they mean."""
+
+    concurrency: int
+    poll_min: timedelta | float
+    poll_max: timedelta | float
+    drain: timedelta | float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The same, checked."""
+
+    concurrency: int
+    poll_min_ms: int
+    poll_max_ms: int
+    drain: float
+    """Seconds."""
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        concurrency: int = 100,
+        poll_min: timedelta | float = 0.02,
+        poll_max: timedelta | float = 1,
+        drain: timedelta | float = 25,
+    ) -> Self:
+        """Make it of what a caller gave.
+
+        Raises:
+            InvalidArgument: an argument makes no sense.
+        """
+        check_count("concurrency", concurrency, most=100_000)
+        least, most = duration_ms(poll_min, "poll_min"), duration_ms(poll_max, "poll_max")
+        if not 1 <= least <= most:
+            raise InvalidArgument(
+                f"poll_min is {poll_min!r} and poll_max {poll_max!r}: 0 < poll_min <= poll_max"
+            )
+        return cls(concurrency, least, most, duration_ms(drain, "drain") / 1000)
+
+    @property
+    def for_engine(self) -> tuple[int, int, int]:
+        """What the engine has to know of it."""
+        return self.concurrency, self.poll_min_ms, self.poll_max_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +87,8 @@ class Settings:
     watchdog: float
     """Seconds."""
     database: Any
+    work: Work | None
+    """How it works from its opening to its end; None: it does not by itself."""
 
     @classmethod
     def checked(
@@ -61,6 +110,7 @@ class Settings:
         shutdown_timeout: timedelta | float = 5,
         watchdog: timedelta | float = 1,
         database: Any = None,
+        work: bool | WorkOptions = False,
     ) -> Self:
         """Make them of what a caller gave.
 
@@ -88,6 +138,7 @@ class Settings:
             shutdown_timeout=duration_ms(shutdown_timeout, "shutdown_timeout") / 1000,
             watchdog=duration_ms(watchdog, "watchdog") / 1000,
             database=database,
+            work=_work(work),
         )
 
     def store_options(self, *, migrate: bool) -> dict[str, Any]:
@@ -98,6 +149,15 @@ class Settings:
             "busy_timeout": self.busy_ms,
             **self.postgres,
         }
+
+
+def _work(given: bool | WorkOptions) -> Work | None:
+    if isinstance(given, bool):
+        return Work.checked() if given else None
+    names = WorkOptions.__annotations__
+    if not isinstance(given, dict) or not set(given) <= names.keys():  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidArgument(f"work is {given!r}: give True, False, or a dict of {', '.join(names)}")
+    return Work.checked(**given)
 
 
 def _postgres_options(target: Target, **given: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import logging
 import os
 import threading
 import weakref
@@ -16,8 +17,9 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from duramen._handlers.inputs import NO_INPUT
-from duramen.errors import ForkedProcess, RuntimeNotOpen
+from duramen.errors import ForkedProcess, RuntimeClosed, RuntimeNotOpen
 
+from .carrying import carried_sync
 from .views import RunHandle, RunRequest
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Facade", "SyncRun", "blocking", "iterating", "starting", "taking_many", "unopened"]
 
+_log = logging.getLogger("duramen")
+
 OutputT = TypeVar("OutputT")
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -45,8 +49,7 @@ class Facade:
         self.runtime = runtime
         self._services = services
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._host: _Host | None = None
         self._pid = 0
 
     def __enter__(self) -> Self:
@@ -76,52 +79,31 @@ class Facade:
                         "the first call after the fork"
                     )
                 return lifecycle.port.loop
-            ready: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
-            thread = threading.Thread(target=self._serve, args=(ready,), name="duramen-sync", daemon=True)
-            thread.start()
-            try:
-                loop = ready.result()
-            except BaseException:
-                if ready.done():
-                    thread.join()
-                raise
-            self._thread, self._loop, self._pid = thread, loop, os.getpid()
+            host = _Host(self.runtime)
+            loop = host.open()
+            self._host, self._pid = host, os.getpid()
             _open_facades.add(self)
             return loop
-
-    def _serve(self, ready: concurrent.futures.Future[asyncio.AbstractEventLoop]) -> None:
-        loop = asyncio.new_event_loop()
-        try:
-            try:
-                loop.run_until_complete(self.runtime.open())
-            except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
-                ready.set_exception(error)
-                return
-            loop.call_soon(ready.set_result, loop)
-            loop.run_forever()
-            loop.run_until_complete(loop.shutdown_asyncgens())
-        finally:
-            loop.close()
 
     def close(self) -> None:
         """Close the runtime if a call of this façade opened it; else do nothing."""
         with self._lock:
-            thread, loop = self._thread, self._loop
-            if thread is None or loop is None or self._pid != os.getpid():
+            host = self._host
+            if host is None or self._pid != os.getpid():
                 return
-            self._thread = self._loop = None
+            self._host = None
             _open_facades.discard(self)
             try:
-                asyncio.run_coroutine_threadsafe(self.runtime.close(), loop).result()
+                host.close()
             finally:
-                loop.call_soon_threadsafe(loop.stop)
-                thread.join(5)
+                self._services.lifecycle.abandon_closed()
 
     def call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await what `make` gives on the runtime's loop and block until it is there.
 
         Raises:
             RuntimeNotOpen: the calling thread runs an event loop, which must not be blocked.
+            RuntimeClosed: the runtime's loop does not run (any more).
         """
         try:
             asyncio.get_running_loop()
@@ -131,14 +113,7 @@ class Facade:
             raise RuntimeNotOpen(
                 "runtime.sync would block this thread's event loop: await the runtime's own call"
             )
-        loop = self._the_loop()
-        future = asyncio.run_coroutine_threadsafe(make(), loop)
-        try:
-            return future.result()
-        except BaseException:
-            # Ctrl-C, or whatever else ended the wait: the call must not go on without anybody.
-            future.cancel()
-            raise
+        return carried_sync(self._the_loop(), make)
 
     @property
     def is_open(self) -> bool:
@@ -168,6 +143,60 @@ class Facade:
     def run_of(self, handle: RunHandle[OutputT]) -> SyncRun[OutputT]:
         """The same run, for code without an event loop."""
         return SyncRun(self, handle)
+
+
+class _Host:
+    """A thread with an event loop on which a runtime is open."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._ready: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._run, name="duramen-sync", daemon=True)
+        self._enough = asyncio.Event()
+
+    def open(self) -> asyncio.AbstractEventLoop:
+        """Start the thread; gives its loop when the runtime is open."""
+        self._thread.start()
+        try:
+            return self._ready.result()
+        except BaseException:
+            if self._ready.done():
+                self._thread.join()
+            raise
+
+    def close(self) -> None:
+        """Close the runtime and end the thread, if it has not ended by itself."""
+        if not self._thread.is_alive():
+            return
+        loop = self._ready.result()
+        try:
+            carried_sync(loop, self._runtime.close)
+        except RuntimeClosed:
+            pass  # the thread ended meanwhile
+        finally:
+            try:
+                loop.call_soon_threadsafe(self._enough.set)
+            except RuntimeError:
+                pass  # so did its loop
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        with asyncio.Runner() as runner:
+            try:
+                runner.run(self._serve())
+            except BaseException:  # noqa: BLE001 - an interrupt, raised by a step; it ends this loop
+                _log.exception("the event loop of runtime.sync has ended; the next call opens another")
+                # What is driven goes on elsewhere, and at once: no lease is renewed for it.
+                runner.run(self._runtime.close())
+
+    async def _serve(self) -> None:
+        try:
+            await self._runtime.open()
+        except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
+            self._ready.set_exception(error)
+            return
+        self._ready.set_result(asyncio.get_running_loop())
+        await self._enough.wait()
 
 
 _open_facades: weakref.WeakSet[Facade] = weakref.WeakSet()

@@ -6,17 +6,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from duramen._values.checks import check_count
-from duramen._values.durations import duration_ms
-from duramen.errors import InvalidArgument
-
 from .signals import caught_signals
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from .lifecycle import Lifecycle
     from .port import Port
+    from .settings import Work
 
 __all__ = ["Working"]
 
@@ -29,33 +24,18 @@ class Working:
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle
 
-    async def work(
-        self,
-        *,
-        concurrency: int,
-        poll_min: timedelta | float,
-        poll_max: timedelta | float,
-        drain: timedelta | float,
-        handle_signals: bool,
-    ) -> None:
+    async def work(self, work: Work, *, handle_signals: bool | None) -> None:
         """See `Runtime.work`."""
         port = self._lifecycle.ready
-        check_count("concurrency", concurrency, most=100_000)
-        least, most = duration_ms(poll_min, "poll_min"), duration_ms(poll_max, "poll_max")
-        if not 1 <= least <= most:
-            raise InvalidArgument(
-                f"poll_min is {poll_min!r} and poll_max {poll_max!r}: 0 < poll_min <= poll_max"
-            )
-        patience = duration_ms(drain, "drain") / 1000
         with caught_signals(port.loop, enabled=handle_signals) as caught:
-            port.engine.work(concurrency, least, most)
+            port.engine.work(*work.for_engine)
             try:
                 await caught.first.wait()
                 _log.info("%s: letting go of %d runs", caught.name, port.engine.active())
             finally:
                 # Of a runtime that was closed meanwhile, nothing is left to let go of.
                 if self._lifecycle.port is port:
-                    await self._drain(port, patience, caught.second)
+                    await self._drain(port, work.drain, caught.second)
                 self._lifecycle.in_haste = caught.first.is_set()
 
     async def _drain(self, port: Port, patience: float, hurry: asyncio.Event) -> None:

@@ -60,7 +60,7 @@ async def drive(
 
         reports = asyncio.create_task(report())
         try:
-            await runtime.work(concurrency=concurrency, drain=drain)
+            await runtime.work(concurrency=concurrency, drain=drain, handle_signals=True)
         finally:
             reports.cancel()
             tell({"event": "drained", **_counts(runtime)})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from duramen._handlers.inputs import NO_INPUT
 from duramen._runtime.services import Services
-from duramen._runtime.settings import Settings
+from duramen._runtime.settings import Settings, Work
 from duramen._runtime.views import RunRequest
 from duramen._values.checks import check_id
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from duramen._handlers.workflow import WorkflowDef
     from duramen._runtime.filters import RunFilters
     from duramen._runtime.history import History
+    from duramen._runtime.requests import RunOptions, StartOptions
+    from duramen._runtime.settings import WorkOptions
     from duramen._runtime.views import (
         Event,
         Page,
@@ -80,6 +82,9 @@ class Runtime:
         watchdog: warn when something holds the event loop up for longer than this; 0: never.
         database: where `ctx.transaction` gets connections from, for a store in Postgres: a pool, an engine,
             or a function that connects, of psycopg 3, asyncpg or SQLAlchemy 2, to the store's database.
+        work: take up and drive whatever is due while it is open, beside everything else: for the lifespan
+            of a web application. A dict says how, with `concurrency`, `poll_min`, `poll_max` and `drain` as
+            in `Runtime.work`. `close` waits for steps in flight as long as `drain` says.
 
     Raises:
         InvalidArgument: an argument makes no sense; nothing was opened.
@@ -120,6 +125,7 @@ class Runtime:
         shutdown_timeout: timedelta | float = 5,
         watchdog: timedelta | float = 1,
         database: Any = None,
+        work: bool | WorkOptions = False,
     ) -> None:
         settings = Settings.checked(
             url,
@@ -138,6 +144,7 @@ class Runtime:
             shutdown_timeout=shutdown_timeout,
             watchdog=watchdog,
             database=database,
+            work=work,
         )
         self._services = Services(self, workflows, settings)
 
@@ -175,7 +182,7 @@ class Runtime:
         steps take longer than `shutdown_timeout` are dropped: they go on elsewhere when their lease has
         ended.
         """
-        await self._services.lifecycle.close()
+        await self._services.here(self._services.lifecycle.close)
 
     # -- about itself ----------------------------------------------------------------------------------------
 
@@ -209,7 +216,7 @@ class Runtime:
             StoreNewer: a later version of Duramen wrote the schema.
             StoreError: the store cannot be reached, read or written.
         """
-        return await self._services.schemas.migrate()
+        return await self._services.here(self._services.schemas.migrate)
 
     async def schema(self) -> SchemaView:
         """Read the version of the store's schema; changes nothing. Works on a runtime that is not open, too.
@@ -217,42 +224,21 @@ class Runtime:
         Raises:
             StoreError: the store cannot be reached or read.
         """
-        return await self._services.schemas.read()
+        return await self._services.here(self._services.schemas.read)
 
     # -- creating --------------------------------------------------------------------------------------------
 
     @overload
     async def start(
-        self,
-        workflow: WorkflowDef[None, OutputT],
-        input: None = None,
-        *,
-        run_id: str | None = None,
-        start_at: datetime | None = None,
-        tags: Iterable[str] = (),
-        memo: Any = None,
+        self, workflow: WorkflowDef[None, OutputT], input: None = None, **options: Unpack[StartOptions]
     ) -> RunHandle[OutputT]: ...
     @overload
     async def start(
-        self,
-        workflow: WorkflowDef[InputT, OutputT],
-        input: InputT,
-        *,
-        run_id: str | None = None,
-        start_at: datetime | None = None,
-        tags: Iterable[str] = (),
-        memo: Any = None,
+        self, workflow: WorkflowDef[InputT, OutputT], input: InputT, **options: Unpack[StartOptions]
     ) -> RunHandle[OutputT]: ...
     @overload
     async def start(
-        self,
-        workflow: str,
-        input: Any = None,
-        *,
-        run_id: str | None = None,
-        start_at: datetime | None = None,
-        tags: Iterable[str] = (),
-        memo: Any = None,
+        self, workflow: str, input: Any = None, **options: Unpack[StartOptions]
     ) -> RunHandle[Any]: ...
     async def start(
         self,
@@ -289,7 +275,7 @@ class Runtime:
             SerializationError: the input does not fit its type, or cannot be stored.
         """
         request = RunRequest(workflow, input, run_id, start_at, _unchecked(tags), memo)
-        return await self._services.starting.start(request)
+        return await self._services.here(self._services.starting.start, request)
 
     @overload
     async def enqueue(
@@ -297,11 +283,8 @@ class Runtime:
         workflow: WorkflowDef[None, OutputT],
         input: None = None,
         *,
-        run_id: str | None = None,
-        start_at: datetime | None = None,
-        tags: Iterable[str] = (),
-        memo: Any = None,
         connection: Any = None,
+        **options: Unpack[StartOptions],
     ) -> RunHandle[OutputT]: ...
     @overload
     async def enqueue(
@@ -309,23 +292,12 @@ class Runtime:
         workflow: WorkflowDef[InputT, OutputT],
         input: InputT,
         *,
-        run_id: str | None = None,
-        start_at: datetime | None = None,
-        tags: Iterable[str] = (),
-        memo: Any = None,
         connection: Any = None,
+        **options: Unpack[StartOptions],
     ) -> RunHandle[OutputT]: ...
     @overload
     async def enqueue(
-        self,
-        workflow: str,
-        input: Any = None,
-        *,
-        run_id: str | None = None,
-        start_at: datetime | None = None,
-        tags: Iterable[str] = (),
-        memo: Any = None,
-        connection: Any = None,
+        self, workflow: str, input: Any = None, *, connection: Any = None, **options: Unpack[StartOptions]
     ) -> RunHandle[Any]: ...
     async def enqueue(
         self,
@@ -358,8 +330,10 @@ class Runtime:
         """
         request = RunRequest(workflow, input, run_id, start_at, _unchecked(tags), memo)
         if connection is None:
-            return await self._services.starting.enqueue(request)
-        return await (await self._services.starting.planned(request)).carry_out(connection)
+            return await self._services.here(self._services.starting.enqueue, request)
+        return await (await self._services.here(self._services.starting.planned, request)).carry_out(
+            connection
+        )
 
     async def enqueue_many(
         self, requests: Iterable[RunRequest | tuple[WorkflowDef[Any, Any] | str, Any]]
@@ -375,7 +349,7 @@ class Runtime:
                 for as long as a lease; the other runs were created.
             UnknownWorkflow, InvalidId, SerializationError: as in `start`; nothing was created.
         """
-        return await self._services.starting.enqueue_many(requests)
+        return await self._services.here(self._services.starting.enqueue_many, [*requests])
 
     def handle(self, run_id: str) -> RunHandle[Any]:
         """A handle of a run by its id; nothing is read."""
@@ -389,11 +363,9 @@ class Runtime:
         workflow: WorkflowDef[None, OutputT],
         input: None = None,
         *,
-        run_id: str | None = None,
-        tags: Iterable[str] = (),
-        memo: Any = None,
         max_duration: timedelta | float | None = None,
         max_events: int = 1000,
+        **options: Unpack[RunOptions],
     ) -> RunResult[OutputT]: ...
     @overload
     async def run(
@@ -401,11 +373,9 @@ class Runtime:
         workflow: WorkflowDef[InputT, OutputT],
         input: InputT,
         *,
-        run_id: str | None = None,
-        tags: Iterable[str] = (),
-        memo: Any = None,
         max_duration: timedelta | float | None = None,
         max_events: int = 1000,
+        **options: Unpack[RunOptions],
     ) -> RunResult[OutputT]: ...
     @overload
     async def run(
@@ -413,11 +383,9 @@ class Runtime:
         workflow: str,
         input: Any = None,
         *,
-        run_id: str | None = None,
-        tags: Iterable[str] = (),
-        memo: Any = None,
         max_duration: timedelta | float | None = None,
         max_events: int = 1000,
+        **options: Unpack[RunOptions],
     ) -> RunResult[Any]: ...
     async def run(
         self,
@@ -448,7 +416,9 @@ class Runtime:
             exists and nothing of it is due.
         """
         request = RunRequest(workflow, input, run_id, None, _unchecked(tags), memo)
-        return await self._services.running.run(request, max_duration=max_duration, max_events=max_events)
+        return await self._services.here(
+            self._services.running.run, request, max_duration=max_duration, max_events=max_events
+        )
 
     async def sweep(
         self,
@@ -485,7 +455,8 @@ class Runtime:
             max_events: how many of them at most.
             publish: called with each live event at once, whatever `max_events` is. What it raises is logged.
         """
-        return await self._services.sweeping.sweep(
+        return await self._services.here(
+            self._services.sweeping.sweep,
             limit=limit,
             max_recovered=max_recovered,
             max_timers=max_timers,
@@ -507,12 +478,13 @@ class Runtime:
         poll_min: timedelta | float = 0.02,
         poll_max: timedelta | float = 1,
         drain: timedelta | float = 25,
-        handle_signals: bool = True,
+        handle_signals: bool | None = None,
     ) -> None:
         """Take and drive whatever is due, until it is cancelled, or SIGTERM or SIGINT comes.
 
         At the end nothing new is taken, and runs are let go as soon as their steps in flight are recorded. A
-        second signal does not wait for those.
+        second signal does not wait for those. In the lifespan of a web application, ``Runtime(work=True)``
+        does it.
 
         Args:
             concurrency: how many runs are driven at once, at most.
@@ -520,16 +492,12 @@ class Runtime:
             poll_max: the longest pause; changes made in this process are seen at once.
             drain: how long to wait for steps in flight at the end. Runs whose steps take longer go on
                 elsewhere when their lease has ended.
-            handle_signals: end on SIGTERM and SIGINT (in the main thread only). False leaves them to the
-                program.
+            handle_signals: end on SIGTERM and SIGINT (in the main thread only), whoever handles them. False
+                leaves both to the program; None those that somebody handles, such as a web server.
         """
-        await self._services.working.work(
-            concurrency=concurrency,
-            poll_min=poll_min,
-            poll_max=poll_max,
-            drain=drain,
-            handle_signals=handle_signals,
-        )
+        work = Work.checked(concurrency=concurrency, poll_min=poll_min, poll_max=poll_max, drain=drain)
+        services = self._services
+        await services.here(services.working.work, work, handle_signals=handle_signals)
 
     # -- messages --------------------------------------------------------------------------------------------
 
@@ -567,11 +535,11 @@ class Runtime:
             SerializationError: the payload cannot be stored.
             UnusableConnection, WrongDatabase, TransactionsUnsupported: as in `Runtime.enqueue`.
         """
-        messages = self._services.messages
+        services = self._services
+        args = (run_id, name, payload, signal_id, drive)
         if connection is None:
-            return await messages.signal(run_id, name, payload, signal_id=signal_id, drive=drive)
-        planned = await messages.planned(run_id, name, payload, signal_id=signal_id, drive=drive)
-        return await planned.carry_out(connection)
+            return await services.here(services.messages.signal, *args)
+        return await (await services.here(services.messages.planned, *args)).carry_out(connection)
 
     async def signal_many(
         self, signals: Iterable[tuple[str, str, Any] | tuple[str, str, Any, str]]
@@ -580,7 +548,7 @@ class Runtime:
 
         Nothing is sent if one of them is invalid. The answers are those of `signal`, in the same order.
         """
-        return await self._services.messages.signal_many(signals)
+        return await self._services.here(self._services.messages.signal_many, [*signals])
 
     async def approve(
         self,
@@ -605,8 +573,14 @@ class Runtime:
         Raises:
             ApprovalConflict: it was decided already, the other way.
         """
-        return await self._services.messages.approve(
-            run_id, approval_id, approved, feedback=feedback, by=by, drive=drive
+        return await self._services.here(
+            self._services.messages.approve,
+            run_id,
+            approval_id,
+            approved,
+            feedback=feedback,
+            by=by,
+            drive=drive,
         )
 
     async def cancel(self, run_id: str, reason: str = "", *, drive: bool = False) -> SignalResult:
@@ -619,7 +593,7 @@ class Runtime:
             reason: for the handler and for people.
             drive: as in `signal`.
         """
-        return await self._services.messages.cancel(run_id, reason, drive=drive)
+        return await self._services.here(self._services.messages.cancel, run_id, reason, drive=drive)
 
     async def terminate(self, run_id: str, reason: str = "") -> bool:
         """End a run at once, without a chance to clean up; whoever drives it is fenced off.
@@ -630,7 +604,7 @@ class Runtime:
         Raises:
             UnknownRun: there is no such run.
         """
-        return await self._services.messages.terminate(run_id, reason)
+        return await self._services.here(self._services.messages.terminate, run_id, reason)
 
     async def retry(self, run_id: str, *, drive: bool = True) -> None:
         """Let a failed, cancelled, terminated or stuck run go on from what ended it.
@@ -644,7 +618,7 @@ class Runtime:
             UnknownRun: there is no such run.
             InvalidArgument: it completed, or has not ended.
         """
-        await self._services.messages.retry(run_id, drive=drive)
+        await self._services.here(self._services.messages.retry, run_id, drive=drive)
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
         """Remove a run and all that belongs to it.
@@ -659,7 +633,7 @@ class Runtime:
         Raises:
             InvalidArgument: it has not ended.
         """
-        return await self._services.messages.delete(run_id, force=force)
+        return await self._services.here(self._services.messages.delete, run_id, force=force)
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -669,11 +643,11 @@ class Runtime:
         Raises:
             UnknownRun: there is none of that id.
         """
-        return await self._services.queries.get(run_id)
+        return await self._services.here(self._services.queries.get, run_id)
 
     async def get_many(self, run_ids: Iterable[str]) -> _List[RunView | None]:
         """Read many runs at once, in the order asked for; None for those that do not exist."""
-        return await self._services.queries.get_many(run_ids)
+        return await self._services.here(self._services.queries.get_many, [*run_ids])
 
     async def result(self, run_id: str, timeout: timedelta | float | None = None) -> Any:
         """Wait until a run has ended, in whatever process, and give its output.
@@ -693,7 +667,7 @@ class Runtime:
             StoreNewer: a later version of Duramen ended it, in a form that this one cannot read.
             TimeoutError: the time passed (as `RunTimedOut`).
         """
-        return await self._services.results.result(run_id, timeout)
+        return await self._services.here(self._services.results.result, run_id, timeout)
 
     async def list(
         self, *, limit: int = 100, cursor: str | None = None, **filters: Unpack[RunFilters]
@@ -709,18 +683,18 @@ class Runtime:
         Raises:
             InvalidArgument: an argument makes no sense.
         """
-        return await self._services.queries.page(filters, limit=limit, cursor=cursor)
+        return await self._services.here(self._services.queries.page, filters, limit=limit, cursor=cursor)
 
     async def count(self, **filters: Unpack[RunFilters]) -> int:
         """Count runs; the filters are those of `list`."""
-        return await self._services.queries.count(filters)
+        return await self._services.here(self._services.queries.count, filters)
 
     async def workers(self) -> _List[WorkerView]:
         """Read who drives runs on this store, or did in the last day: those alive first, the newest first.
 
         Every open runtime that took up a run is among them, whether or not it works.
         """
-        return await self._services.queries.workers()
+        return await self._services.here(self._services.queries.workers)
 
     async def timeline(self, run_id: str, *, from_index: int = 0, limit: int | None = None) -> _List[Event]:
         """Read a run's journal: what happened, in the order in which it counts.
@@ -733,7 +707,9 @@ class Runtime:
         Raises:
             UnknownRun: there is no such run.
         """
-        return await self._services.queries.timeline(run_id, from_index=from_index, limit=limit)
+        return await self._services.here(
+            self._services.queries.timeline, run_id, from_index=from_index, limit=limit
+        )
 
     async def export(self, run_id: str) -> History:
         """Read a run's row and its whole journal as plain JSON, for instance for `duramen.testing.replay`.
@@ -744,7 +720,7 @@ class Runtime:
         Raises:
             UnknownRun: there is no such run, or it was deleted meanwhile.
         """
-        return await self._services.queries.export(run_id)
+        return await self._services.here(self._services.queries.export, run_id)
 
     async def events(
         self, run_id: str, from_index: int = 0, follow: bool = True, *, live: bool = True
@@ -763,7 +739,8 @@ class Runtime:
         Raises:
             UnknownRun: there is no such run, or it was deleted meanwhile.
         """
-        events = self._services.following.events(run_id, from_index, follow, live=live)
+        found = self._services.following.events(run_id, from_index, follow, live=live)
+        events = self._services.items_here(found)
         try:
             async for event in events:
                 yield event
