@@ -253,7 +253,7 @@ def test_a_handler_must_not_call_its_runtime() -> None:
         return "no error"
 
     async def main() -> None:
-        runtime._registry.add(calling)
+        runtime._services.registry.add(calling)
         async with runtime:
             assert "step" in await (await runtime.start(calling)).result(5)
 

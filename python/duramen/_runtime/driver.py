@@ -104,6 +104,8 @@ class Driver:
         stepper: Stepper,
         watchdog: Watchdog,
         transactions: Transactions | None = None,
+        *,
+        budget: tuple[float | None, float] = (None, 1.0),
     ) -> None:
         self.loop = loop
         self.serializer = serializer
@@ -123,7 +125,7 @@ class Driver:
         """Was raised in this round, and ends the process once all are served."""
         self._waiters: dict[str, set[asyncio.Future[Left]]] = {}
         self._collectors: dict[str, set[Collector]] = {}
-        self._services = self._new_services(None, 1.0)
+        self._services = self._new_services(*budget)
         self.ends = dict.fromkeys(("completed", "failed", "cancelled", "stuck"), 0)
         """How many runs ended so in this process's hands."""
         self.budgets: dict[str, tuple[float, float]] = {}
@@ -169,6 +171,11 @@ class Driver:
         for ticket in list(self._hosts):
             self._forget(ticket, _LOST)
         self._watchdog.stop()
+
+    @property
+    def round_due(self) -> bool:
+        """Whether something is to be advanced in the loop's next turn."""
+        return self._round_due
 
     def drives(self, run_id: str) -> bool:
         """Whether that run is being driven here at this moment (paused ones that are kept warm are not)."""

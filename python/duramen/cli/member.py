@@ -60,7 +60,7 @@ async def drive(
             path: one_line(f"{type(error).__name__}: {error}") for path, error in runtime.broken.items()
         }
         _heed_hangup()
-        work = asyncio.create_task(runtime.work(concurrency=concurrency, drain=drain))
+        work = asyncio.create_task(runtime.work(concurrency=concurrency, drain=drain, handle_signals=True))
         # When it is ready a signal ends it in order: the work has begun, and listens to them.
         await asyncio.sleep(0)
         tell({"event": "ready", "owner": runtime.owner, "serves": serves, "broken": broken})
