@@ -8,6 +8,9 @@
 #[path = "suite/support.rs"]
 mod support;
 
+/// Each table is whole.
+const IN_PARTS: bool = false;
+
 use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};

@@ -12,7 +12,7 @@ use super::inbox::page;
 /// for good, by this statement, which also takes what they hold. A heartbeat that is under way has its
 /// owner's row locked: that one is passed over. One that comes later waits for this statement, sees under
 /// the lock that its owner has ended, and renews nothing. So no owner whose runs are being taken is renewed.
-const WHO: &str = concat!(
+pub(crate) const ENDING: &str = concat!(
     "WITH RECURSIVE c AS MATERIALIZED (SELECT coalesce($1::bigint, ",
     clock!(),
     ") AS now), \
@@ -21,10 +21,10 @@ const WHO: &str = concat!(
      late AS MATERIALIZED (SELECT o.owner FROM c, {owners} o WHERE o.owner > '' AND o.ended_at IS NULL AND o.lease_until <= c.now \
      AND (EXISTS (SELECT FROM me)) IS TRUE FOR NO KEY UPDATE OF o SKIP LOCKED), \
      lapsed AS (UPDATE {owners} o SET ended_at = c.now FROM late l, c WHERE o.owner = l.owner AND o.ended_at IS NULL \
-     RETURNING o.owner), \
-     line AS MATERIALIZED (SELECT k.*, c.now FROM c, unnest($3::smallint[], $4::text[]) \
-     WITH ORDINALITY AS k(status, lane, place) WHERE (EXISTS (SELECT FROM me)) IS TRUE)"
+     RETURNING o.owner)"
 );
+const LINES: &str = ", line AS MATERIALIZED (SELECT k.*, c.now FROM c, unnest($3::smallint[], $4::text[]) \
+     WITH ORDINALITY AS k(status, lane, place) WHERE (EXISTS (SELECT FROM me)) IS TRUE)";
 
 /// Owners that have ended, but for those that are known to hold nothing. The names that stand in runs and in no
 /// row are looked for only in a look at everything (`floors.rs`): it goes from name to name through the index.
@@ -137,8 +137,8 @@ pub(crate) fn claims() -> [String; 2] {
     let of_many = TAKE.replace("$window", "$12");
     let of_one = TAKE.replace("$window", "$10");
     [
-        [WHO, GONE, DUE, &of_many, LEFT].concat(),
-        [WHO, GONE_ALONE, DUE_ALONE, &of_one].concat(),
+        [ENDING, LINES, GONE, DUE, &of_many, LEFT].concat(),
+        [ENDING, LINES, GONE_ALONE, DUE_ALONE, &of_one].concat(),
     ]
 }
 
@@ -173,7 +173,7 @@ pub(crate) const CLAIM_ALONE_TYPES: &[Type] = &[
 /// Journals of recovered runs, in a snapshot that is younger than the claim: nobody else can write them any more.
 pub(crate) const JOURNALS: &str = "SELECT u.n, j.idx, j.at, j.encoding, j.kind, j.op, j.meta, j.payload \
      FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS u(run_id, start, n) \
-     CROSS JOIN LATERAL (SELECT * FROM {journal} WHERE run_id = u.run_id AND idx >= u.start OFFSET 0) j";
+     CROSS JOIN LATERAL (SELECT * FROM {journal} WHERE run_id = {run u} AND idx >= u.start OFFSET 0) j";
 pub(crate) const JOURNALS_TYPES: &[Type] = &[Type::TEXT_ARRAY, Type::INT8_ARRAY];
 
 /// The length that the snapshot of a claim did not show: the run got further than it seemed.

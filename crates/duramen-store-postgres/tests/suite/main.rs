@@ -10,6 +10,9 @@
     clippy::doc_markdown
 )]
 
+/// Each table is whole.
+const IN_PARTS: bool = false;
+
 mod counts;
 mod differential;
 mod grouping;
