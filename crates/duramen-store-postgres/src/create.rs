@@ -10,7 +10,7 @@ use duramen_core::ids::RunId;
 use duramen_core::run::RunRow;
 use duramen_core::store::{Created, NewRun, Start};
 use duramen_store_sql::{lists, run_row};
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use tokio_postgres::types::ToSql;
 
 use crate::around::{Errand, Locked};
@@ -180,18 +180,27 @@ async fn insert_each<'n>(
     sent: Vec<&'n NewRun>,
 ) -> Result<Inserted<'n>, Fault> {
     let alive = alive(link, book, &sent).await?;
-    let each = sent.iter().zip(alive).map(|(new, alive)| async move {
-        match insert(link, book, &[new], Some(alive)).await {
-            Err(fault) if fault.is_locked() => Ok(None),
-            other => other.map(Some),
-        }
-    });
+    let each = sent
+        .iter()
+        .zip(alive)
+        .map(async |(new, alive)| insert(link, book, &[new], Some(alive)).await);
     let mut inserted = Inserted::default();
-    for (new, rows) in sent.iter().zip(try_join_all(each).await?) {
-        match rows {
-            Some(rows) => inserted.made.extend(rows),
-            None => inserted.busy.push(&new.run_id),
+    let mut refused = Vec::new();
+    for (new, answer) in sent.iter().zip(join_all(each).await) {
+        match answer {
+            Ok(rows) => inserted.made.extend(rows),
+            Err(fault) if fault.is_locked() => inserted.busy.push(&new.run_id),
+            Err(fault) if fault.is_of_the_request() => refused.push((&new.run_id, fault)),
+            Err(fault) => return Err(fault),
         }
+    }
+    // The others have been created. What is refused comes again without them, and then it is all that is said.
+    let only_refused = inserted.made.is_empty() && inserted.busy.is_empty();
+    for (run_id, fault) in refused {
+        if only_refused {
+            return Err(fault);
+        }
+        inserted.busy.push(run_id);
     }
     Ok(inserted)
 }

@@ -1,7 +1,7 @@
 //! What people and drivers ask.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use duramen_core::ids::{Payload, RunId};
 use duramen_core::journal::Entry;
@@ -41,16 +41,17 @@ pub(crate) async fn get(
             }
         }
     }
-    let with_inbox: Vec<String> = details
+    // A run may be asked for twice.
+    let with_inbox: BTreeSet<&str> = details
         .iter()
         .flatten()
         .filter(|detail| detail.row.inbox_len > 0)
-        .map(|detail| detail.row.run_id.to_string())
+        .map(|detail| &*detail.row.run_id)
         .collect();
+    let with_inbox: Vec<String> = with_inbox.into_iter().map(str::to_owned).collect();
     if !with_inbox.is_empty() {
         let refused = refused(link, book, &with_inbox).await?;
         for detail in details.iter_mut().flatten() {
-            // Not taken out: a run may be asked for twice.
             let found = refused.get(&detail.row.run_id);
             detail.refused = found.cloned().unwrap_or_default();
         }

@@ -94,7 +94,7 @@ pub(crate) const REWRITE: &str = concat!(
 /// 0: applied. 2: others have it locked, or it has just changed: to be asked again.
 pub(crate) const ANSWER: &str = " SELECT n, 0::smallint AS outcome FROM ok \
      UNION ALL SELECT b.n, 2::smallint FROM b WHERE b.fits AND (b.n IN (SELECT n FROM ok)) IS NOT TRUE \
-     AND (EXISTS (SELECT FROM {runs} r WHERE r.run_id = {run b} AND r.status = 1 AND (r.owner = b.owner) IS TRUE \
+     AND (EXISTS (SELECT 1 FROM {runs} r WHERE r.run_id = {run b} AND r.status = 1 AND (r.owner = b.owner) IS TRUE \
      AND r.epoch = b.epoch AND r.seed = b.seed)) IS TRUE";
 /// 1: applied, and due at once.
 pub(crate) const ANSWER_DUE: &str = " UNION ALL SELECT n, 1::smallint FROM took WHERE due";
@@ -153,5 +153,5 @@ pub(crate) const ROW_TYPES: &[Type] = TYPES.split_at(24).0;
 
 /// Locks what nobody else has locked, and says which of the others are there.
 pub(crate) const LOCK: &str = "SELECT u.run_id, l.run_id IS NOT NULL, \
-     (EXISTS (SELECT FROM {runs} r WHERE r.run_id = {run u})) IS TRUE FROM unnest($1::text[]) AS u(run_id) \
+     (EXISTS (SELECT 1 FROM {runs} r WHERE r.run_id = {run u})) IS TRUE FROM unnest($1::text[]) AS u(run_id) \
      LEFT JOIN LATERAL (SELECT r.run_id FROM {runs} r WHERE r.run_id = {run u} FOR NO KEY UPDATE SKIP LOCKED) l ON TRUE";

@@ -293,7 +293,7 @@ pub(crate) mod schema {
         "SELECT coalesce(max(number), 0), coalesce(max(compatible_from), 0) FROM {migrations}";
     pub(crate) const IS_PARTITIONED: &str = "SELECT c.relkind = 'p' FROM pg_class c WHERE c.oid = '{runs}'::regclass";
     pub(crate) const HAS_CITUS: &str = "SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL";
-    pub(crate) const IS_DISTRIBUTED: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition p \
+    pub(crate) const IS_DISTRIBUTED: &str = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_dist_partition p \
          WHERE p.logicalrelid = '{runs}'::regclass AND p.partmethod = 'h')";
     pub(crate) const EXISTS: &str = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
     pub(crate) const LOCK: &str = "LOCK TABLE {migrations} IN EXCLUSIVE MODE";

@@ -68,7 +68,7 @@ impl Statements {
 }
 
 /// Behind [`lease::ENDING`]: the instant, whether the claimer's lease lasts, who has ended, who there is.
-const WHO: &str = " SELECT c.now, EXISTS (SELECT FROM me), \
+const WHO: &str = " SELECT c.now, EXISTS (SELECT 1 FROM me), \
      ARRAY(SELECT o.owner FROM {owners} o WHERE o.owner > '' AND o.ended_at IS NOT NULL UNION SELECT owner FROM lapsed), \
      ARRAY(SELECT o.owner FROM {owners} o WHERE o.owner > '') FROM c";
 

@@ -28,7 +28,7 @@ pub(crate) const CREATE: &str = concat!(
     later!("origin_at", "timeout"),
     " END, 0, mine::int, priority, format, run_id, lane, CASE WHEN mine THEN creator END, queue, workflow, version, \
      string_to_array(tags, chr(31)), seed, parent, root, origin FROM b \
-     WHERE NOT EXISTS (SELECT FROM {runs} r WHERE r.run_id = {run b}) RETURNING run_id, created_at, status), \
+     WHERE NOT EXISTS (SELECT 1 FROM {runs} r WHERE r.run_id = {run b}) RETURNING run_id, created_at, status), \
      entry AS (INSERT INTO {journal} (idx, at, encoding, kind, run_id, op, meta, payload) \
      SELECT 0, now, 1, 0, run_id, '', NULL, input FROM b \
      WHERE (run_id IN (SELECT run_id FROM new)) IS TRUE \
@@ -41,7 +41,7 @@ pub(crate) const CREATE: &str = concat!(
      SELECT run_id, created_at, status FROM new"
 );
 /// In the plain flavour owners and runs are looked at together; in the routed one the owner is asked for before.
-pub(crate) const MINE: &str = "EXISTS (SELECT FROM {owners} o WHERE o.owner = u.creator \
+pub(crate) const MINE: &str = "EXISTS (SELECT 1 FROM {owners} o WHERE o.owner = u.creator \
      AND o.ended_at IS NULL AND o.lease_until > t.now)";
 pub(crate) const MINE_BEFORE: &str = "$29::boolean";
 pub(crate) const CREATE_TYPES: &[Type] = &[

@@ -243,7 +243,8 @@ fn a_run_that_is_never_free_for_long_is_got_at_in_line() {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
                     place.on(
                         &client,
-                        "BEGIN; SELECT FROM {s}.runs FOR UPDATE; SELECT pg_sleep(0.002); COMMIT",
+                        "BEGIN; SET LOCAL synchronous_commit = off; SELECT FROM {s}.runs FOR UPDATE; \
+                         SELECT pg_sleep(0.002); COMMIT",
                     );
                 }
             });
