@@ -220,7 +220,10 @@ async fn behind_locks(
                 Manner::PassingOver => &book.lock,
                 Manner::InLine => &book.lock_in_line,
             };
-            for row in &transaction.run(lock, &book.of_run(&[&run_ids], &run_ids[0])).await? {
+            for row in &transaction
+                .run(lock, &book.of_run(&[&run_ids], &run_ids[0]))
+                .await?
+            {
                 let run_id: &str = column(row, 0, "run_id")?;
                 if column(row, 1, "free")? {
                     free.insert(run_id.to_owned());
@@ -438,11 +441,7 @@ impl<'c> Columns<'c> {
     }
 
     /// The shortest statement that does all of it.
-    fn statement<'b>(
-        &self,
-        book: &'b Book,
-        manner: Manner,
-    ) -> (&'b Sql, Vec<&(dyn ToSql + Sync)>) {
+    fn statement<'b>(&self, book: &'b Book, manner: Manner) -> (&'b Sql, Vec<&(dyn ToSql + Sync)>) {
         let Self {
             fences,
             entries,

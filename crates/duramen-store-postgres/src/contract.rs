@@ -186,9 +186,7 @@ impl Transactions for PostgresStore {
 
 impl Store for PostgresStore {
     fn migrate(&self) -> StoreFuture<Schema> {
-        self.ask(async |inner| {
-            migrate::migrate(inner.link(Use::Lease), &inner.names).await
-        })
+        self.ask(async |inner| migrate::migrate(inner.link(Use::Lease), &inner.names).await)
     }
 
     fn schema(&self) -> StoreFuture<Schema> {

@@ -160,7 +160,9 @@ async fn insert_all<'n>(
             Ok(rows) => inserted.made.extend(rows),
             Err(fault) if fault.is_locked() => {
                 if part.len() <= 1 {
-                    inserted.busy.extend(part.into_iter().map(|new| &new.run_id));
+                    inserted
+                        .busy
+                        .extend(part.into_iter().map(|new| &new.run_id));
                 } else {
                     parts.push(part.split_off(part.len() / 2));
                     parts.push(part);

@@ -111,7 +111,10 @@ async fn deliver(
             if busy.contains(&sent[place].run_id) {
                 continue;
             }
-            match send(link, book, &book.deliver, &sent, &[place]).await?.pop() {
+            match send(link, book, &book.deliver, &sent, &[place])
+                .await?
+                .pop()
+            {
                 Some(Fate::Told(delivered)) => answers[place] = Some(delivered),
                 _ => {
                     busy.insert(&sent[place].run_id);

@@ -386,7 +386,9 @@ async fn take(
         if round.is_empty() {
             break;
         }
-        let each = round.iter().map(|one| take_one(link, book, claim, now, one));
+        let each = round
+            .iter()
+            .map(|one| take_one(link, book, claim, now, one));
         let found = try_join_all(each).await?;
         for (one, found) in round.into_iter().zip(found) {
             taken.extend(found.map(|run| (one.n, run)));
@@ -460,11 +462,7 @@ pub(super) async fn earliest(
 }
 
 impl Eyes<'_> {
-    async fn earliest(
-        &self,
-        line: &Line<'_>,
-        floors: &[Millis],
-    ) -> Result<Option<Millis>, Fault> {
+    async fn earliest(&self, line: &Line<'_>, floors: &[Millis]) -> Result<Option<Millis>, Fault> {
         let mut earliest = None;
         let mut from = 0;
         while from <= i16::from(LAST_PRIORITY) {
@@ -501,8 +499,10 @@ impl Eyes<'_> {
             let Some(owner) = column::<Option<String>>(row, 1, "owner")? else {
                 continue;
             };
-            let (until, lives): (Millis, bool) =
-                (column(row, 2, "lease_until")?, column(row, 3, "lease_until")?);
+            let (until, lives): (Millis, bool) = (
+                column(row, 2, "lease_until")?,
+                column(row, 3, "lease_until")?,
+            );
             let passed_over = column(row, 4, "ended_at")? && look.empty.contains(&owner);
             if end.is_none() && !passed_over && ((lives && !look.is_full) || holds(&owner).await?) {
                 end = Some(until);

@@ -262,7 +262,9 @@ impl Book {
 }
 
 /// What a session is told first.
-pub(crate) fn settings(flavour: Flavour) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+pub(crate) fn settings(
+    flavour: Flavour,
+) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
     // An engine that routes has to see the run's id when it plans.
     let generic = [("plan_cache_mode", "force_generic_plan")].as_slice();
     let plans = match flavour {
@@ -291,8 +293,10 @@ pub(crate) mod query {
 pub(crate) mod schema {
     pub(crate) const FOUND: &str =
         "SELECT coalesce(max(number), 0), coalesce(max(compatible_from), 0) FROM {migrations}";
-    pub(crate) const IS_PARTITIONED: &str = "SELECT c.relkind = 'p' FROM pg_class c WHERE c.oid = '{runs}'::regclass";
-    pub(crate) const HAS_CITUS: &str = "SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL";
+    pub(crate) const IS_PARTITIONED: &str =
+        "SELECT c.relkind = 'p' FROM pg_class c WHERE c.oid = '{runs}'::regclass";
+    pub(crate) const HAS_CITUS: &str =
+        "SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL";
     pub(crate) const IS_DISTRIBUTED: &str = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_dist_partition p \
          WHERE p.logicalrelid = '{runs}'::regclass AND p.partmethod = 'h')";
     pub(crate) const EXISTS: &str = "SELECT 1 FROM pg_namespace WHERE nspname = $1";

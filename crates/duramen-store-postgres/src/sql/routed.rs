@@ -169,8 +169,7 @@ const FORGET: &str = "DELETE FROM {owners} o WHERE o.owner = $1 AND o.ended_at I
 
 const OWNERS: &str = "SELECT o.owner, o.label, o.serves, o.format, o.started_at, o.seen_at, o.lease_until, o.ended_at, \
      0::bigint FROM {owners} o ORDER BY o.owner";
-const COUNTS: &str =
-    "SELECT r.owner, count(*) FROM {runs} r WHERE r.owner > '' GROUP BY r.owner";
+const COUNTS: &str = "SELECT r.owner, count(*) FROM {runs} r WHERE r.owner > '' GROUP BY r.owner";
 
 const UNREAD: &str = "SELECT r.run_id, r.inbox_seen FROM {runs} r \
      WHERE r.owner = $1 AND r.owner IS NOT NULL AND r.inbox_len > r.inbox_seen";

@@ -92,9 +92,10 @@ pub(crate) const DETAILS: &str = concat!(
     entry_columns!("last."),
     " FROM unnest($1::text[]) WITH ORDINALITY AS w(run_id, n) \
      JOIN {runs} r ON r.run_id = {run w} \
-     LEFT JOIN {journal} first ON first.run_id = {run w} AND first.idx = r.journal_start \
-     LEFT JOIN {journal} last ON last.run_id = {run w} AND last.idx = r.journal_len - 1 \
-     AND r.status BETWEEN 3 AND 6 \
+     LEFT JOIN LATERAL (SELECT j.payload FROM {journal} j WHERE j.run_id = {run w} AND j.idx = r.journal_start OFFSET 0) \
+     first ON TRUE \
+     LEFT JOIN LATERAL (SELECT * FROM {journal} j WHERE j.run_id = {run w} AND j.idx = r.journal_len - 1 \
+     AND r.status BETWEEN 3 AND 6 OFFSET 0) last ON TRUE \
      LEFT JOIN {run_data} d ON d.run_id = {run w}"
 );
 
@@ -117,14 +118,14 @@ pub(crate) const UNSENT: &str = "SELECT run_id, entry, number, kind, target, bod
      WHERE at <= $1 ORDER BY at, run_id, entry, number LIMIT $2";
 pub(crate) const UNSENT_TYPES: &[Type] = &[Type::INT8, Type::INT8];
 pub(crate) const UNSENT_OF_RUN: &str = "SELECT run_id, entry, number, kind, target, body, at \
-     FROM {outgoing} WHERE run_id = $3 AND at <= $1 ORDER BY at, run_id, entry, number LIMIT $2";
+     FROM (SELECT * FROM {outgoing} WHERE run_id = $3 AND (at <= $1) IS TRUE OFFSET 0) o ORDER BY at, run_id, entry, number LIMIT $2";
 pub(crate) const UNSENT_OF_RUN_TYPES: &[Type] = &[Type::INT8, Type::INT8, Type::TEXT];
 
 /// What others are taking out at this moment is left to them.
 pub(crate) const SENT: &str = "DELETE FROM {outgoing} o USING (SELECT l.run_id, l.entry, l.number \
      FROM unnest($1::text[], $2::bigint[], $3::integer[], $4::bigint[]) AS u(run_id, entry, number, at) \
      CROSS JOIN LATERAL (SELECT l.run_id, l.entry, l.number FROM {outgoing} l WHERE l.run_id = {run u} \
-     AND l.entry = u.entry AND l.number = u.number AND l.at = u.at FOR UPDATE SKIP LOCKED) l) gone \
+     AND l.entry = u.entry AND l.number = u.number AND (l.at = u.at) IS TRUE FOR UPDATE SKIP LOCKED) l) gone \
      WHERE o.run_id = {run gone} AND o.entry = gone.entry AND o.number = gone.number";
 pub(crate) const SENT_TYPES: &[Type] = &[
     Type::TEXT_ARRAY,

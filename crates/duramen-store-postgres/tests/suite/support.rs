@@ -78,7 +78,9 @@ impl Place {
         block_on(whole.close()).unwrap();
         if self.number("SELECT count(*) FROM pg_extension WHERE extname = 'citus'") == 0 {
             let parts = include_str!("in_parts.sql");
-            self.run(&format!("SET search_path = {{s}}; {parts}; RESET search_path"));
+            self.run(&format!(
+                "SET search_path = {{s}}; {parts}; RESET search_path"
+            ));
             return;
         }
         self.run("SELECT create_distributed_table('{s}.runs', 'run_id', shard_count => 4)");
