@@ -13,6 +13,8 @@ const IN_PARTS: bool = true;
 
 #[path = "../suite/differential.rs"]
 mod differential;
+#[path = "../suite/floors.rs"]
+mod floors;
 #[path = "../suite/grouping.rs"]
 mod grouping;
 #[path = "../suite/locks.rs"]
@@ -23,3 +25,4 @@ mod lost;
 mod races;
 #[path = "../suite/support.rs"]
 mod support;
+mod together;

@@ -15,6 +15,7 @@ const IN_PARTS: bool = false;
 
 mod counts;
 mod differential;
+mod floors;
 mod grouping;
 mod locks;
 mod lost;

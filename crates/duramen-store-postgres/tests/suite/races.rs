@@ -263,12 +263,17 @@ fn a_run_that_is_never_free_for_long_is_got_at_in_line() {
 fn an_intervention_that_meets_an_append_ends_the_journal_behind_it() {
     for isolation in LEVELS {
         let place = Place::new();
-        let (one, other) = (at(&place, isolation), at(&place, isolation));
+        let (one, two, other) = (
+            at(&place, isolation),
+            at(&place, isolation),
+            at(&place, isolation),
+        );
         alive(&one, "ann");
         create(&one, vec![leased("a", "ann"), leased("b", "ann")]);
         let gate = gate_before_slow(&place);
-        let committed = one.commit(vec![slow("a", 1), slow("b", 1)]);
-        gate.until_reached();
+        let committed =
+            [(&one, "a"), (&two, "b")].map(|(store, id)| store.commit(vec![slow(id, 1)]));
+        gate.until_reached_by(2);
         let ended = other.intervene(vec![
             Intervention::Terminate {
                 run_id: "a".into(),
@@ -280,7 +285,9 @@ fn an_intervention_that_meets_an_append_ends_the_journal_behind_it() {
             },
         ]);
         gate.open();
-        assert_eq!(block_on(committed).unwrap(), [APPLIED; 2]);
+        for committed in committed {
+            assert_eq!(block_on(committed).unwrap(), [APPLIED]);
+        }
         assert_eq!(block_on(ended).unwrap(), [Intervened::Done; 2]);
         let detail = block_on(one.get(vec!["a".into()]))
             .unwrap()
