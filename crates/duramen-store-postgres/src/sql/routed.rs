@@ -93,7 +93,7 @@ const ALIVE: &str = concat!(
 macro_rules! candidate {
     () => {
         "SELECT r.run_id, r.status, r.lane, r.owner, r.priority, r.ready_at, r.journal_start, r.journal_len, \
-         r.unread_bytes FROM {runs} r WHERE "
+         r.unread_bytes::bigint FROM {runs} r WHERE "
     };
 }
 

@@ -21,6 +21,7 @@ mod grouping;
 mod locks;
 #[path = "../suite/lost.rs"]
 mod lost;
+mod outside;
 #[path = "../suite/races.rs"]
 mod races;
 #[path = "../suite/support.rs"]
