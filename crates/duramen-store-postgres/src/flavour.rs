@@ -37,11 +37,11 @@ impl Flavour {
         let mut named = parts.next().unwrap_or_default().to_owned();
         for part in parts {
             let (element, rest) = part.split_once('}').unwrap_or((part, ""));
-            match self {
-                Self::Plain => named.push_str(&format!("{element}.run_id")),
-                Self::Routed => named.push_str(&format!("${parameter}")),
-            }
-            named.push_str(rest);
+            let name = match self {
+                Self::Plain => format!("{element}.run_id"),
+                Self::Routed => format!("${parameter}"),
+            };
+            named.extend([&name, rest]);
         }
         named
     }

@@ -339,7 +339,7 @@ async fn fill(client: &Client, names: &Names, from: i64, until: i64) {
 }
 
 async fn check_all(client: &Client, url: &str, names: &Names) {
-    let named = open(url, names, Statements::Named).await;
+    let direct = open(url, names, Statements::Named).await;
     let pooled = open(url, names, Statements::Unnamed).await;
     let run = async |text: &str| {
         client.batch_execute(&names.fill(text)).await.unwrap();
@@ -356,10 +356,10 @@ async fn check_all(client: &Client, url: &str, names: &Names) {
     each("ANALYZE ?").await;
     fill(client, names, 91, RUNS).await;
     // The statistics say that there are ninety runs and no unread message.
-    check(&named, "stale").await;
+    check(&direct, "stale").await;
     check(&pooled, "stale, pooled").await;
     each("ANALYZE ?").await;
-    check(&named, "analyzed").await;
+    check(&direct, "analyzed").await;
     check(&pooled, "analyzed, pooled").await;
 }
 

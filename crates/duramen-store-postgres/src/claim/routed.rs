@@ -11,7 +11,10 @@ use std::collections::BTreeSet;
 use duramen_core::lanes::{LAST_PRIORITY, interleave};
 use futures_util::future::try_join_all;
 
-use super::*;
+use super::{
+    Answer, BTreeMap, Book, Claim, Damaged, DueAsk, Earliest, Fault, Line, Link, Look, Millis,
+    Params, Reader, Row, Status, Taken, clean, column, keys, run_row, signed,
+};
 
 const RUNNING: i16 = 1;
 const PRIORITIES: usize = LAST_PRIORITY as usize + 1;
@@ -166,7 +169,7 @@ impl Eyes<'_> {
         };
         let mut one = Candidate::new(row, 0)?;
         let (status, lane) = keys(lines);
-        let line = status
+        let place = status
             .iter()
             .zip(lane)
             .position(|(status, lane)| *status == one.status && *lane == one.lane);
@@ -175,9 +178,9 @@ impl Eyes<'_> {
             (None, RUNNING) => false,
             _ => one.is_due(self.now),
         };
-        Ok(match line {
-            Some(line) if free => {
-                one.line = signed(line as u64 + 1);
+        Ok(match place {
+            Some(place) if free => {
+                one.line = signed(place as u64 + 1);
                 vec![vec![one]]
             }
             _ => Vec::new(),
@@ -485,11 +488,11 @@ impl Eyes<'_> {
         lines: &[Line<'_>],
         look: &Look,
     ) -> Result<Option<Millis>, Fault> {
-        let (_, lanes) = keys(lines);
+        let (_, served) = keys(lines);
         let holds = async |owner: &str| {
             let rows = self
                 .link
-                .read(&self.book.routed.holds_of, &[&owner, &lanes])
+                .read(&self.book.routed.holds_of, &[&owner, &served])
                 .await?;
             Ok::<_, Fault>(!rows.is_empty())
         };
@@ -499,12 +502,12 @@ impl Eyes<'_> {
             let Some(owner) = column::<Option<String>>(row, 1, "owner")? else {
                 continue;
             };
-            let (until, lives): (Millis, bool) = (
+            let (until, alive): (Millis, bool) = (
                 column(row, 2, "lease_until")?,
                 column(row, 3, "lease_until")?,
             );
             let passed_over = column(row, 4, "ended_at")? && look.empty.contains(&owner);
-            if end.is_none() && !passed_over && ((lives && !look.is_full) || holds(&owner).await?) {
+            if end.is_none() && !passed_over && ((alive && !look.is_full) || holds(&owner).await?) {
                 end = Some(until);
             }
             known.push(owner);

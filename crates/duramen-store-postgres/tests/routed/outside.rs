@@ -18,7 +18,7 @@ fn filled(statement: &Statement) -> String {
             Value::Text(text) => format!("'{}'", text.replace('\'', "''")),
             Value::Bytes(bytes) => {
                 let mut hex = "'\\x".to_owned();
-                for byte in bytes.iter() {
+                for byte in bytes {
                     let _ = write!(hex, "{byte:02x}");
                 }
                 hex + "'"
