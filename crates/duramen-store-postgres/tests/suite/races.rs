@@ -244,7 +244,7 @@ fn a_run_that_is_never_free_for_long_is_got_at_in_line() {
                     place.on(
                         &client,
                         "BEGIN; SET LOCAL synchronous_commit = off; SELECT FROM {s}.runs FOR UPDATE; \
-                         SELECT pg_sleep(0.002); COMMIT",
+                         SELECT pg_sleep(0.001); COMMIT",
                     );
                 }
             });
