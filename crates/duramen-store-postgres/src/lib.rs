@@ -4,7 +4,7 @@
 //! messages and interventions have one, where requests of many callers gather and go together; leases have
 //! one, so that no heartbeat waits behind a long batch; questions have one. With a smaller pool they share.
 //! Requests are pipelined; each is one statement and one transaction, save interventions, migrations and commits
-//! without entries. None waits on the server for a run that somebody else has locked (`around.rs`).
+//! without entries. (Over tables in parts a batch is a statement and a transaction for each run: `flavour.rs`.) None waits on the server for a run that somebody else has locked (`around.rs`).
 //!
 //! Time is the server's, unless a test gives an instant. A wait for a lost connection is bounded, and
 //! what was under way when it was lost is answered with [`StoreError::Unavailable`]: whether it took place

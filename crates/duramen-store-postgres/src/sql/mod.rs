@@ -1,7 +1,11 @@
 //! Every statement of the store, by topic.
 //!
-//! A table stands as `{runs}`; its schema and name are put in once, when the store is opened.
-//! Budget: one statement, and so one round trip and one commit, for a batch of creations, commits or
+//! A table stands as `{runs}`; its schema and name are put in once, when the store is opened. Where an element `b` of a
+//! batch has its run's id stands `{run b}`: in the routed flavour (`crate::flavour`) a statement has one run only, and
+//! the id is its last parameter. No subquery is without columns there (`EXISTS (SELECT 1 …)`): Citus keeps what they
+//! find, and cannot keep rows without.
+//!
+//! Budget of the plain flavour: one statement, and so one round trip and one commit, for a batch of creations, commits or
 //! messages and for a claim with its journals and inboxes.
 //!
 //! Five rules keep the plans what they are meant to be whatever the tables' statistics say:
@@ -11,7 +15,8 @@
 //! - `(x IN (SELECT …)) IS TRUE` is a hashed subplan, which cannot become a join;
 //! - `CROSS JOIN LATERAL (… OFFSET 0)` is looked up once for each row before it. (A join with unread messages
 //!   may start from all of them: the statistics nearly always say that there are none.)
-//! - plans are generic: made once for a prepared statement, not for each array;
+//! - plans are generic: made once for a prepared statement, not for each array (in the routed flavour that is left to the
+//!   server: Citus has to see the id);
 //! - where a run is found by its id, no other condition may be one for an index (`(r.owner = …) IS TRUE`): a plan
 //!   made while the table is empty would not know which is the better one.
 //!

@@ -124,8 +124,8 @@ const ONE: &str = concat!(candidate!(), "r.run_id = $1");
 const WEIGHT: &str = "SELECT coalesce(max(e.idx) + 1, $2), coalesce(sum(octet_length(e.payload)), 0)::bigint \
      FROM (SELECT j.idx, j.payload FROM {journal} j WHERE j.run_id = $1 AND j.idx >= $2 ORDER BY j.idx LIMIT 50001) e";
 
-/// Takes one run if it still is what it was found to be. Its owner, if it has one, was found to have ended, which is for good. The update meets its row
-/// twice, as `lease::TAKE` does. Journal and inbox are read behind it.
+/// Takes one run if it still is what it was found to be. Its owner, if it has one, was found to have ended, which is for
+/// good. The update meets its row twice, as `lease::TAKE` does. Journal and inbox are read behind it.
 const TAKE: &str = concat!(
     "UPDATE {runs} r SET status = 1, owner = $5, epoch = r.epoch + 1, \
      started_at = coalesce(r.started_at, $6), updated_at = $6, ready_at = NULL, \
