@@ -170,6 +170,7 @@ def _postgres_options(target: Target, **given: Any) -> dict[str, Any]:
         check_count("pool_size", options["pool_size"], most=64)
     for name, choices in (
         ("statement_cache", ("named", "off")),
+        ("flavour", ("plain", "routed")),
         ("isolation", ("read_committed", "repeatable_read", "serializable")),
     ):
         if name in options:
