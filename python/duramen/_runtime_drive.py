@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ._stepper import Stepper
     from ._transactions import Transactions
 
-__all__ = ["Collector", "Driver", "Left"]
+__all__ = ["NOT_HERE", "Collector", "Driver", "Left"]
 
 _log = logging.getLogger("duramen")
 
@@ -88,6 +88,8 @@ class Left(NamedTuple):
 
 
 _PAUSED, _LOST = Left("paused"), Left("lost")
+NOT_HERE = _PAUSED
+"""What is as good as known of a run that is not driven here."""
 
 
 class Driver:
