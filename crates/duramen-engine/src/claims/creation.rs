@@ -70,7 +70,9 @@ impl Creation {
                     let ticket = self.hands.ticket_of(&row.run_id);
                     self.adopt(&row);
                     self.reply(Ok(Reply::Started {
-                        created: Created::Exists { row },
+                        new: false,
+                        workflow: row.workflow,
+                        status: row.status,
                         ticket,
                     }));
                 }
@@ -92,8 +94,9 @@ impl Creation {
             && row.epoch == 1
             && row.journal_len == 1 + self.run.entries.len() as u64
             && row.owner.as_deref().is_some_and(is_own);
+        let (workflow, status) = (row.workflow.clone(), row.status);
         let ticket = match self.hands.ticket_of_life(&row) {
-            None if fresh => self.intake.drive_new(&row, &self.run, self.wish),
+            None if fresh => self.intake.drive_new(row, &self.run, self.wish),
             None => {
                 // The lease had ended, or somebody has been at it since.
                 self.adopt(&row);
@@ -102,7 +105,9 @@ impl Creation {
             driven => driven,
         };
         self.reply(Ok(Reply::Started {
-            created: Created::Created { row },
+            new: true,
+            workflow,
+            status,
             ticket,
         }));
     }
