@@ -3,6 +3,11 @@
 //! A call that failed for the place may have taken place: it is sent again as the next try of the same
 //! creation, by whose seed the run is known for its own. A run that was there before is gone on with here, as one that was
 //! started here: to start an id again after a crash is how a program goes on.
+//!
+//! Budget of a run of one step, from its start to its end: two calls of the store (its creation, its last commit),
+//! which share transactions with those of all other runs; no read. Two wake-ups of the host, shared as well: the
+//! run with the reply to its start, and its end, which whoever waits for it learns from the host itself. The request
+//! is copied once (to be sent again if its answer is lost), the row never: it goes from the store's answer to the host.
 
 use std::sync::Arc;
 use std::time::Duration;
