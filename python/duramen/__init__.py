@@ -3,10 +3,10 @@
 from importlib.metadata import version as _version
 
 from . import errors
-from ._context import Approval, Context
-from ._history import History
-from ._serial import Codec, CodecSerializer, JsonSerializer, Serializer, register_exception
-from ._views import (
+from ._handlers.context import Approval, Context
+from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
+from ._runtime.history import History
+from ._runtime.views import (
     Event,
     Page,
     RefusedSignal,
@@ -22,7 +22,7 @@ from ._views import (
     TimelineEntry,
     WorkerView,
 )
-from ._workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
+from ._values.serializer import Codec, CodecSerializer, JsonSerializer, Serializer, register_exception
 from .errors import (
     DuramenError,
     Fatal,

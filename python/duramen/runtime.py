@@ -10,12 +10,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ._bridge import Change
-from ._durations import duration_ms, instant_ms
-from ._runtime_checks import check_count, check_id, check_tags, new_run_id
-from ._runtime_drive import Collector
-from ._runtime_messages import Messages, id_held_by_others
-from ._runtime_signals import caught_signals
-from ._views import Event, RunHandle, RunRequest, RunResult, SweepResult, SweptRun
+from ._handlers.inputs import NO_INPUT
+from ._runtime.driver import Collector
+from ._runtime.messages import Messages, id_held_by_others
+from ._runtime.signals import caught_signals
+from ._runtime.views import Event, RunHandle, RunRequest, RunResult, SweepResult, SweptRun
+from ._values.checks import check_count, check_id, check_tags, new_run_id
+from ._values.durations import duration_ms, instant_ms
 from .errors import InvalidArgument, RunIdConflict, StoreLocked
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from ._bridge import Created, Started, Swept
-    from ._runtime_sync import SyncRuntime
-    from ._workflow import WorkflowDef
+    from ._handlers.workflow import WorkflowDef
+    from ._runtime.sync import SyncRuntime
 
 __all__ = ["Runtime"]
 
@@ -138,7 +139,7 @@ class Runtime(Messages):
     async def start(
         self,
         workflow: Any,
-        input: Any = None,  # noqa: A002
+        input: Any = NO_INPUT,  # noqa: A002
         *,
         run_id: str | None = None,
         start_at: datetime | None = None,
@@ -152,7 +153,8 @@ class Runtime(Messages):
 
         Args:
             workflow: a registered workflow, or its name.
-            input: what the handler gets; checked against its type before anything is written.
+            input: what the handler gets; checked against its type before anything is written. Left out, it is
+                the default of the handler's parameter, else None.
             run_id: 1 to 255 characters; default: a fresh one that sorts by time. If there is a run of that id
                 already, its handle is returned with ``created=False``, and it keeps its first input; unless
                 it has ended it is gone on with here: a program that crashed goes on by the same call.
@@ -232,7 +234,7 @@ class Runtime(Messages):
     async def enqueue(
         self,
         workflow: Any,
-        input: Any = None,  # noqa: A002
+        input: Any = NO_INPUT,  # noqa: A002
         *,
         run_id: str | None = None,
         start_at: datetime | None = None,
@@ -327,13 +329,14 @@ class Runtime(Messages):
     def _new_row(self, request: RunRequest) -> Row:
         definition = self._registry.resolve(request.workflow)
         run_id = self._fresh_run_id() if request.run_id is None else check_id("run id", request.run_id)
-        if not definition.has_input and request.input is not None:
+        value = definition.input_or_default(request.input)
+        if not definition.has_input and value is not None:
             raise InvalidArgument(f"workflow {definition.name!r} takes no input, so none can be given")
         return (
             run_id,
             definition.name,
             definition.version,
-            self.serializer.dumps(request.input, definition.input_type),
+            self.serializer.dumps(value, definition.input_type),
             None if request.start_at is None else instant_ms(request.start_at, "start_at"),
             check_tags((*definition.tags, *check_tags(request.tags))),
             None if request.memo is None else self.serializer.dumps(request.memo),
@@ -405,7 +408,7 @@ class Runtime(Messages):
     async def run(
         self,
         workflow: Any,
-        input: Any = None,  # noqa: A002
+        input: Any = NO_INPUT,  # noqa: A002
         *,
         run_id: str | None = None,
         tags: Iterable[str] = (),
@@ -609,7 +612,7 @@ class Runtime(Messages):
         """The same calls for code without an event loop (scripts, threads, Django); see `SyncRuntime`."""
         found = self.__dict__.get("_sync")
         if found is None:
-            from ._runtime_sync import SyncRuntime
+            from ._runtime.sync import SyncRuntime
 
             found = self.__dict__.setdefault("_sync", SyncRuntime(self))
         return found

@@ -34,8 +34,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ._bridge import SqlFailed, SqliteConnection, StoreFailed, native_error
-from ._durations import duration_ms
-from ._runtime_checks import check_choice
+from ._values.checks import check_choice
+from ._values.durations import duration_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

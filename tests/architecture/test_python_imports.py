@@ -12,6 +12,21 @@ MODULES = under("python/duramen", ".py")
 BRIDGE = "duramen._bridge"
 EXTENSION = "duramen._native"
 
+# The rooms of the package, from the innermost on: at run time each may import those before it. (What stands
+# under TYPE_CHECKING names a type of a later room; it creates no order of loading.)
+ROOMS = (
+    "duramen.errors",
+    "duramen._bridge",
+    "duramen._values",
+    "duramen._loop",
+    "duramen._stores",
+    "duramen._handlers",
+    "duramen.sqlite",
+    "duramen._driving",
+    "duramen._runtime",
+    "duramen.runtime",
+)
+
 # The outermost layer: nothing that `import duramen` loads may depend on it.
 OUTER = (
     "duramen.__main__",
@@ -35,10 +50,18 @@ def within(name: str, packages: tuple[str, ...]) -> str | None:
     return next((package for package in packages if name == package or name.startswith(f"{package}.")), None)
 
 
-def imported(path: Path) -> Iterator[str]:
+def nodes(tree: ast.AST, *, at_run_time: bool) -> Iterator[ast.AST]:
+    """`tree` and all below it; without what is only for type checkers if `at_run_time`."""
+    yield tree
+    for node in ast.iter_child_nodes(tree):
+        if not (at_run_time and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from nodes(node, at_run_time=at_run_time)
+
+
+def imported(path: Path, *, at_run_time: bool = False) -> Iterator[str]:
     """Everything `path` imports, anywhere in it, as full names: the modules and what is taken from them."""
     package = path.parent.relative_to("python").parts
-    for node in ast.walk(ast.parse(read(path), str(path))):
+    for node in nodes(ast.parse(read(path), str(path)), at_run_time=at_run_time):
         match node:
             case ast.Import(names=names):
                 yield from (alias.name for alias in names)
@@ -85,3 +108,18 @@ def test_outer_layer_uses_public_names(path: Path) -> None:
         and any(part.startswith("_") and not part.endswith("__") for part in name.split("."))
     ]
     assert not private
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if within(module_name(path), ROOMS)], ids=module_name
+)
+def test_rooms_import_earlier_rooms_only(path: Path) -> None:
+    own = within(module_name(path), ROOMS)
+    assert own is not None
+    later = ROOMS[ROOMS.index(own) + 1 :]
+    assert not [name for name in imported(path, at_run_time=True) if within(name, later)]
+
+
+def test_every_module_has_a_room() -> None:
+    known = (*ROOMS, *OUTER, "duramen.store", "duramen.migrations")
+    assert [name for path in MODULES if not within(name := module_name(path), known)] == ["duramen"]

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from duramen._history import read_history
+from duramen._runtime.history import read_history
 from tests.cli.kinds import on_sqlite
 
 

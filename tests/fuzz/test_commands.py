@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from duramen import Runtime
-from duramen._runtime_url import parse_target
+from duramen._stores.url import parse_target
 from duramen.cli.app import app
 from duramen.errors import DuramenError, InvalidArgument
 from tests.fuzz.effort import effort

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from duramen._bridge import ENCODING
-from duramen._history import dump_payload, load_payload, read_history
+from duramen._runtime.history import dump_payload, load_payload, read_history
 from duramen.errors import InvalidHistory, ReplayDiverged
 from duramen.testing import Replayed, replay
 from tests.fuzz.effort import effort

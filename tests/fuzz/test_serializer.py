@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from duramen import CodecSerializer, JsonSerializer
-from duramen._payloads import dump_failure, load_decision, load_reason, step_failure
-from duramen._serial import dump_error, load_error, round_trip
+from duramen._values.payloads import dump_failure, load_decision, load_reason, step_failure
+from duramen._values.serializer import dump_error, load_error, round_trip
 from duramen.errors import DeserializationError, SerializationError, StepFailed
 from tests.fuzz.effort import effort
 

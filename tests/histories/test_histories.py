@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pytest
 
-from duramen._history import EntryKind
+from duramen._runtime.history import EntryKind
 from duramen.errors import ReplayDiverged
 from duramen.testing import replay
 from tests.histories.case import CASES

@@ -7,7 +7,7 @@ from typing import Any
 
 import uvloop
 
-from duramen._loop import RunLoop, RunTimer
+from duramen._loop.loop import RunLoop, RunTimer
 from duramen.errors import RunEvicted
 
 Handler = Callable[["Driver"], Awaitable[Any]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from duramen._loop import RunLoop
+from duramen._loop.loop import RunLoop
 from duramen.errors import NotDurableError
 from tests.loop.driver import HOSTS, START, Driver, on_host
 

@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-from duramen._loop import RunLoop
-from duramen._loop_refusals import RefusingLoop
+from duramen._loop.loop import RunLoop
+from duramen._loop.refusals import RefusingLoop
 from duramen.errors import NotDurableError
 from tests.loop.driver import Driver
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from duramen import Context, workflow
-from duramen._transaction_calls import Attempt, TransactionCall
+from duramen._driving.transaction_calls import Attempt, TransactionCall
 from tests.transactions.kits import Kit, make
 
 POINTS = ["before the function", "in the function", "before the commit", "after the commit"]

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import pytest
 
 from duramen import Runtime
-from duramen._history import EntryKind, load_payload
+from duramen._runtime.history import EntryKind, load_payload
 from duramen.errors import InvalidHistory
 from duramen.store import Entry, NewRun
 from duramen.testing import open_store, replay

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from duramen import RunHandle, RunStatus, Runtime
 from duramen._bridge import Clock
-from duramen._durations import from_ms, instant_ms
+from duramen._values.durations import from_ms, instant_ms
 from duramen.errors import InvalidArgument, RunTimedOut
 from duramen.store import lane_key
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from duramen._stepper import Stepper
+    from duramen._driving.stepper import Stepper
     from duramen.store import Store
 
 __all__ = ["Environment", "World"]

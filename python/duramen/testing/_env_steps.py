@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from duramen._stepper import StepJob, Stepper
+from duramen._driving.stepper import StepJob, Stepper
 
 if TYPE_CHECKING:
     from duramen._bridge import Clock

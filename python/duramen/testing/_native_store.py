@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from duramen._bridge import NativeStore as _Native
 from duramen._bridge import StoreFailed, native_error
-from duramen._runtime_url import parse_target
+from duramen._stores.url import parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -29,20 +29,20 @@ from duramen._bridge import (
     StoreRequest,
     native_error,
 )
-from duramen._history import HistorySource, load_payload, read_history
-from duramen._payloads import load_recorded
-from duramen._runhost import RunHost, Services
-from duramen._serial import JsonSerializer
+from duramen._driving.host import RunHost, Services
+from duramen._runtime.history import HistorySource, load_payload, read_history
+from duramen._values.payloads import load_recorded
+from duramen._values.serializer import JsonSerializer
 from duramen.errors import InvalidArgument, RecordedError, ReplayDiverged, StoreError, UnknownWorkflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from duramen._bridge import Run, RunEvent, Turn
-    from duramen._history import History
-    from duramen._serial import Serializer
-    from duramen._stepper import StepJob, Stepper
-    from duramen._workflow import WorkflowDef
+    from duramen._driving.stepper import StepJob, Stepper
+    from duramen._handlers.workflow import WorkflowDef
+    from duramen._runtime.history import History
+    from duramen._values.serializer import Serializer
 
 __all__ = ["Replayed", "replay"]
 

@@ -1,0 +1,551 @@
+"""Runs steps on the host's event loop, without a task for each.
+
+Making an `asyncio.Task` costs more than most of what stands around a step. So a few long-lived *runner* tasks
+take jobs from a queue and step their coroutines by hand. A step that never suspends is over after one `send`.
+One that does suspends its runner with it: the runner passes on what the coroutine yields and what comes back,
+so that `asyncio.current_task()`, `asyncio.timeout`, task groups and cancellation behave inside a step as they
+do in a task of its own; meanwhile another runner takes the rest of the queue.
+
+Each step runs in a copy of the context it is given, so a context variable set in one step is never seen by
+another. Functions that are not async run in threads of a pool.
+"""
+
+# A job and the stepper that runs it are one thing in two classes.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
+from time import monotonic
+from types import CoroutineType
+from typing import Any, cast
+
+from duramen._handlers.callables import is_async_callable
+from duramen.errors import RuntimeClosed
+
+__all__ = ["StepJob", "Stepper"]
+
+Done = Callable[[Any, BaseException | None], object]
+
+_NEW, _QUEUED, _RUNNING, _IN_THREAD, _DONE = range(5)
+
+_SLICE_SECONDS = 0.005
+"""How long a runner may take jobs that do not suspend before it lets the host's loop do something else."""
+
+_SLICE_CHECK = 8
+"""The clock is read once in so many jobs."""
+
+_MAX_IDLE = 32
+"""How many runners without work are kept."""
+
+_DOUBT = 0.05
+"""Seconds after which a job is asked again that may not start yet."""
+
+_STALE = 0.005
+"""Seconds between the submission of a job and its start after which it is asked whether it still may: the
+process may have been stopped in between, for longer than its leases last."""
+
+
+class StepJob:
+    """One call of a step function.
+
+    Args:
+        fn: the function; async ones run on the host's loop, others in a thread.
+        args: its positional arguments (use `functools.partial` for keywords).
+        done: called as ``done(result, None)`` or ``done(None, error)``, exactly once, on the host's loop. It
+        may run
+            inside of a runner task, so it must not drain another loop; it should take note and return.
+        timeout: seconds, or None. An async step gets what `asyncio.timeout` does and ends with
+        `TimeoutError`. For one
+            in a thread `done` gets a `TimeoutError` at the deadline, while the thread runs on until the
+            function returns, whose result is dropped: a thread cannot be stopped.
+        context_setup: the context to run in; a copy is used. Default: a copy of the one at `Stepper.submit`.
+        may_start: asked once more before a job starts that had to wait, for its turn or for a free thread;
+            while it says no, the job waits on. Default: always.
+    """
+
+    __slots__ = (
+        "_awaitable",
+        "_deadline",
+        "_queued",
+        "_runner",
+        "_state",
+        "_stepper",
+        "_timer",
+        "args",
+        "cancel_requested",
+        "context_setup",
+        "done",
+        "fn",
+        "may_start",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        *,
+        done: Done,
+        timeout: float | None = None,
+        context_setup: Context | None = None,
+        may_start: Callable[[], bool] | None = None,
+    ) -> None:
+        self.fn = fn
+        self.args = args
+        self.done = done
+        self.timeout = timeout
+        self.context_setup = context_setup
+        self.may_start = may_start
+        self.cancel_requested = False
+        """True once `cancel` was called: tells its `CancelledError` from one the step raised by itself."""
+        self._state = _NEW
+        self._queued = 0.0
+        self._stepper: Stepper | None = None
+        self._runner: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
+        self._awaitable: Awaitable[Any] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """True once the outcome is settled; `done` was called or is about to be."""
+        return self._state == _DONE
+
+    def no_timeout(self) -> None:
+        """Let the function that runs in a thread take what time it needs from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def cancel(self, message: str | None = None) -> bool:
+        """Cancel the step, wherever it is. Call it on the host's thread.
+
+        A job that waits for its turn never starts. An async step gets `asyncio.CancelledError` at its await,
+        and what it makes of it is its outcome. The result of a function that runs in a thread is dropped.
+
+        Returns:
+            False if the job is finished already or was never submitted.
+        """
+        if self._stepper is None or self._state == _DONE:
+            return False
+        self.cancel_requested = True
+        if self._state == _RUNNING and self._runner is not None:
+            self._runner.cancel(message)
+        else:
+            self._stepper.drop(self, asyncio.CancelledError(message) if message else asyncio.CancelledError())
+        return True
+
+
+class _Resumed:
+    """The rest of a step that suspended: a trampoline between its coroutine and the runner task.
+
+    What the coroutine yields (the future it waits for) is yielded to the task, and what the task sends or
+    throws goes to the coroutine, always inside the step's own context.
+    """
+
+    __slots__ = ("context", "coroutine", "yielded")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], context: Context, yielded: Any) -> None:
+        self.coroutine = coroutine
+        self.context = context
+        self.yielded = yielded
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        run = self.context.run
+        coroutine = self.coroutine
+        yielded = self.yielded
+        del self  # holds the future otherwise
+        while True:
+            resume: Callable[[Any], Any] = coroutine.send
+            value: Any = None
+            try:
+                value = yield yielded
+            except GeneratorExit:
+                run(coroutine.close)
+                raise
+            except BaseException as error:  # noqa: BLE001 - all of them belong to the step
+                resume, value = coroutine.throw, error
+            yielded = None
+            try:
+                yielded = run(resume, value)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                value = None
+
+
+async def _await(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+class Stepper:
+    """Runs step jobs on one host loop. Everything but the threads' work happens on that loop's thread.
+
+    Args:
+        loop: the host's loop (asyncio's, uvloop's…).
+        max_threads: the most functions that run in threads at once. Default: as `ThreadPoolExecutor` has it.
+
+    >>> async def greet(name: str) -> str:
+    ...     return f"hello {name}"
+    >>> async def main() -> None:
+    ...     stepper = Stepper(asyncio.get_running_loop())
+    ...     outcome = asyncio.get_running_loop().create_future()
+    ...     stepper.submit(StepJob(greet, ("you",), done=lambda result, error: outcome.set_result(result)))
+    ...     print(await outcome)
+    ...     await stepper.aclose()
+    >>> asyncio.run(main())
+    hello you
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, max_threads: int | None = None) -> None:
+        self._loop = loop
+        self._thread = threading.get_ident()
+        self._queue: deque[StepJob] = deque()
+        self._idle: list[asyncio.Future[None]] = []
+        self._runners: set[asyncio.Task[None]] = set()
+        self._awake = 0
+        """Runners that will look at the queue: all but the idle ones and those suspended in a step."""
+        self._live: set[StepJob] = set()
+        """Jobs that are suspended, or in a thread."""
+        self._closed = False
+
+        self._max_threads = max_threads or min(32, (os.cpu_count() or 1) + 4)
+        self._threads: ThreadPoolExecutor | None = None
+        self._threads_busy = 0
+        self._thread_queue: deque[StepJob] = deque()
+        self._doubted: deque[StepJob] = deque()
+        """Jobs for the loop that may not start yet."""
+        self._doubting = False
+        self._returned: deque[tuple[StepJob, Any, BaseException | None]] = deque()
+        self._collecting = False
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs that run or are suspended on the loop, plus busy threads (also those of dropped jobs)."""
+        return len(self._runners) - len(self._idle) + self._threads_busy
+
+    def submit(self, job: StepJob) -> None:
+        """Queue a job; it starts in a later turn of the host's loop, in the order of submission.
+
+        Raises:
+            RuntimeClosed: the stepper was closed.
+        """
+        if self._closed:
+            raise RuntimeClosed("a step was started after the runtime was closed: open a new one")
+        job._stepper = self
+        if job.context_setup is None:
+            job.context_setup = copy_context()
+        job._state = _QUEUED
+        if is_async_callable(job.fn):
+            job._queued = monotonic()
+            self._queue.append(job)
+            if not self._awake:
+                self._wake_runner()
+        elif self._threads_busy < self._max_threads:
+            self._start_thread(job)
+        else:
+            self._thread_queue.append(job)
+
+    def on_loop(self, call: Callable[..., object], /, *args: Any) -> None:
+        """Make a call on the host's loop: now if this is its thread, else in the order of such calls.
+
+        What a thread asked for comes before its result. After the loop's end nothing happens.
+        """
+        if threading.get_ident() == self._thread:
+            call(*args)
+            return
+        try:
+            self._loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:
+            pass  # the host's loop was closed while the thread ran: nobody listens
+
+    # -- runners ---------------------------------------------------------------------------------------------
+
+    def _wake_runner(self) -> None:
+        self._awake += 1
+        while self._idle:
+            waiter = self._idle.pop()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        # Not loop.create_task: an eager task factory would run steps inside of submit(). The context is an
+        # empty one, or every step would see what the first submitter had set.
+        task = asyncio.Task(self._run(), loop=self._loop, name="duramen-step-runner", context=Context())
+        # A loop that is closed with an idle runner on it has lost nothing worth a message.
+        task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
+        self._runners.add(task)
+        task.add_done_callback(self._runner_ended)
+
+    def _runner_ended(self, task: asyncio.Task[None]) -> None:
+        self._runners.discard(task)
+        if not task.cancelled():
+            task.exception()  # it went to the loop already (KeyboardInterrupt, SystemExit): once is enough
+        if self._queue and not self._awake:
+            self._wake_runner()
+
+    async def _run(self) -> None:  # noqa: C901 - every call here is paid for by each step
+        """The body of a runner. The path of a step that does not suspend is written out for its speed."""
+        me = cast("asyncio.Task[None]", asyncio.current_task())
+        queue = self._queue
+        cancelling = me.cancelling
+        now = self._loop.time
+        awake = True
+        try:
+            while True:
+                until = monotonic() + _SLICE_SECONDS
+                count = 0
+                while queue:
+                    job = queue.popleft()
+                    if job._state != _QUEUED:
+                        continue
+                    if (
+                        job.may_start is not None
+                        and job._awaitable is None
+                        and monotonic() - job._queued > _STALE
+                        and not job.may_start()
+                    ):
+                        self._doubted.append(job)
+                        self._doubt()
+                        continue
+                    job._state = _RUNNING
+                    job._runner = me
+                    context = job.context_setup.copy()  # pyright: ignore[reportOptionalMemberAccess]
+                    started = now() if job.timeout is not None else 0.0
+                    result = error = None
+                    coroutine: Any = None
+                    try:
+                        if job._awaitable is None:
+                            coroutine = context.run(job.fn, *job.args)
+                        else:
+                            coroutine, job._awaitable = job._awaitable, None
+                        if coroutine.__class__ is not CoroutineType:
+                            coroutine = _await(coroutine)
+                        yielded = context.run(coroutine.send, None)
+                    except StopIteration as stop:
+                        result = stop.value
+                    except BaseException as raised:  # noqa: BLE001 - it is the step's outcome
+                        error = raised
+                    else:
+                        awake = False
+                        self._awake -= 1
+                        if queue and not self._awake:
+                            self._wake_runner()
+                        self._live.add(job)
+                        try:
+                            result = await self._suspended(job, started, coroutine, context, yielded)
+                        except GeneratorExit:
+                            raise
+                        except BaseException as raised:  # noqa: BLE001
+                            error = raised
+                        self._live.discard(job)
+                        awake = True
+                        self._awake += 1
+                        yielded = None
+                    job._state = _DONE
+                    try:
+                        job.done(result, error)
+                    except Exception as raised:  # noqa: BLE001
+                        self._done_failed(job, raised)
+                    if error is not None and isinstance(error, KeyboardInterrupt | SystemExit):
+                        raise error
+                    del job, context, coroutine, result, error
+                    if cancelling() or me._must_cancel:  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+                        # Somebody cancelled the step, or the host cancels all its tasks. A cancellation that
+                        # the step did not wait for would hit the next one, and no release before 3.13 can
+                        # take it back: so this runner ends here, and another takes the rest of the queue.
+                        return
+                    count += 1
+                    if not count % _SLICE_CHECK and monotonic() > until:
+                        await asyncio.sleep(0)
+                        until = monotonic() + _SLICE_SECONDS
+                if self._closed or len(self._idle) >= _MAX_IDLE:
+                    return
+                waiter = self._loop.create_future()
+                self._idle.append(waiter)
+                awake = False
+                self._awake -= 1
+                try:
+                    await waiter
+                finally:
+                    # Cancelled by the host at its end, it may have been woken already and then counts as
+                    # awake.
+                    awake = waiter.done() and not waiter.cancelled()
+                    if not awake and waiter in self._idle:
+                        self._idle.remove(waiter)
+                del waiter
+        finally:
+            if awake:
+                self._awake -= 1
+
+    async def _suspended(
+        self,
+        job: StepJob,
+        started: float,
+        coroutine: Coroutine[Any, Any, Any],
+        context: Context,
+        yielded: Any,
+    ) -> Any:
+        """Await the rest of a step that waits for something, under its timeout."""
+        if job.timeout is None:
+            return await _Resumed(coroutine, context, yielded)
+        deadline = job._deadline  # set already if the first part of the step ran in a thread
+        async with asyncio.timeout_at(started + job.timeout if deadline is None else deadline):
+            return await _Resumed(coroutine, context, yielded)
+
+    def _done_failed(self, job: StepJob, error: Exception) -> None:
+        self._loop.call_exception_handler(
+            {
+                "message": f"the done callback of the step {job.fn!r} raised",
+                "exception": error,
+            }
+        )
+
+    # -- threads ---------------------------------------------------------------------------------------------
+
+    def _start_thread(self, job: StepJob) -> None:
+        self._threads_busy += 1
+        job._state = _IN_THREAD
+        self._live.add(job)
+        if job.timeout is not None:
+            job._deadline = self._loop.time() + job.timeout
+            job._timer = self._loop.call_at(job._deadline, self._thread_late, job)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._max_threads, thread_name_prefix="duramen-step")
+        context = job.context_setup.copy()  # pyright: ignore[reportOptionalMemberAccess]
+        self._threads.submit(self._in_thread, job, context)
+
+    def _in_thread(self, job: StepJob, context: Context) -> None:
+        result = error = None
+        try:
+            result = context.run(job.fn, *job.args)
+        except BaseException as raised:  # noqa: BLE001 - it is the step's outcome, on the loop's thread
+            error = raised
+        self._returned.append((job, result, error))
+        # One wake-up for all that return before the loop looks. It lowers the flag before it empties the
+        # queue, so nothing is ever left behind.
+        if not self._collecting:
+            self._collecting = True
+            try:
+                self._loop.call_soon_threadsafe(self._collect)
+            except RuntimeError:
+                pass  # the host's loop was closed while the thread ran: nobody waits for the result
+        del job, result, error
+
+    def _thread_late(self, job: StepJob) -> None:
+        if job._state == _IN_THREAD:
+            self.drop(job, TimeoutError())
+
+    def _collect(self) -> None:
+        """Take what came back from threads, and give the free threads their next jobs."""
+        self._collecting = False
+        while self._returned:
+            job, result, error = self._returned.popleft()
+            self._threads_busy -= 1
+            self._live.discard(job)
+            self._next_thread()
+            if job._state == _DONE:  # cancelled or late: nobody waits for it any more
+                if isinstance(result, CoroutineType):
+                    result.close()
+                continue
+            if job._timer is not None:
+                job._timer.cancel()
+                job._timer = None
+            if error is None and inspect.isawaitable(result):
+                job._awaitable = result
+                job._state = _QUEUED
+                self._queue.append(job)
+                if not self._awake:
+                    self._wake_runner()
+                continue
+            self._settle(job, result, error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                if self._returned:
+                    self._loop.call_soon(self._collect)
+                raise error
+
+    def _next_thread(self) -> None:
+        for _ in range(len(self._thread_queue)):
+            if self._threads_busy >= self._max_threads:
+                return
+            job = self._thread_queue.popleft()
+            if job._state != _QUEUED:
+                continue
+            if job.may_start is None or job.may_start():
+                self._start_thread(job)
+            else:
+                self._thread_queue.append(job)
+        if self._thread_queue:
+            self._doubt()
+
+    def _doubt(self) -> None:
+        if not self._doubting:
+            self._doubting = True
+            self._loop.call_later(_DOUBT, self._ask_again)
+
+    def _ask_again(self) -> None:
+        self._doubting = False
+        self._next_thread()
+        self._queue += self._doubted
+        self._doubted.clear()
+        if self._queue and not self._awake:
+            self._wake_runner()
+
+    # -- ends ------------------------------------------------------------------------------------------------
+
+    def drop(self, job: StepJob, error: BaseException) -> None:
+        """Settle a job that is queued or in a thread with `error`; whatever still comes of it is ignored."""
+        job._state = _DONE
+        if job._timer is not None:
+            job._timer.cancel()
+            job._timer = None
+        awaitable: Any = job._awaitable
+        job._awaitable = None
+        if isinstance(awaitable, CoroutineType):
+            awaitable.close()
+        if self._loop.is_closed():
+            self._settle(job, None, error)
+        else:
+            self._loop.call_soon(self._settle, job, None, error)
+
+    def _settle(self, job: StepJob, result: Any, error: BaseException | None) -> None:
+        job._state = _DONE
+        try:
+            job.done(result, error)
+        except Exception as raised:  # noqa: BLE001
+            self._done_failed(job, raised)
+
+    def close(self) -> None:
+        """Take no more jobs, cancel those that are queued or in flight, let the runners end. Does not wait.
+
+        Calling it again does nothing. Threads that are still busy run out by themselves.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        for queue in (self._queue, self._thread_queue, self._doubted):
+            while queue:
+                queue.popleft().cancel("the runtime is closing")
+        for job in list(self._live):
+            job.cancel("the runtime is closing")
+        while self._idle:
+            waiter = self._idle.pop()
+            if not waiter.done():
+                self._awake += 1
+                waiter.set_result(None)
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def aclose(self) -> None:
+        """`close`, and wait until the runners have ended, also for a step that swallows its cancellation."""
+        self.close()
+        me = asyncio.current_task()
+        while runners := [task for task in self._runners if task is not me]:
+            await asyncio.wait(runners)

@@ -1,0 +1,265 @@
+"""The runtime's end of the engine: tokens and futures, the wake-up of the loop, who may call from where.
+
+The engine completes calls in bulk: it wakes the loop once, and one callback takes everything that has come
+in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from asyncio.events import _get_running_loop  # pyright: ignore[reportPrivateUsage] - without an exception
+from typing import TYPE_CHECKING, Any
+
+from duramen._bridge import Engine, Newer, Reply, StoreFailed, StoreRequest, native_error
+from duramen._loop.loop import RunLoop
+from duramen._stores.served import StoreServer
+from duramen.errors import ForkedProcess, NotDurableError, RuntimeClosed, RuntimeNotOpen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from duramen._bridge import NativeStore, RunEvent
+    from duramen._stores.url import Target
+
+__all__ = ["Port"]
+
+_log = logging.getLogger("duramen")
+
+
+class _Process:
+    """This process's id, without asking the kernel for each call of a runtime."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.note()
+        if hasattr(os, "register_at_fork"):
+            # Python code runs on in a child only if its fork went through here.
+            os.register_at_fork(after_in_child=self.note)
+
+    def note(self) -> None:
+        self.pid = os.getpid()
+
+
+_process = _Process()
+
+
+class Port:
+    """One engine, and the loop that it wakes. Made and used on that loop's thread only.
+
+    Args:
+        loop: the host's loop.
+        target: the store.
+        settings: keyword arguments of the engine: owner, lease, hold, warm, options.
+        on_events: called with each batch of events that are not replies to calls, in their order.
+        opened: the store, if it has been opened already.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        target: Target,
+        settings: dict[str, Any],
+        on_events: Callable[[list[RunEvent]], None],
+        opened: NativeStore | None = None,
+    ) -> None:
+        self.loop = loop
+        self.thread = threading.get_ident()
+        self._pid = os.getpid()
+        self._on_events = on_events
+        self._futures: dict[int, asyncio.Future[Any]] = {}
+        self._next_token = 1
+        self._closed = False
+        self._read_fd, self._write_fd = -1, -1
+        self._has_reader = False
+        wake: Callable[[], None] | None = None
+        if self._open_fds():
+            try:
+                loop.add_reader(self._read_fd, self._on_readable)
+                self._has_reader = True
+            except NotImplementedError:  # the Proactor loop of Windows watches no file descriptors
+                self._close_fds()
+        if not self._has_reader:
+            wake = self._wake_from_thread
+        try:
+            self.engine = Engine(
+                target.scheme,
+                target.location,
+                wake_fd=self._write_fd if self._has_reader else None,
+                wake=wake,
+                store=target.store if opened is None else opened,
+                **settings,
+            )
+        except StoreFailed as error:
+            self._release()
+            kind, message = error.args
+            raise native_error((kind, message)) from None
+        except RuntimeError as error:
+            self._release()
+            if str(error).startswith("forked"):
+                raise ForkedProcess(str(error).removeprefix("forked: ")) from None
+            raise
+        except BaseException:
+            self._release()
+            raise
+        self._store = StoreServer(self.engine, target.store) if target.store is not None else None
+
+    # -- waking ----------------------------------------------------------------------------------------------
+
+    def _open_fds(self) -> bool:
+        if sys.platform == "linux":
+            self._read_fd = self._write_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        elif sys.platform == "win32":
+            return False
+        else:
+            self._read_fd, self._write_fd = os.pipe()
+            os.set_blocking(self._read_fd, False)
+            os.set_blocking(self._write_fd, False)
+        return True
+
+    def _close_fds(self) -> None:
+        for fd in {self._read_fd, self._write_fd} - {-1}:
+            os.close(fd)
+        self._read_fd = self._write_fd = -1
+
+    def _wake_from_thread(self) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self.collect)
+        except RuntimeError:
+            pass  # the loop is closed: nobody is left to be told
+
+    def _on_readable(self) -> None:
+        # Before the queue is taken: what comes in meanwhile wakes the loop again.
+        try:
+            os.read(self._read_fd, 65536)
+        except (BlockingIOError, InterruptedError):
+            pass
+        self.collect()
+
+    def collect(self) -> int:
+        """Take what the engine has and pass it on; gives how much that was."""
+        if self._closed:
+            return 0
+        events = self.engine.drain()
+        others: list[RunEvent] = []
+        replies: list[Reply] = []
+        for event in events:
+            if type(event) is Reply:
+                replies.append(event)
+            elif type(event) is StoreRequest:
+                assert self._store is not None  # noqa: S101 - only such stores are asked
+                self._store.serve(event)
+            elif type(event) is Newer:
+                _log.warning(
+                    "runs of workflows that are registered here need a newer duramen, which wrote to them or "
+                    "sent them messages (this one reads format %d): they wait for a worker that has it",
+                    event.reads,
+                )
+            else:
+                others.append(event)
+        # Runs first: whoever waits for a reply then finds the run that it speaks of.
+        if others:
+            self._on_events(others)
+        for reply in replies:
+            future = self._futures.pop(reply.token, None)
+            if future is None or future.done():
+                continue  # the caller was cancelled meanwhile
+            error = reply.error
+            if error is None:
+                future.set_result(reply.value)
+            else:
+                future.set_exception(native_error(error))
+        return len(events)
+
+    # -- calling ---------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Refuse calls from a forked child, another loop, or a handler.
+
+        Raises:
+            ForkedProcess: this is a child of the process that opened the runtime.
+            NotDurableError: the call comes from a workflow's handler.
+            RuntimeNotOpen: it comes from another event loop.
+            RuntimeClosed: the runtime was closed.
+        """
+        if _process.pid != self._pid:
+            raise ForkedProcess(
+                f"the runtime was opened in process {self._pid}, and this is its child {os.getpid()}: make "
+                "a new Runtime after the fork"
+            )
+        loop = _get_running_loop()
+        if loop is not self.loop:
+            if isinstance(loop, RunLoop):
+                raise NotDurableError(
+                    "a handler called its runtime, which cannot be recorded: do it in a step (ctx.step)"
+                )
+            raise RuntimeNotOpen(
+                "the runtime is open on another event loop: make one Runtime for each loop, or call "
+                "runtime.sync from other threads"
+            )
+        if self._closed:
+            raise RuntimeClosed("the runtime was closed: open it again with `async with runtime:`")
+
+    def call(self, method: Callable[..., None], *args: Any) -> asyncio.Future[Any]:
+        """Start a call of the engine; the future has its outcome.
+
+        Raises:
+            DuramenError: see `check`.
+        """
+        return self.call_with_token(method, *args)[1]
+
+    def call_with_token(self, method: Callable[..., None], *args: Any) -> tuple[int, asyncio.Future[Any]]:
+        """The same, with the token by which the engine knows the call.
+
+        Raises:
+            DuramenError: see `check`.
+        """
+        self.check()
+        token = self._next_token
+        self._next_token = token + 1
+        future = self._futures[token] = self.loop.create_future()
+        try:
+            method(token, *args)
+        except BaseException:
+            del self._futures[token]
+            raise
+        return token, future
+
+    def forget(self, token: int) -> None:
+        """Nobody waits for the reply to that call any more."""
+        future = self._futures.pop(token, None)
+        if future is not None:
+            future.cancel()
+
+    # -- ends ------------------------------------------------------------------------------------------------
+
+    async def close(self, timeout: float) -> None:
+        """Close the engine and let go of the loop, after `timeout` seconds at the latest."""
+        if self._closed:
+            return
+        try:
+            closing = self.call(self.engine.close)
+            done, _ = await asyncio.wait([closing], timeout=timeout)
+            if not done:
+                _log.warning("the store was not closed within %g s; it is left to itself", timeout)
+                closing.cancel()
+            elif (error := closing.exception()) is not None:
+                _log.warning("the store did not close cleanly: %s", error)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        self._closed = True
+        if self._has_reader:
+            self._has_reader = False
+            if not self.loop.is_closed():
+                self.loop.remove_reader(self._read_fd)
+        self._close_fds()
+        for future in self._futures.values():
+            if not future.done():
+                future.set_exception(RuntimeClosed("the runtime was closed before the call was answered"))
+                future.exception()  # nobody has to fetch it
+        self._futures.clear()

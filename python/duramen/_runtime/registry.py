@@ -1,0 +1,159 @@
+"""Which workflows a runtime knows: definitions, and names of definitions that are imported when it opens."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from duramen._handlers.workflow import WorkflowDef
+from duramen.errors import DuplicateWorkflow, InvalidArgument, UnknownWorkflow, WorkflowDefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+__all__ = ["Registry"]
+
+AnyWorkflow = WorkflowDef[Any, Any]
+
+_log = logging.getLogger("duramen")
+
+
+class Registry:
+    """The workflows of one runtime, by name and version.
+
+    Args:
+        workflows: definitions, and texts ``"package.module:attribute"`` for definitions that `load` imports.
+
+    Raises:
+        DuplicateWorkflow: two definitions have one name and version.
+        WorkflowDefinitionError: something else than a definition or such a text.
+    """
+
+    def __init__(self, workflows: Iterable[Any]) -> None:
+        self._by_key: dict[tuple[str, str], AnyWorkflow] = {}
+        self._current: dict[str, AnyWorkflow] = {}
+        self._lazy: list[str] = []
+        self.broken: dict[str, BaseException] = {}
+        """What could not be imported, and why."""
+        if isinstance(workflows, str | WorkflowDef) or not hasattr(workflows, "__iter__"):
+            raise WorkflowDefinitionError(f"workflows is {workflows!r}: give a list of workflows")
+        for item in workflows:
+            if isinstance(item, str):
+                _check_path(item)
+                if item not in self._lazy:
+                    self._lazy.append(item)
+            else:
+                self.add(item)
+
+    def add(self, definition: Any) -> None:
+        """Register a definition and its previous versions; the same one again is no change."""
+        if not isinstance(definition, WorkflowDef):
+            raise WorkflowDefinitionError(
+                f"{definition!r} is no workflow: decorate the function with @workflow, or give "
+                "'package.module:attribute'"
+            )
+        found: AnyWorkflow = definition  # pyright: ignore[reportUnknownVariableType]
+        current = self._current.get(found.name)
+        if current is not None and current is not found and found not in current.previous:
+            if current.version == found.version:
+                raise DuplicateWorkflow(found.name, found.version, current.location)
+            if current not in found.previous:
+                raise DuplicateWorkflow(
+                    found.name,
+                    "",
+                    f"{current.location} as version {current.version!r}: "
+                    "name one of the two in `previous` of the other",
+                )
+        for each in (found, *found.previous):
+            each.resolve()
+            known = self._by_key.setdefault((each.name, each.version), each)
+            if known is not each:
+                raise DuplicateWorkflow(each.name, each.version, known.location)
+        if current is None or current in found.previous:
+            self._current[found.name] = found
+
+    def load(self) -> None:
+        """Import what was registered by path. What fails is logged and kept in `broken`; the rest works."""
+        for path in self._lazy:
+            try:
+                self.add(_imported(path))
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
+                if path not in self.broken:
+                    _log.error(
+                        "workflow %r cannot be loaded, so its runs wait until it can: %s: %s",
+                        path,
+                        type(error).__name__,
+                        error,
+                        exc_info=error,
+                    )
+                self.broken[path] = error
+            else:
+                self.broken.pop(path, None)
+
+    def keys(self) -> list[tuple[str, str]]:
+        """Names and versions of all of them."""
+        return list(self._by_key)
+
+    def names(self) -> list[str]:
+        """Their names, each once."""
+        return sorted({name for name, _ in self._by_key})
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def get(self, name: str, version: str) -> AnyWorkflow | None:
+        """The definition of exactly that version, if it is here."""
+        return self._by_key.get((name, version))
+
+    def resolve(self, workflow: Any) -> AnyWorkflow:
+        """Find what a caller means: a definition that is registered here, or the name of one.
+
+        Raises:
+            UnknownWorkflow: it is not registered here; notes say what could not be imported.
+        """
+        if isinstance(workflow, WorkflowDef):
+            definition: AnyWorkflow = workflow  # pyright: ignore[reportUnknownVariableType]
+            if self._by_key.get((definition.name, definition.version)) is definition:
+                return definition
+            raise self._unknown(definition.name, definition.version)
+        if not isinstance(workflow, str):
+            raise InvalidArgument(f"{workflow!r} is no workflow: give a function with @workflow, or its name")
+        found = self._current.get(workflow)
+        if found is None:
+            raise self._unknown(workflow, None)
+        return found
+
+    def _unknown(self, name: str, version: str | None) -> UnknownWorkflow:
+        error = UnknownWorkflow(name, version)
+        for path, reason in self.broken.items():
+            error.add_note(f"{path!r} could not be loaded: {type(reason).__name__}: {reason}")
+        return error
+
+    def types(self, name: str, version: str) -> tuple[Any, Any, Any]:
+        """Types of input, output and state, each None if it is unknown here."""
+        found = self._by_key.get((name, version))
+        if found is None:
+            return None, None, None
+        state = found.state_type
+        return found.input_type, found.output_type, state if isinstance(state, type) else None
+
+    def declares_event(self, name: str) -> bool:
+        """Whether any workflow here says what payload that event has."""
+        return any(name in each.events for each in self._by_key.values())
+
+
+def _check_path(path: str) -> None:
+    module, separator, attribute = path.partition(":")
+    parts = [*module.split("."), *attribute.split(".")]
+    if not separator or not all(part.isidentifier() for part in parts):
+        raise WorkflowDefinitionError(f"{path!r} names no workflow: write 'package.module:attribute'")
+
+
+def _imported(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    found: ModuleType | Any = importlib.import_module(module)
+    for part in attribute.split("."):
+        found = getattr(found, part)
+    return found

@@ -1,0 +1,372 @@
+"""The user's database drivers: recognised without being imported, and each used in its own way.
+
+A driver knows four things: whether it is async, whether a connection can take part (`check`), how to execute
+one statement of the store's (`fetch`), and how a transaction is begun and ended (`transaction`). The
+statements come from the store with ``$1``, ``$2`` … for their values.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from duramen.errors import UnusableConnection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+__all__ = [
+    "Driver",
+    "connecting",
+    "connecting_sync",
+    "driver_of",
+    "is_async_source",
+    "is_rolled_back",
+    "is_unknown_table",
+]
+
+Row = tuple[Any, ...]
+
+_SUPPORTED = (
+    "psycopg 3 (connections, and the pools of psycopg_pool), asyncpg and SQLAlchemy 2 on Postgres; "
+    "duramen.sqlite on SQLite"
+)
+
+
+class Driver(Protocol):
+    """See the module's head. For a driver that is not async no method gives an awaitable."""
+
+    is_async: bool
+
+    def check(self, connection: Any, /) -> None:
+        """Refuse a connection on which no transaction of the user's is open, or can be open."""
+        ...
+
+    def fetch(self, connection: Any, sql: str, values: Sequence[Any], /) -> Any:
+        """Execute a statement; its first row, or None."""
+        ...
+
+    def transaction(self, connection: Any, /) -> Any:
+        """A context manager: a transaction, committed at its end, rolled back when something is raised."""
+        ...
+
+
+# -- psycopg -------------------------------------------------------------------------------------------------
+
+_NUMBERED = re.compile(r"\$(\d+)")
+
+
+def _percent(sql: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+    """The same statement with ``%s`` for each value in its place."""
+    order: list[Any] = []
+
+    def place(match: re.Match[str]) -> str:
+        order.append(values[int(match[1]) - 1])
+        return "%s"
+
+    return _NUMBERED.sub(place, sql.replace("%", "%%")), tuple(order)
+
+
+class _Psycopg:
+    is_async = False
+
+    def check(self, connection: Any) -> None:
+        if connection.closed:
+            raise UnusableConnection("the connection is closed: give one that is open")
+        status = connection.info.transaction_status.name
+        if status == "INERROR":
+            raise UnusableConnection("the connection's transaction has failed: roll it back and begin anew")
+        if status == "IDLE" and connection.autocommit:
+            raise UnusableConnection(
+                "the connection is in autocommit mode and no transaction is open: use "
+                "`with conn.transaction():` around the call"
+            )
+
+    def fetch(self, connection: Any, sql: str, values: Sequence[Any]) -> Any:
+        # Not connection.cursor(): its class and its rows may be of another kind.
+        module = sys.modules["psycopg"]
+        with module.Cursor(connection, row_factory=module.rows.tuple_row) as cursor:
+            cursor.execute(*_percent(sql, values))
+            return cursor.fetchone() if cursor.description is not None else None
+
+    def transaction(self, connection: Any) -> Any:
+        return connection.transaction()
+
+
+class _PsycopgAsync(_Psycopg):
+    is_async = True
+
+    async def fetch(self, connection: Any, sql: str, values: Sequence[Any]) -> Any:
+        module = sys.modules["psycopg"]
+        async with module.AsyncCursor(connection, row_factory=module.rows.tuple_row) as cursor:
+            await cursor.execute(*_percent(sql, values))
+            return await cursor.fetchone() if cursor.description is not None else None
+
+
+# -- asyncpg -------------------------------------------------------------------------------------------------
+
+
+class _Asyncpg:
+    is_async = True
+
+    def check(self, connection: Any) -> None:
+        if connection.is_closed():
+            raise UnusableConnection("the connection is closed: give one that is open")
+        if not connection.is_in_transaction():
+            raise UnusableConnection(
+                "no transaction is open on the connection: use `async with conn.transaction():` around it"
+            )
+
+    async def fetch(self, connection: Any, sql: str, values: Sequence[Any]) -> Any:
+        row = await connection.fetchrow(sql, *values)
+        return None if row is None else tuple(row)
+
+    def transaction(self, connection: Any) -> Any:
+        return connection.transaction()
+
+
+# -- SQLAlchemy ----------------------------------------------------------------------------------------------
+
+
+class _SqlAlchemy:
+    is_async = False
+
+    def check(self, connection: Any) -> None:
+        self._check_dialect(connection)
+        if connection.closed:
+            raise UnusableConnection("the connection is closed: give one that is open")
+        sync = getattr(connection, "sync_connection", connection)
+        raw = sync.connection.dbapi_connection
+        if getattr(raw, "autocommit", False) is True:
+            raise UnusableConnection(
+                "the connection is in autocommit mode (isolation_level='AUTOCOMMIT'): use another"
+            )
+
+    @staticmethod
+    def _check_dialect(connection: Any) -> None:
+        name = connection.dialect.name
+        if name == "sqlite":
+            raise UnusableConnection(_SECOND_SQLITE)
+        if name != "postgresql":
+            raise UnusableConnection(
+                f"SQLAlchemy's connection is one to {name!r}, and the store is in Postgres"
+            )
+
+    @staticmethod
+    def _statement(connection: Any, sql: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+        style = connection.dialect.paramstyle
+        if style == "numeric_dollar":
+            return sql, tuple(values)
+        if style in {"pyformat", "format"}:
+            return _percent(sql, values)
+        raise UnusableConnection(
+            f"SQLAlchemy's driver {connection.dialect.driver!r} is not supported: {_SUPPORTED}"
+        )
+
+    def fetch(self, connection: Any, sql: str, values: Sequence[Any]) -> Any:
+        result = connection.exec_driver_sql(*self._statement(connection, sql, values))
+        return _first(result)
+
+    def transaction(self, connection: Any) -> Any:
+        self._check_dialect(connection)
+        return connection.begin()
+
+
+class _SqlAlchemyAsync(_SqlAlchemy):
+    is_async = True
+
+    async def fetch(self, connection: Any, sql: str, values: Sequence[Any]) -> Any:
+        return _first(await connection.exec_driver_sql(*self._statement(connection, sql, values)))
+
+
+def _first(result: Any) -> Any:
+    if not result.returns_rows:
+        return None
+    row = result.first()
+    return None if row is None else tuple(row)
+
+
+# -- which is which ------------------------------------------------------------------------------------------
+
+_SECOND_SQLITE = (
+    "sqlite3, aiosqlite and SQLAlchemy open the file with another copy of SQLite than Duramen's. Two copies "
+    "in one process do not see each other's locks and damage the file (https://sqlite.org/howtocorrupt.html, "
+    "2.2.1): use duramen.sqlite.connect()"
+)
+
+_DRIVERS: dict[tuple[str, str], Driver] = {
+    ("psycopg", "Connection"): _Psycopg(),
+    ("psycopg", "AsyncConnection"): _PsycopgAsync(),
+    ("asyncpg", "Connection"): _Asyncpg(),
+    ("asyncpg", "PoolConnectionProxy"): _Asyncpg(),
+    ("sqlalchemy", "Connection"): _SqlAlchemy(),
+    ("sqlalchemy", "AsyncConnection"): _SqlAlchemyAsync(),
+}
+
+# How a connection is had from what is no connection: the method's name, and whether it is async.
+_SOURCES: dict[tuple[str, str], tuple[str, bool]] = {
+    ("psycopg_pool", "ConnectionPool"): ("connection", False),
+    ("psycopg_pool", "AsyncConnectionPool"): ("connection", True),
+    ("asyncpg", "Pool"): ("acquire", True),
+    ("sqlalchemy", "Engine"): ("connect", False),
+    ("sqlalchemy", "AsyncEngine"): ("connect", True),
+}
+
+_SESSIONS = {("sqlalchemy", "Session"), ("sqlalchemy", "AsyncSession")}
+
+
+def _kinds(thing: Any) -> list[tuple[str, str]]:
+    """Package and name of the thing's class and of the classes it is made from."""
+    return [(cls.__module__.partition(".")[0], cls.__name__) for cls in type(thing).__mro__]
+
+
+def _find(thing: Any, table: dict[tuple[str, str], Any]) -> Any:
+    return next((table[kind] for kind in _kinds(thing) if kind in table), None)
+
+
+def driver_of(connection: Any) -> Driver:
+    """The driver of a connection.
+
+    Raises:
+        UnusableConnection: it is none that is supported, or no connection at all.
+    """
+    driver: Driver | None = _find(connection, _DRIVERS)
+    if driver is not None:
+        return driver
+    kinds = _kinds(connection)
+    if any(package in {"sqlite3", "_sqlite3", "aiosqlite"} for package, _ in kinds):
+        raise UnusableConnection(_SECOND_SQLITE)
+    if _find(connection, _SOURCES) is not None:
+        raise UnusableConnection(
+            f"{type(connection).__name__} is no connection: take one from it, begin a transaction on it, and "
+            "give that connection"
+        )
+    raise UnusableConnection(
+        f"{type(connection).__module__}.{type(connection).__name__} is no connection of a driver that is "
+        f"supported: {_SUPPORTED}"
+    )
+
+
+def session_connection(thing: Any) -> Any:
+    """The connection of a SQLAlchemy session (an awaitable one for an async session), or the thing itself."""
+    if _SESSIONS.isdisjoint(_kinds(thing)):
+        return thing
+    return thing.connection()
+
+
+def is_async_source(database: Any) -> bool | None:
+    """Whether a source of connections is async; None if only its first connection will tell.
+
+    Raises:
+        UnusableConnection: it is no source of connections.
+    """
+    source: tuple[str, bool] | None = _find(database, _SOURCES)
+    if source is not None:
+        return source[1]
+    driver: Driver | None = _find(database, _DRIVERS)
+    if driver is not None:
+        return driver.is_async
+    if callable(database):
+        return None
+    return driver_of(database).is_async  # raises, and says why
+
+
+def is_connection(database: Any) -> bool:
+    """Whether it is one connection, of which only one transaction at a time can make use."""
+    return _find(database, _DRIVERS) is not None
+
+
+@asynccontextmanager
+async def connecting(database: Any) -> AsyncGenerator[Any]:
+    """A connection from a source of connections."""
+    async with await _opened(database) as connection:
+        yield connection
+
+
+async def _opened(database: Any) -> AbstractAsyncContextManager[Any]:
+    if is_connection(database):
+        return nullcontext(database)
+    source: tuple[str, bool] | None = _find(database, _SOURCES)
+    if source is not None:
+        return getattr(database, source[0])()
+    connection = database()
+    if isawaitable(connection):
+        connection = await connection
+    return _closing(connection)
+
+
+@asynccontextmanager
+async def _closing(connection: Any) -> AsyncGenerator[Any]:
+    try:
+        yield connection
+    finally:
+        closed = connection.close()
+        if isawaitable(closed):
+            await closed
+
+
+@contextmanager
+def connecting_sync(database: Any) -> Generator[Any]:
+    """The same for drivers that are not async, in the thread that uses the connection."""
+    with _opened_sync(database) as connection:
+        yield connection
+
+
+def _opened_sync(database: Any) -> AbstractContextManager[Any]:
+    if is_connection(database):
+        return nullcontext(database)
+    source: tuple[str, bool] | None = _find(database, _SOURCES)
+    if source is not None:
+        return getattr(database, source[0])()
+    return _closing_sync(database())
+
+
+@contextmanager
+def _closing_sync(connection: Any) -> Generator[Any]:
+    if isawaitable(connection):
+        getattr(connection, "close", lambda: None)()
+        raise UnusableConnection(
+            "the source of connections is async and the function is not: make the function `async def`, or "
+            "give a source of blocking connections"
+        )
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+# -- errors --------------------------------------------------------------------------------------------------
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    """The code that Postgres gave, if the error is an answer of Postgres's."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        for name in ("sqlstate", "pgcode"):
+            code = getattr(error, name, None)
+            if isinstance(code, str):
+                return code
+        error = getattr(error, "orig", None) or error.__cause__
+    return None
+
+
+_UNCERTAIN = ("08", "53", "57", "58", "XX", "40003")
+"""Codes with which a server leaves a connection, or says that it does not know: what became of a COMMIT that
+ends so cannot be concluded from it. (Connection exceptions, resources, intervention, system and internal
+errors, statement completion unknown.)"""
+
+
+def is_rolled_back(error: BaseException) -> bool:
+    """Whether an error in COMMIT is the database's word that nothing was committed."""
+    code = _sqlstate(error)
+    return code is not None and not code.startswith(_UNCERTAIN)
+
+
+def is_unknown_table(error: BaseException) -> bool:
+    """Whether a statement failed because its table or schema is not there."""
+    return _sqlstate(error) in {"42P01", "3F000"}
