@@ -62,7 +62,7 @@ impl Ask for Creations {
         item.seed = next_try(item.seed);
     }
 
-    fn tell(&self, _: &[NewRun], answers: &[&Created]) {
+    fn tell(&self, _: &[&NewRun], answers: &[&Created]) {
         if answers.iter().any(|created| created.is_new()) {
             self.0.told.nudge();
         }
@@ -97,7 +97,7 @@ impl Ask for Messages {
         }
     }
 
-    fn tell(&self, items: &[NewMessage], answers: &[&Delivered]) {
+    fn tell(&self, items: &[&NewMessage], answers: &[&Delivered]) {
         let answers = items
             .iter()
             .map(|message| &message.run_id)
@@ -131,8 +131,8 @@ impl Ask for Interventions {
         Intervened::Blocked
     }
 
-    fn tell(&self, items: &[Intervention], answers: &[&Intervened]) {
-        let reopens = |(item, answer): (&Intervention, &&Intervened)| {
+    fn tell(&self, items: &[&Intervention], answers: &[&Intervened]) {
+        let reopens = |(item, answer): (&&Intervention, &&Intervened)| {
             matches!(item, Intervention::Reopen { .. }) && **answer == Intervened::Done
         };
         if items.iter().zip(answers).any(reopens) {

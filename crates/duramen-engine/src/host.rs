@@ -123,7 +123,11 @@ pub enum Reply {
     Done,
     /// A run was created and is driven here under this ticket, or existed.
     Started {
-        created: Created,
+        /// Whether this call created it.
+        new: bool,
+        /// Of the run that is there.
+        workflow: String,
+        status: Status,
         ticket: Option<Ticket>,
     },
     Created(Vec<Created>),

@@ -37,7 +37,7 @@ pub(crate) trait Ask: Send + 'static {
     fn renew(_item: &mut Self::Item) {}
 
     /// A call was answered, for these: whoever waits for them here is told at once.
-    fn tell(&self, items: &[Self::Item], answers: &[&Self::Answer]);
+    fn tell(&self, items: &[&Self::Item], answers: &[&Self::Answer]);
 
     fn done(self, result: Result<Vec<Self::Answer>, StoreError>);
 }
@@ -134,7 +134,7 @@ impl<A: Ask> Insisting<A> {
         }
         let (items, answers): (Vec<_>, Vec<_>) = asked
             .iter()
-            .filter_map(|at| Some((self.items[*at].clone(), self.answers[*at].as_ref()?)))
+            .filter_map(|at| Some((&self.items[*at], self.answers[*at].as_ref()?)))
             .unzip();
         self.ask.tell(&items, &answers);
     }

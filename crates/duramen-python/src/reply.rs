@@ -113,16 +113,18 @@ record! {
 pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Py<PyAny>> {
     match reply {
         Reply::Done => Ok(py.None()),
-        Reply::Started { created, ticket } => {
-            let created = Created::new(created);
-            Started {
-                created: created.created,
-                workflow: created.workflow,
-                status: created.status,
-                ticket,
-            }
-            .into_py_any(py)
+        Reply::Started {
+            new,
+            workflow,
+            status,
+            ticket,
+        } => Started {
+            created: new,
+            workflow,
+            status: status.name(),
+            ticket,
         }
+        .into_py_any(py),
         Reply::Created(created) => created
             .into_iter()
             .map(Created::new)

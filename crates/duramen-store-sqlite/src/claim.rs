@@ -36,7 +36,9 @@ impl Session<'_> {
             claimed.lapsed = true;
             return Ok(claimed);
         }
-        self.end_the_lapsed.execute([now])?;
+        if self.end_the_lapsed.execute([now])? > 0 {
+            self.lease = None;
+        }
         let due = match &claim.run_id {
             Some(run_id) => self.due_alone(claim, run_id, now)?,
             None => self.due(claim, now)?,

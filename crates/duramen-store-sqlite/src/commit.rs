@@ -2,9 +2,10 @@
 //!
 //! The budget of a commit that only appends is one `SELECT` (the row by its key, and one descent to the end of
 //! its journal) and one `INSERT` for each entry: the run's row and its indexes are left alone, so the
-//! log gets the journal's page and no other. Others add one `UPDATE` of the row, and for each message that
-//! was read one `SELECT` of its length and one `UPDATE`. The transaction holds the write lock from its
-//! beginning, so that what the fence has read holds until it ends.
+//! log gets the journal's page and no other. One that ends a run has an `UPDATE` with the fence in it instead of
+//! the `SELECT`. Others add one `UPDATE` of the row, and for each message that was read one `SELECT` of its length
+//! and one `UPDATE`. The transaction holds the write lock from its beginning, so that what the fence has read
+//! holds until it ends.
 
 use duramen_core::check;
 use duramen_core::ids::Millis;
@@ -41,8 +42,17 @@ impl Session<'_> {
         if let Some(reason) = check::commit(commit) {
             return Ok(CommitOutcome::Rejected { reason });
         }
-        let Some(passed) = self.pass(commit)? else {
-            return Ok(CommitOutcome::Fenced);
+        let passed = match &commit.next {
+            Next::Finished { .. } | Next::Stuck { .. } if commit.read.is_empty() => {
+                if !self.finish(commit)? {
+                    return Ok(CommitOutcome::Fenced);
+                }
+                None
+            }
+            _ => match self.pass(commit)? {
+                None => return Ok(CommitOutcome::Fenced),
+                passed => passed,
+            },
         };
         let run_id = &*commit.run_id;
         self.append(run_id, commit.expected_len, &commit.entries)?;
@@ -52,8 +62,44 @@ impl Session<'_> {
         if !commit.outgoing.is_empty() {
             self.send(commit)?;
         }
-        let due = !commit.only_appends() && self.rewrite(commit, &passed)?;
+        if let Some(format) = commit.format {
+            self.raise(run_id, format)?;
+        }
+        let due = match passed {
+            Some(passed) if !commit.only_appends() => self.rewrite(commit, &passed)?,
+            _ => false,
+        };
         Ok(CommitOutcome::Applied { due })
+    }
+
+    /// Ends or parks the run, if the fence lets it.
+    fn finish(&mut self, commit: &RunCommit) -> Result<bool, Fault> {
+        let (status, finished_at, note) = match &commit.next {
+            Next::Finished { status } => (*status, Some(commit.at), None),
+            Next::Stuck { note } => (Status::Stuck, None, Some(note)),
+            Next::Running | Next::Waiting { .. } | Next::Continued { .. } => return Ok(false),
+        };
+        // No journal reaches a length that SQLite cannot count to.
+        let lengths = [commit.expected_len, commit.length_after()].map(i64::try_from);
+        let [Ok(expected), Ok(after)] = lengths else {
+            return Ok(false);
+        };
+        let seen = commit.inbox_seen.unwrap_or(0);
+        let args = params![
+            &*commit.run_id,
+            commit.owner,
+            commit.epoch,
+            &commit.seed[..],
+            expected,
+            after,
+            commit.at,
+            // A number that no inbox reaches means "all"; the statement bounds it by what has arrived.
+            i64::try_from(seen).unwrap_or(i64::MAX),
+            status.code(),
+            finished_at,
+            note,
+        ];
+        Ok(self.finish.execute(args)? > 0)
     }
 
     /// None if the fence refuses the commit.
@@ -114,9 +160,6 @@ impl Session<'_> {
     fn rewrite(&mut self, commit: &RunCommit, passed: &Passed) -> Result<bool, Fault> {
         let run_id = &*commit.run_id;
         let taken = self.read(run_id, &commit.read)?;
-        if let Some(format) = commit.format {
-            self.raise(run_id, format)?;
-        }
         let after = signed(commit.length_after())?;
         let at = commit.at;
         // A driver cannot have seen what has not arrived, nor forget what it has seen.

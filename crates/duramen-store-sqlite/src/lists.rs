@@ -3,11 +3,10 @@
 //! Newest first is the order of one index, `runs_created`. Whoever asks for few among many would walk all of it, so a
 //! filter is split into sources, each with the index that has the fewest rows for it, and their pages are merged:
 //!
-//! - failed and stuck runs have an index in the order of lists;
-//! - queued, running and waiting runs stand in the indexes of claims and owners (and waits without a
-//!   deadline in one of their own). They are read whole and sorted as long as they are few ([`FEW`]): a million
-//!   that ended cost nothing then. If they are more, the newest runs are likely among them, and walking finds
-//!   a page soon;
+//! - failed runs, stuck runs and waits without a deadline have an index in the order of lists;
+//! - queued, running and other waiting runs stand in the indexes of claims and owners. They are read whole
+//!   and sorted as long as they are few ([`FEW`]): a million that ended cost nothing then. If they are more, the
+//!   newest runs are likely among them, and walking finds a page soon;
 //! - runs that ended before an instant likewise ([`FEW_FINISHED`]; walking passes over all that ended later, so it
 //!   is worth less);
 //! - only waiting and running runs have wait keys, so a filter by one looks at no others.
@@ -58,16 +57,16 @@ const QUEUED: [Source; 1] = [source(
 const RUNNING: [Source; 1] = [source("runs_owned", "owner IS NOT NULL", false)];
 const WAITING: [Source; 2] = [
     source("runs_due", "status = 2 AND ready_at IS NOT NULL", false),
-    source("runs_idle", "status = 2 AND ready_at IS NULL", false),
+    source("runs_resting", "status = 2 AND ready_at IS NULL", true),
 ];
 const FAILED: [Source; 1] = [source(
-    "runs_failed",
-    "status = 4 AND status IN (4, 7)",
+    "runs_resting",
+    "status = 4 AND ready_at IS NULL",
     true,
 )];
 const STUCK: [Source; 1] = [source(
-    "runs_failed",
-    "status = 7 AND status IN (4, 7)",
+    "runs_resting",
+    "status = 7 AND ready_at IS NULL",
     true,
 )];
 

@@ -12,9 +12,32 @@ use crate::row::Reader;
 use crate::session::Session;
 use crate::sql;
 
+/// A lease as it was looked up: none if there is no such owner, or it has ended.
+pub(crate) struct Lease {
+    owner: String,
+    until: Option<Millis>,
+}
+
 impl Session<'_> {
+    /// Whether an owner has a lease that lasts. What creations of one transaction name is one owner nearly always,
+    /// which is looked up once. Whatever changes owners forgets it, and so does the next transaction.
+    pub(crate) fn is_live(&mut self, owner: &str, now: Millis) -> Result<bool, Fault> {
+        let until = match &self.lease {
+            Some(lease) if lease.owner == owner => lease.until,
+            _ => {
+                let until = self.lease_until.query_row([owner], |row| row.get(0));
+                let until = until.optional()?;
+                let owner = owner.to_owned();
+                self.lease = Some(Lease { owner, until });
+                until
+            }
+        };
+        Ok(until.is_some_and(|until| until > now))
+    }
+
     /// One row is written, however many runs are driven.
     pub(crate) fn heartbeat(&mut self, beat: &Heartbeat) -> Result<Beat, Fault> {
+        self.lease = None;
         let now = instant(beat.now);
         let Heartbeat {
             owner,
@@ -52,6 +75,7 @@ impl Session<'_> {
     }
 
     pub(crate) fn retire(&mut self, owner: &str, now: Option<Millis>) -> Result<(), Fault> {
+        self.lease = None;
         self.connection
             .prepare_cached(sql::owner::END)?
             .execute(params![owner, instant(now)])?;
@@ -178,4 +202,47 @@ pub(crate) fn ends_at(connection: &Connection, owner: &str, now: Millis) -> Resu
         .query_row([owner], |row| row.get(0))
         .optional()?;
     Ok(lease_until.map_or(now, |until| until.max(now)))
+}
+
+#[cfg(test)]
+mod tests {
+    use duramen_store_testing::{claim, heartbeat};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::migrate;
+
+    proptest! {
+        /// However owners change between two looks in one transaction.
+        #[test]
+        fn a_lease_that_is_remembered_is_the_one_that_stands(
+            ops in prop::collection::vec((0..4, 0..2, 0..60_i64), 1..60)
+        ) {
+            let connection = Connection::open_in_memory().unwrap();
+            migrate::apply(&connection).unwrap();
+            let mut session = Session::new(&connection).unwrap();
+            for (op, who, now) in ops {
+                let owner = ["ann", "bob"][usize::try_from(who).unwrap()];
+                match op {
+                    0 => drop(session.heartbeat(&heartbeat(owner, 20, Some(now))).unwrap()),
+                    1 => session.retire(owner, Some(now)).unwrap(),
+                    2 => {
+                        let mut claim = claim(owner, 1);
+                        claim.now = Some(now);
+                        session.claim(&claim).unwrap();
+                    }
+                    _ => {}
+                }
+                for owner in ["ann", "bob", "nobody"] {
+                    let until: Option<Millis> = connection
+                        .query_row(sql::owner::LEASE, [owner], |row| row.get(0))
+                        .optional()
+                        .unwrap();
+                    let live = until.is_some_and(|until| until > now);
+                    prop_assert_eq!(session.is_live(owner, now).unwrap(), live);
+                    prop_assert_eq!(session.is_live(owner, now).unwrap(), live);
+                }
+            }
+        }
+    }
 }

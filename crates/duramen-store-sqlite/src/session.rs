@@ -2,9 +2,11 @@
 
 use duramen_core::journal::Entry;
 use duramen_store_sql::Columns;
-use rusqlite::{Connection, Statement, params};
+use rusqlite::{Connection, PrepFlags, Statement, params};
 
+use crate::create::Bound;
 use crate::error::Fault;
+use crate::owners::Lease;
 use crate::row::{Reader, signed};
 use crate::sql;
 
@@ -14,15 +16,30 @@ macro_rules! session {
         /// by its text would cost more than running some of them.
         pub(crate) struct Session<'c> {
             pub(crate) connection: &'c Connection,
+            /// The lease that was looked up last; see [`Session::is_live`].
+            pub(crate) lease: Option<Lease>,
+            /// What `insert_run` has bound.
+            pub(crate) bound: Option<Bound>,
             $(pub(crate) $name: Statement<'c>,)*
         }
 
         impl<'c> Session<'c> {
             pub(crate) fn new(connection: &'c Connection) -> Result<Self, Fault> {
-                Ok(Self { connection, $($name: connection.prepare($sql)?,)* })
+                Ok(Self {
+                    connection,
+                    lease: None,
+                    bound: None,
+                    $($name: prepare(connection, $sql)?,)*
+                })
             }
         }
     };
+}
+
+/// `PERSISTENT`: what lives for long is kept out of the small memory that SQLite has for what lives for the length of a
+/// statement, its cursors above all.
+fn prepare<'c>(connection: &'c Connection, statement: &str) -> Result<Statement<'c>, Fault> {
+    Ok(connection.prepare_with_flags(statement, PrepFlags::SQLITE_PREPARE_PERSISTENT)?)
 }
 
 session! {
@@ -36,9 +53,10 @@ session! {
     length = sql::journal::LENGTH;
     load = sql::journal::LOAD;
     fence = sql::commit::FENCE;
+    finish = sql::commit::FINISH;
     keep = sql::commit::KEEP;
     release = sql::commit::RELEASE;
-    is_live = sql::owner::IS_LIVE;
+    lease_until = sql::owner::LEASE;
     end_the_lapsed = sql::owner::END_THE_LAPSED;
     next_holder = sql::owner::NEXT_HOLDER;
     next_priority = sql::claim::NEXT_PRIORITY;

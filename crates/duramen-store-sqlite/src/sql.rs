@@ -22,6 +22,17 @@ macro_rules! lane {
     };
 }
 
+/// The holder of this lease of this life of a run, at this length of its journal.
+macro_rules! fence {
+    () => {
+        concat!(
+            "WHERE run_id = ?1 AND status = 1 AND owner = ?2 AND epoch = ?3 AND seed = ?4 AND ",
+            length!("?1"),
+            " = ?5"
+        )
+    };
+}
+
 pub(crate) const BEGIN: &str = "BEGIN IMMEDIATE";
 pub(crate) const COMMIT: &str = "COMMIT";
 pub(crate) const ROLLBACK: &str = "ROLLBACK";
@@ -78,13 +89,15 @@ pub(crate) mod journal {
 }
 
 pub(crate) mod commit {
-    /// The holder of this lease of this life of the run, at this length of its journal; with what a pause has
-    /// to know.
-    pub(crate) const FENCE: &str = concat!(
-        "SELECT inbox_len, inbox_seen, timeout FROM runs \
-         WHERE run_id = ?1 AND status = 1 AND owner = ?2 AND epoch = ?3 AND seed = ?4 AND ",
-        length!("?1"),
-        " = ?5"
+    /// With what a pause has to know.
+    pub(crate) const FENCE: &str =
+        concat!("SELECT inbox_len, inbox_seen, timeout FROM runs ", fence!());
+
+    /// The run ends or is parked by a driver that has read nothing: fence and rewriting in one.
+    pub(crate) const FINISH: &str = concat!(
+        "UPDATE runs SET journal_len = ?6, updated_at = ?7, inbox_seen = max(inbox_seen, min(?8, inbox_len)), \
+         status = ?9, owner = NULL, ready_at = NULL, waits = '', finished_at = ?10, note = ?11 ",
+        fence!()
     );
 
     /// The run keeps its owner, and its driver has read something: no index that a claim uses is touched.
@@ -102,9 +115,6 @@ pub(crate) mod commit {
 }
 
 pub(crate) mod owner {
-    pub(crate) const IS_LIVE: &str =
-        "SELECT 1 FROM owners WHERE owner = ?1 AND ended_at IS NULL AND lease_until > ?2";
-
     /// Whoever let its lease lapse has ended for good, whatever the clock says later.
     pub(crate) const END_THE_LAPSED: &str = "UPDATE owners INDEXED BY owners_live SET ended_at = ?1 \
          WHERE ended_at IS NULL AND lease_until <= ?1";

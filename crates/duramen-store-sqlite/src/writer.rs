@@ -250,6 +250,8 @@ impl Writer {
         // A look at the file's name costs a microsecond or two; what is written to a file that was removed
         // would be lost without a word.
         self.place.check()?;
+        // What other processes write meanwhile is not known.
+        session.lease = None;
         self.begin(session)?;
         let outcome = work(session).and_then(|value| {
             if let Some(code) = self.probe(Point::BeforeCommit) {

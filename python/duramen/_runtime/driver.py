@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .registry import Registry
     from .watchdog import Watchdog
 
-__all__ = ["Collector", "Driver", "Left"]
+__all__ = ["NOT_HERE", "Collector", "Driver", "Left"]
 
 _log = logging.getLogger("duramen")
 
@@ -91,6 +91,8 @@ class Left(NamedTuple):
 
 
 _PAUSED, _LOST = Left("paused"), Left("lost")
+NOT_HERE = _PAUSED
+"""What is as good as known of a run that is not driven here."""
 
 
 class Driver:

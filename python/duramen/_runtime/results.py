@@ -22,7 +22,7 @@ from duramen.errors import (
     StoreNewer,
 )
 
-from .driver import Left
+from .driver import NOT_HERE, Left
 from .rows import read_error
 
 if TYPE_CHECKING:
@@ -90,24 +90,48 @@ class Results:
 
         None if that instant of the loop's clock comes before.
         """
+        left = await self._left_here(run_id, until)
+        if left is None or left.output is not None:
+            return left
+        if left.how not in _ON:
+            return await self._queries.detail(run_id)
+        return await self._told_anywhere(run_id, until)
+
+    async def _left_here(self, run_id: str, until: float | None) -> Left | None:
+        """Wait for as long as a run is driven here, and give how it left; None if that instant comes before.
+
+        It cannot have ended meanwhile, and its end is told by one future: of a run that is started and waited
+        for, as most are, the engine is asked nothing and says nothing beside its outcome.
+        """
+        port, driver = self._lifecycle.ready, self._lifecycle.driver
+        how = NOT_HERE
+        while driver.drives(run_id):
+            left = driver.watch(run_id)
+            try:
+                if until is None:
+                    await left
+                elif not await _one_done(port.loop, until, left):
+                    return None
+            finally:
+                driver.unwatch(run_id, left)
+            how = left.result()
+            if how.how not in _ON:
+                break
+        return how
+
+    async def _told_anywhere(self, run_id: str, until: float | None) -> Left | Detail | None:
         port, driver = self._lifecycle.ready, self._lifecycle.driver
         # Before anything is read: an end that comes meanwhile must not be missed.
         left = driver.watch(run_id)
         token: int | None = None
         try:
-            # While it is driven here it cannot have ended: its end is told by the future.
-            if not driver.drives(run_id):
-                detail = await self._queries.detail(run_id)
-                if ended(detail.row.status):
-                    return detail
+            detail = await self._queries.detail(run_id)
+            if ended(detail.row.status):
+                return detail
             # However many wait, the engine asks for all of them at once.
             token, ending = port.call_with_token(port.engine.watch_end, run_id)
             while not ending.done():
-                pause = None if until is None else max(0.0, until - port.loop.time())
-                done, _ = await asyncio.wait(
-                    (left, ending), timeout=pause, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not done:
+                if not await _one_done(port.loop, until, left, ending):
                     return None
                 if left.done():
                     how = left.result()
@@ -152,3 +176,12 @@ class Results:
 def ended(status: str) -> bool:
     """Whether a run will not go on by itself."""
     return status in {"completed", "failed", "cancelled", "terminated", "stuck"}
+
+
+async def _one_done(
+    loop: asyncio.AbstractEventLoop, until: float | None, *futures: asyncio.Future[Any]
+) -> bool:
+    """Wait until one of them is done; false if that instant of the loop's clock comes before."""
+    pause = None if until is None else max(0.0, until - loop.time())
+    done, _ = await asyncio.wait(futures, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+    return bool(done)

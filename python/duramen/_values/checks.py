@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from duramen.errors import InvalidArgument, InvalidId, SignalRefused
 
@@ -111,6 +111,8 @@ def check_tags(tags: Any) -> list[str]:
     >>> check_tags(["eu", "vip", "eu"])
     ['eu', 'vip']
     """
+    if tags.__class__ is tuple and not tags:
+        return []  # as for nearly every start, which asks three times
     if isinstance(tags, str) or not isinstance(tags, Iterable):
         raise InvalidArgument(f"tags is {tags!r}: give a list of strings")
     found: dict[str, None] = {}
@@ -158,6 +160,7 @@ _last_id = 0
 def new_run_id() -> str:
     """Make up a run id: a UUID of version 7, so that ids sort by the time they were made, also within 1 ms.
 
+    >>> from uuid import UUID
     >>> a, b = new_run_id(), new_run_id()
     >>> a < b, UUID(a).version
     (True, 7)
@@ -171,7 +174,9 @@ def new_run_id() -> str:
         tick = max(tick, _last_id + 1)
         _last_id = tick
     low = int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)
-    return str(UUID(int=(tick >> 12) << 80 | 7 << 76 | (tick & 0xFFF) << 64 | 2 << 62 | low))
+    # By hand: a `UUID` that is only printed costs as much as all of this.
+    digits = f"{(tick >> 12) << 80 | 7 << 76 | (tick & 0xFFF) << 64 | 2 << 62 | low:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def new_owner(label: str | None) -> str:

@@ -3,6 +3,11 @@
 //! A call that failed for the place may have taken place: it is sent again as the next try of the same
 //! creation, by whose seed the run is known for its own. A run that was there before is gone on with here, as one that was
 //! started here: to start an id again after a crash is how a program goes on.
+//!
+//! Budget of a run of one step, from its start to its end: two calls of the store (its creation, its last commit),
+//! which share transactions with those of all other runs; no read. Two wake-ups of the host, shared as well: the
+//! run with the reply to its start, and its end, which whoever waits for it learns from the host itself. The request
+//! is copied once (to be sent again if its answer is lost), the row never: it goes from the store's answer to the host.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,7 +75,9 @@ impl Creation {
                     let ticket = self.hands.ticket_of(&row.run_id);
                     self.adopt(&row);
                     self.reply(Ok(Reply::Started {
-                        created: Created::Exists { row },
+                        new: false,
+                        workflow: row.workflow,
+                        status: row.status,
                         ticket,
                     }));
                 }
@@ -92,8 +99,9 @@ impl Creation {
             && row.epoch == 1
             && row.journal_len == 1 + self.run.entries.len() as u64
             && row.owner.as_deref().is_some_and(is_own);
+        let (workflow, status) = (row.workflow.clone(), row.status);
         let ticket = match self.hands.ticket_of_life(&row) {
-            None if fresh => self.intake.drive_new(&row, &self.run, self.wish),
+            None if fresh => self.intake.drive_new(row, &self.run, self.wish),
             None => {
                 // The lease had ended, or somebody has been at it since.
                 self.adopt(&row);
@@ -102,7 +110,9 @@ impl Creation {
             driven => driven,
         };
         self.reply(Ok(Reply::Started {
-            created: Created::Created { row },
+            new: true,
+            workflow,
+            status,
             ticket,
         }));
     }

@@ -280,32 +280,34 @@ impl Intake {
     /// A run that was created here goes straight to the host, if it is still wanted here.
     pub(super) fn drive_new(
         self: &Arc<Self>,
-        row: &RunRow,
+        row: RunRow,
         new: &NewRun,
         wish: Wish,
     ) -> Option<Ticket> {
         // The lease is one of the store's clock, and it may be the first that is seen of it.
         self.common.clock.learn(wish.asked, row.created_at);
         if self.lets_go(wish) {
-            self.releases.let_go([row.clone()]);
+            self.releases.let_go([row]);
             return None;
         }
-        let mut journal = vec![new.first_entry(row.created_at)];
+        let mut journal = Vec::with_capacity(1 + new.entries.len());
+        journal.push(new.first_entry(row.created_at));
         journal.extend_from_slice(&new.entries);
-        self.hands.own(&row.run_id, None);
+        let run_id = row.run_id.clone();
+        self.hands.own(&run_id, None);
         let run = ClaimedRun {
-            row: row.clone(),
             was: Status::Queued,
             journal: Some(journal),
             inbox: Vec::new(),
             // Messages may have come before the answer did, if that was lost at first.
             inbox_more: row.inbox_len > 0,
+            row,
         };
         let taken = self.hand_out(vec![run], None, None, wish);
         let ticket = taken.first().map(|(_, ticket)| *ticket);
         if ticket.is_none() {
             // The answer came too late: it was let go meanwhile.
-            self.hands.adopt(&row.run_id, None);
+            self.hands.adopt(&run_id, None);
         }
         ticket
     }

@@ -130,8 +130,8 @@ fn a_start_whose_answer_was_lost_is_this_start_and_drives() {
             });
             let token = a.start("r");
             match reply(&lab, &mut a, token, 2_500) {
-                Reply::Started { created, ticket } => {
-                    assert!(created.is_new() && ticket.is_some(), "{created:?}");
+                Reply::Started { new, ticket, .. } => {
+                    assert!(new && ticket.is_some(), "{new}, {ticket:?}");
                 }
                 other => panic!("{other:?}"),
             }
@@ -217,7 +217,7 @@ fn an_id_that_exists_is_gone_on_with_by_who_starts_it_again() {
         program(&mut a);
         let token = a.start("r");
         match reply(&lab, &mut a, token, 10) {
-            Reply::Started { created, .. } => assert!(!created.is_new()),
+            Reply::Started { new, .. } => assert!(!new),
             other => panic!("{other:?}"),
         }
         // When its owner's lease has ended, or its sleep.

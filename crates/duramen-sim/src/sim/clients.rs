@@ -156,7 +156,6 @@ pub(super) fn answers(reply: &Reply) -> bool {
     let is_there = |created: &Created| !matches!(created, Created::Blocked);
     let is_kept = |delivered: &Delivered| delivered.result != Delivery::Blocked;
     match reply {
-        Reply::Started { created, .. } => is_there(created),
         Reply::Created(created) => created.iter().all(is_there),
         Reply::Delivered(delivered) => delivered.iter().all(is_kept),
         _ => true,

@@ -1,10 +1,12 @@
 //! Rules that deserve a test of their own beside the comparison with the reference store. Each is
 //! checked on both stores.
 
+use duramen_core::ids::Payload;
+use duramen_core::journal::{Entry, Kind};
 use duramen_core::run::Status;
 use duramen_core::store::{
     CommitOutcome, Delivery, Due, Inboxes, Intervened, Intervention, MessageKind, NewRun, Next,
-    ReadMessage, Receipt, Start, Store, StoreError,
+    ReadMessage, Receipt, RunCommit, Start, Store, StoreError,
 };
 use duramen_store_memory::MemoryStore;
 
@@ -98,6 +100,72 @@ fn a_page_of_what_is_held_goes_over_all_lanes() {
         }
         assert_eq!(seen.len(), 20);
         assert!(seen.is_sorted());
+    });
+}
+
+#[test]
+fn whatever_a_late_commit_would_make_of_the_run_it_is_fenced() {
+    type Late = fn(&mut RunCommit);
+    let late: [Late; 9] = [
+        |commit| commit.seed = [8; 16],
+        |commit| commit.owner = "bob".to_owned(),
+        |commit| commit.epoch = 0,
+        |commit| commit.epoch = 2,
+        |commit| commit.expected_len = 0,
+        |commit| commit.expected_len = 1,
+        |commit| commit.expected_len = 3,
+        |commit| commit.expected_len = i64::MAX.unsigned_abs(),
+        |commit| commit.expected_len = u64::MAX,
+    ];
+    let nexts = [
+        Next::Running,
+        Next::Finished {
+            status: Status::Failed,
+        },
+        Next::Stuck {
+            note: "n".to_owned(),
+        },
+        Next::Waiting {
+            ready_at: Some(5),
+            waits: vec!["timer".to_owned()],
+        },
+        Next::Continued { ready_at: 5 },
+    ];
+    on_both(|store| {
+        create(store, vec![leased("a", "ann"), leased("b", "ann")]);
+        assert_eq!(commit_one(store, commit("a", "ann", 1)), APPLIED);
+        let before = row(store, "a");
+        for next in &nexts {
+            for (number, spoil) in late.iter().enumerate() {
+                for inbox_seen in [None, Some(u64::MAX)] {
+                    let mut spoilt = RunCommit {
+                        next: next.clone(),
+                        inbox_seen,
+                        ..commit("a", "ann", 2)
+                    };
+                    if matches!(next, Next::Continued { .. }) {
+                        spoilt.entries =
+                            vec![Entry::new(Kind::RunCreated, "".into(), Payload::new(), 1)];
+                    }
+                    spoil(&mut spoilt);
+                    let outcome = commit_one(store, spoilt);
+                    assert_eq!(outcome, CommitOutcome::Fenced, "{next:?}, {number}");
+                }
+            }
+        }
+        assert_eq!(row(store, "a"), before);
+        assert_eq!(block_on(store.load("a".into(), 0, 9)).unwrap().len(), 2);
+        let end = RunCommit {
+            next: nexts[1].clone(),
+            inbox_seen: Some(u64::MAX),
+            ..commit("a", "ann", 2)
+        };
+        assert_eq!(commit_one(store, end), APPLIED);
+        let after = row(store, "a");
+        assert_eq!(
+            (after.status, after.journal_len, after.inbox_seen),
+            (Status::Failed, 3, 0)
+        );
     });
 }
 
