@@ -35,6 +35,8 @@ class Driven:
     def __init__(self, kit: Kit, connection: Any) -> None:
         self.kit = kit
         self.raw = connection
+        self.kept: list[Any] = []
+        """What ends when nobody has it any more."""
 
     def sql(self, statement: str) -> Any:
         return self.kit.execute(self.raw, statement)
@@ -121,6 +123,7 @@ def _failed(on: Driven) -> Any:
 
 def _block(on: Driven) -> Any:
     block = on.raw.transaction()
+    on.kept.append(block)
     if on.kit.driver in ASYNCPG:
         yield block.start()
     else:
@@ -129,6 +132,7 @@ def _block(on: Driven) -> Any:
 
 def _pipeline(on: Driven) -> Any:
     pipeline = on.raw.pipeline()
+    on.kept.append(pipeline)
     yield pipeline.__aenter__() if on.kit.is_async else pipeline.__enter__()
 
 
@@ -272,7 +276,7 @@ EXITS = [
     at_exit("a session's commit()", ("sqlalchemy-sync",), "once", _session),
     at_exit("in a pipeline", PSYCOPG, "refused", _pipeline_at_work),
     at_exit("close()", POSTGRES, "failed", _method("close"), "closed"),
-    at_exit("close()", SQLITE, "refused", _method("close")),
+    at_exit("close()", SQLITE, "failed", _method("close"), "closed"),
     at_exit("OR ROLLBACK", SQLITE, "failed", _statements("INSERT OR ROLLBACK INTO words VALUES (NULL)"), "Integrity"),
 ]
 

@@ -60,7 +60,8 @@ async def play(kit: Kit, state: State, write: Any, calls: list[int], database: A
     assert len(after) == (state.outcome == "once")
     assert kit.words() == ["one"] * (state.outcome == "once" or state.stays)
     assert kinds.count("step_attempt_failed") == (ATTEMPTS - 1) * (state.outcome == "failed")
-    assert len(calls) <= ATTEMPTS if state.outcome == "failed" else len(calls) <= 1
+    if state.name != "close()":  # whoever has lost his connection begins anew
+        assert len(calls) <= (ATTEMPTS if state.outcome == "failed" else 1)
 
 
 @pytest.mark.parametrize(("driver", "state"), cells(ENTRIES), ids=named)
@@ -70,7 +71,8 @@ async def test_a_connection_at_entry(kit: Kit, state: State) -> None:
     calls: list[int] = []
     connection = await opened(kit)
     try:
-        steps = state.steps(Driven(kit, connection))
+        on = Driven(kit, connection)
+        steps = state.steps(on)
         await (walk(steps) if kit.is_async else asyncio.to_thread(walk_sync, steps))
         await play(kit, state, kit.write(lambda: calls.append(1)), calls, database=connection)
         assert len(calls) == (state.outcome == "once")
@@ -87,10 +89,11 @@ async def test_what_a_function_leaves(kit: Kit, state: State, monkeypatch: pytes
     if state.name == "close()":
         monkeypatch.setattr(transactions, "_PATIENCE", 0.0)  # it cannot be told from one that was cut
     calls: list[int] = []
+    used: list[Driven] = []
 
     async def write_async(connection: Any, word: str) -> str:
         calls.append(1)
-        on = Driven(kit, connection)
+        used.append(on := Driven(kit, connection))
         written = on.word(word)
         if isawaitable(written):
             await written
@@ -99,7 +102,7 @@ async def test_what_a_function_leaves(kit: Kit, state: State, monkeypatch: pytes
 
     def write(connection: Any, word: str) -> str:
         calls.append(1)
-        on = Driven(kit, connection)
+        used.append(on := Driven(kit, connection))
         on.word(word)
         walk_sync(state.steps(on))
         return word.upper()
@@ -160,25 +163,3 @@ async def test_a_wrapper_is_refused(kit: Kit) -> None:
     calls: list[int] = []
     state = State("wrapper", (), "refused", lambda on: (), says="UnusableConnection")
     await play(kit, state, kit.write(lambda: calls.append(1)), calls, database=source)
-
-
-@pytest.mark.parametrize("driver", ["psycopg-sync", "psycopg-async", "asyncpg-async"])
-async def test_one_connection_for_two_at_once_by_a_function(kit: Kit) -> None:
-    """A function that always gives the same connection: what one of two would commit is the other's."""
-    one = await opened(kit)
-    states: list[str] = []
-
-    class Kept:
-        """Not closed after use."""
-
-    @workflow
-    async def pay(ctx: Context, _: None) -> int:
-        jobs = (ctx.transaction(f"t{n}", kit.write(), f"w{n}", database=lambda: one) for n in range(4))
-        done = await asyncio.gather(*jobs, return_exceptions=True)
-        states.extend("done" if isinstance(each, str) else "refused" for each in done)
-        return sum(isinstance(each, str) for each in done)
-
-    async with kit.runtime(pay, warm=0) as runtime:
-        count = await (await runtime.start(pay, None, run_id="r")).result(timeout=20)
-        kinds = [entry.kind for entry in await runtime.timeline("r")]
-    assert kinds.count("step_completed") == count == len(kit.words())

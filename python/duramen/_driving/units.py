@@ -222,21 +222,20 @@ class PostgresUnit:
         Raises:
             UnusableConnection: it has committed by itself.
         """
+        fate: Row | None = None
         if self._can_look_back():
             with suppress(Exception):  # what the function raised says more
                 async with self._driver.transaction(self.connection):
                     fate = await self._driver.fetch(self.connection, FATE, [self._number])
-                return self._judge(fate)
-        return None
+        self._judge(fate)
 
     def look_back_sync(self) -> None:
         """The same."""
+        fate: Row | None = None
         if self._can_look_back():
-            with suppress(Exception):
-                with self._driver.transaction(self.connection):
-                    fate = self._driver.fetch(self.connection, FATE, [self._number])
-                return self._judge(fate)
-        return None
+            with suppress(Exception), self._driver.transaction(self.connection):
+                fate = self._driver.fetch(self.connection, FATE, [self._number])
+        self._judge(fate)
 
     def _can_look_back(self) -> bool:
         return self._number is not None and self._driver.state(self.connection) is State.IDLE
