@@ -1,8 +1,10 @@
-"""What a connection may be in the midst of when `ctx.transaction` gets it, and what a function may leave it in.
+"""What a connection may be in the midst of when `ctx.transaction` gets it, and what a function may leave
+it in.
 
-A state is a name, how to get there, and what has to become of the transaction: ``once`` (the effect is there, and
-recorded), ``refused`` (a typed error at once, nothing recorded, no second call), ``failed`` (an ordinary failed
-attempt, repeated by its rule). ``stays`` says that the function has committed by itself what it wrote.
+A state is a name, how to get there, and what has to become of the transaction: ``once`` (the effect is
+there, and recorded), ``refused`` (a typed error at once, nothing recorded, no second call), ``failed`` (an
+ordinary failed attempt, repeated by its rule). ``stays`` says that the function has committed by itself
+what it wrote.
 """
 
 from collections.abc import Callable
@@ -62,7 +64,7 @@ async def walk(steps: Any) -> None:
         if isinstance(step, Swallow):
             try:
                 await step.step()
-            except Exception:  # noqa: BLE001, S110 - the point of it
+            except Exception:  # noqa: BLE001 - the point of it
                 pass
             else:
                 raise AssertionError("it was to fail")
@@ -75,7 +77,7 @@ def walk_sync(steps: Any) -> None:
         if isinstance(step, Swallow):
             try:
                 step.step()
-            except Exception:  # noqa: BLE001, S110 - the point of it
+            except Exception:  # noqa: BLE001 - the point of it
                 pass
             else:
                 raise AssertionError("it was to fail")
@@ -237,7 +239,13 @@ def _session(on: Driven) -> Any:
 
 
 def at_exit(
-    name: str, drivers: tuple[str, ...], outcome: str, steps: Callable[..., Any], says: str = "", *, stays: bool = False
+    name: str,
+    drivers: tuple[str, ...],
+    outcome: str,
+    steps: Callable[..., Any],
+    says: str = "",
+    *,
+    stays: bool = False,
 ) -> State:
     says = says or {"refused": "UnusableConnection", "once": ""}.get(outcome, "")
     return State(name, drivers, outcome, steps, stays, says)
@@ -256,7 +264,9 @@ EXITS = [
     at_exit("COMMIT AND CHAIN", POSTGRES, "refused", _statements("COMMIT AND CHAIN"), stays=True),
     at_exit("COMMIT, BEGIN", POSTGRES, "refused", _statements("COMMIT", "BEGIN", "SELECT 1"), stays=True),
     at_exit("COMMIT, error", POSTGRES, "refused", _statements("COMMIT", error=Ours), stays=True),
-    at_exit("COMMIT, BEGIN, error", POSTGRES, "refused", _statements("COMMIT", "BEGIN", error=Ours), stays=True),
+    at_exit(
+        "COMMIT, BEGIN, error", POSTGRES, "refused", _statements("COMMIT", "BEGIN", error=Ours), stays=True
+    ),
     at_exit("COMMIT, SQL error", POSTGRES, "refused", _statements("COMMIT", "SELECT 1 / 0"), stays=True),
     at_exit("ROLLBACK", POSTGRES, "refused", _statements("ROLLBACK")),
     at_exit("ROLLBACK, BEGIN, a word", POSTGRES, "refused", _statements("ROLLBACK", "BEGIN", "+")),
@@ -277,7 +287,13 @@ EXITS = [
     at_exit("in a pipeline", PSYCOPG, "refused", _pipeline_at_work),
     at_exit("close()", POSTGRES, "failed", _method("close"), "closed"),
     at_exit("close()", SQLITE, "failed", _method("close"), "closed"),
-    at_exit("OR ROLLBACK", SQLITE, "failed", _statements("INSERT OR ROLLBACK INTO words VALUES (NULL)"), "Integrity"),
+    at_exit(
+        "OR ROLLBACK",
+        SQLITE,
+        "failed",
+        _statements("INSERT OR ROLLBACK INTO words VALUES (NULL)"),
+        "Integrity",
+    ),
 ]
 
 

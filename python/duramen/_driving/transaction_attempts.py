@@ -1,4 +1,4 @@
-"""One attempt of a `ctx.transaction`: its function, the run's commit and COMMIT, in that order and in one transaction."""
+"""One attempt of a `ctx.transaction`: its function, the run's commit, COMMIT, in one transaction."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ __all__ = ["Attempt", "Doubt", "Lost", "Refused"]
 _log = logging.getLogger("duramen")
 
 _SWALLOWED = (
-    "a statement of the function's failed before and the function went on, but Postgres takes nothing more in such a "
+    "a statement of the function's failed before and the function went on, but Postgres takes nothing "
+    "more in such a "
     "transaction: let the error out, or put what may fail into a savepoint"
 )
 
@@ -44,7 +45,7 @@ class Doubt(Exception):
 
 
 class Lost(Exception):
-    """The connection was lost, or could not be had, before COMMIT: nothing was written. Its cause says more."""
+    """The connection was lost, or could not be had, before COMMIT. Its cause says more."""
 
 
 class Attempt:
@@ -161,7 +162,7 @@ class Attempt:
                         change = await waiter
                         await unit.check()
                         if not await unit.record(change):
-                            raise Refused
+                            raise Refused  # noqa: TRY301 - as an error of the database's, it rolls back
                         self.committing = True
                     self._prove(unit)
                 except Exception:
@@ -211,7 +212,7 @@ class Attempt:
                         change = self._wait(waiter)
                         unit.check_sync()
                         if not unit.record_sync(change):
-                            raise Refused
+                            raise Refused  # noqa: TRY301 - as above
                         self.committing = True
                     self._prove(unit)
                 except Exception:

@@ -8,7 +8,7 @@ are there together or not at all:
 - a refused fence rolls back: another process has the run;
 - an error in COMMIT after which nobody knows whether it took place drops the run from memory. It is taken up
   again from its journal, which has the result if and only if the transaction took place;
-- a connection that is lost before COMMIT costs time, not an attempt: the function begins anew with another one.
+- a connection that is lost before COMMIT costs time, not an attempt: the function begins anew.
 """
 
 from __future__ import annotations
@@ -159,7 +159,8 @@ class TransactionCall(StepCall):
             return
         if first:
             _log.warning(
-                "transaction %r of run %r had no connection, or lost it, before anything was committed (%r): it "
+                "transaction %r of run %r had no connection, or lost it, before anything was committed "
+                "(%r): it "
                 "begins anew",
                 self.op,
                 self.run_id,

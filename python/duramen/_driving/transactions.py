@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 __all__ = ["GivenUp", "Transactions"]
 
 _PATIENCE = 60.0
-"""Seconds for which a transaction whose connection was lost begins anew before that counts as a failed attempt."""
+"""Seconds for which a transaction whose connection was lost begins anew; then it is a failed attempt."""
 _PAUSES = 0.01, 1.5, 1.0
-"""Between two of them: the first pause, the factor, the longest. A pool may have many dead connections to give."""
+"""Between two of them: the first pause, the factor, the longest. A pool may give many dead connections."""
 
 _TURN, _GAP = 0.25, 0.02
-"""After so many seconds of holding a file's write lock, transactions leave it free for so many: others look for it
-every few milliseconds, heartbeats among them."""
+"""After so many seconds of holding a file's write lock, transactions leave it free for so many: others
+look for it every few milliseconds, heartbeats among them."""
 
 
 class GivenUp(BaseException):
@@ -173,7 +173,7 @@ class Transactions:
     # -- connections that were lost --------------------------------------------------------------------------
 
     def pause_before(self, run_id: str, op: str, attempt: int) -> float | None:
-        """An attempt has lost its connection before COMMIT: how long to wait before it begins anew, in seconds.
+        """An attempt has lost its connection before COMMIT: seconds to wait before it begins anew.
 
         None if it has done so for long enough.
         """
@@ -185,7 +185,7 @@ class Transactions:
             self._lost = {key: found for key, found in self._lost.items() if now - found[0] < 2 * _PATIENCE}
         self._lost[key] = since, count + 1
         first, factor, longest = _PAUSES
-        return min(longest, first * factor ** min(count, 50)) * random.uniform(0.5, 1)
+        return min(longest, first * factor ** min(count, 50)) * random.uniform(0.5, 1)  # noqa: S311
 
     def is_first_loss(self, run_id: str, op: str, attempt: int) -> bool:
         """Whether an attempt has lost no connection so far."""

@@ -1,10 +1,11 @@
 """One transaction of a `ctx.transaction`, on Postgres or in a SQLite file.
 
-Only a COMMIT that is proven to be the outermost one, of the transaction that the function's work is in, counts.
-What a function may do to its transaction, and what a connection may be in the midst of, is judged here.
+Only a COMMIT that is proven to be the outermost one, of the transaction that the function's work is in,
+counts. What a function may do to its transaction, and what a connection may be in the midst of, is judged
+here.
 
-What is asked of Postgres is written once, as generators that yield a statement and get its first row; `play` and
-`play_sync` execute them with a driver that is async, and with one that is not.
+What is asked of Postgres is written once, as generators that yield a statement and get its first row;
+`play` and `play_sync` execute them with a driver that is async, and with one that is not.
 """
 
 from __future__ import annotations
@@ -121,12 +122,15 @@ def identity_script(
 # -- Postgres ------------------------------------------------------------------------------------------------
 
 _ENDED = (
-    "the function has ended its transaction by itself, so its result could not be recorded in it: leave COMMIT and "
-    "ROLLBACK to ctx.transaction, and use savepoints for parts of it. What it has committed itself stays; it is not "
+    "the function has ended its transaction by itself, so its result could not be recorded in it: leave "
+    "COMMIT and "
+    "ROLLBACK to ctx.transaction, and use savepoints for parts of it. What it has committed itself stays; "
+    "it is not "
     "called again"
 )
 _UNDER_WAY = (
-    "the function has returned while a statement, a COPY or a pipeline was under way on its connection: end it before. "
+    "the function has returned while a statement, a COPY or a pipeline was under way on its connection: "
+    "end it before. "
     "Everything was rolled back"
 )
 
@@ -217,7 +221,7 @@ class PostgresUnit:
             raise NotProven(f"after COMMIT {state.value}")
 
     async def look_back(self) -> None:
-        """The function has failed, and everything was rolled back. Really everything?
+        """The function has failed, and everything was rolled back, unless it has committed something.
 
         Raises:
             UnusableConnection: it has committed by itself.
@@ -260,7 +264,8 @@ class PostgresUnit:
 # -- SQLite --------------------------------------------------------------------------------------------------
 
 _UNDONE = (
-    "SQLite has rolled the transaction back by itself while its function ran (OR ROLLBACK, RAISE(ROLLBACK), or no room "
+    "SQLite has rolled the transaction back by itself while its function ran (OR ROLLBACK, "
+    "RAISE(ROLLBACK), or no room "
     "on the disk) or it was closed, and the function went on"
 )
 
@@ -303,7 +308,7 @@ class SqliteUnit:
             self._loop.call_soon_threadsafe(self._freed)
 
     async def _end(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._over()
         if error is not None:
@@ -317,7 +322,7 @@ class SqliteUnit:
             self._committed(ended)
 
     def _end_sync(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._over()
         if error is not None:
@@ -379,8 +384,10 @@ class SqliteUnit:
         if self._hold is None or not self._hold.is_aborted:
             return None
         return TimeoutError(
-            f"it has held the file's only write lock for {self._watch.limit:g} s, half of a lease, and was rolled "
-            "back: nobody else can write meanwhile, and no lease can be renewed; be quick in a transaction, or give "
+            f"it has held the file's only write lock for {self._watch.limit:g} s, half of a lease, and was "
+            f"rolled "
+            "back: nobody else can write meanwhile, and no lease can be renewed; be quick in a "
+            "transaction, or give "
             "the runtime a longer lease"
         )
 

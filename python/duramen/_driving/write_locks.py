@@ -1,8 +1,8 @@
 """Who holds the write lock of a SQLite file in a `ctx.transaction`, and that nobody does for too long.
 
-A file has one write lock. While it is held no lease on that file can be renewed, this process's as little as any
-other's; whoever has it for longer than a lease lets all the others' runs be taken over. So a transaction is rolled
-back before that, from a thread: the event loop may be what holds its function up.
+A file has one write lock. While it is held no lease on that file can be renewed, this process's as little
+as any other's; whoever has it for longer than a lease lets all the others' runs be taken over. So a
+transaction is rolled back before that, from a thread: the event loop may be what holds its function up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Hold", "LockWatch"]
 
 _SHARE = 0.4
-"""Of a lease: how long a transaction may hold the lock. The watch is late by a tick at the most, so it is half."""
+"""Of a lease: how long a transaction may hold the lock. The watch is late by a tick at the most: half."""
 _TICK = 0.1
 """Of a lease: between two looks."""
 
@@ -69,7 +69,7 @@ class LockWatch:
                 self._thread.start()
 
     def end(self, hold: Hold) -> float:
-        """Its COMMIT or ROLLBACK comes now: how long it has held the lock. It is not rolled back after this."""
+        """Its COMMIT or ROLLBACK comes now, and no abort after this: for how long it has held the lock."""
         with self._lock:
             self._holds.discard(hold)
         return monotonic() - hold.since

@@ -5,8 +5,9 @@ one statement of the store's (`fetch`), how a transaction is begun and ended (`t
 connection says of itself without asking the server (`state`). The statements come from the store with ``$1``,
 ``$2`` … for their values.
 
-A transaction of ours is only ever the outermost one: it begins on an idle connection (`check_idle`), the server's
-number for it says at its end whether it is still the same (`WHICH`), and after COMMIT the connection is idle again.
+A transaction of ours is only ever the outermost one: it begins on an idle connection (`check_idle`), the
+server's number for it says at its end whether it is still the same (`WHICH`), and after COMMIT the
+connection is idle again.
 """
 
 from __future__ import annotations
@@ -94,12 +95,15 @@ class Driver(Protocol):
 
 
 _GIVEN_CLOSED = (
-    "the connection that database= gave is closed, and a single connection is not made anew: give a pool, an engine "
+    "the connection that database= gave is closed, and a single connection is not made anew: give a pool, "
+    "an engine "
     "or a function that connects"
 )
 _GIVEN_OPEN = (
-    "the connection that database= gave has a transaction open already, so the one of ctx.transaction would be a part "
-    "of it and not durable by itself: commit before you hand the connection over (a statement that was executed "
+    "the connection that database= gave has a transaction open already, so the one of ctx.transaction "
+    "would be a part "
+    "of it and not durable by itself: commit before you hand the connection over (a statement that was "
+    "executed "
     "without autocommit, `SET` or `SELECT` too, has begun one), or open it in autocommit mode"
 )
 
@@ -235,7 +239,8 @@ class _SqlAlchemy:
         sync = getattr(connection, "sync_connection", connection)
         if getattr(sync.connection.dbapi_connection, "autocommit", False) is True:
             raise UnusableConnection(
-                "the connection is in autocommit mode (isolation_level='AUTOCOMMIT'), in which SQLAlchemy begins "
+                "the connection is in autocommit mode (isolation_level='AUTOCOMMIT'), in which SQLAlchemy "
+                "begins "
                 "no transaction: give an engine without it"
             )
 
@@ -484,8 +489,8 @@ def is_aborted(error: BaseException) -> bool:
 
 
 _LOST = ("08", "57P", "53300")
-"""Codes of connections that the server ends or does not take: connection exceptions, shutdown and starting up,
-too many clients."""
+"""Codes of connections that the server ends or does not take: connection exceptions, shutdown and starting
+up, too many clients."""
 
 
 _LOST_ERRORS = {("psycopg", "OperationalError")}

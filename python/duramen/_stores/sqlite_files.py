@@ -1,4 +1,4 @@
-"""One connection of the extension to a SQLite file: what `duramen.sqlite` and `ctx.transaction` are both made of."""
+"""A connection of the extension to a SQLite file: what `duramen.sqlite` and `ctx.transaction` are made of."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ Value = None | int | float | str | bytes
 class SqliteFile:
     """A connection, with the exceptions of `sqlite3`. It may be used from any thread, by one at a time.
 
-    A *managed* transaction can be ended by none but whoever began it as such: SQLite refuses COMMIT, ROLLBACK and
-    BEGIN as statements.
+    A *managed* transaction can be ended by none but whoever began it as such: SQLite refuses COMMIT,
+    ROLLBACK and BEGIN as statements.
     """
 
     def __init__(self, native: SqliteConnection, path: str, busy_timeout: float) -> None:
