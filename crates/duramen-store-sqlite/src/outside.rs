@@ -126,7 +126,8 @@ const NOT_YOURS: &str = "the function that runs in this transaction may not end 
                          ROLLBACK to its caller (savepoints are allowed)";
 const UNDONE: &str = "SQLite has rolled the transaction back by itself (OR ROLLBACK, RAISE(ROLLBACK), or no \
                       room on the disk)";
-const ABORTED: &str = "this transaction has held the file's only write lock for too long and was rolled back";
+const ABORTED: &str =
+    "this transaction has held the file's only write lock for too long and was rolled back";
 
 impl OutsideConnection {
     /// Opens a file that exists.
@@ -262,9 +263,10 @@ impl OutsideConnection {
                     .connection
                     .execute_batch(if commit { sql::COMMIT } else { sql::ROLLBACK })
             };
-            inner
-                .managed
-                .store(managed && !inner.connection.is_autocommit(), Ordering::Relaxed);
+            inner.managed.store(
+                managed && !inner.connection.is_autocommit(),
+                Ordering::Relaxed,
+            );
             ended?;
             Ok(!(managed && over))
         })
@@ -557,11 +559,26 @@ mod tests {
         outside.begin(true, true).unwrap();
         assert_eq!(outside.end(true, false).unwrap_err().message, NOT_YOURS);
         execute(&outside, "INSERT INTO t VALUES (1)").unwrap();
-        for ends in ["COMMIT", "END", "ROLLBACK", "BEGIN", "/**/ commit", "ROLLBACK TRANSACTION"] {
+        for ends in [
+            "COMMIT",
+            "END",
+            "ROLLBACK",
+            "BEGIN",
+            "/**/ commit",
+            "ROLLBACK TRANSACTION",
+        ] {
             assert_eq!(execute(&outside, ends).unwrap_err().message, NOT_YOURS);
             let script = format!("INSERT INTO t VALUES (2); {ends}");
-            assert_eq!(outside.execute_script(&script).unwrap_err().message, NOT_YOURS);
-            assert_eq!(execute(&outside, "DELETE FROM t WHERE a = 2").unwrap().changes, 1);
+            assert_eq!(
+                outside.execute_script(&script).unwrap_err().message,
+                NOT_YOURS
+            );
+            assert_eq!(
+                execute(&outside, "DELETE FROM t WHERE a = 2")
+                    .unwrap()
+                    .changes,
+                1
+            );
         }
         outside
             .execute_script("SAVEPOINT s; INSERT INTO t VALUES (3); ROLLBACK TO s; RELEASE s")
@@ -596,7 +613,8 @@ mod tests {
         execute(&outside, "CREATE TABLE t (a)").unwrap();
         outside.begin(true, true).unwrap();
         execute(&outside, "INSERT INTO t VALUES (1)").unwrap();
-        let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+        let endless =
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
         std::thread::scope(|scope| {
             let busy = scope.spawn(|| execute(&outside, endless));
             outside.abort();
@@ -612,7 +630,12 @@ mod tests {
         );
         assert_eq!(other.unwrap().begin(false, false), Ok(true));
         assert_eq!(outside.end(true, true), Ok(false));
-        assert!(execute(&outside, "SELECT a FROM t").unwrap().rows.is_empty());
+        assert!(
+            execute(&outside, "SELECT a FROM t")
+                .unwrap()
+                .rows
+                .is_empty()
+        );
         outside.abort();
         assert_eq!(outside.begin(true, true), Ok(true));
         assert_eq!(execute(&outside, "SELECT 1").unwrap().rows.len(), 1);

@@ -350,7 +350,7 @@ class SqliteUnit:
             raise RolledBack from UnusableConnection(_UNDONE)
 
     async def check(self) -> None:
-        """See `PostgresUnit.check`. (SQLite lets no statement end it.)"""
+        """See `PostgresUnit.check`; SQLite lets no statement end it."""
         self.check_sync()
 
     def check_sync(self) -> None:
