@@ -63,7 +63,9 @@ class Attempt:
         self.committing = False
         self._unit: PostgresUnit | SqliteUnit | None = None
         self._raised: list[BaseException] = []
-        """What the function has raised."""
+        """What was raised in the transaction."""
+        self._lost_it = False
+        """The connection was lost before COMMIT: asked of it before it is given back, and closed."""
         self._until: float | None = None
         self._committed = False
         self._finished = False
@@ -154,28 +156,34 @@ class Attempt:
                     unit = self._unit = await self._connect(connected)
                 try:
                     async with AsyncExitStack() as transaction:
-                        async with asyncio.timeout_at(self._until):
-                            await unit.begin(transaction)
-                            result = await self._function(unit.connection)
-                        waiter: asyncio.Future[Change] = self._loop.create_future()
-                        self.want_seal(result, waiter)
-                        change = await waiter
-                        await unit.check()
-                        if not await unit.record(change):
-                            raise Refused  # noqa: TRY301 - as an error of the database's, it rolls back
-                        self.committing = True
+                        await self._work(unit, transaction)
                     self._prove(unit)
-                except Exception:
+                except Exception as error:
+                    self._ask_connection(unit, error)
                     if not self.committing:
                         await unit.look_back()
                     raise
-                if not self._committed:  # see `_check`
-                    await unit.look_back()
         except BaseException as error:  # noqa: BLE001 - sorted there
             self._judge(error)
         finally:
             self.finish()
-        self._check()
+
+    async def _work(self, unit: PostgresUnit | SqliteUnit, transaction: AsyncExitStack) -> None:
+        """All that is in the transaction."""
+        try:
+            async with asyncio.timeout_at(self._until):
+                await unit.begin(transaction)
+                result = await self._function(unit.connection)
+            waiter: asyncio.Future[Change] = self._loop.create_future()
+            self.want_seal(result, waiter)
+            change = await waiter
+            await unit.check()
+            if not await unit.record(change):
+                raise Refused  # noqa: TRY301 - as an error of the database's, it rolls back
+        except BaseException as error:
+            self._raised.append(error)
+            raise
+        self.committing = True
 
     async def _connect(self, stack: AsyncExitStack) -> PostgresUnit | SqliteUnit:
         transactions = self.call.transactions
@@ -189,11 +197,7 @@ class Attempt:
         )
 
     async def _function(self, connection: Any) -> Any:
-        try:
-            return await self.call.plan.call(connection, *self.call.args)
-        except BaseException as error:
-            self._raised.append(error)
-            raise
+        return await self.call.plan.call(connection, *self.call.args)
 
     # -- functions in threads --------------------------------------------------------------------------------
 
@@ -205,22 +209,13 @@ class Attempt:
                 unit = self._unit = self._connect_sync(connected)
                 try:
                     with ExitStack() as transaction:
-                        unit.begin_sync(transaction, self._on_loop)
-                        result = self._function_sync(unit.connection)
-                        waiter: concurrent.futures.Future[Change] = concurrent.futures.Future()
-                        self._tell(self.want_seal, result, waiter)
-                        change = self._wait(waiter)
-                        unit.check_sync()
-                        if not unit.record_sync(change):
-                            raise Refused  # noqa: TRY301 - as above
-                        self.committing = True
+                        self._work_sync(unit, transaction)
                     self._prove(unit)
-                except Exception:
+                except Exception as error:
+                    self._ask_connection(unit, error)
                     if not self.committing:
                         unit.look_back_sync()
                     raise
-                if not self._committed:  # see `_check`
-                    unit.look_back_sync()
         except BaseException as error:  # noqa: BLE001 - sorted there
             self._judge(error)
         finally:
@@ -228,7 +223,22 @@ class Attempt:
                 self._tell(self.finish)
             except GivenUp:
                 pass  # the loop is closed, and the runtime with it
-        self._check()
+
+    def _work_sync(self, unit: PostgresUnit | SqliteUnit, transaction: ExitStack) -> None:
+        """As `_work`."""
+        try:
+            unit.begin_sync(transaction, self._on_loop)
+            result = self._function_sync(unit.connection)
+            waiter: concurrent.futures.Future[Change] = concurrent.futures.Future()
+            self._tell(self.want_seal, result, waiter)
+            change = self._wait(waiter)
+            unit.check_sync()
+            if not unit.record_sync(change):
+                raise Refused  # noqa: TRY301 - as above
+        except BaseException as error:
+            self._raised.append(error)
+            raise
+        self.committing = True
 
     def _connect_sync(self, stack: ExitStack) -> PostgresUnit | SqliteUnit:
         transactions = self.call.transactions
@@ -241,11 +251,7 @@ class Attempt:
         return PostgresUnit(transactions, self.source, stack.enter_context(connecting_sync(self.source)))
 
     def _function_sync(self, connection: Any) -> Any:
-        try:
-            return self.call.plan.call(connection, *self.call.args)
-        except BaseException as error:
-            self._raised.append(error)
-            raise
+        return self.call.plan.call(connection, *self.call.args)
 
     def _tell(self, callback: Any, *args: Any) -> None:
         try:
@@ -271,9 +277,15 @@ class Attempt:
     # -- how it ended ----------------------------------------------------------------------------------------
 
     def _prove(self, unit: PostgresUnit | SqliteUnit) -> None:
-        if self.committing:
-            unit.prove()
-            self._committed = True
+        if not self.committing:
+            # A context manager may swallow what is raised in it (psycopg's `Rollback`, for one).
+            raise self._raised[0]
+        unit.prove()
+        self._committed = True
+
+    def _ask_connection(self, unit: PostgresUnit | SqliteUnit, error: Exception) -> None:
+        if not self.committing:
+            self._lost_it = unit.was_lost(self._raised[0] if self._raised else error)
 
     def _judge(self, error: BaseException) -> None:
         """Raise an error as what it means: one in COMMIT may say nothing about what became of it."""
@@ -303,12 +315,7 @@ class Attempt:
             return False  # its own time is over
         if self._unit is None:
             return is_lost_connection(error)
-        return self._unit.was_lost(error)
-
-    def _check(self) -> None:
-        """A context manager may swallow what is raised in it (psycopg's `Rollback`, for one)."""
-        if not self._committed:
-            raise self._raised[0] if self._raised else GivenUp
+        return self._lost_it
 
 
 def _fail(waiter: Any, error: BaseException) -> None:

@@ -69,12 +69,14 @@ async def play(driver: Driver, connection: Any, script: Script[T]) -> T:
     try:
         statement = next(script)
         while True:
+            failure: Exception | None = None
+            row: Row | None = None
             try:
                 row = await driver.fetch(connection, *statement)
             except Exception as error:  # noqa: BLE001 - the script's to judge
-                statement = script.throw(error)
-            else:
-                statement = script.send(row)
+                failure = error
+            # Not where the error is handled: thrown there, it would be a part of its own context.
+            statement = script.send(row) if failure is None else script.throw(failure)
     except StopIteration as stop:
         return stop.value
 
@@ -84,12 +86,14 @@ def play_sync(driver: Driver, connection: Any, script: Script[T]) -> T:
     try:
         statement = next(script)
         while True:
+            failure: Exception | None = None
+            row: Row | None = None
             try:
                 row = driver.fetch(connection, *statement)
             except Exception as error:  # noqa: BLE001 - the script's to judge
-                statement = script.throw(error)
-            else:
-                statement = script.send(row)
+                failure = error
+            # Not where the error is handled: thrown there, it would be a part of its own context.
+            statement = script.send(row) if failure is None else script.throw(failure)
     except StopIteration as stop:
         return stop.value
 
