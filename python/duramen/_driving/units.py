@@ -171,7 +171,12 @@ class PostgresUnit:
         return self._transactions.is_known(self._source)
 
     def _opened(self) -> Any:
-        if self._driver.state(self.connection) is State.CLOSED and not is_connection(self._source):
+        driver = self._driver
+        if (
+            not driver.finds_out
+            and driver.state(self.connection) is State.CLOSED
+            and not is_connection(self._source)
+        ):
             raise ConnectionError("the source of connections gave one that is closed")
         self._driver.check_idle(self.connection)
         return self._driver.transaction(self.connection)

@@ -73,6 +73,9 @@ class Driver(Protocol):
 
     is_async: bool
 
+    finds_out: bool
+    """Its pools learn of dead connections from failing statements alone."""
+
     def check(self, connection: Any, /) -> None:
         """Refuse a connection on which no transaction of the user's is open, or can be open."""
         ...
@@ -137,6 +140,7 @@ def _percent(sql: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
 
 class _Psycopg:
     is_async = False
+    finds_out = False
 
     def check(self, connection: Any) -> None:
         if connection.closed:
@@ -194,6 +198,7 @@ class _PsycopgAsync(_Psycopg):
 
 class _Asyncpg:
     is_async = True
+    finds_out = False
 
     def check(self, connection: Any) -> None:
         if connection.is_closed():
@@ -227,6 +232,7 @@ class _Asyncpg:
 
 class _SqlAlchemy:
     is_async = False
+    finds_out = True
 
     def check(self, connection: Any) -> None:
         self._check_dialect(connection)
@@ -281,7 +287,8 @@ class _SqlAlchemy:
         self._check_autocommit(connection)
         # What the driver has begun before SQLAlchemy knows of it (a `connect` event's `SET search_path …`) is
         # part of the transaction that SQLAlchemy commits.
-        if (state := self.state(connection)) not in {State.IDLE, State.OPEN}:
+        # (One that is dead has to fail at a statement, for its pool to throw the dead ones away.)
+        if (state := self.state(connection)) is State.FAILED or state is State.BUSY:
             _check_idle(state)
 
     def state(self, connection: Any) -> State:
@@ -495,7 +502,11 @@ up, too many clients."""
 
 _LOST_ERRORS = {("psycopg", "OperationalError")}
 """Without a code: of a connection that was cut or could not be made."""
-_GONE_ERRORS = {("psycopg", "InterfaceError"), ("asyncpg", "InterfaceError")}
+_GONE_ERRORS = {
+    ("psycopg", "InterfaceError"),
+    ("asyncpg", "InterfaceError"),
+    ("sqlalchemy", "PendingRollbackError"),
+}
 """Of a connection that was had: it is closed. (Else it may be a pool that its owner has closed.)"""
 
 
