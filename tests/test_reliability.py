@@ -1,4 +1,4 @@
-"""Each promise of docs/reliability.md names the tests behind it, and they exist."""
+"""Each promise of docs/reliability.md and docs/handlers.md names the tests behind it, and they exist."""
 
 import re
 from pathlib import Path
@@ -6,14 +6,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "reliability.md").read_text("utf-8")
-PROMISES = [
-    " ".join(found.split()) for found in re.findall(r"^- (.*?)(?=^- |^#|\Z)", PAGE, re.MULTILINE | re.DOTALL)
-]
+PAGES = {name: (ROOT / "docs" / name).read_text("utf-8") for name in ("reliability.md", "handlers.md")}
 
 
-def test_there_are_promises() -> None:
-    assert len(PROMISES) == len(re.findall(r"^- ", PAGE, re.MULTILINE)) > 20
+def promises(page: str) -> list[str]:
+    found = re.findall(r"^- (.*?)(?=^- |^#|\Z)", page, re.MULTILINE | re.DOTALL)
+    return [" ".join(each.split()) for each in found]
+
+
+PROMISES = [promise for page in PAGES.values() for promise in promises(page)]
+
+
+@pytest.mark.parametrize("name", list(PAGES))
+def test_there_are_promises(name: str) -> None:
+    assert len(promises(PAGES[name])) == len(re.findall(r"^- ", PAGES[name], re.MULTILINE)) > 20
 
 
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise[:40])

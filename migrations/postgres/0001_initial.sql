@@ -62,9 +62,6 @@ CREATE TABLE :"schema".:"runs" (
     updated_at    bigint   NOT NULL,
     inbox_len     bigint   NOT NULL, -- the highest seq given out
     inbox_seen    bigint   NOT NULL, -- the highest seq that a driver has taken note of
-    unread        bigint   NOT NULL, -- messages neither consumed nor set aside
-    unread_bytes  bigint   NOT NULL, -- and the sum of their payloads' lengths
-    generation    bigint   NOT NULL,
     lost_at       bigint   NOT NULL, -- the length at which drivers were lost last
     created_at    bigint   NOT NULL,
     ready_at      bigint,            -- start time or deadline of a queued or waiting run; NULL: only a message, or nothing
@@ -72,6 +69,9 @@ CREATE TABLE :"schema".:"runs" (
     finished_at   bigint,
     timeout       bigint,            -- how long the whole run may take
     deadline      bigint,
+    unread        integer  NOT NULL, -- messages neither consumed nor set aside
+    unread_bytes  integer  NOT NULL, -- and the sum of their payloads' lengths
+    generation    integer  NOT NULL,
     lost          integer  NOT NULL, -- drivers in a row lost at `lost_at`
     status        smallint NOT NULL, -- 0 queued 1 running 2 waiting 3 completed 4 failed 5 cancelled 6 terminated 7 stuck
     priority      smallint NOT NULL,
@@ -108,8 +108,8 @@ CREATE INDEX :"runs_unread" ON :"schema".:"runs" (owner) WHERE owner IS NOT NULL
 -- The lists that people watch, failed and stuck runs: small where all is well, whatever else the table holds.
 CREATE INDEX :"runs_failed" ON :"schema".:"runs" (status, created_at, run_id) WHERE status IN (4, 7);
 
--- What a purge takes, oldest end first: one entry for each run that has ended.
-CREATE INDEX :"runs_finished" ON :"schema".:"runs" (finished_at, run_id) WHERE finished_at IS NOT NULL;
+-- What a purge takes, oldest end first: one entry for each run that has ended, without the id as in the list.
+CREATE INDEX :"runs_finished" ON :"schema".:"runs" (finished_at) WHERE finished_at IS NOT NULL;
 
 -- The children of a run.
 CREATE INDEX :"runs_parent" ON :"schema".:"runs" (parent, created_at, run_id) WHERE parent IS NOT NULL;

@@ -5,7 +5,9 @@ from importlib.metadata import version as _version
 from . import errors
 from ._handlers.context import Approval, Context
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
+from ._runtime.filters import RunFilters
 from ._runtime.history import History
+from ._runtime.settings import WorkOptions
 from ._runtime.views import (
     Event,
     Page,
@@ -54,6 +56,7 @@ __all__ = [
     "Retry",
     "RunCancelled",
     "RunFailed",
+    "RunFilters",
     "RunHandle",
     "RunRequest",
     "RunResult",
@@ -72,6 +75,7 @@ __all__ = [
     "SweepResult",
     "SweptRun",
     "TimelineEntry",
+    "WorkOptions",
     "WorkerView",
     "WorkflowDef",
     "errors",

@@ -93,6 +93,11 @@ class RecordedError:
     """The instance's attributes as far as they are plain JSON values, else None."""
     exceptions: tuple[RecordedError, ...] = ()
     """The members of an exception group."""
+    registered: str | None = None
+    """The name by which `register_exception` knew its class when it was recorded, ``""`` if it did not.
+
+    None for a built-in class, and where a version of Duramen recorded it that did not say.
+    """
 
     @property
     def short_name(self) -> str:

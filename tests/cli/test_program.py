@@ -1,6 +1,7 @@
 """The program as a whole: help, codes, migrate, worker, sweep, and what it must not cost others."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from duramen.cli.exits import Exit
 from tests.cli.kinds import on_sqlite
 
 
@@ -22,6 +24,11 @@ def test_help_names_the_commands_and_the_codes(duramen) -> None:
     assert duramen("runs", "fly").code == 2
     assert duramen("runs", "show").code == 2
     documented = (Path(__file__).parents[2] / "docs/cli.md").read_text()
+    for code in Exit:
+        assert f"\n| {code} | " in documented
+        assert f" {code} " in shown.out.replace("\n", " ").replace("  ", " ")
+    for command in re.findall(r"^  ([a-z]+)  ", shown.out, re.MULTILINE):
+        assert f"`duramen {command}" in documented
     runs = duramen("runs", "--help").out
     for verb in ("list", "show", "timeline", "watch", "cancel", "terminate", "retry", "delete"):
         assert verb in runs

@@ -1,9 +1,11 @@
 """The demonstration with fewer orders, and that its proof can fail."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from duramen.demo import files
 from duramen.demo.proof import Claim, expect
+from tests.workers.fleets import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,6 +38,40 @@ def test_the_demonstration_proves_what_it_claims(tmp_path: Path, monkeypatch: py
     assert "SIGKILL" in said
     assert "SIGSTOP" in said
     assert "every line holds" in picture.read_text().replace("&#160;", " ")
+
+
+def processes_on(folder: Path) -> set[int]:
+    """The processes that have the folder in their command line."""
+    found = set[int]()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if str(folder) in path.read_text("utf-8", "replace").split("\0"):
+                found.add(int(path.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked for in /proc")
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda each: each.name
+)
+def test_a_demonstration_that_is_ended_leaves_no_process(tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "d"
+    command = [sys.executable, "-c", "from duramen.cli import main; main()", "demo", "--folder", str(folder)]
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **streams) as process:
+        eventually(lambda: len(processes_on(folder)) >= 4)  # with itself
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == (-9 if number is signal.SIGKILL else 128 + number)
+        assert b"Traceback" not in said
+    eventually(lambda: not processes_on(folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("orders", ["20", "60"])
+def test_few_orders_are_enough(orders: str) -> None:
+    ran = demo("--orders", orders, "--json")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:

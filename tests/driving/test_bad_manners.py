@@ -5,9 +5,9 @@ import contextvars
 import gc
 import logging
 import sys
-import threading
 import time
 import weakref
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from duramen.errors import (
     StepFailed,
     WorkflowDefinitionError,
 )
+from tests.driving.elsewhere import Elsewhere
 from tests.driving.harness import Harness
 
 
@@ -114,8 +115,9 @@ def test_a_foreign_future_fails_the_run_and_not_the_worker(harness: Harness) -> 
 
     ending = asyncio.run(main())
     assert ending.status == "failed"
-    assert ending.error.type_name == "builtins.RuntimeError"
-    assert "attached to a different loop" in ending.error.message
+    assert ending.error.type_name == "duramen.errors.NotDurableError"
+    assert "belongs to another event loop" in ending.error.message
+    assert "attached to a different loop" in ending.error.cause.message
 
 
 def test_durable_calls_from_threads_are_refused(memory: Harness) -> None:
@@ -135,11 +137,10 @@ def test_durable_calls_from_threads_are_refused(memory: Harness) -> None:
                 found.append("now")
 
         # With the handler's context variables, as a library might hand them on.
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(work,))
-        thread.start()
-        thread.join()
+        elsewhere.do(partial(contextvars.copy_context().run, work))
 
-    assert asyncio.run(drive(memory, handler)).status == "completed"
+    with Elsewhere() as elsewhere:
+        assert asyncio.run(drive(memory, handler)).status == "completed"
     assert found == ["ctx.step", "ctx.step", "ctx.slee", "now"]
 
 
@@ -277,21 +278,29 @@ def test_a_step_is_stopped_when_the_handler_turns_away(harness: Harness) -> None
     log: list[str] = []
 
     async def endless() -> None:
+        log.append("begun")
         try:
             await asyncio.sleep(60)
         finally:
             log.append("stopped")
 
+    async def seen() -> None:
+        while not log:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+
     @workflow
     async def handler(ctx: Context) -> str:
+        waiting = asyncio.create_task(ctx.step("endless", endless))
+        await ctx.step("seen", seen)
+        waiting.cancel()
         try:
-            await asyncio.wait_for(ctx.step("endless", endless), 0.02)
-        except TimeoutError:
-            return "late"
+            await waiting
+        except asyncio.CancelledError:
+            return "turned away"
         return "?"
 
-    assert asyncio.run(drive(harness, handler)).output == "late"
-    assert log == ["stopped"]
+    assert asyncio.run(drive(harness, handler)).output == "turned away"
+    assert log == ["begun", "stopped"]
 
 
 def test_a_swallowed_cancellation_is_warned_of(memory: Harness, caplog: Any) -> None:

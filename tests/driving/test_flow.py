@@ -192,7 +192,7 @@ def test_recorded_values_and_facts(harness: Harness) -> None:
         assert ctx.time_remaining() is None
         assert not ctx.should_yield()
         await ctx.yield_()
-        return [ctx.run_id, ctx.input, ctx.version, ctx.tags, *values]
+        return [ctx.run_id, ctx.input, ctx.version, list(ctx.tags), *values]
 
     ending = finish(harness, handler, 5)
     assert ending.output == ["r", 5, "7", ["a", "b"], *seen[0]], ending
@@ -296,7 +296,7 @@ def test_results_take_the_round_trip(harness: Harness) -> None:
             return (1, "x")
 
         async def bare():  # type: ignore[no-untyped-def]
-            return (1, {2})
+            return [1, {"a": 2}]
 
         async def nan() -> float:
             return float("nan")
@@ -314,7 +314,7 @@ def test_results_take_the_round_trip(harness: Harness) -> None:
 
     assert finish(harness, handler).output == [
         "(1, 'x')",
-        "[1, [2]]",
+        "[1, {'a': 2}]",
         "1 duramen.errors.SerializationError $: n",
         "1 duramen.errors.SerializationError $: t",
     ]

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+import gc
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import anyio
 import pytest
 import uvloop
 
-from duramen._driving.stepper import StepJob, Stepper
+from duramen._driving.stepper import NoOutcome, StepJob, Stepper
 from tests.driving.benching import Bench, variable
 
 
@@ -150,14 +151,9 @@ def test_steps_that_never_suspend_leave_the_host_its_turns(bench: Any) -> None:
     bench(body)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("kind", ["at once", "later", "thread"])
-@pytest.mark.parametrize(
-    "factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
-)
-def test_interrupts_are_told_to_done_first_and_then_reach_the_loop(
-    factory: Any, kind: str, error: type[BaseException]
-) -> None:
+def raising(kind: str, error: type[BaseException]) -> Any:
+    """A step that raises at once, after it has waited, or in a thread."""
+
     async def at_once() -> None:
         raise error
 
@@ -168,18 +164,132 @@ def test_interrupts_are_told_to_done_first_and_then_reach_the_loop(
     def thread() -> None:
         raise error
 
+    return {"at once": at_once, "later": later, "thread": thread}[kind]
+
+
+KINDS = ["at once", "later", "thread"]
+
+
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, asyncio.CancelledError, BaseException])
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_a_step_raises_is_its_outcome_and_stops_nothing(
+    bench: Any, kind: str, error: type[BaseException]
+) -> None:
+    async def body(bench: Bench) -> None:
+        _, outcome = bench.start(raising(kind, error))
+        what, raised = await outcome
+        assert (what, type(raised)) == ("error", error)
+        assert await bench.run(add, 1, 2) == 3
+
+    bench(body)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"]
+)
+def test_an_interrupt_is_told_to_done_first_and_then_reaches_the_loop(factory: Any, kind: str) -> None:
     told: list[Any] = []
 
     async def main() -> None:
         stepper = Stepper(asyncio.get_running_loop())
-        fn = {"at once": at_once, "later": later, "thread": thread}[kind]
+        fn = raising(kind, KeyboardInterrupt)
         stepper.submit(StepJob(fn, done=lambda result, error: told.append(error)))
         await asyncio.sleep(10)
 
-    with pytest.raises(error), asyncio.Runner(loop_factory=factory) as runner:
+    with pytest.raises(KeyboardInterrupt), asyncio.Runner(loop_factory=factory) as runner:
         runner.run(main())
-    assert isinstance(told[0], error)
+    assert isinstance(told[0], KeyboardInterrupt)
     assert len(told) == 1
+
+
+def cancel_all_others() -> None:
+    me = asyncio.current_task()
+    for task in asyncio.all_tasks():
+        if task is not me:
+            task.cancel()
+
+
+def test_a_program_that_cancels_all_its_tasks_takes_no_outcome_from_a_step(bench: Any) -> None:
+    async def body(bench: Bench) -> None:
+        begun: list[None] = []
+
+        async def step() -> None:
+            begun.append(None)
+            await asyncio.sleep(30)
+
+        outcomes = [bench.start(step)[1] for _ in range(5)]
+        while len(begun) < 5:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        cancel_all_others()
+        for outcome in outcomes:
+            kind, error = await outcome
+            assert (kind, type(error)) == ("error", NoOutcome)
+        assert await bench.run(add, 1, 2) == 3
+
+    bench(body)
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_a_job_in_the_line_outlives_the_cancellation_of_all_tasks(bench: Any, turns: int) -> None:
+    """Also of the runner that was about to take it."""
+
+    async def body(bench: Bench) -> None:
+        outcomes = [bench.start(add, 1, number)[1] for number in range(3)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        cancel_all_others()
+        assert [(await outcome)[1] for outcome in outcomes] == [1, 2, 3]
+
+    bench(body)
+
+
+def test_a_step_that_cancels_itself_has_an_outcome(bench: Any) -> None:
+    async def body(bench: Bench) -> None:
+        async def step() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
+
+        with pytest.raises(asyncio.CancelledError):
+            await bench.run(step)
+        assert await bench.run(add, 1, 2) == 3
+
+    bench(body)
+
+
+@pytest.mark.parametrize("how", ["timeout", "wait_for", "anyio"])
+def test_time_limits_inside_of_a_step_are_its_own(bench: Any, how: str) -> None:
+    """They cancel the runner from a timer, and take that back."""
+
+    async def body(bench: Bench) -> None:
+        async def step() -> None:
+            if how == "timeout":
+                async with asyncio.timeout(0):
+                    await asyncio.sleep(10)
+            elif how == "wait_for":
+                await asyncio.wait_for(asyncio.sleep(10), 0.001)
+            else:
+                with anyio.fail_after(0):
+                    await anyio.sleep(10)
+
+        with pytest.raises(TimeoutError):
+            await bench.run(step)
+
+    bench(body)
+
+
+def test_a_loop_that_is_closed_under_a_step_settles_it() -> None:
+    told: list[Any] = []
+    loop = asyncio.new_event_loop()
+    stepper = Stepper(loop)
+    stepper.submit(StepJob(slow, done=lambda result, error: told.append(error)))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    del stepper, loop
+    gc.collect()
+    assert [type(error) for error in told] == [NoOutcome]
 
 
 # -- a step is in a task

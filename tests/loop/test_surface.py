@@ -252,7 +252,7 @@ def test_finished_async_generators_are_forgotten() -> None:
         for _ in range(1000):
             async for _ in generate():
                 pass
-        return len(driver.loop._asyncgens)
+        return len(driver.loop.asyncgens)
 
     assert Driver().run(handler) <= 64
 

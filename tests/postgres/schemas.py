@@ -11,7 +11,7 @@ from psycopg import sql
 
 from duramen.testing import open_store
 
-OURS = {"schema", "isolation", "pool_size", "statement_cache", "store_timeout", "notify"}
+OURS = {"schema", "isolation", "pool_size", "statement_cache", "store_timeout", "notify", "flavour"}
 """Parameters of a store's URL that libpq does not know."""
 
 

@@ -65,7 +65,7 @@ def host(shim: Path) -> Host:
 
 async def tell_time() -> None:
     async with Runtime("memory://") as runtime:
-        print(time.time(), runtime._engine.now() / 1000, flush=True)
+        print(time.time(), runtime._services.lifecycle.engine.now() / 1000, flush=True)
 
 
 @pytest.mark.parametrize("skew", [-HOUR, 0, HOUR])

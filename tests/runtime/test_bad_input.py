@@ -159,6 +159,7 @@ def test_bad_options(options: dict[str, Any]) -> None:
      "sqlite:///a\0b", "redis://h", None,
      "postgresql://me:secret@h/db#x", "postgresql://me:secret@h/db?pool_size=many", "postgresql://me:secret@[h/db",
      "postgresql://me:secret@h/db?notify=1", "postgresql://me:secret@h/db?isolation=none",
+     "postgresql://me:secret@h/db?flavour=fast",
      "postgresql://me:secret@h/db?schema=a;b", "postgresql://me:secret@h/db?schema=", 7, Path("app.db")],
     ids=repr,
 )  # fmt: skip
@@ -253,7 +254,7 @@ def test_a_handler_must_not_call_its_runtime() -> None:
         return "no error"
 
     async def main() -> None:
-        runtime._registry.add(calling)
+        runtime._services.registry.add(calling)
         async with runtime:
             assert "step" in await (await runtime.start(calling)).result(5)
 

@@ -84,7 +84,7 @@ async def test_a_sweep_that_nobody_waits_for_keeps_its_budget(any_url: str) -> N
         await asyncio.sleep(0)  # it is under way
         sweep.cancel()
         await under_way(runtime, "r")
-        budgets = runtime._driver.sweep_budgets  # pyright: ignore[reportPrivateUsage]
+        budgets = runtime._services.lifecycle.driver.sweep_budgets  # pyright: ignore[reportPrivateUsage]
         for _ in range(1000):
             if (await runtime.get("r")).status == "waiting" and not budgets:
                 break

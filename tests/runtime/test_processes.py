@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from duramen import Runtime
-from duramen.errors import DuramenError, ForkedProcess, RuntimeNotOpen
+from duramen.errors import ForkedProcess
 from tests.runtime.workflows import ALL, adding, emitting, waiting, working
 
 ROOT = Path(__file__).parents[2]
@@ -317,24 +317,6 @@ def test_memory_stores_are_shared_by_name_only() -> None:
             assert [await each.count() for each in (one, two, three)] == [1, 1, 0]
 
     asyncio.run(main())
-
-
-def test_a_runtime_belongs_to_its_loop() -> None:
-    found: list[DuramenError] = []
-
-    async def elsewhere(runtime: Runtime) -> None:
-        try:
-            await runtime.count()
-        except DuramenError as error:
-            found.append(error)
-
-    async def main() -> None:
-        async with Runtime("memory://") as runtime:
-            await asyncio.to_thread(lambda: asyncio.run(elsewhere(runtime)))
-
-    asyncio.run(main())
-    assert isinstance(found[0], RuntimeNotOpen)
-    assert "runtime.sync" in str(found[0])
 
 
 def test_uvloop_as_the_host(url: str) -> None:

@@ -1,16 +1,19 @@
 """The façade for code without an event loop, lazily registered workflows, the watchdog."""
 
 import asyncio
+import inspect
 import logging
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from duramen import Context, Runtime, step, workflow
+from duramen import Context, RunHandle, Runtime, step, workflow
 from duramen.errors import InvalidArgument, RunFailed, RuntimeNotOpen, StoreError, UnknownRun, UnknownWorkflow
+from duramen.runtime import SyncRun, SyncRuntime
 from tests.runtime.workflows import ALL, adding, approving, blocking, emitting, failing, sleeping, waiting
 
 
@@ -82,7 +85,7 @@ def test_a_step_in_a_thread_may_use_it() -> None:
 
     async def main() -> None:
         for each in (parent, adding):
-            runtime._registry.add(each)
+            runtime._services.registry.add(each)
         async with runtime:
             assert await (await runtime.start(parent)).result(5) == "more:7"
             assert await runtime.count() == 2
@@ -184,3 +187,50 @@ def test_closing_gives_up_on_a_step_that_takes_too_long(caplog: pytest.LogCaptur
 def test_bad_calls_are_refused_here_too() -> None:
     with Runtime("memory://", workflows=ALL).sync as runtime, pytest.raises(InvalidArgument):
         runtime.list(limit=0)
+
+
+def calls_of(kind: type[Any]) -> dict[str, Any]:
+    """What one can call on it, but for its opening and its end."""
+    named = {name: value for name, value in vars(kind).items() if not name.startswith("_")}
+    return {
+        name: value
+        for name, value in named.items()
+        if inspect.isfunction(value) and name not in {"open", "close", "work", "stats"}
+    }
+
+
+@pytest.mark.parametrize(("awaited", "blocking"), [(Runtime, SyncRuntime), (RunHandle, SyncRun)])
+def test_every_call_has_its_blocking_one_with_the_same_arguments(
+    awaited: type[Any], blocking: type[Any]
+) -> None:
+    theirs, ours = calls_of(awaited), calls_of(blocking)
+    assert theirs.keys() == ours.keys()
+    for name, call in theirs.items():
+        expected, found = inspect.signature(call), inspect.signature(ours[name])
+        assert list(found.parameters.values()) == list(expected.parameters.values()), name
+        assert ours[name].__doc__.startswith("See `Runtime."), name
+        assert not inspect.iscoroutinefunction(ours[name])
+
+
+def test_iterables_are_gone_through_in_the_thread_of_the_caller() -> None:
+    threads: list[str] = []
+
+    def given(*values: Any) -> Any:
+        for value in values:
+            threads.append(threading.current_thread().name)
+            yield value
+
+    with Runtime("memory://", workflows=ALL).sync as runtime:
+        runtime.enqueue_many(given((adding, 1)))
+        runtime.get_many(run_ids=given("a", "b"))
+        runtime.signal_many(given(("a", "go", 1)))
+    assert threads == [threading.current_thread().name] * 4
+
+
+def test_a_misspelt_filter_is_an_error() -> None:
+    with Runtime("memory://").sync as runtime:
+        for call in (runtime.count, runtime.list):
+            with pytest.raises(
+                TypeError, match=f"{call.__name__}.. got an unexpected keyword argument 'tga'"
+            ):
+                call(tga="x")

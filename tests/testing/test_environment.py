@@ -253,7 +253,7 @@ def test_runs_that_never_rest_are_an_error_not_a_hang(monkeypatch: pytest.Monkey
 def test_waiting_for_a_result_while_the_clock_stands_still_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("duramen.testing._env._STALLED", 0.1)
+    monkeypatch.setattr("duramen.testing._surroundings._STALLED", 0.1)
 
     async def main() -> None:
         async with Environment([monthly]) as env:

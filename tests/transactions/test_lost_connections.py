@@ -98,7 +98,7 @@ async def test_a_silent_connection_is_given_up_and_what_it_does_later_is_fenced(
     async with kit.runtime(pay, lease=1) as runtime:
         run = await runtime.start(pay, "one")
         assert await run.result(timeout=20) == "ONE"
-        epoch = (await runtime._detail(run.run_id)).row.epoch
+        epoch = (await runtime._services.queries.detail(run.run_id)).row.epoch
     assert resumed
     assert epoch > 1  # it was let go of, and taken again
     assert kit.words() == ["one"]

@@ -201,7 +201,7 @@ async def test_a_copy_that_looks_like_the_store_is_refused_by_the_fence(
             async with Runtime(
                 postgres.url, workflows=[pay], database=lambda: psycopg.connect(there)
             ) as runtime:
-                runtime._transactions._verified = True
+                runtime._services.transactions._verified = True
                 assert "WrongDatabase" in await failure(runtime, pay)
         finally:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -62,6 +62,25 @@ class Service:
     async def call(self, n: int) -> float:
         return n / 2
 
+    async def method(self, n: int) -> float:
+        return n / 2
+
+    def in_a_thread(self, n: int) -> float:
+        return n / 2
+
+    @step
+    @staticmethod
+    async def static(n: int) -> float:
+        return n / 2
+
+    @workflow
+    @staticmethod
+    async def flow(ctx: Context, n: int) -> float:
+        return n / 2
+
+    async def handler(self, ctx: Context, n: int) -> float:
+        return n / 2
+
 
 async def plain(a: int, b: str = "") -> dict[str, int]:
     return {b: a}
@@ -93,6 +112,17 @@ async def fulfillment(ctx: Context, order: Order) -> dict[str, int]:
     assert_type(await ctx.step("d", sync_plain, 3, checkpoint="lazy"), str)
     assert_type(await ctx.step("e", partial(plain, 3, b="x")), dict[str, int])
     assert_type(await ctx.step("f", Service().call, 3), float)
+    assert_type(await ctx.step("f", Service().method, 3), float)
+    assert_type(await ctx.step("f", Service().in_a_thread, 3), float)
+    assert_type(await ctx.step("f", Service.static, 3), float)
+    assert_type(await Service.static(3), float)
+    assert_type(await ctx.step("f", partial(reserve, order.order_id, note="x")), list[str])
+    assert_type(await ctx.step("f", partial(in_a_thread, 3)), bytes)
+    assert_type(await ctx.step("f", partial(Service().call, 3)), float)
+    assert_type(await ctx.step("f", partial(Service().method, 3)), float)
+    assert_type(await ctx.step("f", partial(sync_plain, a=3)), str)
+    assert_type(await ctx.step("f", lambda: plain(3)), dict[str, int])
+    assert_type(await ctx.transaction("f", partial(debit, account="a", cents=3)), list[int])
     assert_type(await ctx.wait_for_event("paid", Order), Order)
     assert_type(await ctx.wait_for_event("paid", Order, timeout=3, default=None), Order | None)
     assert_type(await ctx.wait_for_event("any"), Any)
@@ -103,6 +133,16 @@ async def fulfillment(ctx: Context, order: Order) -> dict[str, int]:
     assert_type(task.result(), int)
     await ctx.sleep(timedelta(days=1))
     return {}
+
+
+@workflow
+async def with_default(ctx: Context[None], n: int = 3) -> str:
+    return str(n)
+
+
+@workflow(name="with default too")
+async def with_default_too(ctx: Context[Progress], n: int = 3, /) -> str:
+    return str(n)
 
 
 @workflow(state=Progress)
@@ -124,7 +164,24 @@ def definitions(ctx: Context) -> None:
     _ = assert_type(fulfillment(ctx, Order("1")), Coroutine[Any, Any, dict[str, int]])
     _ = assert_type(no_input(ctx), Coroutine[Any, Any, int])
     checked: StepDef[[str], int] = bare
-    _ = assert_type(checked("a"), Coroutine[Any, Any, int])
+    coroutine: Coroutine[Any, Any, int] = checked("a")
+    coroutine.close()
+    assert_type(workflow(Service().handler), WorkflowDef[int, float])
+    assert_type(Service.flow, WorkflowDef[int, float])
+
+
+async def start(runtime: Runtime) -> None:
+    assert_type(await (await runtime.start(no_input)).result(), int)
+    assert_type(await (await runtime.start(fulfillment, Order("1"))).result(), dict[str, int])
+    assert_type(await (await runtime.start(with_default)).result(), str)
+    assert_type(await (await runtime.start(with_default, 4)).result(), str)
+    assert_type(await (await runtime.enqueue(with_default_too)).result(), str)
+    assert_type((await runtime.run(with_default_too, 4)).output, str | None)
+
+
+def rules() -> None:
+    Retry(non_retryable=ValueError)
+    Retry(non_retryable=[ValueError, KeyError], retry_if=lambda error: not error.args)
 
 
 async def keep_a_history(runtime: Runtime) -> None:

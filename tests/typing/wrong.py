@@ -1,8 +1,9 @@
 """User code as it should not be: each line is rejected, or its comment is unnecessary: an error."""
 
 from dataclasses import dataclass
+from functools import partial
 
-from duramen import Context, Retry, WorkflowDef, sqlite, step, workflow
+from duramen import Context, Retry, Runtime, WorkflowDef, sqlite, step, workflow
 
 
 @dataclass
@@ -23,6 +24,19 @@ async def plain(a: int) -> str:
     return str(a)
 
 
+class Service:
+    @step
+    async def call(self, n: int) -> float:
+        return n / 2
+
+    async def method(self, n: int) -> float:
+        return n / 2
+
+
+async def slow_rule(error: Exception) -> bool:
+    return bool(error.args)
+
+
 @workflow
 async def handler(ctx: Context, order: Order) -> int:
     await reserve(3)  # pyright: ignore[reportArgumentType]
@@ -39,11 +53,20 @@ async def handler(ctx: Context, order: Order) -> int:
     await ctx.step(plain, 3)  # pyright: ignore[reportArgumentType, reportCallIssue]
     await ctx.step("a", plain, 3, checkpoint="never")  # pyright: ignore[reportArgumentType, reportCallIssue]
     await ctx.step("a", plain, 3, retry=5)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await ctx.step("a", Service().call, "text")  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await ctx.step("a", Service().method, "text")  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await ctx.step("a", Service().method)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await ctx.step("a", partial(plain, "text"))  # pyright: ignore[reportArgumentType]
+    await ctx.step("a", partial(reserve, unknown=1))  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await Service().call("text")  # pyright: ignore[reportArgumentType]
+    _half: int = await ctx.step("a", Service().call, 3)  # pyright: ignore[reportAssignmentType]
+    _whole: str = await ctx.step("a", partial(reserve, "a"))  # pyright: ignore[reportAssignmentType]
     reserve("forgotten")  # pyright: ignore[reportUnusedCoroutine]
     ctx.sleep(1)  # pyright: ignore[reportUnusedCoroutine]
     await ctx.sleep("soon")  # pyright: ignore[reportArgumentType]
-    _wrong: str = await ctx.wait_for_event("paid", Order)  # pyright: ignore[reportAssignmentType]
-    _late: Order = await ctx.wait_for_event("paid", Order, default=None)  # pyright: ignore[reportAssignmentType]
+    # mypy reads any type of an event that does not fit what is wanted as Any: these are for pyright alone.
+    _wrong: str = await ctx.wait_for_event("paid", Order)  # pyright: ignore[reportAssignmentType]  # not mypy
+    _late: Order = await ctx.wait_for_event("paid", Order, default=None)  # pyright: ignore[reportAssignmentType]  # not mypy
     ctx.run_id = "other"  # pyright: ignore[reportAttributeAccessIssue]
     return "text"  # pyright: ignore[reportReturnType]
 
@@ -58,7 +81,20 @@ async def too_many(ctx: Context, a: int, b: int) -> int:
     return a + b
 
 
+# With a bare Context, which is Context[Any], mypy cannot choose and takes a workflow with a default for Any.
+@workflow
+async def with_default(ctx: Context[None], n: int = 3) -> int:
+    return n
+
+
+async def start(runtime: Runtime) -> None:
+    await runtime.start(handler)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await runtime.start(handler, "a")  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await runtime.start(with_default, "a")  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
 Retry(backoff="wild")  # pyright: ignore[reportArgumentType]
+Retry(retry_if=slow_rule)  # pyright: ignore[reportArgumentType]
 Retry(non_retryable=(3,))  # pyright: ignore[reportArgumentType]
 workflow(previous=[plain])  # pyright: ignore[reportArgumentType]
 other: WorkflowDef[str, int] = handler  # pyright: ignore[reportAssignmentType]

@@ -2,18 +2,31 @@
 
 import asyncio
 import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from duramen._values import exceptions
-from duramen._values.serializer import dump_error, load_error, rebuild_error, register_exception
-from duramen.errors import DeserializationError, Fatal, InvalidArgument
+from duramen._values.payloads import dump_failure, step_failure
+from duramen._values.serializer import (
+    JsonSerializer,
+    dump_error,
+    load_error,
+    rebuild_error,
+    register_exception,
+)
+from duramen.errors import DeserializationError, Fatal, InvalidArgument, RecordedError, StepFailed
 
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exceptions, "_registry", dict(exceptions._registry))
+    monkeypatch.setattr(exceptions, "_names", dict(exceptions._names))
+
+
+serial = JsonSerializer()
 
 
 def raised(error: BaseException) -> BaseException:
@@ -166,33 +179,220 @@ def test_nothing_is_imported_or_run_by_name() -> None:
         )
 
 
+def test_a_registration_has_a_name_and_remembers_old_ones() -> None:
+    assert register_exception(Custom, name="shop.Custom", aliases=["shop.old.Custom"]) is Custom
+    data = dump_error(Custom(7, why="x"))
+    assert load_error(data).registered == "shop.Custom"
+    for name in ("shop.Custom", "shop.old.Custom", f"{__name__}.Custom"):
+        record = json.loads(data) | {"registered": name}
+        assert isinstance(step_failure(serial, "a", json.dumps(record).encode()).__cause__, Custom)
+    # As versions wrote it that did not say whether it was registered.
+    record = {key: value for key, value in json.loads(data).items() if key != "registered"}
+    assert isinstance(step_failure(serial, "a", json.dumps(record).encode()).__cause__, Custom)
+
+
+def test_a_class_is_made_again_for_a_handler_if_and_only_if_it_was_registered_then() -> None:
+    before = dump_error(Custom(7, why="x"))
+    assert load_error(before).registered == ""
+    register_exception(Custom)
+    assert step_failure(serial, "a", before).__cause__ is None
+    registered = Custom(7, why="x")
+    outer = ValueError("outer")
+    outer.__cause__ = registered
+    after = [dump_error(error) for error in (registered, outer, ExceptionGroup("g", [registered]))]
+    for data in after:
+        assert step_failure(serial, "a", data).__cause__ is not None
+    exceptions._registry.clear()
+    for data in after:
+        with pytest.raises(DeserializationError, match=r"Custom' was registered when .*aliases="):
+            step_failure(serial, "a", data)
+        # Whoever only looks at a result goes without.
+        rebuild_error(load_error(data))
+    assert rebuild_error(load_error(after[0])) is None
+
+
+def test_the_failure_of_a_step_that_ends_a_run_keeps_what_it_came_from() -> None:
+    register_exception(Custom)
+    failure = step_failure(serial, "a", dump_failure(serial, Custom(7, why="x"), attempts=2))
+    recorded = load_error(dump_failure(serial, failure))
+    assert recorded.cause is not None
+    assert recorded.cause.registered == f"{__name__}.Custom"
+    again = rebuild_error(recorded)
+    assert again is not None
+    assert isinstance(again.__cause__, Custom)
+
+
+def test_a_class_with_the_layout_of_a_builtin_one_comes_back_without_its_constructor() -> None:
+    @register_exception
+    class Disk(OSError):
+        def __init__(self, *, where: str) -> None:
+            super().__init__(5, "broken")
+            self.where = where
+
+    again = trip(Disk(where="sda"))
+    assert isinstance(again, Disk)
+    assert again.where == "sda"
+
+
+def test_two_classes_do_not_share_a_name() -> None:
+    register_exception(Custom, name="shop.Custom")
+    register_exception(Custom, name="shop.Custom")
+    for register in (
+        lambda: register_exception(Worded, name="shop.Custom"),
+        lambda: register_exception(name="mine", aliases=["shop.Custom"])(Worded),
+        lambda: register_exception(Worded, name=""),
+        lambda: register_exception(Worded, aliases="old"),
+        lambda: register_exception(Worded, name="\ud800"),
+    ):
+        with pytest.raises(InvalidArgument):
+            register()
+    assert exceptions._registry["shop.Custom"] is Custom
+    again = type("Custom", (Exception,), {"__module__": __name__})
+    register_exception(again, name="shop.Custom")  # a module that was loaded again
+    assert exceptions._registry["shop.Custom"] is again
+
+
 def test_only_exceptions_can_be_registered() -> None:
     for thing in (int, ValueError("x"), "ValueError"):
         with pytest.raises(InvalidArgument):
             register_exception(thing)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        Strange(),
-        ValueError("\ud800"),
-        ValueError(object()),
-        ValueError(float("nan")),
-        ValueError(b"\xff"),
-        ValueError("x" * 10_000_000),
-        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"),
-        ValueError([[]] * 100_000),
-    ],
-    ids=["str fails", "surrogate", "object", "nan", "bytes", "long", "five arguments", "large"],
-)
-def test_any_exception_can_be_recorded_and_none_is_huge(error: Exception) -> None:
-    error.other = error
-    data = dump_error(raised(error))
-    assert len(data) < 100_000
-    recorded = load_error(data)
-    assert recorded.short_name == type(error).__name__
-    rebuild_error(recorded)
+class Odd(Exception):
+    """Everything that is asked of an exception, it answers otherwise."""
+
+    __slots__ = ()
+
+    args = property(lambda self: 1 / 0)  # type: ignore[assignment]
+    __cause__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
+    __context__ = property(lambda self: 5)  # type: ignore[assignment]
+    __traceback__ = property(lambda self: "here")  # type: ignore[assignment]
+    __suppress_context__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
+    __dict__ = property(lambda self: None)  # type: ignore[assignment]
+    __notes__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
+    __class__ = property(lambda self: int)  # type: ignore[assignment]
+    __reduce__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("neither")
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("not comparable")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Text(str):
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        raise RuntimeError("not encodable")
+
+    def __getitem__(self, _: Any) -> str:
+        raise RuntimeError("not sliceable")
+
+
+class Textual(Exception):
+    def __str__(self) -> str:
+        return Text("words")
+
+
+class Nameless(type):
+    @property
+    def __module__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError("no module")
+
+
+class Placeless(Exception, metaclass=Nameless):
+    pass
+
+
+class OddGroup(ExceptionGroup[Exception]):
+    exceptions = property(lambda self: 1 / 0)  # type: ignore[assignment]
+    message = property(lambda self: 1 / 0)  # type: ignore[assignment]
+
+
+def noted(error: BaseException, notes: Any) -> BaseException:
+    error.__notes__ = notes
+    return error
+
+
+def with_facts(error: BaseException, facts: dict[Any, Any]) -> BaseException:
+    error.__dict__.update(facts)
+    return error
+
+
+def nested(levels: int, width: int) -> BaseException:
+    if levels == 0:
+        return ValueError("x" * 40_000)
+    return ExceptionGroup("g" * 40_000, [nested(levels - 1, width) for _ in range(width)])  # type: ignore[type-var]
+
+
+itself: list[Any] = []
+itself += [itself, itself, itself]
+
+ODD: dict[str, Callable[[], BaseException]] = {
+    "str fails": Strange,
+    "surrogate": lambda: ValueError("\ud800"),
+    "object": lambda: ValueError(object()),
+    "nan": lambda: ValueError(math.nan),
+    "bytes": lambda: ValueError(b"\xff"),
+    "long": lambda: ValueError("x" * 10_000_000),
+    "five arguments": lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"),
+    "large": lambda: ValueError([[]] * 100_000),
+    "huge int": lambda: ValueError(10**5736),
+    "holds itself": lambda: ValueError(itself),
+    "everything": Odd,
+    "everything, below": lambda: with_facts(ExceptionGroup("g", [Odd(), ValueError("x")]), {"o": Odd()}),
+    "text of another kind": Textual,
+    "no module": Placeless,
+    "group": lambda: OddGroup("g", [ValueError("x")]),
+    "wide and deep": lambda: nested(3, 12),
+    "keys that are none": lambda: with_facts(ValueError("x"), {1: 2, None: 3, ("a",): 4}),
+    "surrogate as key": lambda: with_facts(ValueError("x"), {"\ud800": 1, Text("a"): 2}),
+    "many attributes": lambda: with_facts(ValueError("x"), {f"a{n}": "x" * 10_000 for n in range(1000)}),
+    "notes that are none": lambda: noted(ValueError("x"), 5),
+    "notes of all kinds": lambda: noted(ValueError("x"), [Strange(), "\ud800", Text("a"), 1] * 100),
+    "long notes": lambda: noted(ValueError("x"), ["x" * 1_000_000] * 100),
+}
+
+
+@pytest.mark.parametrize("make", ODD.values(), ids=ODD.keys())
+def test_any_exception_can_be_recorded_and_none_is_huge(make: Callable[[], BaseException]) -> None:
+    error = make()
+    cause = make()
+    if type(error) is not Odd:
+        error.__cause__ = cause
+        error.__dict__["other"] = error
+    for data in (dump_error(raised(error)), dump_failure(JsonSerializer(), raised(error), attempts=1)):
+        assert len(data) < 300_000
+        recorded = load_error(data)
+        assert recorded.short_name == type.__getattribute__(type(error), "__name__") or "unknown"
+        rebuild_error(recorded)
+        assert isinstance(step_failure(JsonSerializer(), "a", data), StepFailed)
+
+
+def test_a_cause_that_is_false_is_still_the_cause() -> None:
+    class Empty(Exception):
+        def __len__(self) -> int:
+            return 0
+
+    error = ValueError("a")
+    error.__cause__ = Empty()
+    cause = load_error(dump_error(error)).cause
+    assert cause is not None
+    assert cause.short_name == "Empty"
+
+
+def test_a_failure_of_a_step_that_a_user_made_up_is_recorded() -> None:
+    for failure in (
+        StepFailed("a", 1, "oops"),
+        StepFailed("a", 1, RecordedError("x", "y", args=(object(),))),
+    ):  # type: ignore[arg-type]
+        assert load_error(dump_failure(JsonSerializer(), failure)).short_name == "StepFailed"
 
 
 def test_circles_and_long_chains_end() -> None:

@@ -37,6 +37,14 @@ pub enum InvalidId {
     Reserved { what: &'static str, value: String },
     #[error("the {what} {value:?} contains '#', which marks repeated ids; choose another name")]
     Repeat { what: &'static str, value: String },
+    #[error(
+        "the operation id {value:?} is that of {by} in this run, so {wanted} cannot have it; give one of them another id"
+    )]
+    Taken {
+        value: String,
+        by: &'static str,
+        wanted: &'static str,
+    },
 }
 
 /// Checks an identifier that a store will keep: 1 to 255 characters, no control character.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use duramen_core::store::{Store, StoreError};
 use duramen_store_memory::MemoryStore;
 use duramen_store_postgres::{
-    Isolation, Names, PostgresOptions, PostgresStore, Statements, Verify,
+    Flavour, Isolation, Names, PostgresOptions, PostgresStore, Statements, Verify,
 };
 use duramen_store_sqlite::{SqliteOptions, SqliteStore, Synchronous};
 use pyo3::prelude::*;
@@ -143,6 +143,12 @@ fn postgres_options(options: &Bound<'_, PyDict>) -> PyResult<Result<PostgresOpti
             "repeatable_read" => Isolation::RepeatableRead,
             _ => Isolation::ReadCommitted,
         };
+    }
+    if let Some(flavour) = options.get_item("flavour")? {
+        settings.flavour = Some(match flavour.extract::<&str>()? {
+            "routed" => Flavour::Routed,
+            _ => Flavour::Plain,
+        });
     }
     if let Some(timeout) = options.get_item("store_timeout")? {
         settings.timeout = std::time::Duration::from_millis(timeout.extract()?);

@@ -9,19 +9,23 @@ use duramen_core::lanes::{self, Line};
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{Claim, Claimed, ClaimedRun, Due, DueAsk, InboxPage, Message, NextDue};
 use duramen_store_sql::{Columns, Damaged, entry, lists, payload, run_row, unreadable, whole};
+use futures_util::future::join_all;
 use tokio_postgres::Row;
 
 use crate::error::Fault;
+use crate::flavour::{Flavour, in_batches, place_in};
 use crate::floors::{Floors, Left, Look};
 use crate::inbox;
 use crate::link::{Link, Params};
 use crate::row::{Reader, clean, column, signed};
 use crate::sql::Book;
 
+mod routed;
+
 /// The most candidates of one line that a claim looks at for each run that it may take.
 const WIDEST: i64 = 100_000;
 
-/// One statement for rows, journals and unread messages; a second one for what was recovered.
+/// In the plain flavour one statement for rows, journals and unread messages; a second one for what was recovered.
 pub(crate) async fn claim(
     link: &Link,
     book: &Book,
@@ -37,7 +41,11 @@ pub(crate) async fn claim(
     let limit = i64::from(claim.limit);
     let mut window = limit + 1 + floors.slack();
     loop {
-        let mut answer = ask(link, book, claim, &lines, &look, window).await?;
+        let mut answer = match book.flavour {
+            Flavour::Plain => ask(link, book, claim, &lines, &look, window).await?,
+            Flavour::Routed => routed::ask(link, book, claim, &lines, &look, window).await?,
+        };
+        answer.seen.now = answer.now;
         let taken = signed(answer.runs.len() as u64);
         let last = answer.runs.keys().next_back().copied().unwrap_or(0);
         // Others hold what stands before the last one taken; all of the candidates, if there were too few.
@@ -47,7 +55,8 @@ pub(crate) async fn claim(
             last
         } - taken;
         let cut = taken < limit && answer.considered == window;
-        if look.is_timed() {
+        // Whose lease has lapsed has looked at nothing.
+        if look.is_timed() && !answer.lapsed {
             floors.claimed(&lines, &look, &answer.seen, window);
         }
         if cut && passed_over > 0 {
@@ -103,7 +112,6 @@ async fn ask(
     for row in &rows {
         answer.add(row)?;
     }
-    answer.seen.now = answer.now;
     Ok(answer)
 }
 
@@ -236,33 +244,43 @@ impl Answer {
     ) -> Result<BTreeMap<i64, Result<Loaded, Fault>>, Fault> {
         let mut again = BTreeMap::new();
         let old = |taken: &&Taken| !taken.current;
-        let run_ids: Vec<&str> = taken
+        // What is in the claimer's memory and was written by nobody since needs no journal.
+        let wanted: Vec<(&str, i64)> = taken
             .values()
             .filter(old)
-            .map(|one| &*one.row.run_id)
+            .filter(|one| one.was == Status::Running || !is_warm(claim, &one.row))
+            .map(|one| (&*one.row.run_id, signed(one.row.journal_start)))
             .collect();
-        if run_ids.is_empty() {
-            return Ok(again);
+        let batches = in_batches(book, &wanted, async |wanted| {
+            let (run_ids, starts): (Vec<&str>, Vec<i64>) = wanted.iter().copied().unzip();
+            let Some(run_id) = run_ids.first() else {
+                return Ok(Vec::new());
+            };
+            let params = book.of_run(&[&run_ids, &starts], run_id);
+            link.read(&book.journals, &params).await
+        });
+        let mut journals: BTreeMap<RunId, Vec<Numbered>> = BTreeMap::new();
+        for (batch, rows) in batches.await?.iter().enumerate() {
+            for row in rows {
+                let found = entry(&mut Reader::at(row, 2));
+                let idx = column(row, 1, "idx")?;
+                let place = place_in(batch, column(row, 0, "n")?);
+                if let Some((run_id, _)) = place.and_then(|place| wanted.get(place)) {
+                    let journal = journals.entry((*run_id).into()).or_default();
+                    journal.push((idx, found));
+                }
+            }
         }
-        let starts: Vec<i64> = taken
-            .values()
-            .filter(old)
-            .map(|one| signed(one.row.journal_start))
-            .collect();
-        let mut journals: BTreeMap<i64, Vec<Numbered>> = BTreeMap::new();
-        for row in &link.read(&book.journals, &[&run_ids, &starts]).await? {
-            let found = entry(&mut Reader::at(row, 2));
-            let idx = column(row, 1, "idx")?;
-            let place: i64 = column(row, 0, "n")?;
-            journals.entry(place).or_default().push((idx, found));
-        }
-        let mut place = 0;
-        for (n, taken) in taken.iter_mut().filter(|(_, taken)| !taken.current) {
-            place += 1;
-            let numbered = journals.remove(&place).unwrap_or_default();
-            let loaded = load(link, book, claim, taken, numbered).await;
+        let each = taken
+            .iter_mut()
+            .filter(|(_, taken)| !taken.current)
+            .map(|(n, taken)| {
+                let numbered = journals.remove(&taken.row.run_id).unwrap_or_default();
+                async { (*n, load(link, book, claim, taken, numbered).await) }
+            });
+        for (n, loaded) in join_all(each).await {
             if matches!(loaded, Ok(_) | Err(Fault::Damaged(_))) {
-                again.insert(*n, loaded);
+                again.insert(n, loaded);
             } else {
                 loaded?;
             }
@@ -304,16 +322,18 @@ async fn load(
         row.journal_len = length;
         (row.lost, row.lost_at) = (1, length);
     }
-    if claim
-        .warm
-        .iter()
-        .any(|(run_id, len)| *run_id == row.run_id && *len == row.journal_len)
-    {
+    if is_warm(claim, row) {
         return Ok((None, page));
     }
     let journal = in_order(numbered)?;
     whole(row, &journal)?;
     Ok((Some(journal), page))
+}
+
+/// Whether the claimer has the journal in its memory.
+fn is_warm(claim: &Claim, row: &RunRow) -> bool {
+    let mut warm = claim.warm.iter();
+    warm.any(|(run_id, len)| *run_id == row.run_id && *len == row.journal_len)
 }
 
 /// They come in the order of the primary key; nothing says that they must.
@@ -421,7 +441,39 @@ pub(crate) async fn next_due(
         None => floors.look(&lines),
         Some(_) => Floors::everything(&lines),
     };
-    let (status, lane) = keys(&lines);
+    let earliest = match book.flavour {
+        Flavour::Plain => earliest(link, book, ask, &lines, &look).await?,
+        Flavour::Routed => routed::earliest(link, book, ask, &lines, &look).await?,
+    };
+    if look.is_timed() {
+        floors.seen(&lines, &look, earliest.ready_at);
+    }
+    let Earliest {
+        now,
+        ready_at,
+        until,
+    } = earliest;
+    Ok(NextDue {
+        now,
+        ready_at: ready_at.into_iter().chain(until).min(),
+    })
+}
+
+/// The least instant of the lines, and the end of a lease that holds some of them.
+struct Earliest {
+    now: Millis,
+    ready_at: Option<Millis>,
+    until: Option<Millis>,
+}
+
+async fn earliest(
+    link: &Link,
+    book: &Book,
+    ask: &DueAsk,
+    lines: &[Line<'_>],
+    look: &Look,
+) -> Result<Earliest, Fault> {
+    let (status, lane) = keys(lines);
     let params: &Params<'_> = &[
         &ask.now,
         &status,
@@ -432,13 +484,9 @@ pub(crate) async fn next_due(
     ];
     let rows = link.read(&book.next, params).await?;
     let row = rows.first().ok_or_else(|| Damaged::column("now"))?;
-    let ready_at: Option<Millis> = column(row, 1, "ready_at")?;
-    let until: Option<Millis> = column(row, 2, "lease_until")?;
-    if look.is_timed() {
-        floors.seen(&lines, &look, ready_at);
-    }
-    Ok(NextDue {
+    Ok(Earliest {
         now: column(row, 0, "now")?,
-        ready_at: ready_at.into_iter().chain(until).min(),
+        ready_at: column(row, 1, "ready_at")?,
+        until: column(row, 2, "lease_until")?,
     })
 }

@@ -7,11 +7,13 @@ use duramen_core::check;
 use duramen_core::ids::{Payload, RunId};
 use duramen_core::store::{CommitOutcome, Next, RunCommit};
 use duramen_store_sql::lists;
+use futures_util::future::try_join_all;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::around::Errand;
 use crate::error::Fault;
+use crate::flavour::Flavour;
 use crate::link::{Link, Params};
 use crate::row::{clean, column, signed};
 use crate::sql::{Book, Sql};
@@ -135,32 +137,43 @@ fn weight(commit: &RunCommit) -> usize {
     entries.sum::<usize>() + items.sum::<usize>() + replies.map(Payload::len).sum::<usize>()
 }
 
-/// What a statement spoils for all its commits is found out one by one.
+/// One statement for all, or one for each. What a statement spoils for all its commits is found out one by one.
 async fn send(
     link: &Link,
     book: &Book,
     commits: &[&RunCommit],
     manner: Manner,
 ) -> Result<Vec<Option<CommitOutcome>>, Fault> {
-    match send_together(link, book, commits, manner).await {
-        Err(fault) if fault.is_of_one_element() => {}
-        other => return other,
+    if book.flavour == Flavour::Plain {
+        match send_together(link, book, commits, manner).await {
+            Err(fault) if fault.is_of_one_element() => {}
+            other => return other,
+        }
     }
-    let mut outcomes = Vec::with_capacity(commits.len());
-    for commit in commits {
-        let outcome = match send_together(link, book, std::slice::from_ref(commit), manner).await {
-            Ok(mut found) => found.pop().flatten(),
-            Err(fault) if fault.is_locked() => None,
-            // The key says that the journal is longer than the commit thinks.
-            Err(fault) if fault.is_of_a_key() => Some(CommitOutcome::Fenced),
-            Err(fault) if fault.is_of_the_request() => Some(CommitOutcome::Rejected {
-                reason: fault.words(),
-            }),
-            Err(fault) => return Err(fault),
-        };
-        outcomes.push(outcome);
+    try_join_all(
+        commits
+            .iter()
+            .map(|commit| send_alone(link, book, commit, manner)),
+    )
+    .await
+}
+
+async fn send_alone(
+    link: &Link,
+    book: &Book,
+    commit: &RunCommit,
+    manner: Manner,
+) -> Result<Option<CommitOutcome>, Fault> {
+    match send_together(link, book, &[commit], manner).await {
+        Ok(mut found) => Ok(found.pop().flatten()),
+        Err(fault) if fault.is_locked() => Ok(None),
+        // The key says that the journal is longer than the commit thinks.
+        Err(fault) if fault.is_of_a_key() => Ok(Some(CommitOutcome::Fenced)),
+        Err(fault) if fault.is_of_the_request() => Ok(Some(CommitOutcome::Rejected {
+            reason: fault.words(),
+        })),
+        Err(fault) => Err(fault),
     }
-    Ok(outcomes)
 }
 
 async fn send_together(
@@ -207,7 +220,10 @@ async fn behind_locks(
                 Manner::PassingOver => &book.lock,
                 Manner::InLine => &book.lock_in_line,
             };
-            for row in &transaction.run(lock, &[&run_ids]).await? {
+            for row in &transaction
+                .run(lock, &book.of_run(&[&run_ids], &run_ids[0]))
+                .await?
+            {
                 let run_id: &str = column(row, 0, "run_id")?;
                 if column(row, 1, "free")? {
                     free.insert(run_id.to_owned());
@@ -499,6 +515,6 @@ impl<'c> Columns<'c> {
             (false, false) if in_line => &book.commit_in_line,
             (false, false) => &book.commit,
         };
-        (sql, all)
+        (sql, book.of_run(&all, &fences.run_id[0]))
     }
 }

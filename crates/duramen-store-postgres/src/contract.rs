@@ -186,14 +186,12 @@ impl Transactions for PostgresStore {
 
 impl Store for PostgresStore {
     fn migrate(&self) -> StoreFuture<Schema> {
-        self.ask(async |inner| {
-            migrate::migrate(inner.link(Use::Lease), &inner.book, &inner.names).await
-        })
+        self.ask(async |inner| migrate::migrate(inner.link(Use::Lease), &inner.names).await)
     }
 
     fn schema(&self) -> StoreFuture<Schema> {
         self.ask(async |inner| {
-            Ok(migrate::found(inner.link(Use::Read), &inner.book)
+            Ok(migrate::found(inner.link(Use::Read), &inner.names)
                 .await?
                 .schema(MIGRATIONS))
         })

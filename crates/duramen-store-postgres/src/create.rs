@@ -10,9 +10,12 @@ use duramen_core::ids::RunId;
 use duramen_core::run::RunRow;
 use duramen_core::store::{Created, NewRun, Start};
 use duramen_store_sql::{lists, run_row};
+use futures_util::future::join_all;
+use tokio_postgres::types::ToSql;
 
 use crate::around::{Errand, Locked};
 use crate::error::Fault;
+use crate::flavour::{Flavour, in_batches};
 use crate::link::{Link, Params};
 use crate::row::{Reader, clean, column, signed};
 use crate::sql::Book;
@@ -67,29 +70,11 @@ async fn create(
         // Of two with one id the first is created, the other is told so.
         first.entry(&new.run_id).or_insert(place);
     }
-    let sent = || first.values().map(|place| asked[*place]);
-    // What was waited for in vain before keeps nobody waiting now.
-    let (known, free): (Vec<&NewRun>, Vec<&NewRun>) =
-        sent().partition(|new| locked.has(&new.run_id));
-    let mut made = BTreeMap::new();
-    let mut busy = Vec::new();
-    let mut parts = vec![free];
-    parts.extend(known.into_iter().map(|new| vec![new]));
-    parts.reverse();
-    while let Some(mut part) = parts.pop() {
-        match insert(link, book, &part).await {
-            Ok(rows) => made.extend(rows),
-            Err(fault) if fault.is_locked() => {
-                if part.len() <= 1 {
-                    busy.extend(part.into_iter().map(|new| &new.run_id));
-                } else {
-                    parts.push(part.split_off(part.len() / 2));
-                    parts.push(part);
-                }
-            }
-            Err(fault) => return Err(fault),
-        }
-    }
+    let sent: Vec<&NewRun> = first.values().map(|place| asked[*place]).collect();
+    let Inserted { made, busy } = match book.flavour {
+        Flavour::Plain => insert_all(link, book, locked, sent).await?,
+        Flavour::Routed => insert_each(link, book, sent).await?,
+    };
     let wanted: Vec<&str> = first
         .keys()
         .filter(|run_id| !busy.contains(*run_id))
@@ -149,11 +134,110 @@ impl<'n> Brought<'n> {
     }
 }
 
-/// The ids that are new, with the time of their creation and their status.
+/// The runs of a batch that are new, and those that others are about to create.
+#[derive(Default)]
+struct Inserted<'n> {
+    made: BTreeMap<String, Made>,
+    busy: Vec<&'n RunId>,
+}
+
+/// One statement for many; those that others are about to create are found by halving.
+async fn insert_all<'n>(
+    link: &Link,
+    book: &Book,
+    locked: &Locked,
+    sent: Vec<&'n NewRun>,
+) -> Result<Inserted<'n>, Fault> {
+    // What was waited for in vain before keeps nobody waiting now.
+    let (known, free): (Vec<&NewRun>, Vec<&NewRun>) =
+        sent.into_iter().partition(|new| locked.has(&new.run_id));
+    let mut inserted = Inserted::default();
+    let mut parts = vec![free];
+    parts.extend(known.into_iter().map(|new| vec![new]));
+    parts.reverse();
+    while let Some(mut part) = parts.pop() {
+        match insert(link, book, &part, None).await {
+            Ok(rows) => inserted.made.extend(rows),
+            Err(fault) if fault.is_locked() => {
+                if part.len() <= 1 {
+                    inserted
+                        .busy
+                        .extend(part.into_iter().map(|new| &new.run_id));
+                } else {
+                    parts.push(part.split_off(part.len() / 2));
+                    parts.push(part);
+                }
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    Ok(inserted)
+}
+
+/// One statement for each run. Whether the leases of their creators last is asked before: one that ends in between
+/// leaves a run to be recovered, as one that ends just after does.
+async fn insert_each<'n>(
+    link: &Link,
+    book: &Book,
+    sent: Vec<&'n NewRun>,
+) -> Result<Inserted<'n>, Fault> {
+    let alive = alive(link, book, &sent).await?;
+    let each = sent
+        .iter()
+        .zip(alive)
+        .map(async |(new, alive)| insert(link, book, &[new], Some(alive)).await);
+    let mut inserted = Inserted::default();
+    let mut refused = Vec::new();
+    for (new, answer) in sent.iter().zip(join_all(each).await) {
+        match answer {
+            Ok(rows) => inserted.made.extend(rows),
+            Err(fault) if fault.is_locked() => inserted.busy.push(&new.run_id),
+            Err(fault) if fault.is_of_the_request() => refused.push((&new.run_id, fault)),
+            Err(fault) => return Err(fault),
+        }
+    }
+    // The others have been created. What is refused comes again without them, and then it is all that is said.
+    let only_refused = inserted.made.is_empty() && inserted.busy.is_empty();
+    for (run_id, fault) in refused {
+        if only_refused {
+            return Err(fault);
+        }
+        inserted.busy.push(run_id);
+    }
+    Ok(inserted)
+}
+
+/// For each whether a living owner drives it from the beginning.
+async fn alive(link: &Link, book: &Book, sent: &[&NewRun]) -> Result<Vec<bool>, Fault> {
+    let mut alive = vec![false; sent.len()];
+    let (mut places, mut owners, mut given) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, new) in sent.iter().enumerate() {
+        if let Start::Leased { owner } = &new.start {
+            places.push(place);
+            owners.push(clean(owner));
+            given.push(new.now);
+        }
+    }
+    if places.is_empty() {
+        return Ok(alive);
+    }
+    for row in &link.read(&book.routed.alive, &[&owners, &given]).await? {
+        let n: i64 = column(row, 0, "n")?;
+        let place = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
+        if let Some(place) = place.and_then(|place| places.get(place)) {
+            alive[*place] = true;
+        }
+    }
+    Ok(alive)
+}
+
+/// The ids that are new, with the time of their creation and their status. In the routed flavour it is one run, of
+/// which `mine` says whether its creator drives it.
 async fn insert(
     link: &Link,
     book: &Book,
     sent: &[&NewRun],
+    mine: Option<bool>,
 ) -> Result<BTreeMap<String, Made>, Fault> {
     if sent.is_empty() {
         return Ok(BTreeMap::new());
@@ -227,9 +311,11 @@ async fn insert(
         &e.meta,
         &e.payload,
     ];
+    let mine: Vec<&(dyn ToSql + Sync)> = mine.iter().map(|mine| mine as _).collect();
+    let params = book.of_run(&[params, &mine].concat(), &run_id[0]);
     let mut repeats = 0;
     let rows = loop {
-        match link.run_unless_locked(&book.create, params).await {
+        match link.run_unless_locked(&book.create, &params).await {
             // Others have created one of them since this statement began.
             Err(fault) if fault.is_of_a_key() && repeats < REPEATS => repeats += 1,
             other => break other?,
@@ -252,8 +338,12 @@ async fn existing(
     if wanted.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let rows = link.read(&book.rows, &[&wanted]).await?;
+    let rows = in_batches(book, wanted, async |ids| {
+        link.read(&book.rows, &book.of_run(&[&ids], &ids[0])).await
+    })
+    .await?;
     rows.iter()
+        .flatten()
         .map(|row| {
             let row = run_row(&mut Reader::new(row))?;
             Ok((row.run_id.to_string(), row))

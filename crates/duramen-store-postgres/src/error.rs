@@ -2,7 +2,7 @@
 
 use duramen_core::store::StoreError;
 use duramen_store_sql::Damaged;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{DbError, SqlState};
 
 /// Why a statement failed.
 #[derive(Debug)]
@@ -37,6 +37,16 @@ impl From<Damaged> for Fault {
 impl Fault {
     fn state(&self) -> Option<&SqlState> {
         match self {
+            // Citus copies rows to the part that they belong to, and has no code for what a key refuses there: it names
+            // the key, which is called after its table in every language.
+            Self::Sql(error) if error.code() == Some(&SqlState::INTERNAL_ERROR) => {
+                let names_a_key = |said: &DbError| said.message().contains("_pkey");
+                if error.as_db_error().is_some_and(names_a_key) {
+                    Some(&SqlState::UNIQUE_VIOLATION)
+                } else {
+                    error.code()
+                }
+            }
             Self::Sql(error) => error.code(),
             _ => None,
         }

@@ -1,17 +1,19 @@
 //! Messages: put into inboxes, read by drivers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use duramen_core::ids::RunId;
 use duramen_core::store::{
     Delivered, Delivery, InboxPage, MAX_UNREAD, MAX_UNREAD_BYTES, Message, NewMessage, Receipt,
 };
 use duramen_store_sql::{Columns, message, payload};
+use futures_util::future::try_join_all;
 use tokio_postgres::Row;
 
 use crate::around::Errand;
 use crate::error::Fault;
-use crate::link::Link;
+use crate::flavour::{Flavour, in_batches, place_in};
+use crate::link::{Link, Params};
 use crate::row::{Reader, clean, column, signed};
 use crate::sql::{Book, Sql};
 
@@ -66,7 +68,7 @@ impl Errand for Messages<'_> {
         place: usize,
     ) -> Result<Option<Delivered>, Fault> {
         let sql = &self.book.deliver_in_line;
-        match send(self.link, sql, &[&batch[place]], &[0]).await {
+        match send(self.link, self.book, sql, &[&batch[place]], &[0]).await {
             Ok(mut fates) => Ok(match fates.pop() {
                 Some(Fate::Told(delivered)) => Some(delivered),
                 _ => None,
@@ -95,7 +97,7 @@ async fn deliver(
         let mut alone = Vec::new();
         for (place, fate) in chunk
             .iter()
-            .zip(send(link, &book.deliver, &sent, &chunk).await?)
+            .zip(send_apart(link, book, &sent, &chunk).await?)
         {
             match fate {
                 Fate::Told(delivered) => answers[*place] = Some(delivered),
@@ -109,7 +111,10 @@ async fn deliver(
             if busy.contains(&sent[place].run_id) {
                 continue;
             }
-            match send(link, &book.deliver, &sent, &[place]).await?.pop() {
+            match send(link, book, &book.deliver, &sent, &[place])
+                .await?
+                .pop()
+            {
                 Some(Fate::Told(delivered)) => answers[place] = Some(delivered),
                 _ => {
                     busy.insert(&sent[place].run_id);
@@ -141,8 +146,41 @@ fn next_chunk(sent: &[&NewMessage], rest: &mut Vec<usize>) -> Vec<usize> {
     chunk
 }
 
+/// One statement for all, or one for each run with all that it gets.
+async fn send_apart(
+    link: &Link,
+    book: &Book,
+    sent: &[&NewMessage],
+    chunk: &[usize],
+) -> Result<Vec<Fate>, Fault> {
+    if book.flavour == Flavour::Plain {
+        return send(link, book, &book.deliver, sent, chunk).await;
+    }
+    let mut of_runs: BTreeMap<&RunId, Vec<usize>> = BTreeMap::new();
+    for place in chunk {
+        of_runs
+            .entry(&sent[*place].run_id)
+            .or_default()
+            .push(*place);
+    }
+    let each = of_runs
+        .values()
+        .map(|places| send(link, book, &book.deliver, sent, places));
+    let fates = try_join_all(each).await?;
+    let mut fates: BTreeMap<usize, Fate> = of_runs
+        .into_values()
+        .flatten()
+        .zip(fates.into_iter().flatten())
+        .collect();
+    Ok(chunk
+        .iter()
+        .map(|place| fates.remove(place).unwrap_or(Fate::Locked))
+        .collect())
+}
+
 async fn send(
     link: &Link,
+    book: &Book,
     sql: &Sql,
     sent: &[&NewMessage],
     chunk: &[usize],
@@ -167,28 +205,25 @@ async fn send(
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect();
+    let (most, most_bytes) = (signed(MAX_UNREAD), signed(MAX_UNREAD_BYTES));
+    let params: &Params<'_> = &[
+        &run_ids,
+        &message_ids,
+        &kinds,
+        &names,
+        &payloads,
+        &fingerprints,
+        &given,
+        &wait_keys,
+        &encodings,
+        &distinct,
+        &most,
+        &most_bytes,
+    ];
+    let params = book.of_run(params, &run_ids[0]);
     let mut repeats = 0;
     let rows = loop {
-        let rows = link
-            .run_unless_locked(
-                sql,
-                &[
-                    &run_ids,
-                    &message_ids,
-                    &kinds,
-                    &names,
-                    &payloads,
-                    &fingerprints,
-                    &given,
-                    &wait_keys,
-                    &encodings,
-                    &distinct,
-                    &signed(MAX_UNREAD),
-                    &signed(MAX_UNREAD_BYTES),
-                ],
-            )
-            .await;
-        match rows {
+        match link.run_unless_locked(sql, &params).await {
             // The first of a duplicate came between snapshot and lock.
             Err(fault) if fault.is_of_a_key() && repeats < REPEATS => repeats += 1,
             other => break other?,
@@ -230,6 +265,9 @@ pub(crate) async fn unread(
     owner: &str,
     told: &[(RunId, u64)],
 ) -> Result<Vec<Message>, Fault> {
+    if book.flavour == Flavour::Routed {
+        return unread_apart(link, book, owner, told).await;
+    }
     let run_ids: Vec<_> = told.iter().map(|(run_id, _)| clean(run_id)).collect();
     let seqs: Vec<i64> = told.iter().map(|(_, seq)| signed(*seq)).collect();
     let rows = link
@@ -239,6 +277,29 @@ pub(crate) async fn unread(
         .iter()
         .map(|row| message(&mut Reader::new(row)))
         .collect::<Result<_, _>>()?;
+    messages.sort_by(|a, b| (&a.run_id, a.seq).cmp(&(&b.run_id, b.seq)));
+    Ok(messages)
+}
+
+/// First which runs have such, then of each a page.
+async fn unread_apart(
+    link: &Link,
+    book: &Book,
+    owner: &str,
+    told: &[(RunId, u64)],
+) -> Result<Vec<Message>, Fault> {
+    let told: BTreeMap<&str, u64> = told.iter().map(|(run_id, seq)| (&**run_id, *seq)).collect();
+    let rows = link.read(&book.routed.unread, &[&clean(owner)]).await?;
+    let mut pages = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut c = Reader::new(row);
+        let run_id: RunId = c.text("run_id")?.into();
+        let seen = c.count("inbox_seen")?;
+        let behind = seen.max(told.get(&*run_id).copied().unwrap_or(0));
+        pages.push(async move { page(link, book, &run_id, behind).await });
+    }
+    let pages = try_join_all(pages).await?;
+    let mut messages: Vec<Message> = pages.into_iter().flat_map(|page| page.messages).collect();
     messages.sort_by(|a, b| (&a.run_id, a.seq).cmp(&(&b.run_id, b.seq)));
     Ok(messages)
 }
@@ -270,12 +331,20 @@ pub(crate) async fn receipts(
     book: &Book,
     messages: &[(RunId, String)],
 ) -> Result<Vec<Option<Receipt>>, Fault> {
-    let run_ids: Vec<_> = messages.iter().map(|(run_id, _)| clean(run_id)).collect();
-    let ids: Vec<_> = messages.iter().map(|(_, id)| clean(id)).collect();
+    let batches = in_batches(book, messages, async |messages| {
+        let run_ids: Vec<_> = messages.iter().map(|(run_id, _)| clean(run_id)).collect();
+        let ids: Vec<_> = messages.iter().map(|(_, id)| clean(id)).collect();
+        let Some(run_id) = run_ids.first() else {
+            return Ok(Vec::new());
+        };
+        let params = book.of_run(&[&run_ids, &ids], run_id);
+        link.read(&book.receipts, &params).await
+    });
+    let batches = batches.await?;
     let mut receipts = vec![None; messages.len()];
-    for row in &link.read(&book.receipts, &[&run_ids, &ids]).await? {
-        let n: i64 = column(row, 0, "n")?;
-        let place = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
+    let rows = batches.iter().enumerate();
+    for (batch, row) in rows.flat_map(|(batch, rows)| rows.iter().map(move |row| (batch, row))) {
+        let place = place_in(batch, column(row, 0, "n")?);
         if let Some(slot) = place.and_then(|place| receipts.get_mut(place)) {
             *slot = Some(match Reader::at(row, 1).code("state")? {
                 0 => Receipt::Unread,

@@ -4,7 +4,7 @@
 //! messages and interventions have one, where requests of many callers gather and go together; leases have
 //! one, so that no heartbeat waits behind a long batch; questions have one. With a smaller pool they share.
 //! Requests are pipelined; each is one statement and one transaction, save interventions, migrations and commits
-//! without entries. None waits on the server for a run that somebody else has locked (`around.rs`).
+//! without entries. (Over tables in parts a batch is a statement and a transaction for each run: `flavour.rs`.) None waits on the server for a run that somebody else has locked (`around.rs`).
 //!
 //! Time is the server's, unless a test gives an instant. A wait for a lost connection is bounded, and
 //! what was under way when it was lost is answered with [`StoreError::Unavailable`]: whether it took place
@@ -16,6 +16,7 @@ mod commit;
 mod contract;
 mod create;
 mod error;
+mod flavour;
 mod floors;
 mod hints;
 mod inbox;
@@ -42,7 +43,7 @@ mod tls;
 use std::future::ready;
 use std::str::FromStr;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use duramen_core::store::{
@@ -53,6 +54,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 
+pub use crate::flavour::Flavour;
 pub use crate::options::{Isolation, Names, PostgresOptions, Statements, TABLES, Tls, Verify};
 
 use crate::around::{Errand, Locked, around_locks, once};
@@ -153,19 +155,27 @@ impl PostgresStore {
             tls: tls::connector(&options.tls)?,
             statements: options.statements,
             isolation: options.isolation,
+            flavour: options.flavour.map_or_else(OnceLock::new, OnceLock::from),
             patience: options.lock_timeout,
             timeout: options.timeout,
             place,
             counters: Counters::default(),
             config,
         });
-        let links = (0..options.pool_size.clamp(1, 4))
+        let links: Vec<Link> = (0..options.pool_size.clamp(1, 4))
             .map(|_| Link::new(Arc::clone(&target)))
             .collect();
+        let link = &links[Use::Lease as usize % links.len()];
+        let applied = open(link, &options.names, options.migrate)
+            .await
+            .map_err(|fault| target.error(fault))?;
+        let flavour = settle(link, &target, &options.names)
+            .await
+            .map_err(|fault| target.error(fault))?;
         let hinting = options.notify && options.statements == Statements::Named;
         let inner = Arc::new(Inner {
             hints: hinting.then(|| Arc::new(Hints::new(Arc::clone(&target), &options.names))),
-            book: Book::new(&options.names),
+            book: Book::new(&options.names, flavour),
             names: options.names,
             links,
             floors: Floors::default(),
@@ -173,7 +183,6 @@ impl PostgresStore {
             target,
             closed: false.into(),
         });
-        let applied = inner.open(options.migrate).await?;
         let handle = Handle::current();
         let (for_runs, for_messages) = (Arc::clone(&inner), Arc::clone(&inner));
         Ok(Self {
@@ -304,23 +313,32 @@ impl Inner {
             hints.send(hint);
         }
     }
+}
 
-    async fn open(&self, migrate: bool) -> Result<Vec<String>, StoreError> {
-        let link = self.link(Use::Lease);
-        link.open().await.map_err(|fault| self.error(fault))?;
-        let look = async || migrate::found(link, &self.book).await;
-        let mut found = look().await.map_err(|fault| self.error(fault))?;
-        let mut applied = Vec::new();
-        if migrate && found.lacks(MIGRATIONS) {
-            applied = migrate::migrate(link, &self.book, &self.names)
-                .await
-                .map_err(|fault| self.error(fault))?
-                .applied;
-            found = look().await.map_err(|fault| self.error(fault))?;
-        }
-        found.check(MIGRATIONS)?;
-        Ok(applied)
+/// Connects, and checks or migrates the schema.
+async fn open(link: &Link, names: &Names, migrate: bool) -> Result<Vec<String>, Fault> {
+    link.open().await?;
+    let mut found = migrate::found(link, names).await?;
+    let mut applied = Vec::new();
+    if migrate && found.lacks(MIGRATIONS) {
+        applied = migrate::migrate(link, names).await?.applied;
+        found = migrate::found(link, names).await?;
     }
+    found.check(MIGRATIONS)?;
+    Ok(applied)
+}
+
+/// Which flavour it is, now that the tables are there; the session gets what belongs to it.
+async fn settle(link: &Link, target: &Target, names: &Names) -> Result<Flavour, Fault> {
+    if let Some(flavour) = target.flavour.get() {
+        return Ok(*flavour);
+    }
+    let found = Flavour::found(link, names).await?;
+    let flavour = *target.flavour.get_or_init(|| found);
+    if flavour == Flavour::Routed {
+        link.close().await;
+    }
+    Ok(flavour)
 }
 
 /// What the URL leaves open.

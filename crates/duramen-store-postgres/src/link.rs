@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use duramen_core::store::StoreError;
 use futures_util::future::join3;
-use tokio::sync::{Mutex as AsyncMutex, OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedRwLockWriteGuard, RwLock};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::types::{ToSql, Type};
@@ -17,9 +17,10 @@ use tokio_postgres::{AsyncMessage, Client, Config, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{Fault, store_error};
+use crate::flavour::Flavour;
 use crate::migrate;
 use crate::options::{Isolation, Statements};
-use crate::sql::{SETTINGS, Sql};
+use crate::sql::{Sql, settings};
 
 /// After a lost connection requests wait this long for a new one before they fail.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,6 +46,8 @@ pub(crate) struct Target {
     pub(crate) tls: MakeRustlsConnect,
     pub(crate) statements: Statements,
     pub(crate) isolation: Isolation,
+    /// Known when the tables were looked at.
+    pub(crate) flavour: OnceLock<Flavour>,
     /// How long requests come back for runs that others have locked.
     pub(crate) patience: Duration,
     pub(crate) timeout: Duration,
@@ -65,6 +68,10 @@ pub(crate) struct Counters {
 }
 
 impl Target {
+    fn settings(&self) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+        settings(self.flavour.get().copied().unwrap_or(Flavour::Plain))
+    }
+
     pub(crate) fn error(&self, fault: Fault) -> StoreError {
         store_error(&self.place, fault, migrate::MIGRATIONS.needed())
     }
@@ -76,7 +83,7 @@ pub(crate) type Hear = Box<dyn Fn(&str) + Send + Sync>;
 pub(crate) struct Session {
     client: Client,
     /// Statements of this session by their texts' addresses, which live as long as the store.
-    prepared: Mutex<BTreeMap<usize, Statement>>,
+    prepared: Mutex<BTreeMap<usize, Arc<OnceCell<Statement>>>>,
     driver: AbortHandle,
     /// Single statements share the session; a transaction of several has it to itself.
     gate: Arc<RwLock<()>>,
@@ -368,17 +375,15 @@ impl Session {
                 .await?);
         }
         let key = std::ptr::from_ref(sql).addr();
-        let known = self.lock().get(&key).cloned();
-        let statement = if let Some(statement) = known {
-            statement
-        } else {
+        let known = Arc::clone(self.lock().entry(key).or_default());
+        // Of many that come at once the first prepares it, for all.
+        let prepare = async || {
             counters.round_trips.fetch_add(1, Relaxed);
-            let fresh = self.client.prepare_typed(&sql.text, &sql.types).await?;
-            self.lock().insert(key, fresh.clone());
-            fresh
+            self.client.prepare_typed(&sql.text, &sql.types).await
         };
+        let statement = known.get_or_try_init(prepare).await?;
         counters.round_trips.fetch_add(1, Relaxed);
-        Ok(self.client.query(&statement, params).await?)
+        Ok(self.client.query(statement, params).await?)
     }
 
     /// The statement between the settings it needs and its commit, in one round trip.
@@ -404,7 +409,7 @@ impl Session {
         Ok(rows)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Statement>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Arc<OnceCell<Statement>>>> {
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -421,7 +426,7 @@ fn typed<'p>(sql: &Sql, params: &Params<'p>) -> Vec<(&'p (dyn ToSql + Sync), Typ
 fn begin(target: &Target, isolation: Isolation) -> String {
     let mut text = format!("BEGIN ISOLATION LEVEL {}", isolation.sql());
     if target.statements == Statements::Unnamed {
-        for (name, value) in SETTINGS {
+        for (name, value) in target.settings() {
             text.push_str("; SET LOCAL ");
             text.push_str(name);
             text.push_str(" = ");
@@ -433,7 +438,7 @@ fn begin(target: &Target, isolation: Isolation) -> String {
     text
 }
 
-/// Makes a session and tells it what [`SETTINGS`] says; what it is notified of goes to `hear`.
+/// Makes a session and tells it what [`settings`] say; what it is notified of goes to `hear`.
 pub(crate) async fn connect(target: &Target, hear: Option<Hear>) -> Result<Session, Fault> {
     target.counters.connects.fetch_add(1, Relaxed);
     let work = async {
@@ -480,7 +485,7 @@ fn set_up(target: &Target) -> String {
         "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {}",
         target.isolation.sql()
     );
-    for (name, value) in SETTINGS {
+    for (name, value) in target.settings() {
         text.push_str("; SET ");
         text.push_str(name);
         text.push_str(" = ");

@@ -7,7 +7,7 @@ use crate::error::Fault;
 use crate::link::{Link, Transaction};
 use crate::options::Names;
 use crate::row::column;
-use crate::sql::{self, Book, Sql};
+use crate::sql::{self, Sql};
 
 pub(crate) const MIGRATIONS: Migrations = Migrations::new(&[Migration {
     name: "0001_initial",
@@ -17,8 +17,8 @@ pub(crate) const MIGRATIONS: Migrations = Migrations::new(&[Migration {
 /// How often a migrator that met another in the middle of its work begins anew.
 const ATTEMPTS: u32 = 5;
 
-pub(crate) async fn found(link: &Link, book: &Book) -> Result<Found, Fault> {
-    match link.read(&book.found, &[]).await {
+pub(crate) async fn found(link: &Link, names: &Names) -> Result<Found, Fault> {
+    match link.read(&Sql::once(names, sql::schema::FOUND), &[]).await {
         Ok(rows) => read(&rows),
         Err(fault) if fault.is_of_a_missing_table() => Ok(Found::NOTHING),
         Err(fault) => Err(fault),
@@ -40,16 +40,16 @@ fn read(rows: &[tokio_postgres::Row]) -> Result<Found, Fault> {
 
 /// Applies what is missing. Migrators that come at once do it one after the other: the second waits for
 /// the first's lock and finds nothing to do.
-pub(crate) async fn migrate(link: &Link, book: &Book, names: &Names) -> Result<Schema, Fault> {
+pub(crate) async fn migrate(link: &Link, names: &Names) -> Result<Schema, Fault> {
     // Where nothing is to be done no right is needed, and no lock.
-    let there = found(link, book).await?;
+    let there = found(link, names).await?;
     if !there.lacks(MIGRATIONS) {
         return Ok(there.schema(MIGRATIONS));
     }
     let mut attempt = 1;
     loop {
         let transaction = link.begin().await?;
-        let result = apply(&transaction, book, names).await;
+        let result = apply(&transaction, names).await;
         match transaction.end(result).await {
             // Two have made the schema or the first table at one time; it is there now.
             Err(fault)
@@ -63,7 +63,7 @@ pub(crate) async fn migrate(link: &Link, book: &Book, names: &Names) -> Result<S
     }
 }
 
-async fn apply(transaction: &Transaction, book: &Book, names: &Names) -> Result<Schema, Fault> {
+async fn apply(transaction: &Transaction, names: &Names) -> Result<Schema, Fault> {
     let exists = Sql {
         text: sql::schema::EXISTS.to_owned(),
         types: std::borrow::Cow::Borrowed(&[tokio_postgres::types::Type::NAME]),
@@ -80,7 +80,8 @@ async fn apply(transaction: &Transaction, book: &Book, names: &Names) -> Result<
     }
     transaction.batch(&names.fill(sql::schema::TABLE)).await?;
     transaction.batch(&names.fill(sql::schema::LOCK)).await?;
-    let mut schema = read(&transaction.run(&book.found, &[]).await?)?.schema(MIGRATIONS);
+    let found = Sql::once(names, sql::schema::FOUND);
+    let mut schema = read(&transaction.run(&found, &[]).await?)?.schema(MIGRATIONS);
     for (number, migration) in MIGRATIONS.after(schema.found) {
         transaction
             .batch(&names.fill(&without_commands(migration.sql)))

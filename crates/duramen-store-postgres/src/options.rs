@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use duramen_core::store::StoreError;
 
+use crate::flavour::Flavour;
+
 /// Options of a Postgres store; the defaults are those of [`crate::PostgresStore::connect`]'s callers.
 #[derive(Debug, Clone)]
 pub struct PostgresOptions {
@@ -14,6 +16,8 @@ pub struct PostgresOptions {
     pub pool_size: usize,
     pub statements: Statements,
     pub isolation: Isolation,
+    /// None: the one that fits the tables as they stand when the store is opened.
+    pub flavour: Option<Flavour>,
     pub tls: Tls,
     /// How long a request comes back for a run that others have locked before it is answered as blocked. Its
     /// neighbours do not wait for it.
@@ -32,6 +36,7 @@ impl Default for PostgresOptions {
             pool_size: 4,
             statements: Statements::Named,
             isolation: Isolation::ReadCommitted,
+            flavour: None,
             tls: Tls::default(),
             lock_timeout: Duration::from_millis(50),
             timeout: Duration::from_secs(15),

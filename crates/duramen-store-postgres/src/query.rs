@@ -1,7 +1,7 @@
 //! What people and drivers ask.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use duramen_core::ids::{Payload, RunId};
 use duramen_core::journal::Entry;
@@ -15,37 +15,43 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::error::Fault;
-use crate::link::Link;
+use crate::flavour::{in_batches, place_in};
+use crate::link::{Link, Params};
 use crate::options::Names;
 use crate::row::{Reader, clean, column, signed};
 use crate::sql::{self, Book, Sql};
 
-/// All rows from one snapshot; a second question only for runs that got messages.
+/// In the plain flavour all rows from one snapshot; a second question only for runs that got messages.
 pub(crate) async fn get(
     link: &Link,
     book: &Book,
     run_ids: &[RunId],
 ) -> Result<Vec<Option<RunDetail>>, Fault> {
     let ids: Vec<_> = run_ids.iter().map(|run_id| clean(run_id)).collect();
-    let rows = link.read(&book.details, &[&ids]).await?;
+    let batches = in_batches(book, &ids, async |ids| {
+        link.read(&book.details, &book.of_run(&[&ids], &ids[0]))
+            .await
+    });
     let mut details: Vec<Option<RunDetail>> = vec![None; run_ids.len()];
-    for row in &rows {
-        let n: i64 = column(row, RUN_COLUMNS, "n")?;
-        let place = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
-        if let Some(slot) = place.and_then(|place| details.get_mut(place)) {
-            *slot = Some(detail(row)?);
+    for (batch, rows) in batches.await?.iter().enumerate() {
+        for row in rows {
+            let place = place_in(batch, column(row, RUN_COLUMNS, "n")?);
+            if let Some(slot) = place.and_then(|place| details.get_mut(place)) {
+                *slot = Some(detail(row)?);
+            }
         }
     }
-    let with_inbox: Vec<String> = details
+    // A run may be asked for twice.
+    let with_inbox: BTreeSet<&str> = details
         .iter()
         .flatten()
         .filter(|detail| detail.row.inbox_len > 0)
-        .map(|detail| detail.row.run_id.to_string())
+        .map(|detail| &*detail.row.run_id)
         .collect();
+    let with_inbox: Vec<String> = with_inbox.into_iter().map(str::to_owned).collect();
     if !with_inbox.is_empty() {
         let refused = refused(link, book, &with_inbox).await?;
         for detail in details.iter_mut().flatten() {
-            // Not taken out: a run may be asked for twice.
             let found = refused.get(&detail.row.run_id);
             detail.refused = found.cloned().unwrap_or_default();
         }
@@ -76,7 +82,11 @@ type Refused = BTreeMap<RunId, Vec<(Message, String)>>;
 
 async fn refused(link: &Link, book: &Book, run_ids: &[String]) -> Result<Refused, Fault> {
     let mut refused = Refused::new();
-    for row in &link.read(&book.refused, &[&run_ids]).await? {
+    let batches = in_batches(book, run_ids, async |ids| {
+        link.read(&book.refused, &book.of_run(&[&ids], &ids[0]))
+            .await
+    });
+    for row in batches.await?.iter().flatten() {
         let mut columns = Reader::new(row);
         let found = message(&mut columns)?;
         let reason = columns.text_or_null("note")?.unwrap_or_default().to_owned();
@@ -88,7 +98,7 @@ async fn refused(link: &Link, book: &Book, run_ids: &[String]) -> Result<Refused
     Ok(refused)
 }
 
-/// Where runs stand, row and journal from one snapshot.
+/// Where runs stand, of each its row and journal from one snapshot.
 pub(crate) async fn standing(
     link: &Link,
     book: &Book,
@@ -96,10 +106,15 @@ pub(crate) async fn standing(
 ) -> Result<Vec<Option<Standing>>, Fault> {
     let ids: Vec<_> = run_ids.iter().map(|run_id| clean(run_id)).collect();
     let mut found = vec![None; run_ids.len()];
-    for row in &link.read(&book.standing, &[&ids]).await? {
+    let batches = in_batches(book, &ids, async |ids| {
+        link.read(&book.standing, &book.of_run(&[&ids], &ids[0]))
+            .await
+    });
+    let batches = batches.await?;
+    let rows = batches.iter().enumerate();
+    for (batch, row) in rows.flat_map(|(batch, rows)| rows.iter().map(move |row| (batch, row))) {
         let mut c = Reader::new(row);
-        let n = c.count("n")?;
-        let place = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
+        let place = place_in(batch, c.integer("n")?);
         let standing = Standing {
             status: c.status()?,
             seed: c
@@ -152,15 +167,21 @@ pub(crate) async fn unsent(
 
 /// Takes out what was carried out.
 pub(crate) async fn sent(link: &Link, book: &Book, items: &[Unsent]) -> Result<(), Fault> {
-    let run_ids: Vec<&str> = items.iter().map(|item| &*item.run_id).collect();
-    let entries: Vec<i64> = items.iter().map(|item| signed(item.entry)).collect();
-    let numbers: Vec<i32> = items
-        .iter()
-        .map(|item| i32::try_from(item.number).unwrap_or(i32::MAX))
-        .collect();
-    let ats: Vec<i64> = items.iter().map(|item| item.at).collect();
-    link.run(&book.sent, &[&run_ids, &entries, &numbers, &ats])
-        .await?;
+    in_batches(book, items, async |items| {
+        let run_ids: Vec<&str> = items.iter().map(|item| &*item.run_id).collect();
+        let entries: Vec<i64> = items.iter().map(|item| signed(item.entry)).collect();
+        let numbers: Vec<i32> = items
+            .iter()
+            .map(|item| i32::try_from(item.number).unwrap_or(i32::MAX))
+            .collect();
+        let ats: Vec<i64> = items.iter().map(|item| item.at).collect();
+        let Some(run_id) = run_ids.first() else {
+            return Ok(Vec::new());
+        };
+        let params: &Params<'_> = &[&run_ids, &entries, &numbers, &ats];
+        link.run(&book.sent, &book.of_run(params, run_id)).await
+    })
+    .await?;
     Ok(())
 }
 

@@ -1,16 +1,14 @@
 """Drives one run: its handler on a loop of its own, the engine's machine, its steps on the host's loop."""
 
-# The host of a run drives its loop from the inside, as that loop's documentation says.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 import logging
-from asyncio import CancelledError, Future, Task
+from asyncio import CancelledError, Future, Task, TimerHandle
 from collections.abc import Callable
 from contextvars import Context as ContextVars
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -32,18 +30,26 @@ from duramen._bridge import (
 )
 from duramen._handlers.context import Context
 from duramen._handlers.step import current_context
-from duramen._loop.loop import RunLoop, RunTimer
-from duramen._values.payloads import (
-    Decision,
-    dump_failure,
-    failed_operation,
-    load_decision,
-    load_reason,
-    step_failure,
-)
-from duramen._values.serializer import Serializer, round_trip
+from duramen._loop.loop import RunLoop, RunTimer, keep_threads_out
+from duramen._values.payloads import Decision, decode, load_decision, load_reason, step_failure
+from duramen._values.serializer import Serializer
 from duramen.errors import DeserializationError, RunEvicted, RunTimedOut
 
+from .exits import (
+    Trouble,
+    advised,
+    encoded,
+    failure_payload,
+    is_cancellation,
+    name_of,
+    note,
+    operation_of,
+    plain_payload,
+    reading_trouble,
+    recorded,
+    say,
+    text_of,
+)
 from .stepper import Stepper
 from .transaction_calls import TransactionCall
 from .transactions import Transactions
@@ -52,7 +58,7 @@ from .waits import MessageWait, StepCall
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from duramen._bridge import Turn
+    from duramen._bridge import Outcome, Turn
     from duramen._handlers.retry import Retry
     from duramen._handlers.step import StepPlan
     from duramen._handlers.workflow import WorkflowDef
@@ -64,6 +70,9 @@ _SLICE = 10_000
 
 _SPINNING = 100
 """Slices in a row after which a handler is said to spin."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+"""Seconds between two looks whether what was out is back: doubled each time."""
 
 
 def _ignore(*_: object) -> None:
@@ -90,6 +99,13 @@ class Services:
     serializer: Serializer
     touched: Callable[[RunHost], object]
     """Called when step outcomes came in: advance that host in a callback of the host's loop, then flush."""
+    given_back: Callable[[RunHost], object] = _ignore
+    """Called when the host has let its run go: nothing of it is driven here any more."""
+    later: Callable[[float, Callable[[], object]], TimerHandle] | None = None
+    """The `call_later` of the host's loop. Without one nothing that is out is waited for."""
+    patience: float = 60.0
+    """Seconds for which a payload is tried again that a codec cannot decode, before the run is parked: the
+    key for it may be missing here for good. What a codec cannot encode is kept for as long as the run is."""
     emit: Callable[[str, str, Any], object] = _ignore
     """Takes live events: run id, name, value."""
     context: ContextVars = field(default_factory=copy_context)
@@ -105,6 +121,9 @@ class Services:
     """Called when the run's state object has changed."""
     transactions: Transactions | None = None
     """What `ctx.transaction` needs of the runtime."""
+
+    def __post_init__(self) -> None:
+        keep_threads_out()
 
 
 class RunHost:
@@ -143,6 +162,18 @@ class RunHost:
         self._slices = 0
         self._context: Context[Any] | None = None
         self._state = b""
+        """The state as it was recorded last, without codecs."""
+        self._turn: Turn | None = None
+        """What the engine wants next and has not been done yet."""
+        self._held_up = False
+        """What was asked last needs something that is out: nothing goes on meanwhile."""
+        self._again: list[Callable[[], object]] = []
+        """What is to be done once that is back."""
+        self._retry: TimerHandle | None = None
+        self._retries = 0
+        self._out_since = 0.0
+        self._leaving: str | None = None
+        self._parking: str | None = None
         self._reason = b'""'
         """Payload of the reason of the run's cancellation."""
 
@@ -152,30 +183,48 @@ class RunHost:
     # -- driving ---------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin with the handler and go as far as possible. Flush the engine afterwards."""
+        """Begin with the handler and go as far as possible. Flush the engine afterwards.
+
+        Raises:
+            KeyboardInterrupt: as `advance`.
+        """
+        if self.closed:
+            return
+        try:
+            self._begin()
+        except BaseException as error:
+            if self._way_out(error, self.start):
+                raise
+        else:
+            self.advance()
+
+    def _begin(self) -> None:
         definition = self.definition
+        value: Any = None
         try:
             state = None if definition.state_type is None else definition.state_type()
-            # Not Context[Any](…): going through an alias costs as much as all the rest of it.
-            context: Context[Any] = Context(self, state)
-            self._context = context
-            value: Any = None
             if definition.has_input:
-                context._input = value = self.loads(self.run.input, definition.input_type)
-        except Exception as error:  # noqa: BLE001 - bad input, or a state type that cannot be made
-            if isinstance(error, DeserializationError) and self.run.journal_len() > 1:
+                value = self.loads(self.run.input, definition.input_type)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - bad input, or a state type that cannot be made
+            self._expect_trouble(error)
+            unfit = issubclass(type(error), DeserializationError)
+            if unfit and self.run.journal_len() > 1:
                 # It has been read before, so it is the code that has changed.
-                self.run.cannot_read("", str(error))
+                self.run.cannot_read("", text_of(error))
                 self._give_up()
                 return
-            if isinstance(error, DeserializationError):
-                error.add_note(f"the input of run {self.run.run_id!r} does not fit its workflow")
+            if unfit:
+                note(error, f"the input of run {self.run.run_id!r} does not fit its workflow")
             self._close_with(FINISH_FAILED, error)
             return
+        # Not Context[Any](…): going through an alias costs as much as all the rest of it.
+        context: Context[Any] = Context(self, state, value)
+        self._context = context
         variables = self.services.context.copy()
         variables.run(current_context.set, context)
         self.main = self.loop.create_task(self._handler(context, value), name="handler", context=variables)
-        self.advance()
 
     async def _handler(self, context: Context[Any], value: Any) -> Any:
         handler = self.definition.handler
@@ -184,65 +233,67 @@ class RunHost:
                 return await handler(context, value)
             return await handler(context)
         finally:
-            if self.loop._asyncgens and not self._halted and not self.loop.evicted:
+            if self.loop.asyncgens and not self._halted and not self.loop.evicted:
                 await self.loop.shutdown_asyncgens()
 
-    def advance(self) -> None:
+    def advance(self) -> None:  # noqa: C901 - every call here is paid for by each step
         """Go on until nothing is left to do but wait. Flush the engine afterwards.
 
         Raises:
-            KeyboardInterrupt: as raised while the handler ran; the run is dropped.
+            KeyboardInterrupt: as raised while the handler ran; the run is given back.
         """
-        if self.closed or self._advancing or self.main is None:
+        if self.closed or self._advancing:
+            return
+        if self._leaving is not None:
+            self._give_back(self._leaving)
+            return
+        if self._parking is not None:
+            self._park(self._parking)
+            return
+        if self.main is None or self._held_up:
             return
         loop = self.loop
         main = self.main
         turn = self.run.turn
-        self._advancing = loop._delivering = True
+        self._advancing = loop.delivering = True
         try:
             while True:
-                if loop._ready and not self._drain():
+                if loop.ready and not self._drain():
                     return
                 if self._halted:
                     self._give_up()
                     return
+                if self._held_up:
+                    return
                 if main.done():
                     self._ended(main)
                     return
-                if self.definition.state_type is not None:
-                    self._look_at_state()
-                step = turn()
+                if self.definition.state_type is not None and not self._look_at_state():
+                    return
+                step = self._turn or turn()
                 if step is None:
                     return
                 while step is not None:
+                    self._turn = step
                     step = self._act(step)
-        except Halted:
-            self._halted = True
-            self._give_up()
+                self._turn = None
+        except BaseException as error:
+            if self._way_out(error, self.advance):
+                raise
         finally:
-            self._advancing = loop._delivering = False
-
-    def _give_up(self) -> None:
-        """The engine refused to go on. If the code does not fit the journal, it still has to park the run."""
-        self._drop()
-        try:
-            self.run.turn()
-        except Halted:
-            pass
+            self._advancing = loop.delivering = False
 
     def _drain(self) -> bool:
         """Run what is ready. False if the handler spins, and the program's own loop must have its turn."""
-        try:
-            if self.loop.drain(_SLICE):
-                self._slices = 0
-                return True
-        except KeyboardInterrupt:
-            self.run.abandon()
-            self._drop()
-            raise
-        except SystemExit:
-            # The exit of a handler is that of its run: it must not take down every worker in turn.
-            return not self.loop._ready or self._drain()
+        while True:
+            try:
+                if self.loop.drain(_SLICE):
+                    self._slices = 0
+                    return True
+                break
+            except SystemExit:
+                # The exit of a handler is that of its run: it must not take down every worker in turn.
+                continue
         self._slices += 1
         if self._slices == _SPINNING:
             self.services.log.warning(
@@ -267,7 +318,7 @@ class RunHost:
             self.loop.now = turn.at / 1000
             self._reason = turn.reason
             if self.main is not None:
-                self.main.cancel(load_reason(self.serializer, turn.reason) or None)
+                self.main.cancel(self._reason_text(turn.reason) or None)
         else:
             self.loop.now = turn.at / 1000
             if self.main is not None:
@@ -279,50 +330,62 @@ class RunHost:
         entry = self._slots.pop(turn.slot)
         outcome = turn.outcome
         cls = entry.__class__
-        if cls is RunTimer:
-            self.loop.fire(entry)
-            return
-        if cls is StepCall or cls is TransactionCall:
-            future: Future[Any] = entry.future
-            if type(outcome) is Completed:
-                payload = outcome.payload
-                if payload is None:
-                    future.set_result(entry.value)
-                else:
-                    self._resolve(future, payload, entry)
-            elif type(outcome) is Failed:
-                self._fail(future, outcome.error, entry.op)
-        elif cls is MessageWait:
-            future = entry.future
-            if type(outcome) is not Received:
-                future.set_result((False, None))
-            elif (payload := outcome.payload) is None:
-                future.set_result((True, entry.value))
+        try:
+            if cls is RunTimer:
+                self.loop.fire(entry)
+            elif cls is StepCall or cls is TransactionCall:
+                future: Future[Any] = entry.future
+                if type(outcome) is Completed:
+                    payload = outcome.payload
+                    if payload is None:
+                        future.set_result(entry.value)
+                    else:
+                        self._resolve(future, payload, entry)
+                elif type(outcome) is Failed:
+                    self._fail(future, outcome.error, entry.op)
+            elif cls is MessageWait:
+                self._bring(entry, outcome)
             else:
-                try:
-                    value = self._message(payload, entry.type)
-                except Exception as error:  # noqa: BLE001 - as below
-                    self.run.cannot_read(entry.op, str(error))
-                else:
-                    future.set_result((True, value))
+                entry.set_result(None)
+        except Trouble:
+            self._slots[turn.slot] = entry  # until it can be read
+            raise
+
+    def _bring(self, wait: MessageWait, outcome: Outcome) -> None:
+        if type(outcome) is not Received:
+            wait.future.set_result((False, None))
+        elif (payload := outcome.payload) is None:
+            wait.future.set_result((True, wait.value))
         else:
-            entry.set_result(None)
+            try:
+                value = self._message(payload, wait.type)
+            except BaseException as error:  # noqa: BLE001 - as below
+                self._cannot_read(wait.op, error)
+            else:
+                wait.future.set_result((True, value))
 
     def _resolve(self, future: Future[Any], payload: bytes, call: StepCall) -> None:
         try:
             value = self.loads(payload, call.plan.result)
-        except Exception as error:  # noqa: BLE001 - recorded under other code, with another type
-            self.run.cannot_read(call.op, str(error))
+        except BaseException as error:  # noqa: BLE001 - recorded under other code, with another type
+            self._cannot_read(call.op, error)
         else:
             future.set_result(value)
 
     def _fail(self, future: Future[Any], payload: bytes, op: str) -> None:
         try:
             failure = step_failure(self.serializer, op, payload)
-        except Exception as error:  # noqa: BLE001 - as above; also what a user's codec raises
-            self.run.cannot_read(op, str(error))
+        except BaseException as error:  # noqa: BLE001 - as above; also what a user's codec raises
+            self._cannot_read(op, error)
         else:
             future.set_exception(failure)
+
+    def _cannot_read(self, op: str, error: BaseException) -> None:
+        """Park the run, unless it is a codec that is out, or the process that is told to end."""
+        if issubclass(type(error), KeyboardInterrupt):
+            raise error
+        self._expect_trouble(error)
+        self.run.cannot_read(op, text_of(error))
 
     def _message(self, payload: bytes, type: Any) -> Any:  # noqa: A002
         return load_decision(self.serializer, payload) if type is Decision else self.loads(payload, type)
@@ -331,21 +394,186 @@ class RunHost:
         entry: MessageWait = self._slots[turn.slot]
         try:
             entry.value = self._message(turn.payload, entry.type)
-        except Exception as error:  # noqa: BLE001 - whatever a user's type or serializer has against it
-            self.run.refuse(str(error))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever a user's type or serializer has against it
+            self._expect_trouble(error)
+            self.run.refuse(text_of(error))
             return None
         return self.run.accept()
 
-    def _look_at_state(self) -> None:
+    def _reason_text(self, reason: bytes) -> str:
+        try:
+            decode(self.serializer, reason)
+        except Exception as error:  # noqa: BLE001 - only what is out is of interest here
+            self._expect_trouble(error)
+        return load_reason(self.serializer, reason)
+
+    def _look_at_state(self) -> bool:
+        """Hand over the state if it has changed. False: it has no payload, and the run has failed."""
         context = self._context
         if context is None or self.run.replaying:
-            return
-        state = self.serializer.dumps(context._state, None)
-        if state != self._state:
-            self._state = state
-            self.run.set_state(state)
-            if self.services.on_state is not None:
+            return True
+        try:
+            plain = plain_payload(self.serializer, context.state, self.definition.state_type)
+            if plain == self._state:
+                return True
+            state = encoded(self.serializer, plain)
+        except (Trouble, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - also what a user's serializer raises
+            note(error, f"the state of run {self.run.run_id!r} cannot be recorded")
+            self._close_with(FINISH_FAILED, error)
+            return False
+        self._state = plain
+        self.run.set_state(state)
+        if self.services.on_state is not None:
+            try:
                 self.services.on_state(self, state)
+            except Exception:
+                self.services.log.exception("the state of run %r could not be told", self.run.run_id)
+        return True
+
+    # -- ways out --------------------------------------------------------------------------------------------
+
+    def _way_out(self, error: BaseException, again: Callable[[], object]) -> bool:
+        """Decide what becomes of the run after something was raised through it. True: it is raised on."""
+        try:
+            return self._decide(error, again)
+        except KeyboardInterrupt:
+            self._give_back("the process is interrupted")
+            raise
+        except BaseException as worse:  # noqa: BLE001 - whatever is wrong, nobody would drive it any more
+            self._give_back(f"it could not be driven on: {name_of(worse)}: {text_of(worse)}")
+            return False
+
+    def _decide(self, error: BaseException, again: Callable[[], object]) -> bool:
+        cls = type(error)
+        if cls is Halted:
+            self._halted = True
+            self._give_up()
+        elif cls is Trouble:
+            self._held_up = True
+            self.wait_out(error, partial(self._go_on, again))
+        elif issubclass(cls, KeyboardInterrupt):
+            self._give_back("the process is interrupted")
+            return True
+        else:
+            say(self.services.log, f"run {self.run.run_id!r} cannot be driven on", error)
+            reason = f"it could not be driven on: {name_of(error)}: {text_of(error)}"
+            if issubclass(cls, MemoryError | OSError):
+                self._give_back(reason)
+            else:
+                self._park(reason)
+        return False
+
+    def _give_up(self) -> None:
+        """The engine refused to go on. If the code does not fit the journal, it still has to park the run."""
+        self._drop()
+        try:
+            self.run.turn()
+        except Halted:
+            pass
+
+    def park(self, why: str) -> None:
+        """Only people can help this run: it is parked with the reason in the loop's next turn."""
+        self._parking = self._parking or why
+        self.services.touched(self)
+
+    def _park(self, why: str) -> None:
+        self.run.cannot_read("", why)
+        self._give_up()
+
+    def leave(self, why: str) -> None:
+        """An attempt ended without an outcome: the run is given back in the loop's next turn."""
+        self._leaving = self._leaving or why
+        self.services.touched(self)
+
+    def _give_back(self, why: str) -> None:
+        self.services.log.warning(
+            "run %r is given back: %s; what was not recorded here is done again by whoever takes it up",
+            self.run.run_id,
+            why,
+        )
+        self.run.abandon()
+        try:
+            self._drop()
+        finally:
+            self.services.given_back(self)
+
+    def wait_out(self, trouble: BaseException, again: Callable[[], object]) -> None:
+        """Call `again` when that may have passed: soon, then less and less often.
+
+        It is not waited for without end: the run is given back when its pass is over. With its lease it goes
+        elsewhere anyway.
+        """
+        services = self.services
+        cause = trouble if trouble.__cause__ is None else trouble.__cause__
+        if services.later is None or (services.deadline is not None and services.deadline <= monotonic()):
+            self.leave(f"{name_of(cause)}: {text_of(cause)}")
+            return
+        self._again.append(again)
+        if self._retry is not None:
+            return
+        if not self._retries:
+            services.log.warning(
+                "run %r waits for something that is out, and keeps what it has: %s: %s",
+                self.run.run_id,
+                name_of(cause),
+                text_of(cause),
+            )
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._retries, 10))
+        self._retries += 1
+        self._retry = services.later(pause, self._try_again)
+
+    def _try_again(self) -> None:
+        self._retry = None
+        waiting, self._again = self._again, []
+        for again in waiting:
+            try:
+                again()
+            except BaseException as error:
+                if self._way_out(error, again):
+                    raise
+        if not self._again:
+            self._retries = 0
+            self._out_since = 0.0
+        self.services.touched(self)
+
+    def _go_on(self, again: Callable[[], object]) -> None:
+        self._held_up = False
+        again()
+
+    def _expect_trouble(self, error: BaseException) -> None:
+        """Raise `Trouble` if a payload could not be read because a codec is out, and may be back soon."""
+        cause = reading_trouble(error)
+        if cause is None or self.services.later is None:
+            return
+        now = monotonic()
+        self._out_since = self._out_since or now
+        if now - self._out_since < self.services.patience:
+            raise Trouble from cause
+
+    async def out(self, error: BaseException) -> bool:
+        """Wait if a payload could not be read because a codec is out. True: read it again."""
+        try:
+            self._expect_trouble(error)
+        except Trouble as trouble:
+            back: Future[Any] = Future(loop=self.loop)
+            self._held_up = True
+            self.wait_out(trouble, partial(self._go_on, partial(self._wake, back)))
+            await back
+            return True
+        return False
+
+    def _wake(self, back: Future[Any]) -> None:
+        self.loop.delivering = True
+        try:
+            if not back.done():
+                back.set_result(None)
+        finally:
+            self.loop.delivering = False
+        self.advance()
 
     # -- what the context asks for ---------------------------------------------------------------------------
 
@@ -449,22 +677,15 @@ class RunHost:
         except CancelledError as cancelled:
             error = cancelled
         if error is None:
-            for seen, what in ((run.cancelled, "its cancellation"), (run.timed_out, "the end of its time")):
-                if seen:
-                    self.services.log.warning(
-                        "run %r swallowed %s and returned a result, so it counts as completed",
-                        run.run_id,
-                        what,
-                    )
-            if self.definition.state_type is not None:
-                self._look_at_state()
+            if self.definition.state_type is not None and not self._look_at_state():
+                return
             self._close_with(FINISH_COMPLETED, main.result())
-        elif isinstance(error, CancelledError) and run.cancelled:
+        elif is_cancellation(error) and run.cancelled:
             self._close_with(FINISH_CANCELLED, error)
-        elif isinstance(error, CancelledError) and run.timed_out:
+        elif is_cancellation(error) and run.timed_out:
             self._close_with(FINISH_FAILED, RunTimedOut(run.run_id, "its workflow's timeout"))
         else:
-            self._close_with(FINISH_FAILED, error)
+            self._close_with(FINISH_FAILED, advised(error))
 
     def _close_with(self, kind: int, value: Any) -> None:
         run = self.run
@@ -472,17 +693,22 @@ class RunHost:
         payload = b""
         if kind == FINISH_COMPLETED:
             try:
-                payload, value = round_trip(self.serializer, value, self.definition.output_type)
-            except Exception as error:  # noqa: BLE001 - also what a user's serializer raises
-                error.add_note(f"the result of run {run.run_id!r} cannot be recorded")
+                payload, value = recorded(self.serializer, value, self.definition.output_type)
+            except (Trouble, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - also what a user's serializer raises
+                note(error, f"the result of run {run.run_id!r} cannot be recorded")
                 kind, value = FINISH_FAILED, error
             else:
                 self.output = payload
         if kind == FINISH_FAILED:
-            payload, op = dump_failure(self.serializer, value), failed_operation(value)
+            payload, op = failure_payload(self.serializer, value), operation_of(value)
         elif kind == FINISH_CANCELLED:
             payload = self._reason
+        # From here on nothing has to be done twice.
         self._warn_of_leaks()
+        if kind == FINISH_COMPLETED:
+            self._warn_of_swallowing()
         self.outcome = (kind, value)
         self._drop()
         try:
@@ -493,7 +719,18 @@ class RunHost:
             self._give_up()
             return
         if self.services.on_finished is not None:
-            self.services.on_finished(self, kind, value)
+            try:
+                self.services.on_finished(self, kind, value)
+            except Exception:
+                self.services.log.exception("the end of run %r could not be told", run.run_id)
+
+    def _warn_of_swallowing(self) -> None:
+        run = self.run
+        for seen, what in ((run.cancelled, "its cancellation"), (run.timed_out, "the end of its time")):
+            if seen:
+                self.services.log.warning(
+                    "run %r swallowed %s and returned a result, so it counts as completed", run.run_id, what
+                )
 
     def _warn_of_leaks(self) -> None:
         leaked = self.loop.leaked_tasks(self.main)
@@ -523,11 +760,18 @@ class RunHost:
 
     def _drop(self) -> None:
         self.closed = True
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._again.clear()
+        self._turn = None
         slots, self._slots = self._slots, {}
         for entry in slots.values():
             if isinstance(entry, StepCall):
                 entry.stop()
-        self.loop.abandon()
-        # Cuts the circles, so that memory comes back without the collector.
-        self.loop._timers = _NO_TIMERS
-        self.main = self._context = None
+        try:
+            self.loop.abandon()
+        finally:
+            # Cuts the circles, so that memory comes back without the collector.
+            self.loop.timers = _NO_TIMERS
+            self.main = self._context = None

@@ -8,16 +8,24 @@ do in a task of its own; meanwhile another runner takes the rest of the queue.
 
 Each step runs in a copy of the context it is given, so a context variable set in one step is never seen by
 another. Functions that are not async run in threads of a pool.
-"""
 
-# A job and the stepper that runs it are one thing in two classes.
-# pyright: reportPrivateUsage=false
+However a job ends, `done` hears of it, once:
+
+- what the function returned or raised is its outcome, `SystemExit` too: a step that calls ``sys.exit`` (as
+  `argparse` does) has failed, and the process goes on;
+- a job whose runner was cancelled by anybody but `StepJob.cancel` (the program cancels all its tasks, as
+  `asyncio.run` does at its end) has no outcome: `done` gets `NoOutcome`;
+- `KeyboardInterrupt` means the process: `done` gets it, then it is raised to whoever runs the loop;
+- a thread that cannot be started is tried again later, with the job in its place in the line.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,10 +34,15 @@ from time import monotonic
 from types import CoroutineType
 from typing import Any, cast
 
+from typing_extensions import override
+
 from duramen._handlers.callables import is_async_callable
+from duramen._loop.insides import forget_quietly, is_about_to_be_cancelled
 from duramen.errors import RuntimeClosed
 
-__all__ = ["StepJob", "Stepper"]
+__all__ = ["NoOutcome", "StepJob", "Stepper"]
+
+_log = logging.getLogger("duramen")
 
 Done = Callable[[Any, BaseException | None], object]
 
@@ -45,11 +58,15 @@ _MAX_IDLE = 32
 """How many runners without work are kept."""
 
 _DOUBT = 0.05
-"""Seconds after which a job is asked again that may not start yet."""
+"""Seconds after which a job is asked again that may not start yet, or that found no thread."""
 
 _STALE = 0.005
 """Seconds between the submission of a job and its start after which it is asked whether it still may: the
 process may have been stopped in between, for longer than its leases last."""
+
+
+class NoOutcome(BaseException):
+    """What `done` gets of a job that ended without an outcome: it says nothing about what the step did."""
 
 
 class StepJob:
@@ -59,32 +76,31 @@ class StepJob:
         fn: the function; async ones run on the host's loop, others in a thread.
         args: its positional arguments (use `functools.partial` for keywords).
         done: called as ``done(result, None)`` or ``done(None, error)``, exactly once, on the host's loop. It
-        may run
-            inside of a runner task, so it must not drain another loop; it should take note and return.
+            may run inside of a runner task, so it must not drain another loop; it should take note and
+            return. The error may be a `NoOutcome`.
         timeout: seconds, or None. An async step gets what `asyncio.timeout` does and ends with
-        `TimeoutError`. For one
-            in a thread `done` gets a `TimeoutError` at the deadline, while the thread runs on until the
-            function returns, whose result is dropped: a thread cannot be stopped.
+            `TimeoutError`. For one in a thread `done` gets a `TimeoutError` at the deadline, while the thread
+            runs on until the function returns, whose result is dropped: a thread cannot be stopped.
         context_setup: the context to run in; a copy is used. Default: a copy of the one at `Stepper.submit`.
         may_start: asked once more before a job starts that had to wait, for its turn or for a free thread;
             while it says no, the job waits on. Default: always.
     """
 
     __slots__ = (
-        "_awaitable",
-        "_deadline",
-        "_queued",
-        "_runner",
-        "_state",
-        "_stepper",
-        "_timer",
         "args",
+        "awaitable",
         "cancel_requested",
         "context_setup",
+        "deadline",
         "done",
         "fn",
         "may_start",
+        "queued",
+        "runner",
+        "state",
+        "stepper",
         "timeout",
+        "timer",
     )
 
     def __init__(
@@ -105,24 +121,25 @@ class StepJob:
         self.may_start = may_start
         self.cancel_requested = False
         """True once `cancel` was called: tells its `CancelledError` from one the step raised by itself."""
-        self._state = _NEW
-        self._queued = 0.0
-        self._stepper: Stepper | None = None
-        self._runner: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline: float | None = None
-        self._awaitable: Awaitable[Any] | None = None
+        # The rest is the stepper's.
+        self.state = _NEW
+        self.queued = 0.0
+        self.stepper: Stepper | None = None
+        self.runner: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.deadline: float | None = None
+        self.awaitable: Awaitable[Any] | None = None
 
     @property
     def finished(self) -> bool:
         """True once the outcome is settled; `done` was called or is about to be."""
-        return self._state == _DONE
+        return self.state == _DONE
 
     def no_timeout(self) -> None:
         """Let the function that runs in a thread take what time it needs from now on."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
     def cancel(self, message: str | None = None) -> bool:
         """Cancel the step, wherever it is. Call it on the host's thread.
@@ -133,13 +150,13 @@ class StepJob:
         Returns:
             False if the job is finished already or was never submitted.
         """
-        if self._stepper is None or self._state == _DONE:
+        if self.stepper is None or self.state == _DONE:
             return False
         self.cancel_requested = True
-        if self._state == _RUNNING and self._runner is not None:
-            self._runner.cancel(message)
+        if self.state == _RUNNING and self.runner is not None:
+            self.runner.cancel(message)
         else:
-            self._stepper.drop(self, asyncio.CancelledError(message) if message else asyncio.CancelledError())
+            self.stepper.drop(self, asyncio.CancelledError(message) if message else asyncio.CancelledError())
         return True
 
 
@@ -177,8 +194,30 @@ class _Resumed:
                 yielded = run(resume, value)
             except StopIteration as stop:
                 return stop.value
+            except GeneratorExit as error:
+                raise _StepsOwn(error) from None
             finally:
                 value = None
+
+
+class _StepsOwn(BaseException):
+    """Carries a `GeneratorExit` that a step raised: the runner's own means that its loop is gone."""
+
+    def __init__(self, error: GeneratorExit) -> None:
+        self.error = error
+
+
+class _Runner(asyncio.Task[None]):
+    """A runner, which knows whether anybody but the step that runs in it has cancelled it."""
+
+    cancelled_from_outside = False
+    has_begun = False
+
+    @override
+    def cancel(self, msg: Any | None = None) -> bool:
+        if asyncio.current_task(self.get_loop()) is not self:
+            self.cancelled_from_outside = True
+        return super().cancel(msg)
 
 
 async def _await(awaitable: Awaitable[Any]) -> Any:
@@ -205,10 +244,11 @@ class Stepper:
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, max_threads: int | None = None) -> None:
-        self._loop = loop
+        self.loop = loop
+        self._thread = threading.get_ident()
         self._queue: deque[StepJob] = deque()
         self._idle: list[asyncio.Future[None]] = []
-        self._runners: set[asyncio.Task[None]] = set()
+        self._runners: set[_Runner] = set()
         self._awake = 0
         """Runners that will look at the queue: all but the idle ones and those suspended in a step."""
         self._live: set[StepJob] = set()
@@ -224,6 +264,8 @@ class Stepper:
         self._doubting = False
         self._returned: deque[tuple[StepJob, Any, BaseException | None]] = deque()
         self._collecting = False
+        self._short_of_threads = False
+        """The last thread that was wanted could not be started: jobs wait until one can."""
 
     @property
     def in_flight(self) -> int:
@@ -238,19 +280,33 @@ class Stepper:
         """
         if self._closed:
             raise RuntimeClosed("a step was started after the runtime was closed: open a new one")
-        job._stepper = self
+        job.stepper = self
         if job.context_setup is None:
             job.context_setup = copy_context()
-        job._state = _QUEUED
+        job.state = _QUEUED
         if is_async_callable(job.fn):
-            job._queued = monotonic()
+            job.queued = monotonic()
             self._queue.append(job)
             if not self._awake:
                 self._wake_runner()
-        elif self._threads_busy < self._max_threads:
-            self._start_thread(job)
-        else:
+        elif self._threads_busy >= self._max_threads or self._short_of_threads:
             self._thread_queue.append(job)
+        elif not self._start_thread(job):
+            self._thread_queue.append(job)
+            self._doubt()
+
+    def on_loop(self, call: Callable[..., object], /, *args: Any) -> None:
+        """Make a call on the host's loop: now if this is its thread, else in the order of such calls.
+
+        What a thread asked for comes before its result. After the loop's end nothing happens.
+        """
+        if threading.get_ident() == self._thread:
+            call(*args)
+            return
+        try:
+            self.loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:
+            pass  # the host's loop was closed while the thread ran: nobody listens
 
     # -- runners ---------------------------------------------------------------------------------------------
 
@@ -263,54 +319,58 @@ class Stepper:
                 return
         # Not loop.create_task: an eager task factory would run steps inside of submit(). The context is an
         # empty one, or every step would see what the first submitter had set.
-        task = asyncio.Task(self._run(), loop=self._loop, name="duramen-step-runner", context=Context())
+        task = _Runner(self._run(), loop=self.loop, name="duramen-step-runner", context=Context())
         # A loop that is closed with an idle runner on it has lost nothing worth a message.
-        task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
+        forget_quietly(task)
         self._runners.add(task)
         task.add_done_callback(self._runner_ended)
 
-    def _runner_ended(self, task: asyncio.Task[None]) -> None:
+    def _runner_ended(self, task: Any) -> None:
         self._runners.discard(task)
+        if not task.has_begun:
+            self._awake -= 1  # it was cancelled on its way
         if not task.cancelled():
-            task.exception()  # it went to the loop already (KeyboardInterrupt, SystemExit): once is enough
+            task.exception()  # it went to the loop already (KeyboardInterrupt): once is enough
         if self._queue and not self._awake:
             self._wake_runner()
 
     async def _run(self) -> None:  # noqa: C901 - every call here is paid for by each step
         """The body of a runner. The path of a step that does not suspend is written out for its speed."""
-        me = cast("asyncio.Task[None]", asyncio.current_task())
+        me = cast("_Runner", asyncio.current_task())
+        me.has_begun = True
         queue = self._queue
         cancelling = me.cancelling
-        now = self._loop.time
+        now = self.loop.time
         awake = True
+        job: StepJob | None = None
         try:
             while True:
                 until = monotonic() + _SLICE_SECONDS
                 count = 0
                 while queue:
                     job = queue.popleft()
-                    if job._state != _QUEUED:
+                    if job.state != _QUEUED:
                         continue
                     if (
                         job.may_start is not None
-                        and job._awaitable is None
-                        and monotonic() - job._queued > _STALE
+                        and job.awaitable is None
+                        and monotonic() - job.queued > _STALE
                         and not job.may_start()
                     ):
                         self._doubted.append(job)
                         self._doubt()
                         continue
-                    job._state = _RUNNING
-                    job._runner = me
+                    job.state = _RUNNING
+                    job.runner = me
                     context = job.context_setup.copy()  # pyright: ignore[reportOptionalMemberAccess]
                     started = now() if job.timeout is not None else 0.0
                     result = error = None
                     coroutine: Any = None
                     try:
-                        if job._awaitable is None:
+                        if job.awaitable is None:
                             coroutine = context.run(job.fn, *job.args)
                         else:
-                            coroutine, job._awaitable = job._awaitable, None
+                            coroutine, job.awaitable = job.awaitable, None
                         if coroutine.__class__ is not CoroutineType:
                             coroutine = _await(coroutine)
                         yielded = context.run(coroutine.send, None)
@@ -328,32 +388,34 @@ class Stepper:
                             result = await self._suspended(job, started, coroutine, context, yielded)
                         except GeneratorExit:
                             raise
+                        except _StepsOwn as raised:
+                            error = raised.error
                         except BaseException as raised:  # noqa: BLE001
                             error = raised
                         self._live.discard(job)
                         awake = True
                         self._awake += 1
                         yielded = None
-                    job._state = _DONE
-                    try:
-                        job.done(result, error)
-                    except Exception as raised:  # noqa: BLE001
-                        self._done_failed(job, raised)
-                    if error is not None and isinstance(error, KeyboardInterrupt | SystemExit):
+                    if error is not None and me.cancelled_from_outside:
+                        error = _judged(job, me, error)
+                    self._settle(job, result, error)
+                    job = None
+                    if error is not None and issubclass(type(error), KeyboardInterrupt):
                         raise error
-                    del job, context, coroutine, result, error
-                    if cancelling() or me._must_cancel:  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+                    del context, coroutine, result, error
+                    if cancelling() or is_about_to_be_cancelled(me):
                         # Somebody cancelled the step, or the host cancels all its tasks. A cancellation that
                         # the step did not wait for would hit the next one, and no release before 3.13 can
                         # take it back: so this runner ends here, and another takes the rest of the queue.
                         return
+                    me.cancelled_from_outside = False
                     count += 1
                     if not count % _SLICE_CHECK and monotonic() > until:
                         await asyncio.sleep(0)
                         until = monotonic() + _SLICE_SECONDS
                 if self._closed or len(self._idle) >= _MAX_IDLE:
                     return
-                waiter = self._loop.create_future()
+                waiter = self.loop.create_future()
                 self._idle.append(waiter)
                 awake = False
                 self._awake -= 1
@@ -369,6 +431,10 @@ class Stepper:
         finally:
             if awake:
                 self._awake -= 1
+            if job is not None and job.runner is me and job.state == _RUNNING:
+                # The coroutine was closed under its step: the loop is gone, or about to be.
+                self._live.discard(job)
+                self._settle(job, None, NoOutcome("the event loop ended while the step ran"))
 
     async def _suspended(
         self,
@@ -381,12 +447,12 @@ class Stepper:
         """Await the rest of a step that waits for something, under its timeout."""
         if job.timeout is None:
             return await _Resumed(coroutine, context, yielded)
-        deadline = job._deadline  # set already if the first part of the step ran in a thread
+        deadline = job.deadline  # set already if the first part of the step ran in a thread
         async with asyncio.timeout_at(started + job.timeout if deadline is None else deadline):
             return await _Resumed(coroutine, context, yielded)
 
-    def _done_failed(self, job: StepJob, error: Exception) -> None:
-        self._loop.call_exception_handler(
+    def _done_failed(self, job: StepJob, error: BaseException) -> None:
+        self.loop.call_exception_handler(
             {
                 "message": f"the done callback of the step {job.fn!r} raised",
                 "exception": error,
@@ -395,19 +461,42 @@ class Stepper:
 
     # -- threads ---------------------------------------------------------------------------------------------
 
-    def _start_thread(self, job: StepJob) -> None:
-        self._threads_busy += 1
-        job._state = _IN_THREAD
-        self._live.add(job)
-        if job.timeout is not None:
-            job._deadline = self._loop.time() + job.timeout
-            job._timer = self._loop.call_at(job._deadline, self._thread_late, job)
+    def _start_thread(self, job: StepJob) -> bool:
+        """Hand a job to a thread. False if there is none and none can be started: the job was left alone."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._max_threads, thread_name_prefix="duramen-step")
         context = job.context_setup.copy()  # pyright: ignore[reportOptionalMemberAccess]
-        self._threads.submit(self._in_thread, job, context)
+        # Whoever takes the job out has it: the pool's queue keeps what it could not start a thread for, and
+        # another of its threads may find it there.
+        place = [job]
+        self._threads_busy += 1
+        job.state = _IN_THREAD
+        self._live.add(job)
+        if job.timeout is not None:
+            job.deadline = self.loop.time() + job.timeout
+            job.timer = self.loop.call_at(job.deadline, self._thread_late, job)
+        try:
+            self._threads.submit(self._in_thread, place, context)
+        except RuntimeError as error:
+            if not _taken_back(place):
+                return True
+            self._threads_busy -= 1
+            self._live.discard(job)
+            job.no_timeout()
+            job.deadline = None
+            job.state = _QUEUED
+            if not self._short_of_threads:
+                self._short_of_threads = True
+                _log.warning("no thread can be started for a step (%s); it is tried again", error)
+            return False
+        self._short_of_threads = False
+        return True
 
-    def _in_thread(self, job: StepJob, context: Context) -> None:
+    def _in_thread(self, place: list[StepJob], context: Context) -> None:
+        try:
+            job = place.pop()
+        except IndexError:
+            return  # it was taken back
         result = error = None
         try:
             result = context.run(job.fn, *job.args)
@@ -419,61 +508,61 @@ class Stepper:
         if not self._collecting:
             self._collecting = True
             try:
-                self._loop.call_soon_threadsafe(self._collect)
+                self.loop.call_soon_threadsafe(self._collect)
             except RuntimeError:
                 pass  # the host's loop was closed while the thread ran: nobody waits for the result
         del job, result, error
 
     def _thread_late(self, job: StepJob) -> None:
-        if job._state == _IN_THREAD:
+        if job.state == _IN_THREAD:
             self.drop(job, TimeoutError())
 
     def _collect(self) -> None:
-        """Take what came back from threads, and give the free threads their next jobs."""
+        """Take what came back from threads, then give the free threads their next jobs."""
         self._collecting = False
+        interrupt: BaseException | None = None
         while self._returned:
             job, result, error = self._returned.popleft()
             self._threads_busy -= 1
             self._live.discard(job)
-            self._next_thread()
-            if job._state == _DONE:  # cancelled or late: nobody waits for it any more
-                if isinstance(result, CoroutineType):
+            if job.state == _DONE:  # cancelled or late: nobody waits for it any more
+                if type(result) is CoroutineType:
                     result.close()
                 continue
-            if job._timer is not None:
-                job._timer.cancel()
-                job._timer = None
-            if error is None and inspect.isawaitable(result):
-                job._awaitable = result
-                job._state = _QUEUED
+            job.no_timeout()
+            if error is None and _is_awaitable(result):
+                job.awaitable = result
+                job.state = _QUEUED
                 self._queue.append(job)
                 if not self._awake:
                     self._wake_runner()
                 continue
             self._settle(job, result, error)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                if self._returned:
-                    self._loop.call_soon(self._collect)
-                raise error
+            if issubclass(type(error), KeyboardInterrupt):
+                interrupt = error
+        self._next_thread()
+        if interrupt is not None:
+            raise interrupt
 
     def _next_thread(self) -> None:
         for _ in range(len(self._thread_queue)):
             if self._threads_busy >= self._max_threads:
                 return
             job = self._thread_queue.popleft()
-            if job._state != _QUEUED:
+            if job.state != _QUEUED:
                 continue
-            if job.may_start is None or job.may_start():
-                self._start_thread(job)
-            else:
+            if job.may_start is not None and not job.may_start():
                 self._thread_queue.append(job)
+            elif not self._start_thread(job):
+                self._thread_queue.appendleft(job)
+                break
         if self._thread_queue:
             self._doubt()
 
     def _doubt(self) -> None:
         if not self._doubting:
             self._doubting = True
-            self._loop.call_later(_DOUBT, self._ask_again)
+            self.loop.call_later(_DOUBT, self._ask_again)
 
     def _ask_again(self) -> None:
         self._doubting = False
@@ -487,24 +576,24 @@ class Stepper:
 
     def drop(self, job: StepJob, error: BaseException) -> None:
         """Settle a job that is queued or in a thread with `error`; whatever still comes of it is ignored."""
-        job._state = _DONE
-        if job._timer is not None:
-            job._timer.cancel()
-            job._timer = None
-        awaitable: Any = job._awaitable
-        job._awaitable = None
-        if isinstance(awaitable, CoroutineType):
+        job.state = _DONE
+        job.no_timeout()
+        awaitable: Any = job.awaitable
+        job.awaitable = None
+        if type(awaitable) is CoroutineType:
             awaitable.close()
-        if self._loop.is_closed():
+        if self.loop.is_closed():
             self._settle(job, None, error)
         else:
-            self._loop.call_soon(self._settle, job, None, error)
+            self.loop.call_soon(self._settle, job, None, error)
 
     def _settle(self, job: StepJob, result: Any, error: BaseException | None) -> None:
-        job._state = _DONE
+        job.state = _DONE
         try:
             job.done(result, error)
-        except Exception as raised:  # noqa: BLE001
+        except KeyboardInterrupt:
+            raise
+        except BaseException as raised:  # noqa: BLE001
             self._done_failed(job, raised)
 
     def close(self) -> None:
@@ -534,3 +623,30 @@ class Stepper:
         me = asyncio.current_task()
         while runners := [task for task in self._runners if task is not me]:
             await asyncio.wait(runners)
+
+
+def _judged(job: StepJob, runner: _Runner, error: BaseException) -> BaseException:
+    """The outcome of a step that raised after its runner had been cancelled from the outside."""
+    if job.cancel_requested or not issubclass(type(error), asyncio.CancelledError) or not runner.cancelling():
+        # Duramen wanted it so; or the step made something else of it; or a time limit or a task group of the
+        # step's own cancelled it, and has taken that back.
+        return error
+    return NoOutcome("the program cancelled the task in which the step ran")
+
+
+def _taken_back(place: list[StepJob]) -> bool:
+    """Whether no thread has taken the job that lies there; none will any more."""
+    try:
+        place.pop()
+    except IndexError:
+        return False
+    return True
+
+
+def _is_awaitable(result: object) -> bool:
+    try:
+        return inspect.isawaitable(result)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - the type is the user's, and may lie about its class in any way
+        return False

@@ -15,8 +15,8 @@ from duramen._stores.databases import (
     is_lost_connection,
     is_rolled_back,
 )
-from duramen._values.serializer import round_trip
 
+from .exits import Trouble, note, recorded
 from .transactions import GivenUp
 from .units import NotProven, PostgresUnit, RolledBack, SqliteUnit
 
@@ -90,9 +90,12 @@ class Attempt:
             _fail(waiter, GivenUp())
             return
         try:
-            data, value = round_trip(host.serializer, result, call.plan.result)
-        except Exception as failure:  # noqa: BLE001 - also what a user's serializer raises
-            failure.add_note(f"the result of transaction {call.op!r} cannot be recorded")
+            data, value = recorded(host.serializer, result, call.plan.result)
+        except (Trouble, KeyboardInterrupt) as out:
+            _fail(waiter, out)  # rolled back, and done again
+            return
+        except BaseException as failure:  # noqa: BLE001 - also what a user's serializer raises
+            note(failure, f"the result of transaction {call.op!r} cannot be recorded")
             call.unrecordable = True
             _fail(waiter, failure)
             return
@@ -305,7 +308,7 @@ class Attempt:
         if not self.committing and self._was_lost(first):
             raise Lost from first
         if is_aborted(error):
-            error.add_note(_SWALLOWED)
+            note(error, _SWALLOWED)
         raise error
 
     def _was_lost(self, error: BaseException) -> bool:

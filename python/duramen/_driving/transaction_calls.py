@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import override
 
-from duramen._handlers.step import current_step, is_async
-from duramen._values.payloads import dump_failure
+from duramen._handlers.step import is_async
 from duramen.errors import (
     DuramenError,
     StoreClosed,
@@ -30,6 +29,7 @@ from duramen.errors import (
     WrongDatabase,
 )
 
+from .exits import Trouble
 from .stepper import StepJob
 from .transaction_attempts import Attempt, Doubt, Lost, Refused
 from .transactions import GivenUp
@@ -88,7 +88,7 @@ class TransactionCall(StepCall):
                 raise TransactionsUnsupported("this host")
             source = self.transactions.source_for(self.plan.call, self.database)
         except DuramenError as error:
-            self._fail(error)
+            self.failed(error, final=True)
             return
         self.current = current = Attempt(self, source)
         if source is None:
@@ -100,15 +100,13 @@ class TransactionCall(StepCall):
         """Hand an attempt to the stepper."""
         services = self.host.services
         self.started = time()
-        variables = services.context.copy()
-        variables.run(current_step.set, self)
         in_thread = not is_async(self.plan.call)
         self.job = job = StepJob(
             attempt.run_in_thread if in_thread else attempt.run,
             done=partial(self._over, attempt),
             # An async function has its timeout inside of its transaction.
             timeout=self.timeout if in_thread else None,
-            context_setup=variables,
+            context_setup=self.context(),
             may_start=self.host.run.holds_lease,
         )
         services.stepper.submit(job)
@@ -142,12 +140,20 @@ class TransactionCall(StepCall):
             self.doubt(attempt, str(error))
         elif isinstance(error, GivenUp):
             self.job = None
+        elif isinstance(error, Trouble):
+            self.job = None
+            self.host.wait_out(error, self._again)
         elif self.unrecordable or isinstance(error, UnusableConnection | StoreClosed):
             self.job = None
-            self._fail(error)
+            self.failed(error, final=True)
         else:
             attempt.give_up()  # a thread may be at it still, after its time
             self.done(None, error)
+
+    def _again(self) -> None:
+        """What was out may be back: the attempt that was rolled back for it is made again."""
+        if not self.host.closed and not self.stopped:
+            self.start(self.attempt)
 
     def _lost(self, attempt: Attempt, lost: Lost) -> None:
         """The connection was lost before COMMIT. That costs time: the function begins anew."""
@@ -171,7 +177,7 @@ class TransactionCall(StepCall):
             # Its result has a place in the journal that no other may take: the run begins anew from there.
             self.host.run.sealed(False)
         else:
-            self.again = transactions.port.loop.call_later(pause, self.start, self.attempt)
+            self.again = transactions.port.loop.call_later(pause, self._again)
 
     def doubt(self, attempt: Attempt, why: str) -> None:
         """What became of an attempt is not known: drop the run, for its journal to say."""
@@ -186,11 +192,6 @@ class TransactionCall(StepCall):
             why,
         )
         self.host.run.sealed(False)
-
-    def _fail(self, error: BaseException) -> None:
-        """A failure that no other attempt can mend."""
-        host = self.host
-        host.step_failed(self.slot, dump_failure(host.serializer, error, attempts=self.attempt), False)
 
     async def _refused(self) -> None:
         """The fence refused the commit: another has the run, or it is not the store's database at all."""
@@ -209,7 +210,7 @@ class TransactionCall(StepCall):
             and row.epoch == run.epoch
             and await self.transactions.has_length(self.run_id, run.durable_len())
         ):
-            self._fail(WrongDatabase(str(self.transactions.target)))
+            self.failed(WrongDatabase(str(self.transactions.target)), final=True)
             return
         _log.warning(
             "transaction %r of run %r was rolled back: the run was taken over while its function ran",

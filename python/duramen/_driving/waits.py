@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError
+from contextvars import Context as ContextVars
+from contextvars import copy_context
+from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from duramen._handlers.retry import is_retryable
-from duramen._handlers.step import current_step
-from duramen._values.payloads import dump_failure
-from duramen._values.serializer import round_trip
+from duramen._handlers.step import current_context, current_step
 
-from .stepper import StepJob
+from .exits import Trouble, failure_payload, is_cancellation, may_retry, name_of, note, recorded, text_of
+from .stepper import NoOutcome, StepJob
 
 if TYPE_CHECKING:
     from asyncio import Future
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from duramen._handlers.retry import Retry
     from duramen._handlers.step import StepPlan
@@ -26,11 +26,15 @@ __all__ = ["MessageWait", "StepCall"]
 
 
 class StepCall:
-    """A step that a handler waits for: over all its attempts."""
+    """A step that a handler waits for: over all its attempts.
+
+    An attempt is open from `start` until it is settled, once: its outcome is reported to the run (`_report`),
+    the run is given back, or nobody waits for it any more (`stop`). See `exits`.
+    """
 
     __slots__ = (
         "args", "attempt", "future", "host", "job", "meta", "op", "plan", "retry", "run_id", "slot",
-        "started", "timeout", "value",
+        "started", "stopped", "timeout", "value", "variables",
     )  # fmt: skip
 
     def __init__(
@@ -57,7 +61,16 @@ class StepCall:
         self.attempt = 0
         self.started = 0.0
         self.job: StepJob | None = None
+        self.stopped = False
         self.value: Any = None
+        self.variables: ContextVars = copy_context()
+        """The context variables of the handler's task where it asked for the step."""
+
+    def context(self) -> ContextVars:
+        """What an attempt runs in: the handler's context variables, in a step and not in a handler."""
+        variables = self.variables.copy()
+        variables.run(_enter_step, self)
+        return variables
 
     def start(self, attempt: int) -> None:
         """Hand an attempt to the stepper."""
@@ -65,14 +78,12 @@ class StepCall:
         self.attempt = attempt
         if self.timeout is not None:
             self.started = time()
-        variables = services.context.copy()
-        variables.run(current_step.set, self)
         self.job = job = StepJob(
             self.plan.call,
             self.args,
             done=self.done,
             timeout=self.timeout,
-            context_setup=variables,
+            context_setup=self.context(),
             may_start=self.host.run.holds_lease,
         )
         services.stepper.submit(job)
@@ -86,31 +97,62 @@ class StepCall:
         self.job = None
         if error is None:
             try:
-                data, self.value = round_trip(host.serializer, result, self.plan.result)
-            except Exception as failure:  # noqa: BLE001 - also what a user's serializer raises
-                error = failure
-                failure.add_note(f"the result of step {self.op!r} cannot be recorded")
-                retryable = False
+                data, self.value = recorded(host.serializer, result, self.plan.result)
+            except BaseException:  # noqa: BLE001 - once more, with care
+                self._report(partial(self._succeeded, result))
             else:
                 host.step_ok(self.slot, data)
-                return
-        elif isinstance(error, KeyboardInterrupt) or (
-            job.cancel_requested and isinstance(error, CancelledError)
+        elif issubclass(type(error), NoOutcome | KeyboardInterrupt) or (
+            job.cancel_requested and is_cancellation(error)
         ):
-            # The process or the runtime is on its way out: that is no outcome; the step runs again elsewhere.
-            return
+            # The process or the runtime is on its way out.
+            host.leave(f"step {self.op!r} was interrupted: {text_of(error) or name_of(error)}")
         else:
-            retryable = True
+            self.failed(error)
+
+    def failed(self, error: BaseException, *, final: bool = False) -> None:
+        """Settle the attempt with a failure; if it is `final`, no other attempt will do better."""
+        self._report(partial(self._failed, error, final))
+
+    def _report(self, tell: Callable[[], None]) -> None:
+        """Report an outcome; when that needs something that is out, later."""
+        host = self.host
+        if host.closed or self.stopped:
+            return
+        try:
+            try:
+                tell()
+            except Trouble as trouble:
+                host.wait_out(trouble, partial(self._report, tell))
+        except KeyboardInterrupt:
+            host.leave(f"the outcome of step {self.op!r} was not recorded: the process is interrupted")
+            raise
+        except BaseException as error:  # noqa: BLE001 - not even the failure has a payload
+            host.park(f"the outcome of step {self.op!r} cannot be recorded: {text_of(error)}")
+
+    def _succeeded(self, result: Any) -> None:
+        try:
+            data, self.value = recorded(self.host.serializer, result, self.plan.result)
+        except (Trouble, KeyboardInterrupt):
+            raise
+        except BaseException as failure:  # noqa: BLE001 - also what a user's serializer raises
+            note(failure, f"the result of step {self.op!r} cannot be recorded")
+            self._failed(failure, final=True)
+        else:
+            self.host.step_ok(self.slot, data)
+
+    def _failed(self, error: BaseException, final: bool) -> None:
         timed_out = self._ran_out(error)
         if timed_out:
             error = TimeoutError(f"step {self.op!r} took longer than its timeout of {self.timeout:g} s")
-        if retryable:
-            retryable = is_retryable(error, self.retry)
-        host.step_failed(
-            self.slot,
-            dump_failure(host.serializer, error, attempts=self.attempt, timed_out=timed_out),
-            retryable,
-        )
+        retryable = not final and may_retry(error, self.retry)
+        # The rules are asked once, however often a codec has to be.
+        self._report(partial(self._tell_failure, error, timed_out, retryable))
+
+    def _tell_failure(self, error: BaseException, timed_out: bool, retryable: bool) -> None:
+        host = self.host
+        payload = failure_payload(host.serializer, error, attempts=self.attempt, timed_out=timed_out)
+        host.step_failed(self.slot, payload, retryable)
 
     def _ran_out(self, error: BaseException) -> bool:
         return (
@@ -120,11 +162,25 @@ class StepCall:
             and time() - self.started >= self.timeout * 0.99
         )
 
+    def emit(self, name: str, value: Any, /) -> None:
+        """Send a live event of the attempt that runs: on the host's loop, or from its thread."""
+        self.host.services.stepper.on_loop(self._emit, self.job, name, value)
+
+    def _emit(self, job: StepJob | None, name: str, value: Any) -> None:
+        if job is not None and job is self.job and not self.host.closed:
+            self.host.services.emit(self.run_id, name, value)
+
     def stop(self) -> None:
         """The handler no longer waits for it."""
+        self.stopped = True
         job, self.job = self.job, None
         if job is not None:
             job.cancel("the handler no longer waits for this step")
+
+
+def _enter_step(call: StepCall) -> None:
+    current_context.set(None)
+    current_step.set(call)
 
 
 class MessageWait:

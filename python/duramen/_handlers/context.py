@@ -1,16 +1,14 @@
 """What a handler is given: its durable calls, the facts of its run, and its budget."""
 
-# The context and the host of a run are one thing in two classes: what users see, and what drives it.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 import logging
 from asyncio import Future
-from asyncio.events import _get_running_loop
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from inspect import isawaitable, iscoroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, overload
 from uuid import UUID
@@ -28,15 +26,17 @@ from duramen._bridge import (
     InvalidIdError,
     invalid_id,
 )
-from duramen._loop.loop import _eager_starts
+from duramen._loop.insides import eager_starts, get_running_loop
+from duramen._values.checks import check_id, check_text
 from duramen._values.durations import duration_ms, from_ms, instant_ms
 from duramen._values.payloads import Decision, step_failure
 from duramen.errors import InvalidArgument, InvalidId, NotADurableContext, RunEvicted
 
-from .step import StepDef, plan_of
+from .retry import check_retry
+from .step import StepDef, current_step, plan_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 
     from duramen._driving.host import RunHost
     from duramen.errors import StepFailed
@@ -102,12 +102,12 @@ class Context(Generic[StateT]):
 
     __slots__ = ("_host", "_input", "_log", "_loop", "_request_step", "_run", "_state")
 
-    def __init__(self, host: RunHost, state: Any) -> None:
+    def __init__(self, host: RunHost, state: Any, input: Any = None) -> None:  # noqa: A002
         self._host = host
         self._run = host.run
         self._request_step = host.run.step
         self._loop = host.loop
-        self._input: Any = None
+        self._input: Any = input
         self._state = state
         self._log: _RunLog | None = None
 
@@ -143,7 +143,7 @@ class Context(Generic[StateT]):
     async def step(
         self,
         id: str,  # noqa: A002
-        fn: Callable[..., Any],
+        fn: Callable[..., Any] = _UNSET,
         /,
         *args: Any,
         retry: Retry | None = None,
@@ -168,12 +168,14 @@ class Context(Generic[StateT]):
         Raises:
             StepFailed: it failed for good; the exception is its cause if its class is built in or registered
                 (`register_exception`). `StepTimeout` if the last attempt ran into its timeout.
-            InvalidId: the id is empty, too long, or holds a NUL or a ``#``.
+            InvalidId: the id is empty, too long, holds a control character or a ``#``, or is that of an
+                approval or another kind of operation in this run.
+            InvalidArgument: an option cannot be used.
             WorkflowDefinitionError: `fn` cannot be a step.
             NotADurableContext: called outside of the handler.
         """
         loop = self._loop
-        if _get_running_loop() is not loop:
+        if get_running_loop() is not loop:
             self._refuse("ctx.step")
         host = self._host
         try:
@@ -181,8 +183,8 @@ class Context(Generic[StateT]):
             if plan.fn is not fn:
                 plan = plan_of(fn)
         except AttributeError:
-            plan = plan_of(fn)
-        rule = retry or plan.retry or host.retry
+            plan = _new_plan("step", id, fn)
+        rule = (plan.retry or host.retry) if retry is None else check_retry(retry)
         seconds = plan.timeout if timeout is None else _attempt_seconds(timeout)
         lazy = checkpoint != "durable" and _is_lazy(checkpoint)
         try:
@@ -191,10 +193,12 @@ class Context(Generic[StateT]):
                 id,
                 None if rule is None else rule.wire,
                 lazy,
-                not loop._ready and not loop._parked and not _eager_starts,
+                not loop.ready and not loop.parked and not eager_starts,
             )
         except (Halted, InvalidIdError) as error:
             await self._failed(error)
+        except (TypeError, UnicodeEncodeError):
+            raise _bad_id("step", id) from None
         if isinstance(found, tuple):
             ok, payload, at = found
             loop.now = at / 1000
@@ -235,7 +239,7 @@ class Context(Generic[StateT]):
     async def transaction(
         self,
         id: str,  # noqa: A002
-        fn: Callable[..., Any],
+        fn: Callable[..., Any] = _UNSET,
         /,
         *args: Any,
         retry: Retry | None = None,
@@ -264,12 +268,12 @@ class Context(Generic[StateT]):
         Raises:
             StepFailed: it failed for good, as a step. `UnusableConnection`, `WrongDatabase` and
                 `TransactionsUnsupported` are never retried.
-            InvalidId, WorkflowDefinitionError, NotADurableContext: as in `step`.
+            InvalidId, InvalidArgument, WorkflowDefinitionError, NotADurableContext: as in `step`.
         """
         self._check("ctx.transaction")
         host = self._host
-        plan = plan_of(fn)
-        rule = retry or plan.retry or host.retry
+        plan = _new_plan("transaction", id, fn)
+        rule = (plan.retry or host.retry) if retry is None else check_retry(retry)
         seconds = plan.timeout if timeout is None else _attempt_seconds(timeout)
         try:
             found = self._request_step(
@@ -277,6 +281,8 @@ class Context(Generic[StateT]):
             )
         except (Halted, InvalidIdError) as error:
             await self._failed(error)
+        except (TypeError, UnicodeEncodeError):
+            raise _bad_id("transaction", id) from None
         if isinstance(found, tuple):
             ok, payload, at = found
             self._loop.now = at / 1000
@@ -373,10 +379,13 @@ class Context(Generic[StateT]):
 
         Raises:
             TimeoutError: none came in time, and there is no default.
-            InvalidId: the name or the id cannot be used.
+            InvalidId: the name or the id cannot be used, or the id is that of a step, say, in this run.
         """
         self._check("ctx.wait_for_event")
         host = self._host
+        check_id("event name", name)
+        if id is not None:
+            check_id("operation id", id)
         if type is _UNSET:
             type = host.definition.event_type(name)  # noqa: A001
         deadline = None if timeout is None else self._run.now() + duration_ms(timeout, "timeout")
@@ -417,11 +426,19 @@ class Context(Generic[StateT]):
         Raises:
             TimeoutError: nobody decided in time.
             SerializationError: `meta` is not JSON.
-            InvalidId: the id cannot be used.
+            InvalidId: the id cannot be used, or is that of a step, say, in this run.
+            InvalidArgument: another argument cannot be used.
         """
         self._check("ctx.approve")
-        if id is not None and len(id) > _MAX_APPROVAL_ID:
+        check_text("title", title)
+        if id is not None and len(check_id("operation id", id)) > _MAX_APPROVAL_ID:
             raise InvalidId(f"the approval id has {len(id)} characters: use {_MAX_APPROVAL_ID} at the most")
+        if description is not None:
+            check_text("description", description)
+        if isinstance(assignees, str) or not isinstance(assignees, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgument(f"assignees is {assignees!r}: give a list, assignees=[{assignees!r}]")
+        if meta is not None and not isinstance(meta, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgument(f"meta is {meta!r}: give a dict")
         host = self._host
         request = host.serializer.dumps(
             {
@@ -486,8 +503,21 @@ class Context(Generic[StateT]):
         self._state = value
 
     def emit(self, name: str, value: Any = None) -> None:
-        """Send a live event to whoever listens right now. It is not recorded, and not sent by replays."""
-        self._check("ctx.emit")
+        """Send a live event to whoever listens right now. It is not recorded, and not sent by replays.
+
+        A step of this run may call it too (or ``step_context().emit``), also from its thread.
+
+        Raises:
+            InvalidId: the name cannot be used.
+            NotADurableContext: called outside of the handler and its steps.
+        """
+        check_id("event name", name)
+        if get_running_loop() is not self._loop:
+            step = current_step.get()
+            if step is not None and step.run_id == self._host.run_id:
+                step.emit(name, value)
+                return
+            self._refuse("ctx.emit")
         if not self._run.replaying:
             self._host.services.emit(self._run.run_id, name, value)
 
@@ -575,11 +605,11 @@ class Context(Generic[StateT]):
     # -- refusals --------------------------------------------------------------------------------------------
 
     def _check(self, call: str) -> None:
-        if _get_running_loop() is not self._loop:
+        if get_running_loop() is not self._loop:
             self._refuse(call)
 
     def _refuse(self, call: str) -> None:
-        if self._loop.evicted:
+        if self._loop.evicted and current_step.get() is None:
             self._loop.unwind(f"the run was dropped from memory while its code called {call}")
             return  # the engine says `Halted` to whatever follows
         where = "after its handler had ended" if self._host.closed else "outside of its handler"
@@ -590,18 +620,23 @@ class Context(Generic[StateT]):
 
     async def _recorded_failure(self, payload: bytes) -> StepFailed:
         op = self._run.last_op()
-        try:
-            return step_failure(self._host.serializer, op, payload)
-        except Exception as error:  # noqa: BLE001 - whatever a user's codec raises
-            self._run.cannot_read(op, str(error))
-            await self._failed(error)
+        while True:
+            try:
+                return step_failure(self._host.serializer, op, payload)
+            except Exception as error:  # noqa: BLE001 - whatever a user's codec raises
+                if not await self._host.out(error):
+                    self._run.cannot_read(op, str(error))
+                    await self._failed(error)
 
     async def _read_with_care(self, plan: StepPlan, payload: bytes) -> Any:
-        try:
-            return self._host.loads(payload, plan.result)
-        except Exception as error:  # noqa: BLE001 - whatever a user's serializer raises
-            self._run.cannot_read(self._run.last_op(), str(error))
-            await self._failed(error)
+        op = self._run.last_op()
+        while True:
+            try:
+                return self._host.loads(payload, plan.result)
+            except Exception as error:  # noqa: BLE001 - whatever a user's serializer raises
+                if not await self._host.out(error):
+                    self._run.cannot_read(op, str(error))
+                    await self._failed(error)
 
     async def _failed(self, error: BaseException) -> NoReturn:
         """End a call that the engine refused."""
@@ -612,6 +647,31 @@ class Context(Generic[StateT]):
         # dropped.
         await Future(loop=self._loop)
         raise RunEvicted(str(error) or "this run is no longer driven here") from None
+
+
+def _new_plan(call: str, id: object, fn: Any) -> StepPlan:  # noqa: A002
+    """The plan of a function, if the call is in order: the id comes first."""
+    if not isinstance(id, str) or fn is _UNSET:
+        raise _bad_id(call, id)
+    return plan_of(fn)
+
+
+def _bad_id(call: str, id: object) -> InvalidId:  # noqa: A002
+    if iscoroutine(id):
+        id.close()  # or "was never awaited" is printed
+    try:
+        check_id("operation id", id)
+    except InvalidId as error:
+        if not callable(id) and not isawaitable(id):
+            return error
+        name = getattr(id, "__name__", "reserve")
+        return InvalidId(
+            f"ctx.{call} was given {id!r} in place of the operation's id: write "
+            f"ctx.{call}({name!r}, {name}, …)"
+        )
+    return InvalidId(
+        f"ctx.{call} was given the id {id!r} and no function: write ctx.{call}({id!r}, function, …)"
+    )
 
 
 def _attempt_seconds(timeout: timedelta | float) -> float:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import collections.abc
-import functools
 import inspect
 import sys
 import types
 import typing
 from typing import TYPE_CHECKING, Any
 
+from duramen._values.serializer import check_type
 from duramen.errors import WorkflowDefinitionError
+
+from .callables import annotated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,15 +22,12 @@ _AWAITABLES: frozenset[Any] = frozenset(
 )
 
 
-def unwrap(fn: Any) -> Any:
-    """The function under partials, bound methods and callable objects: what carries the annotations."""
-    while True:
-        if isinstance(fn, functools.partial):
-            fn = fn.func
-        elif isinstance(fn, types.MethodType):
-            fn = fn.__func__
-        else:
-            return fn
+_NOTHING_COMES = (typing.NoReturn, typing.Never)
+
+_LAZY: frozenset[Any] = frozenset({
+    collections.abc.AsyncGenerator, collections.abc.AsyncIterable, collections.abc.AsyncIterator,
+    collections.abc.Generator, collections.abc.Iterator,
+})  # fmt: skip
 
 
 def hint(fn: Callable[..., object], name: str, local_names: Mapping[str, Any] | None = None) -> Any:
@@ -37,21 +36,23 @@ def hint(fn: Callable[..., object], name: str, local_names: Mapping[str, Any] | 
     The others are left alone: that of the context is often imported for type checkers only.
 
     Args:
-        fn: a function.
+        fn: a function, or whatever is called like one.
         name: of the parameter, or ``"return"``.
         local_names: names of the place where it is defined, for annotations that are strings.
 
     Raises:
         NameError: the annotation names something that is not defined (yet).
     """
-    annotations = _annotations(fn)
+    carrier = annotated(fn)
+    annotations = _annotations(carrier)
     if name not in annotations:
         return None
-    inner: Any = inspect.unwrap(fn)
+    inner: Any = inspect.unwrap(carrier)
     holder = types.FunctionType((lambda: None).__code__, getattr(inner, "__globals__", {}))
     holder.__annotations__ = {name: annotations[name]}
     names = None if local_names is None else dict(local_names)
-    return typing.get_type_hints(holder, localns=names, include_extras=True)[name]
+    found = typing.get_type_hints(holder, localns=names, include_extras=True)[name]
+    return None if found in _NOTHING_COMES else found
 
 
 def _annotations(fn: Any) -> Mapping[str, Any]:
@@ -69,11 +70,9 @@ def result_type(fn: Any, where: str, local_names: Mapping[str, Any] | None = Non
         NameError: as `hint`.
         WorkflowDefinitionError: the annotations cannot be evaluated for another reason.
     """
-    fn = unwrap(fn)
+    fn = annotated(fn)
     if isinstance(fn, type):
         return fn
-    if not inspect.isroutine(fn) and hasattr(fn, "__call__"):  # noqa: B004 - the method is looked at
-        fn = type(fn).__call__
     if inspect.isbuiltin(fn) or not hasattr(fn, "__annotations__"):
         return None
     try:
@@ -86,6 +85,30 @@ def result_type(fn: Any, where: str, local_names: Mapping[str, Any] | None = Non
         # A plain function that returns an awaitable: what that ends with is the last argument.
         return typing.get_args(annotation)[-1]
     return annotation
+
+
+def check_stored(annotation: Any, where: str) -> None:
+    """As `check_type`, with a sentence for types that are written where a value's type belongs.
+
+    >>> check_stored(typing.Self, "result of step 'copy'")
+    Traceback (most recent call last):
+    duramen.errors.WorkflowDefinitionError: result of step 'copy': Self says no class: name it instead
+    """
+    if annotation is typing.Self:  # pyright: ignore[reportUnknownMemberType]
+        raise WorkflowDefinitionError(f"{where}: Self says no class: name it instead")
+    origin = typing.get_origin(annotation) or annotation
+    if isinstance(annotation, typing.ParamSpec):
+        raise WorkflowDefinitionError(f"{where}: {annotation} stands for parameters: name a type instead")
+    if isinstance(origin, collections.abc.Hashable) and origin in _LAZY:
+        name = getattr(origin, "__name__", origin)
+        raise WorkflowDefinitionError(
+            f"{where}: an {name} is read once and cannot be stored: return a list[…] (of what it yields)"
+        )
+    if isinstance(origin, collections.abc.Hashable) and origin in _AWAITABLES:
+        raise WorkflowDefinitionError(
+            f"{where}: an {origin.__name__} cannot be stored: await it, and annotate what it gives"
+        )
+    check_type(annotation, where)
 
 
 def unresolved(where: str, error: NameError) -> WorkflowDefinitionError:

@@ -1,32 +1,38 @@
 """`@step`, direct calls of steps, and what a step can learn about itself."""
 
-# The names of the place of a definition are looked up in its frame.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
-import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
-from duramen._values.durations import duration_ms
-from duramen._values.serializer import Serializer, check_type, recorded_reader
-from duramen.errors import NotADurableContext, WorkflowDefinitionError
+from typing_extensions import override
+
+from duramen._values.checks import check_id
+from duramen._values.serializer import Serializer, recorded_reader
+from duramen.errors import DuramenError, NotADurableContext, WorkflowDefinitionError
 
 from . import signatures
-from .callables import is_async_callable
-from .retry import Retry
+from .callables import Definition, is_async_callable, refusal, unwrap
+from .options import checked_name, checked_retry, checked_timeout, place
+
+if TYPE_CHECKING:
+    from .retry import Retry
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
+
+_log = logging.getLogger("duramen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,17 @@ class StepContext:
     """When the attempt runs into its timeout (UTC)."""
     meta: Mapping[str, Any] | None
     """What `Context.step` was given as `meta`."""
+    _running: RunningStep = field(repr=False, compare=False)
+
+    def emit(self, name: str, value: Any = None) -> None:
+        """Send a live event to whoever listens right now, as `Context.emit` does for the handler.
+
+        It is not recorded. An attempt that is over (timed out, say, while its thread runs on) sends no more.
+
+        Raises:
+            InvalidId: the name cannot be used.
+        """
+        self._running.emit(check_id("event name", name), value)
 
 
 class RunningStep(Protocol):
@@ -55,6 +72,10 @@ class RunningStep(Protocol):
     timeout: float | None
     started: float
     meta: Mapping[str, Any] | None
+
+    def emit(self, name: str, value: Any, /) -> None:
+        """Send a live event, on the step's loop or from its thread."""
+        ...
 
 
 class DirectCaller(Protocol):
@@ -97,7 +118,46 @@ def step_context() -> StepContext:
         idempotency_key=f"{running.run_id}/{running.op}",
         deadline=deadline,
         meta=running.meta,
+        _running=running,
     )
+
+
+PATIENCE = 10.0
+"""Seconds for which a step may wait for a run that nobody takes up before that is said in the log."""
+
+
+@asynccontextmanager
+async def waits_for(run_id: str, is_begun: Callable[[str], Awaitable[bool]]) -> AsyncGenerator[None]:
+    """Say in the log if a step waits long for a run that nobody takes up.
+
+    The step keeps its run's place in the worker while it waits. If all places are kept so, and the run that
+    is waited for needs one of them, nothing gets on any more.
+    """
+    step = current_step.get()
+    if step is None:
+        yield
+        return
+
+    async def say() -> None:
+        await asyncio.sleep(PATIENCE)
+        with suppress(DuramenError):  # trouble with the store is for the wait itself to tell
+            if await is_begun(run_id):
+                return
+            _log.warning(
+                "step %r of run %r waits for run %r, which nobody has taken up yet, and keeps its own run's "
+                "place in the worker: begin such a run with runtime.start, which drives it here, or give "
+                "result() a timeout",
+                step.op,
+                step.run_id,
+                run_id,
+            )
+
+    saying = asyncio.create_task(say())
+    try:
+        yield
+    finally:
+        saying.cancel()
+        await asyncio.wait([saying])
 
 
 class StepPlan:
@@ -128,12 +188,14 @@ class StepPlan:
         self.reads_for = serializer
 
 
-class StepDef(Generic[P, R]):
+class StepDef(Definition, Generic[P, R]):
     """A function declared as a step: what `step` makes of it.
 
     Called in a handler it runs as a durable step whose id is the step's name; called anywhere else it just
     runs, so it can be tested as any function. Either way it has to be awaited.
     """
+
+    defined_as = "step"
 
     def __init__(
         self,
@@ -144,26 +206,34 @@ class StepDef(Generic[P, R]):
         timeout: timedelta | float | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
-        where = f"step {name or getattr(fn, '__name__', fn)!r}"
-        if not callable(fn) or isinstance(fn, type):
-            raise WorkflowDefinitionError(f"{where}: @step goes on a function, not on {fn!r}")
-        if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
-            raise WorkflowDefinitionError(f"{where}: a step returns one value; this one is a generator")
-        if retry is not None and not isinstance(retry, Retry):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise WorkflowDefinitionError(f"{where}: retry is {retry!r}: give a Retry(…)")
-        inferred = name if name is not None else getattr(fn, "__name__", None)
-        if not inferred or not isinstance(inferred, str):
-            raise WorkflowDefinitionError(f"{where}: it has no name of its own: give @step(name=…)")
-        if len(inferred) > 255 or "\0" in inferred or "#" in inferred:
-            raise WorkflowDefinitionError(f"{where}: a name has at most 255 characters, no NUL and no '#'")
-        functools.update_wrapper(cast("Callable[..., Any]", self), fn)
-        self.name = inferred
+        where = place("step", name, fn)
+        base: Any = fn
+        self._binds_to = "instance"
+        """What a call through a class's attribute is given first."""
+        if isinstance(base, staticmethod | classmethod):
+            self._binds_to = "class" if isinstance(base, classmethod) else "nothing"
+            base = cast("Any", base).__func__
+        if isinstance(base, StepDef):
+            raise WorkflowDefinitionError(f"{where}: it is a step already: decorate it once")
+        if isinstance(base, type):
+            raise WorkflowDefinitionError(
+                f"{where}: {base.__name__} is a class: decorate a function that makes one and gives it back"
+            )
+        if reason := refusal(base):
+            raise WorkflowDefinitionError(f"{where}: {reason}")
+        self.name = checked_name(
+            name if name is not None else getattr(base, "__name__", None), where, of_step=True
+        )
         """The id of the steps that direct calls make."""
-        self.fn = fn
+        given = dict(self.__dict__)
+        functools.update_wrapper(cast("Callable[..., Any]", self), base)
+        self.__dict__ |= given  # a function may have attributes of these names
+        self.fn: Any = base
         """The function itself."""
-        self.retry = retry
+        self.retry = checked_retry(retry, where)
         """The step's own rule; None takes the workflow's."""
-        self.timeout = _seconds(timeout)
+        milliseconds = checked_timeout(timeout, where)
+        self.timeout = None if milliseconds is None else milliseconds / 1000
         """Seconds for each attempt, or None."""
         self.__dict__.pop(
             "duramen_plan", None
@@ -176,7 +246,7 @@ class StepDef(Generic[P, R]):
     def _resolve(self, local_names: Mapping[str, Any] | None = None) -> StepPlan:
         where = f"result of step {self.name!r}"
         result = signatures.result_type(self.fn, where, local_names)
-        check_type(result, where)
+        signatures.check_stored(result, where)
         return StepPlan(self, self.fn, result, self.retry, self.timeout)
 
     @functools.cached_property
@@ -187,7 +257,7 @@ class StepDef(Generic[P, R]):
         except NameError as error:
             raise signatures.unresolved(f"step {self.name!r}", error) from error
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[None, None, R]:
         """Run it: as a durable step in a handler, plainly elsewhere. Await what this returns."""
         context = current_context.get()
         if context is not None:
@@ -195,7 +265,7 @@ class StepDef(Generic[P, R]):
         return self._plainly(*args, **kwargs)
 
     async def _plainly(self, *args: Any, **kwargs: Any) -> Any:
-        result: Any = cast("Any", self.fn)(*args, **kwargs)
+        result: Any = self.fn(*args, **kwargs)
         if inspect.isawaitable(result):
             return await result
         return result
@@ -207,25 +277,29 @@ class StepDef(Generic[P, R]):
         @overload
         def __get__(
             self: StepDef[Concatenate[Any, Q], S], instance: object, owner: Any = None
-        ) -> Callable[Q, Coroutine[Any, Any, S]]: ...
+        ) -> Callable[Q, Coroutine[None, None, S]]: ...
         def __get__(self, instance: Any, owner: Any = None) -> Any: ...
 
     else:
 
         def __get__(self, instance, owner=None):
-            return self if instance is None else MethodType(self, instance)
+            if self._binds_to == "instance":
+                return self if instance is None else MethodType(self, instance)
+            if self._binds_to == "class":
+                return MethodType(self, type(instance) if owner is None else owner)
+            return self
 
+    @override
     def __repr__(self) -> str:
         return f"<step {self.name!r}>"
 
 
-def _seconds(timeout: timedelta | float | None) -> float | None:
-    if timeout is None:
-        return None
-    milliseconds = duration_ms(timeout, "timeout")
-    if milliseconds == 0:
-        raise WorkflowDefinitionError("timeout is 0: give more, or leave it out (None) for no limit")
-    return milliseconds / 1000
+def caller_names() -> Mapping[str, Any]:
+    """Local names of the place where a decorator is used, for annotations that are strings."""
+    here = inspect.currentframe()
+    decorator = None if here is None else here.f_back
+    place = None if decorator is None else decorator.f_back
+    return {} if place is None else place.f_locals
 
 
 @overload
@@ -261,13 +335,14 @@ def step(
         WorkflowDefinitionError: it cannot be a step, or its result type cannot be stored.
 
     >>> import asyncio
+    >>> from duramen import Retry
     >>> @step(retry=Retry(attempts=5), timeout=30)
     ... async def reserve(order_id: str) -> str:
     ...     return f"reserved {order_id}"
     >>> asyncio.run(reserve("42"))
     'reserved 42'
     """
-    local_names = sys._getframe(1).f_locals
+    local_names = caller_names()
 
     def decorate(fn: Any) -> StepDef[..., Any]:
         return StepDef(fn, name=name, retry=retry, timeout=timeout, local_names=local_names)
@@ -302,25 +377,23 @@ def plan_of(fn: Any) -> StepPlan:
 
 
 def _new_plan(fn: Any) -> StepPlan:
-    base = signatures.unwrap(fn)
+    base = unwrap(fn)
     if isinstance(base, StepDef):
         plan = cast("StepDef[..., Any]", base).duramen_plan
         return StepPlan(fn, _without_definition(fn), plan.result, plan.retry, plan.timeout)
     where = f"step function {getattr(base, '__name__', base)!r}"
-    if not callable(fn):
-        type_name = type(fn).__name__
-        awaited = " (give the function and its arguments, not the call)" if inspect.isawaitable(fn) else ""
+    if reason := refusal(fn):
         if inspect.iscoroutine(fn):
             fn.close()  # or "was never awaited" is printed
-        raise WorkflowDefinitionError(f"ctx.step was given a {type_name!r}, not a function{awaited}")
+        raise WorkflowDefinitionError(f"ctx.step cannot run this: {reason}")
     try:
-        result = signatures.result_type(base, where)
+        result = signatures.result_type(fn, where)
     except NameError as error:
         raise signatures.unresolved(where, error) from error
-    check_type(result, f"result of {where}")
+    signatures.check_stored(result, f"result of {where}")
     plan = StepPlan(fn, fn, result)
     try:
-        cast("Any", fn).duramen_plan = plan
+        fn.duramen_plan = plan
     except (AttributeError, TypeError):
         pass  # bound methods, built-in functions: worked out each time
     return plan

@@ -1,24 +1,35 @@
 """`@workflow`: what a workflow is called, takes, gives, and how its steps are retried."""
 
-# The names of the place of a definition are looked up in its frame.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 import inspect
-import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
 
-from duramen._values.durations import duration_ms
-from duramen._values.serializer import check_type
-from duramen.errors import InvalidArgument, WorkflowDefinitionError
+from typing_extensions import override
+
+from duramen._values.serializer import JsonSerializer
+from duramen.errors import PayloadTooLarge, SerializationError, WorkflowDefinitionError
 
 from . import signatures
+from .callables import Definition, annotated, is_async_callable, unwrap
+from .handlers import check_context, handler_of, parameters_of
+from .inputs import NO_INPUT
+from .options import (
+    checked_events,
+    checked_name,
+    checked_retry,
+    checked_tags,
+    checked_timeout,
+    checked_version,
+    place,
+)
 from .retry import Backoff, Retry
 from .step import (
     StepContext,
     StepDef,
     StepPlan,
+    caller_names,
     current_context,
     current_step,
     plan_of,
@@ -47,19 +58,21 @@ __all__ = [
     "workflow",
 ]
 
-InputT = TypeVar("InputT")
-OutputT = TypeVar("OutputT")
+InputT_contra = TypeVar("InputT_contra", contravariant=True)
+OutputT_co = TypeVar("OutputT_co", covariant=True)
 I = TypeVar("I")  # noqa: E741 - the input of the overloads below
 O = TypeVar("O")  # noqa: E741
 
 _UNSET: Any = object()
 
 
-class WorkflowDef(Generic[InputT, OutputT]):
+class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
     """A workflow: what `workflow` makes of a handler.
 
     Calling it calls the handler, with the context of the caller.
     """
+
+    defined_as = "workflow"
 
     def __init__(
         self,
@@ -78,43 +91,40 @@ class WorkflowDef(Generic[InputT, OutputT]):
         events: Mapping[str, Any] | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
-        self.name: str = name if name is not None else getattr(handler, "__name__", "")
-        self.version = version
-        where = self._where = f"workflow {self.name!r}"
-        _check_name(self.name, where, "name")
-        _check_name(version, where, "version")
-        if not inspect.iscoroutinefunction(handler):
-            raise WorkflowDefinitionError(f"{where}: a handler is an `async def` function, not {handler!r}")
-        self.handler = handler
-        self.has_input = _takes_input(handler, where)
-        """Whether the handler takes an input beside its context."""
-        if input is not _UNSET and not self.has_input:
+        where = self._where = place("workflow", name, unwrap(handler))
+        self.handler = handler_of(handler, where)
+        code_of = annotated(self.handler)
+        self.name: str = checked_name(
+            name if name is not None else getattr(code_of if _is_named(handler) else None, "__name__", None),
+            where,
+        )
+        self.version: str = checked_version(version, where)
+        first, parameter = parameters_of(self.handler, where)
+        check_context(self.handler, first, parameter, where, local_names)
+        self._parameter = parameter
+        if input is not _UNSET and parameter is None:
             raise WorkflowDefinitionError(f"{where}: input= is given, but the handler takes none")
         self.previous = _previous(previous, self)
         """Older definitions that runs begun under them still need."""
-        if retry is not None and not isinstance(retry, Retry):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise WorkflowDefinitionError(f"{where}: retry is {retry!r}: give a Retry(…)")
-        self.retry = retry
+        self.retry = checked_retry(retry, where)
         """The rule for steps that have none of their own; None tries each once."""
-        self.timeout_ms = _timeout(timeout, where)
+        self.timeout_ms = checked_timeout(timeout, where)
         """How long a run may take from its creation, in milliseconds; None for ever."""
-        doc = inspect.getdoc(handler)
-        self.description: str = description if description is not None else (doc or "")
-        self.tags = _tags(tags, where)
+        if description is not None and not isinstance(description, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise WorkflowDefinitionError(f"{where}: description is {description!r}: give a text")
+        self.description: str = description if description is not None else (inspect.getdoc(code_of) or "")
+        self.tags = checked_tags(tags, where)
         self.state_type = state
         """Makes the first value of `Context.state`; None without state."""
-        if state is not None and not callable(state):
+        if state is not None and (not callable(state) or is_async_callable(state)):
             raise WorkflowDefinitionError(f"{where}: state is {state!r}: give a class, such as a model")
-        self.events: dict[str, Any] = dict(events or {})
+        self.events: dict[str, Any] = checked_events(events, where)
         """Types of events by name, to refuse a bad payload while its sender still listens."""
-        for event, annotation in self.events.items():
-            _check_name(event, where, "event name")
-            check_type(annotation, f"event {event!r} of {where}")
         if isinstance(state, type):
-            check_type(state, f"state of {where}")
-        self.module: str = getattr(handler, "__module__", "?")
-        code = handler.__code__
-        self.location = f"{code.co_filename}:{code.co_firstlineno}"
+            signatures.check_stored(state, f"state of {where}")
+        self.module: str = getattr(code_of, "__module__", "?")
+        code = getattr(code_of, "__code__", None)
+        self.location = "?" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
         """File and line, for messages."""
         self._input = input
         self._output = output
@@ -130,9 +140,8 @@ class WorkflowDef(Generic[InputT, OutputT]):
             try:
                 if given_output is _UNSET:
                     given_output = signatures.hint(self.handler, "return", local_names)
-                if self.has_input and given_input is _UNSET:
-                    parameter = list(inspect.signature(self.handler).parameters)[1]
-                    given_input = signatures.hint(self.handler, parameter, local_names)
+                if self._parameter is not None and given_input is _UNSET:
+                    given_input = signatures.hint(self.handler, self._parameter.name, local_names)
             except NameError:
                 raise
             except Exception as error:
@@ -141,9 +150,21 @@ class WorkflowDef(Generic[InputT, OutputT]):
                 ) from error
         if not self.has_input:
             given_input = type(None)
-        check_type(given_input, f"input of {self._where}")
-        check_type(given_output, f"output of {self._where}")
+        signatures.check_stored(given_input, f"input of {self._where}")
+        signatures.check_stored(given_output, f"output of {self._where}")
+        self._check_default(given_input)
         self._input, self._output, self._resolved = given_input, given_output, True
+
+    def _check_default(self, input_type: Any) -> None:
+        parameter = self._parameter
+        if parameter is None or parameter.default is parameter.empty:
+            return
+        try:
+            JsonSerializer().dumps(parameter.default, input_type)
+        except (SerializationError, PayloadTooLarge) as error:
+            raise WorkflowDefinitionError(
+                f"{self._where}: the default of {parameter.name!r} is not what its annotation says: {error}"
+            ) from None
 
     def resolve(self) -> None:
         """Evaluate annotations that named what was not defined yet. Called at registration.
@@ -156,6 +177,18 @@ class WorkflowDef(Generic[InputT, OutputT]):
                 self._resolve()
             except NameError as error:
                 raise signatures.unresolved(self._where, error) from error
+
+    @property
+    def has_input(self) -> bool:
+        """Whether the handler takes an input beside its context."""
+        return self._parameter is not None
+
+    def input_or_default(self, given: Any) -> Any:
+        """What a run is created with: what was given, else the handler's default, else None."""
+        if given is not NO_INPUT:
+            return given
+        parameter = self._parameter
+        return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
     @property
     def input_type(self) -> Any:
@@ -178,7 +211,7 @@ class WorkflowDef(Generic[InputT, OutputT]):
         @overload
         def __call__(self: WorkflowDef[None, O], ctx: Context[Any]) -> Coroutine[Any, Any, O]: ...
         @overload
-        def __call__(self, ctx: Context[Any], input: InputT) -> Coroutine[Any, Any, OutputT]: ...
+        def __call__(self, ctx: Context[Any], input: InputT_contra) -> Coroutine[Any, Any, OutputT_co]: ...
         def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     else:
@@ -186,34 +219,14 @@ class WorkflowDef(Generic[InputT, OutputT]):
         def __call__(self, *args, **kwargs):
             return self.handler(*args, **kwargs)
 
+    @override
     def __repr__(self) -> str:
         return f"<workflow {self.name!r} version {self.version!r}>"
 
 
-def _check_name(name: Any, where: str, what: str) -> None:
-    if not isinstance(name, str) or not name:
-        raise WorkflowDefinitionError(f"{where}: its {what} is {name!r}: give a text")
-    if len(name) > 255 or "\0" in name:
-        raise WorkflowDefinitionError(f"{where}: its {what} has more than 255 characters, or a NUL in it")
-    if what == "event name" and name.startswith("__"):
-        raise WorkflowDefinitionError(f"{where}: event name {name!r}: names beginning with '__' are reserved")
-
-
-def _takes_input(handler: Callable[..., object], where: str) -> bool:
-    parameters = list(inspect.signature(handler).parameters.values())
-    positional = [
-        each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
-    ]
-    others = [
-        each.name
-        for each in parameters
-        if each not in positional and (each.kind != each.KEYWORD_ONLY or each.default is each.empty)
-    ]
-    if not 1 <= len(positional) <= 2 or others:
-        raise WorkflowDefinitionError(
-            f"{where}: a handler takes the context and at most one input: put several values into a model"
-        )
-    return len(positional) == 2
+def _is_named(handler: Any) -> bool:
+    """Whether it has a name of its own: an object does not, though the method that calls it does."""
+    return inspect.isroutine(unwrap(handler))
 
 
 def _previous(
@@ -221,10 +234,13 @@ def _previous(
 ) -> tuple[WorkflowDef[Any, Any], ...]:
     versions = {newest.version}
     where = f"workflow {newest.name!r}"
+    if not isinstance(previous, Iterable) or isinstance(previous, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise WorkflowDefinitionError(f"{where}: previous is {previous!r}: give a list, previous=[…]")
     for each in previous:
         if not isinstance(each, WorkflowDef):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise WorkflowDefinitionError(
-                f"workflow {newest.name!r}: previous holds {each!r}, not a workflow"
+                f"{where}: previous holds {each!r}, not a workflow: decorate it with @workflow, under the "
+                "same name and a version of its own"
             )
         if each.name != newest.name:
             raise WorkflowDefinitionError(
@@ -238,27 +254,17 @@ def _previous(
     return tuple(previous)
 
 
-def _timeout(timeout: timedelta | float | None, where: str) -> int | None:
-    if timeout is None:
-        return None
-    try:
-        milliseconds = duration_ms(timeout, "timeout")
-    except InvalidArgument as error:
-        raise WorkflowDefinitionError(f"{where}: {error}") from None
-    if milliseconds == 0:
-        raise WorkflowDefinitionError(f"{where}: timeout is 0: give more, or leave it out for no limit")
-    return milliseconds
+class _DefaultedHandler(Protocol[InputT_contra, OutputT_co]):
+    """A handler that can do without its input."""
 
-
-def _tags(tags: Sequence[str], where: str) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        raise WorkflowDefinitionError(f"{where}: tags is a text: give a list of texts")
-    for tag in tags:
-        _check_name(tag, where, "tag")
-    return tuple(tags)
+    def __call__(
+        self, ctx: Context[Any], given: InputT_contra = ..., /
+    ) -> Coroutine[Any, Any, OutputT_co]: ...
 
 
 class _Decorator(Protocol):
+    @overload
+    def __call__(self, handler: _DefaultedHandler[I, O], /) -> WorkflowDef[I | None, O]: ...
     @overload
     def __call__(
         self, handler: Callable[[Context[Any], I], Coroutine[Any, Any, O]], /
@@ -269,6 +275,8 @@ class _Decorator(Protocol):
     ) -> WorkflowDef[None, O]: ...
 
 
+@overload
+def workflow(handler: _DefaultedHandler[I, O], /) -> WorkflowDef[I | None, O]: ...
 @overload
 def workflow(handler: Callable[[Context[Any], I], Coroutine[Any, Any, O]], /) -> WorkflowDef[I, O]: ...
 @overload
@@ -292,8 +300,10 @@ def workflow(handler: Any = None, /, **options: Any) -> Any:  # noqa: D417 - spe
     """Declare an `async def` function as a workflow's handler.
 
     A handler takes a `Context` and at most one input, whose type and that of the result are read from its
-    annotations. What it does beside awaiting durable calls must depend on nothing but its input and their
-    results: work with effects goes into steps.
+    annotations; an input that has a default may be left out when a run is started. A bound method or a
+    `functools.partial` (for what a handler needs beside its input) will do as well as a function. What it
+    does beside awaiting durable calls must depend on nothing but its input and their results: work with
+    effects goes into steps.
 
     Args:
         handler: the function.
@@ -320,7 +330,7 @@ def workflow(handler: Any = None, /, **options: Any) -> Any:  # noqa: D417 - spe
     >>> greet.input_type
     <class 'str'>
     """
-    local_names = sys._getframe(1).f_locals
+    local_names = caller_names()
 
     def decorate(handler: Any) -> WorkflowDef[Any, Any]:
         return WorkflowDef(cast("Callable[..., Any]", handler), **options, local_names=local_names)

@@ -10,17 +10,15 @@ get `RunEvicted` from the loop and leave behind coroutines that the interpreter 
 `close_passed_coroutines` closes them.
 """
 
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
-from asyncio import tasks as _asyncio_tasks
 from typing import TYPE_CHECKING, Any, cast
 
 from duramen.errors import NotDurableError
+
+from .insides import AS_COMPLETED, WRAPS_AWAITABLE, current_frame
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable
@@ -32,19 +30,8 @@ _DEPTH = 5
 """How many frames lie at most between the loop and the function that is looked for."""
 
 
-def _as_completed_codes() -> dict[CodeType, str]:
-    """The code objects that fill the set, each with the name of its argument."""
-    iterator: Any = getattr(_asyncio_tasks, "_AsCompletedIterator", None)
-    if iterator is not None:  # 3.13 and later
-        return {iterator.__init__.__code__: "aws"}
-    return {asyncio.as_completed.__code__: "fs"}
-
-
-_AS_COMPLETED = _as_completed_codes()
-
-
 def _caller(codes: Iterable[CodeType]) -> FrameType | None:
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = current_frame(2)
     for _ in range(_DEPTH):
         if frame is None or frame.f_code in codes:
             return frame
@@ -61,13 +48,13 @@ def ordered_as_completed(loop: RunLoop, coro: Any) -> asyncio.Task[Any] | None:
     Raises:
         NotDurableError: the argument has no order (a set, or a generator that is used up by now).
     """
-    frame = _caller(_AS_COMPLETED)
+    frame = _caller(AS_COMPLETED)
     if frame is None:
         return None
     key = _original(coro)
     premade = loop.premade
     if id(key) not in premade:
-        given: Any = frame.f_locals[_AS_COMPLETED[frame.f_code]]
+        given: Any = frame.f_locals[AS_COMPLETED[frame.f_code]]
         if not isinstance(given, set | frozenset):
             for each in given:
                 if id(each) not in premade and not asyncio.isfuture(each):
@@ -93,14 +80,14 @@ async def _await(awaitable: Awaitable[Any]) -> Any:
 def _original(coro: Any) -> Any:
     """What was given to `ensure_future`: `coro`, or the awaitable inside of asyncio's wrapper coroutine."""
     frame: FrameType | None = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
-    if frame is not None and frame.f_code.co_name == "_wrap_awaitable" and "awaitable" in frame.f_locals:
+    if frame is not None and frame.f_code.co_name == WRAPS_AWAITABLE and "awaitable" in frame.f_locals:
         return frame.f_locals["awaitable"]
     return coro
 
 
 def close_passed_coroutines() -> None:
     """Close the coroutines that were passed to functions of asyncio which the loop is about to refuse."""
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = current_frame(2)
     for _ in range(_DEPTH):
         if frame is None:
             return

@@ -9,14 +9,11 @@ Three things of asyncio would spoil that and are dealt with here:
 
 - Sets of tasks. `TaskGroup`, `asyncio.wait` and anyio keep tasks in sets and cancel or return them in the
   order of iteration, which for ordinary tasks is the order of their addresses. Tasks and futures of this loop
-  hash by the order of their creation. (`_loop_compat` does the same for `asyncio.as_completed`.)
+  hash by the order of their creation. (`compat` does the same for `asyncio.as_completed`.)
 - The garbage collector. Ordinary loops hold tasks and async generators weakly and close them when they are
   collected. This loop holds them strongly until they are done or the run is over.
 - The clock. `time()` is the time of the last delivered entry, and it moves only between two deliveries.
 """
-
-# A loop reaches into its handles and tasks, and into asyncio's hooks for other loops.
-# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -24,8 +21,6 @@ import asyncio
 import logging
 import sys
 from _thread import get_ident
-from asyncio import tasks as _asyncio_tasks
-from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
 from contextvars import copy_context
 from itertools import count, repeat
@@ -37,6 +32,20 @@ from typing_extensions import override
 from duramen.errors import NotDurableError, RunEvicted
 
 from .compat import close_passed_coroutines, ordered_as_completed
+from .insides import (
+    ANYIO_CANCELS_AGAIN,
+    ENSURE_FUTURE,
+    WRAP_FUTURE,
+    current_frame,
+    eager_starts,
+    enter_task,
+    forget_quietly,
+    get_running_loop,
+    guard_threads,
+    leave_task,
+    set_running_loop,
+    waiter_of,
+)
 from .parts import (
     DEAD_HANDLE,
     RunFuture,
@@ -56,16 +65,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from contextvars import Context
 
-__all__ = ["RunFuture", "RunLoop", "RunTask", "RunTimer", "TimerHost"]
+__all__ = ["RunFuture", "RunLoop", "RunTask", "RunTimer", "TimerHost", "keep_threads_out"]
 
 T = TypeVar("T")
-
-# Tasks that are in an eager start at this moment (3.12 and later): code that made them is runnable too,
-# although no queue says so. The set is the interpreter's, so a loop of another thread can make this one look
-# busy; that costs a suspension and changes nothing else.
-_eager_starts: set[Any] = getattr(_asyncio_tasks, "_eager_tasks", set())
-
-_ENSURE_FUTURE = getattr(_asyncio_tasks, "_ensure_future", asyncio.ensure_future).__code__
 
 # A task's hash is its number in the run, with another salt for each loop far above it. Sets of one run's
 # tasks look at the low bits, so their order is the same in every process, while dictionaries that hold the
@@ -117,7 +119,8 @@ class RunLoop(SurfaceLoop):
     # second.
     _running = False
     _begun = False
-    _delivering = False
+    delivering = False
+    """The driver is at work: it may resolve futures and cancel tasks."""
     _orders = 0
     _prune_at = 64
     _task_factory: Any = None
@@ -134,24 +137,24 @@ class RunLoop(SurfaceLoop):
         self.now = now
         """Time of the last delivered entry, set by the driver: seconds since the epoch (UTC)."""
         self.strict = strict
-        self._timers = timers
+        self.timers = timers
         self._salt = (next(_salts) & 0x7FFF) << 48
         self._thread = get_ident()
-        self._ready: deque[asyncio.Handle] = deque()
-        self._parked: list[asyncio.Handle] = []
+        self.ready: deque[RunHandle | RunTimer] = deque()
+        self.parked: list[RunHandle | RunTimer] = []
         self._polls: dict[int, int] = {}
         self._unwound = 0
         self._tasks: list[asyncio.Task[Any]] = []
-        self._asyncgens: list[Any] = []
+        self.asyncgens: list[Any] = []
         self.premade: dict[int, tuple[object, asyncio.Task[Any]]] = {}
-        """For `_loop_compat`: tasks made ahead of `asyncio.as_completed` asking for them."""
+        """For `compat`: tasks made ahead of `asyncio.as_completed` asking for them."""
 
     @override
     def __repr__(self) -> str:
         state = (
             "evicted" if self.evicted else "closed" if self._over else "running" if self._running else "idle"
         )
-        return f"<RunLoop {state} ready={len(self._ready)} tasks={len(self._tasks)}>"
+        return f"<RunLoop {state} ready={len(self.ready)} tasks={len(self._tasks)}>"
 
     # -- driving ---------------------------------------------------------------------------------------------
 
@@ -162,7 +165,7 @@ class RunLoop(SurfaceLoop):
         While a task is being started eagerly the code that made it is waiting to go on, so it counts as
         runnable. So does a cancelled scope of anyio that will cancel its tasks again at the next delivery.
         """
-        return not self._ready and not _eager_starts and not self._parked
+        return not self.ready and not eager_starts and not self.parked
 
     def drain(self, limit: int = sys.maxsize) -> bool:
         """Run what is ready until nothing is.
@@ -179,7 +182,7 @@ class RunLoop(SurfaceLoop):
         Raises:
             SystemExit, KeyboardInterrupt: as raised in a callback, after the host's loop was put back.
         """
-        ready = self._ready
+        ready = self.ready
         if not ready:
             return True
         if self._running:
@@ -188,23 +191,23 @@ class RunLoop(SurfaceLoop):
             self._wrong_thread("drain")
         if self._polls:
             self._polls.clear()
-            ready.extend(self._parked)
-            self._parked.clear()
+            ready.extend(self.parked)
+            self.parked.clear()
         pop = ready.popleft
-        host = _get_running_loop()
+        host = get_running_loop()
         hooks = sys.get_asyncgen_hooks()
         self._running = self._begun = True
         sys.set_asyncgen_hooks(self._asyncgen_started, _asyncgen_collected)
-        _set_running_loop(self)
+        set_running_loop(self)
         try:
             for _ in repeat(None, limit):
                 if not ready:
                     return True
                 handle = pop()
-                if handle._cancelled:
+                if handle.is_cancelled:
                     continue
                 try:
-                    handle._context.run(handle._callback, *handle._args)
+                    handle.context.run(handle.callback, *handle.args)
                 except (SystemExit, KeyboardInterrupt):
                     self._cancellations = None
                     raise
@@ -214,19 +217,19 @@ class RunLoop(SurfaceLoop):
                     order_cancellations(ready, self._cancellations)
             return not ready
         finally:
-            _set_running_loop(host)
+            set_running_loop(host)
             sys.set_asyncgen_hooks(*hooks)
             self._running = False
 
     def ready_count(self) -> int:
         """How many callbacks are ready."""
-        return len(self._ready)
+        return len(self.ready)
 
     def note_cancellation(self, order: int, first: int) -> None:
         """Take note that the ready callbacks from number `first` on came of cancelling that task."""
         if not self._cancellations:
             self._cancellations = []
-        self._cancellations.append((order, first, len(self._ready)))
+        self._cancellations.append((order, first, len(self.ready)))
 
     def deliver(self, callback: Callable[..., object], *args: Any) -> bool:
         """Call `callback(*args)`, which may resolve futures or cancel tasks of this loop, and drain it.
@@ -234,20 +237,20 @@ class RunLoop(SurfaceLoop):
         Returns:
             what `drain` returns.
         """
-        self._delivering = True
+        self.delivering = True
         try:
             callback(*args)
         finally:
-            self._delivering = False
+            self.delivering = False
         return self.drain()
 
     def fire(self, handle: RunTimer) -> None:
         """Put a timer that is due into the queue. One that was cancelled or has fired already is ignored."""
-        if handle._scheduled and not handle._cancelled:
-            handle._scheduled = False
+        if handle.is_open and not handle.is_cancelled:
+            handle.is_open = False
             # See RunTimer.when_ms: code that compares time() with its deadline must find it passed.
-            self.now = max(self.now, handle._when)
-            self._ready.append(handle)
+            self.now = max(self.now, handle.deadline)
+            self.ready.append(handle)
 
     def leaked_tasks(self, main: asyncio.Task[Any] | None = None) -> list[asyncio.Task[Any]]:
         """Tasks that are not done, in order of creation, except for `main`."""
@@ -267,16 +270,16 @@ class RunLoop(SurfaceLoop):
         self._over = True
         for task in self._tasks:
             if not task.done():
-                task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
+                forget_quietly(task)
         self._forget()
 
     def _forget(self) -> None:
         # Emptied, not only dropped: what a coroutine still holds on to may hold this loop.
-        self._ready.clear()
-        self._parked.clear()
+        self.ready.clear()
+        self.parked.clear()
         self._tasks.clear()
-        if self._asyncgens or self.premade:
-            self._asyncgens.clear()
+        if self.asyncgens or self.premade:
+            self.asyncgens.clear()
             self.premade.clear()
 
     def abandon(self) -> None:
@@ -289,27 +292,35 @@ class RunLoop(SurfaceLoop):
 
         Raises:
             RuntimeError: the loop is being drained.
+            KeyboardInterrupt: as raised in a `finally` block, after all are ended. (`SystemExit` and whatever
+                else they raise has nobody to go to.)
         """
         if self._running:
             raise RuntimeError("a run's loop cannot be abandoned while it is being drained")
         if self.evicted:
             return
         self.evicted = self._over = True
-        if self._tasks or self._asyncgens:
-            host = _get_running_loop()
+        interrupt: KeyboardInterrupt | None = None
+        if self._tasks or self.asyncgens:
+            host = get_running_loop()
             hooks = sys.get_asyncgen_hooks()
             sys.set_asyncgen_hooks(None, None)
-            _set_running_loop(self)
+            set_running_loop(self)
             try:
-                for task in reversed(self._tasks):
-                    if not task.done():
-                        self._close_task(task)
-                for generator in self._asyncgens:
-                    close_asyncgen(generator)
+                for close, thing in [
+                    *((self._close_task, task) for task in reversed(self._tasks) if not task.done()),
+                    *((close_asyncgen, generator) for generator in self.asyncgens),
+                ]:
+                    try:
+                        close(thing)
+                    except KeyboardInterrupt as error:
+                        interrupt = error
             finally:
-                _set_running_loop(host)
+                set_running_loop(host)
                 sys.set_asyncgen_hooks(*hooks)
         self._forget()
+        if interrupt is not None:
+            raise interrupt
 
     def _close_task(self, task: asyncio.Task[Any]) -> None:
         coroutine: Any = task.get_coro()
@@ -318,7 +329,7 @@ class RunLoop(SurfaceLoop):
             context = task.run_context if isinstance(task, RunTask) else copy_context()
             # The task counts as the current one while it unwinds: cancel scopes and timeouts ask who leaves
             # them.
-            _asyncio_tasks._enter_task(self, task)
+            enter_task(self, task)
             try:
                 ended = context.run(close_coroutine, coroutine)
                 if not ended:
@@ -329,9 +340,9 @@ class RunLoop(SurfaceLoop):
                         coroutine,
                     )
             finally:
-                _asyncio_tasks._leave_task(self, task)
-        task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
-        waiter: Any = getattr(task, "_fut_waiter", None)
+                leave_task(self, task)
+        forget_quietly(task)
+        waiter = waiter_of(task)
         if ended and waiter is not None and not isinstance(waiter, asyncio.Task):
             # Cuts the circle task -> future -> callback -> task, so that memory comes back without the
             # collector. (A coroutine that did not end must not find the future it awaits again done.)
@@ -345,13 +356,13 @@ class RunLoop(SurfaceLoop):
     ) -> asyncio.Handle:
         if get_ident() != self._thread:
             self._wrong_thread("loop.call_soon")
-        if not self._running and (self._over or (self.strict and self._begun and not self._delivering)):
+        if not self._running and (self._over or (self.strict and self._begun and not self.delivering)):
             return self._not_now()
         handle = RunHandle(callback, args, self, context)
         if type(callback) is MethodType and self._polls_too_often(callback):
-            self._parked.append(handle)
+            self.parked.append(handle)
         else:
-            self._ready.append(handle)
+            self.ready.append(handle)
         return handle
 
     def _polls_too_often(self, callback: Any) -> bool:
@@ -362,7 +373,7 @@ class RunLoop(SurfaceLoop):
         it is delivered only when nothing is ready. So after some rounds the next one waits for the next
         delivery.
         """
-        if callback.__name__ != "_deliver_cancellation":
+        if callback.__name__ != ANYIO_CANCELS_AGAIN:
             return False
         scope = id(callback.__self__)
         self._polls[scope] = rounds = self._polls.get(scope, 0) + 1
@@ -392,19 +403,19 @@ class RunLoop(SurfaceLoop):
         if self.evicted:
             return timer  # which never fires
         if when <= self.now:
-            self._ready.append(timer)
+            self.ready.append(timer)
         elif when - self.now < _NEVER_SECONDS:
-            timer._scheduled = True
-            self._timers.open_timer(timer)
+            timer.is_open = True
+            self.timers.open_timer(timer)
         elif when != when:  # noqa: PLR0124 - NaN
             raise ValueError("the time of a timer cannot be NaN")
         return timer
 
     def _timer_handle_cancelled(self, handle: RunTimer) -> None:
-        if handle._scheduled:
-            handle._scheduled = False
+        if handle.is_open:
+            handle.is_open = False
             if not self._over:
-                self._timers.close_timer(handle)
+                self.timers.close_timer(handle)
 
     @override
     def time(self) -> float:
@@ -416,6 +427,8 @@ class RunLoop(SurfaceLoop):
     def create_future(self) -> asyncio.Future[Any]:
         if self._over:
             self._raise_over("a future")
+        if current_frame(1).f_code is WRAP_FUTURE:
+            self._refuse_foreign_work(current_frame(1).f_locals["future"])
         return RunFuture(loop=self)
 
     @override
@@ -436,7 +449,7 @@ class RunLoop(SurfaceLoop):
         if self._task_factory is not None:
             return self._make_task(coro, name, context, kwargs)
         if (
-            sys._getframe(1).f_code is _ENSURE_FUTURE
+            current_frame(1).f_code is ENSURE_FUTURE
             and (premade := ordered_as_completed(self, coro)) is not None
         ):
             return premade
@@ -454,13 +467,13 @@ class RunLoop(SurfaceLoop):
         # asyncio's set of all tasks takes the hash of the moment of __init__. In that set the tasks of one
         # number of all runs would collide, so it is shown another; but not if the task runs, and gets into
         # sets, before its end.
-        task._order = self._salt | order if "eager_start" in kwargs else id(task) >> 4
+        task.order = self._salt | order if "eager_start" in kwargs else id(task) >> 4
         # asyncio numbers unnamed tasks over the whole process; a name that a handler can read must not depend
         # on it.
         task.__init__(
             coro, loop=self, name=f"Task-{order}" if name is None else str(name), context=context, **kwargs
         )
-        task._order = self._salt | order
+        task.order = self._salt | order
         self._tasks.append(task)
         return task
 
@@ -506,7 +519,7 @@ class RunLoop(SurfaceLoop):
     # -- async generators ------------------------------------------------------------------------------------
 
     def _asyncgen_started(self, generator: Any) -> None:
-        generators = self._asyncgens
+        generators = self.asyncgens
         if len(generators) >= 64 and len(generators) & (len(generators) - 1) == 0:
             # At 64, 128, 256…: forget those that ended by themselves.
             generators[:] = [each for each in generators if not asyncgen_ended(each)]
@@ -518,7 +531,7 @@ class RunLoop(SurfaceLoop):
 
         Await it after the handler, on this loop: their `finally` blocks may then still make durable calls.
         """
-        generators, self._asyncgens = self._asyncgens, []
+        generators, self.asyncgens = self.asyncgens, []
         for generator in generators:
             if asyncgen_ended(generator):
                 continue
@@ -544,6 +557,15 @@ class RunLoop(SurfaceLoop):
         return self._over
 
     # -- refusals --------------------------------------------------------------------------------------------
+
+    def _refuse_foreign_work(self, future: Any) -> NoReturn:
+        # Before its effect where that has not begun: what `run_coroutine_threadsafe` gave to the program's
+        # loop cannot have, for that loop stands still while the handler runs.
+        future.cancel()
+        refuse(
+            "work of another thread or loop (asyncio.run_coroutine_threadsafe, asyncio.wrap_future)",
+            "put the call and the wait for it in a step",
+        )
 
     def _wrong_thread(self, call: str) -> NoReturn:
         close_passed_coroutines()
@@ -580,8 +602,9 @@ class RunLoop(SurfaceLoop):
         if self._over:
             self._raise_over("a callback")
         raise NotDurableError(
-            "something outside of a workflow handler woke it (perhaps a step that set its Event), which "
-            "replay could not repeat: return the value from the step, or send a signal"
+            "something outside of a workflow handler woke it (a step that set its Event, or another run that "
+            "shares an asyncio.Lock, Semaphore, Event or Queue with it), which replay could not repeat: "
+            "return the value from the step, or send a signal; make such objects inside of the handler"
         )
 
     def _refuse_task(self, coro: Any) -> Any:
@@ -596,3 +619,13 @@ class RunLoop(SurfaceLoop):
 
 def _asyncgen_collected(generator: Any) -> None:
     """Called by the collector for a generator that never ended: the loop held it, so its run is over."""
+
+
+def keep_threads_out() -> None:
+    """From now on a handler that starts a thread, or gives one work, gets `NotDurableError` instead."""
+    guard_threads(_refuse_thread)
+
+
+def _refuse_thread(loop: asyncio.AbstractEventLoop, what: str) -> None:
+    if isinstance(loop, RunLoop):
+        refuse(what)

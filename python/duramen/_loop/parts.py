@@ -1,14 +1,10 @@
 """The pieces of a `RunLoop`: tasks, futures, handles, timers, and what closes coroutines that must end."""
 
-# They reach into asyncio's own handles and into each other, as event loops do.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-import sys
 from contextvars import Context, copy_context
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
@@ -16,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from typing_extensions import override
 
 from duramen.errors import RunEvicted
+
+from .insides import ANYIO_CANCELS_AGAIN, current_frame, handle_slot, unblock
 
 if TYPE_CHECKING:
     from collections import deque
@@ -32,19 +30,20 @@ _CLOSING_ROUNDS = 100
 class RunTask(asyncio.Task[T]):
     """A task whose place in sets is its number in the run: iterating over a set of tasks is deterministic."""
 
-    __slots__ = ("_order", "run_context")
+    __slots__ = ("order", "run_context")
 
-    _order: int
+    order: int
+    """What it hashes by: its number in the run, and above that the loop's salt."""
     run_context: Context
     """The context that the task runs in (`Task.get_context` came with 3.12)."""
 
     @override
     def __hash__(self) -> int:
-        return self._order
+        return self.order
 
     @override
     def cancel(self, msg: Any | None = None) -> bool:
-        if sys._getframe(1).f_code.co_name != "_deliver_cancellation":
+        if current_frame(1).f_code.co_name != ANYIO_CANCELS_AGAIN:
             return super().cancel(msg)
         # anyio cancels the tasks of a scope through the scopes below it, which it keeps in a set: in the
         # order of their addresses. The loop is told which callbacks came of each, and puts them into the
@@ -52,7 +51,7 @@ class RunTask(asyncio.Task[T]):
         loop = cast("Any", self.get_loop())
         before = loop.ready_count()
         cancelled = super().cancel(msg)
-        loop.note_cancellation(self._order, before)
+        loop.note_cancellation(self.order, before)
         return cancelled
 
 
@@ -79,6 +78,12 @@ class RunHandle(asyncio.Handle):
 
     __slots__ = ()
 
+    # asyncio's own fields, for the loop to read.
+    callback: Any = handle_slot("_callback")
+    args: Any = handle_slot("_args")
+    context: Any = handle_slot("_context")
+    is_cancelled: Any = handle_slot("_cancelled")
+
     def __init__(
         self,
         callback: Callable[..., object],
@@ -101,7 +106,7 @@ def _nothing() -> None:
 
 DEAD_HANDLE = RunHandle(_nothing, (), cast("Any", None), Context())
 """The handle of every callback that a run in its end still schedules: cancelled from the start."""
-DEAD_HANDLE._cancelled = True
+DEAD_HANDLE.is_cancelled = True
 
 
 class RunTimer(asyncio.TimerHandle):
@@ -111,6 +116,14 @@ class RunTimer(asyncio.TimerHandle):
     """
 
     __slots__ = ("op",)
+
+    callback: Any = handle_slot("_callback")
+    args: Any = handle_slot("_args")
+    context: Any = handle_slot("_context")
+    is_cancelled: Any = handle_slot("_cancelled")
+    is_open: Any = handle_slot("_scheduled")
+    """As in asyncio: true while the driver keeps a timer for it."""
+    deadline: Any = handle_slot("_when")
 
     op: Any
     """For the driver's use: the operation that stands for this timer. The loop never touches it."""
@@ -131,7 +144,7 @@ class RunTimer(asyncio.TimerHandle):
         self._repr = None
         self._source_traceback = None
         self._when = when
-        self._scheduled = False  # as in asyncio: true while the driver keeps a timer for it
+        self._scheduled = False
         self.op = None
 
     @property
@@ -166,7 +179,9 @@ class TimerHost(Protocol):
         ...
 
 
-def order_cancellations(ready: deque[asyncio.Handle], cancellations: list[tuple[int, int, int]]) -> None:
+def order_cancellations(
+    ready: deque[RunHandle | RunTimer], cancellations: list[tuple[int, int, int]]
+) -> None:
     """Put ready callbacks that came of cancelling tasks into the order of the tasks.
 
     Args:
@@ -194,15 +209,17 @@ def close_coroutine(coroutine: Any) -> bool:
     for _ in repeat(None, _CLOSING_ROUNDS):
         try:
             awaited = coroutine.throw(RunEvicted("the run was dropped from memory"))
-        except (SystemExit, KeyboardInterrupt):
+        except KeyboardInterrupt:
             raise
         except (RunEvicted, StopIteration, asyncio.CancelledError):
             return True
         except BaseException as error:  # noqa: BLE001 - a dropped run has nobody to report to
-            _log.debug("a handler raised while it was dropped from memory", exc_info=error)
+            try:
+                _log.debug("a handler raised while it was dropped from memory", exc_info=error)
+            except Exception:  # noqa: BLE001, S110 - what it raised cannot be shown
+                pass
             return True
-        if hasattr(awaited, "_asyncio_future_blocking"):
-            awaited._asyncio_future_blocking = False  # as a task does, or the future cannot be awaited again
+        unblock(awaited)
     make_immortal(coroutine)
     return False
 
@@ -226,7 +243,7 @@ def close_asyncgen(generator: Any) -> None:
         closing = generator.aclose()
         try:
             closing.send(None)
-        except (SystemExit, KeyboardInterrupt):
+        except KeyboardInterrupt:
             raise
         except BaseException:  # noqa: BLE001, S110 - StopIteration is the normal end
             pass

@@ -13,6 +13,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from duramen._bridge import Advance, Drive, Evict, Resume
+from duramen._driving.exits import say
 from duramen._driving.host import RunHost, Services
 from duramen._values.durations import from_ms
 
@@ -103,6 +104,8 @@ class Driver:
         stepper: Stepper,
         watchdog: Watchdog,
         transactions: Transactions | None = None,
+        *,
+        budget: tuple[float | None, float] = (None, 1.0),
     ) -> None:
         self.loop = loop
         self.serializer = serializer
@@ -118,9 +121,13 @@ class Driver:
         self._active: set[int] = set()
         self._touched: dict[RunHost, None] = {}
         self._round_due = False
+        self._interrupt: KeyboardInterrupt | None = None
+        """Was raised in this round, and ends the process once all are served."""
         self._waiters: dict[str, set[asyncio.Future[Left]]] = {}
         self._collectors: dict[str, set[Collector]] = {}
-        self._services = self._new_services(None, 1.0)
+        self._services = self._new_services(*budget)
+        self.ends = dict.fromkeys(("completed", "failed", "cancelled", "stuck"), 0)
+        """How many runs ended so in this process's hands."""
         self.budgets: dict[str, tuple[float, float]] = {}
         """Deadline (`time.monotonic`) and least remaining seconds of drives about to begin, by run id."""
         self.sweep_budgets: dict[int, tuple[float, float]] = {}
@@ -141,6 +148,8 @@ class Driver:
             stepper=self.stepper,
             serializer=self.serializer,
             touched=self.touch,
+            given_back=self.given_back,
+            later=self.later,
             emit=self.emit,
             on_state=self.tell_state,
             context=self.context,
@@ -162,6 +171,11 @@ class Driver:
         for ticket in list(self._hosts):
             self._forget(ticket, _LOST)
         self._watchdog.stop()
+
+    @property
+    def round_due(self) -> bool:
+        """Whether something is to be advanced in the loop's next turn."""
+        return self._round_due
 
     def drives(self, run_id: str) -> bool:
         """Whether that run is being driven here at this moment (paused ones that are kept warm are not)."""
@@ -190,7 +204,7 @@ class Driver:
                 self._forget(ticket, None)
             else:
                 self._lost(ticket, host, event.error)
-        self._flush()
+        self._end_round()
 
     def _advance(self, ticket: int, host: RunHost, driven: str | None) -> None:
         self._touched.pop(host, None)
@@ -198,6 +212,8 @@ class Driver:
             self._safely(host, "advance")
             return
         self._safely(host, "ended", driven)
+        if driven in self.ends:
+            self.ends[driven] += 1
         if driven == "paused":
             self._rest(ticket, _PAUSED)
         elif driven == "completed":
@@ -220,9 +236,19 @@ class Driver:
         self._touched[host] = None
         self.round_soon()
 
+    def given_back(self, host: RunHost) -> None:
+        """A host has let its run go."""
+        ticket = self._tickets.get(host.run_id)
+        if ticket is not None and self._hosts.get(ticket) is host:
+            self._forget(ticket, _LOST)
+
+    def later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
+        """Call something in a while."""
+        return self.loop.call_later(seconds, callback, context=self.context)
+
     def round_soon(self) -> None:
         """Advance what was touched and flush, in the loop's next turn."""
-        if not self._round_due:
+        if not self._round_due and not self.loop.is_closed():
             self._round_due = True
             self.loop.call_soon(self._round, context=self.context)
 
@@ -231,13 +257,31 @@ class Driver:
         touched, self._touched = self._touched, {}
         for host in touched:
             self._safely(host, "advance")
-        self._flush()
+        self._end_round()
 
-    def _flush(self) -> None:
+    def _end_round(self) -> None:
         if self._engine is not None:
             self._engine.flush()
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:
+            raise interrupt
 
     def _drive(self, ticket: int, run: Run) -> None:
+        try:
+            host = self._host_of(run)
+        except Exception:  # noqa: BLE001 - as in `_safely`
+            _log.exception("run %r cannot be driven here; another process may take it over", run.run_id)
+            host = None
+        if host is None:
+            run.abandon()
+            return
+        self._hosts[ticket] = host
+        self._runs[ticket] = run
+        self._tickets[run.run_id] = ticket
+        self._activate(ticket)
+        self._safely(host, "start")
+
+    def _host_of(self, run: Run) -> RunHost | None:
         definition = self._registry.get(run.workflow, run.version)
         if definition is None:
             # Claims name what is registered, so this is a run that was taken by its id.
@@ -247,21 +291,17 @@ class Driver:
                 run.workflow,
                 run.version,
             )
-            run.abandon()
-            return
-        host = RunHost(run, definition, self._services_for(run))
-        self._hosts[ticket] = host
-        self._runs[ticket] = run
-        self._tickets[run.run_id] = ticket
-        self._activate(ticket)
-        self._safely(host, "start")
+            return None
+        return RunHost(run, definition, self._services_for(run))
 
     def _safely(self, host: RunHost, method: str, *args: Any) -> None:
         """Call a host so that a defect in it, or in what it calls, stops this run only."""
         try:
             getattr(host, method)(*args)
-        except Exception:  # noqa: BLE001 - a defect in one run must not stop the others
-            _log.exception("a run could not be driven on; another process may take it over")
+        except KeyboardInterrupt as interrupt:
+            self._interrupt = interrupt  # for the end of the round: the others have to be told first
+        except BaseException as error:  # noqa: BLE001 - a defect in one run must not stop the others
+            say(_log, "a run could not be driven on; another process may take it over", error)
             ticket = next((ticket for ticket, each in self._hosts.items() if each is host), None)
             if ticket is not None and method != "evict":
                 self._runs[ticket].abandon()

@@ -11,10 +11,10 @@ import logging
 import os
 import sys
 import threading
-from asyncio.events import _get_running_loop  # pyright: ignore[reportPrivateUsage] - without an exception
 from typing import TYPE_CHECKING, Any
 
 from duramen._bridge import Engine, Newer, Reply, StoreFailed, StoreRequest, native_error
+from duramen._loop.insides import get_running_loop
 from duramen._loop.loop import RunLoop
 from duramen._stores.served import StoreServer
 from duramen.errors import ForkedProcess, NotDurableError, RuntimeClosed, RuntimeNotOpen
@@ -94,18 +94,19 @@ class Port:
                 **settings,
             )
         except StoreFailed as error:
-            self._release()
+            self.release()
             kind, message = error.args
             raise native_error((kind, message)) from None
         except RuntimeError as error:
-            self._release()
+            self.release()
             if str(error).startswith("forked"):
                 raise ForkedProcess(str(error).removeprefix("forked: ")) from None
             raise
         except BaseException:
-            self._release()
+            self.release()
             raise
-        self._store = StoreServer(self.engine, target.store) if target.store is not None else None
+        self.store = StoreServer(self.engine, target.store) if target.store is not None else None
+        """Serves a store written in Python."""
 
     # -- waking ----------------------------------------------------------------------------------------------
 
@@ -150,8 +151,8 @@ class Port:
             if type(event) is Reply:
                 replies.append(event)
             elif type(event) is StoreRequest:
-                assert self._store is not None  # noqa: S101 - only such stores are asked
-                self._store.serve(event)
+                assert self.store is not None  # noqa: S101 - only such stores are asked
+                self.store.serve(event)
             elif type(event) is Newer:
                 _log.warning(
                     "runs of workflows that are registered here need a newer duramen, which wrote to them or "
@@ -190,18 +191,30 @@ class Port:
                 f"the runtime was opened in process {self._pid}, and this is its child {os.getpid()}: make "
                 "a new Runtime after the fork"
             )
-        loop = _get_running_loop()
+        loop = get_running_loop()
         if loop is not self.loop:
             if isinstance(loop, RunLoop):
                 raise NotDurableError(
                     "a handler called its runtime, which cannot be recorded: do it in a step (ctx.step)"
                 )
             raise RuntimeNotOpen(
-                "the runtime is open on another event loop: make one Runtime for each loop, or call "
-                "runtime.sync from other threads"
+                "the runtime is open on another event loop, which cannot run while this code does: make one "
+                "Runtime for each loop of a thread, or call it from another thread (await it on the loop "
+                "there, or use runtime.sync)"
             )
         if self._closed:
             raise RuntimeClosed("the runtime was closed: open it again with `async with runtime:`")
+
+    def is_elsewhere(self) -> bool:
+        """Whether the caller stands on an event loop from which calls can be carried over to this one."""
+        loop = get_running_loop()
+        return (
+            loop is not self.loop
+            and loop is not None
+            and not isinstance(loop, RunLoop)
+            and threading.get_ident() != self.thread
+            and _process.pid == self._pid
+        )
 
     def call(self, method: Callable[..., None], *args: Any) -> asyncio.Future[Any]:
         """Start a call of the engine; the future has its outcome.
@@ -249,9 +262,10 @@ class Port:
             elif (error := closing.exception()) is not None:
                 _log.warning("the store did not close cleanly: %s", error)
         finally:
-            self._release()
+            self.release()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let go of the loop at once; whatever was asked is not answered any more."""
         self._closed = True
         if self._has_reader:
             self._has_reader = False

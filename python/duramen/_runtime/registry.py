@@ -110,20 +110,40 @@ class Registry:
     def resolve(self, workflow: Any) -> AnyWorkflow:
         """Find what a caller means: a definition that is registered here, or the name of one.
 
+        One that was made anew where a registered one was made (a cell that was run again, a module that was
+        reloaded) takes its place. Runs in memory go on with the code that they began with.
+
         Raises:
             UnknownWorkflow: it is not registered here; notes say what could not be imported.
         """
         if isinstance(workflow, WorkflowDef):
             definition: AnyWorkflow = workflow  # pyright: ignore[reportUnknownVariableType]
-            if self._by_key.get((definition.name, definition.version)) is definition:
+            known = self._by_key.get((definition.name, definition.version))
+            if known is definition:
                 return definition
-            raise self._unknown(definition.name, definition.version)
+            if known is not None and _origin(known) == _origin(definition) is not None:
+                self._replace(known, definition)
+                return definition
+            error = self._unknown(definition.name, definition.version)
+            if known is not None:
+                error.add_note(
+                    f"another definition of that name and version is registered, made at {known.location}: "
+                    "give that one, or the name"
+                )
+            raise error
         if not isinstance(workflow, str):
             raise InvalidArgument(f"{workflow!r} is no workflow: give a function with @workflow, or its name")
         found = self._current.get(workflow)
         if found is None:
             raise self._unknown(workflow, None)
         return found
+
+    def _replace(self, known: AnyWorkflow, definition: AnyWorkflow) -> None:
+        definition.resolve()
+        self._by_key[definition.name, definition.version] = definition
+        if self._current.get(definition.name) is known:
+            self._current[definition.name] = definition
+        _log.info("workflow %r is now the one of %s", definition.name, definition.location)
 
     def _unknown(self, name: str, version: str | None) -> UnknownWorkflow:
         error = UnknownWorkflow(name, version)
@@ -142,6 +162,12 @@ class Registry:
     def declares_event(self, name: str) -> bool:
         """Whether any workflow here says what payload that event has."""
         return any(name in each.events for each in self._by_key.values())
+
+
+def _origin(definition: AnyWorkflow) -> tuple[str, str] | None:
+    """Under which name its handler stands in which module; None if it is one of many made by a function."""
+    name: str | None = getattr(definition.handler, "__qualname__", None)
+    return None if name is None or "<" in name else (definition.module, name)
 
 
 def _check_path(path: str) -> None:

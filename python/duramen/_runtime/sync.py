@@ -1,121 +1,56 @@
-"""The same calls for code without an event loop: scripts, threads, Django views, steps in threads."""
+"""The runtime's calls for code without an event loop: scripts, threads, Django views, steps in threads.
 
-# A façade looks into what it stands before.
-# pyright: reportPrivateUsage=false
+`SyncRuntime` is the table of them; here is what makes a blocking call of one that is awaited, with the same
+arguments under the same types.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import atexit
 import concurrent.futures
+import logging
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from duramen._bridge import Change
-from duramen.errors import ForkedProcess, RuntimeNotOpen
+from duramen._handlers.inputs import NO_INPUT
+from duramen.errors import ForkedProcess, RuntimeClosed, RuntimeNotOpen
 
-from .views import SignalResult
+from .carrying import carried_sync
+from .views import RunHandle, RunRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
-    from datetime import datetime, timedelta
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
+    from datetime import timedelta
     from types import TracebackType
     from typing import Self
 
-    from duramen._handlers.workflow import WorkflowDef
     from duramen.runtime import Runtime
 
-    from .history import History
-    from .views import (
-        Event,
-        Page,
-        RunHandle,
-        RunRequest,
-        RunResult,
-        RunView,
-        SchemaView,
-        SweepResult,
-        WorkerView,
-    )
+    from .connected import Planned
+    from .services import Services
 
-__all__ = ["SyncRun", "SyncRuntime"]
+__all__ = ["Facade", "SyncRun", "blocking", "iterating", "starting", "taking_many", "unopened"]
 
-InputT = TypeVar("InputT")
+_log = logging.getLogger("duramen")
+
 OutputT = TypeVar("OutputT")
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
-class SyncRun:
-    """A run, for code without an event loop: `RunHandle` with calls that block."""
+class Facade:
+    """The loop on which the calls are made, and who may wait for it."""
 
-    __slots__ = ("_handle", "_sync")
-
-    def __init__(self, sync: SyncRuntime, handle: RunHandle[Any]) -> None:
-        self._sync = sync
-        self._handle = handle
-
-    @property
-    def run_id(self) -> str:
-        """The run's id."""
-        return self._handle.run_id
-
-    @property
-    def workflow(self) -> str:
-        """Name of its workflow."""
-        return self._handle.workflow
-
-    @property
-    def created(self) -> bool:
-        """False if a run of that id existed already."""
-        return self._handle.created
-
-    def __repr__(self) -> str:
-        return repr(self._handle)
-
-    def result(self, timeout: timedelta | float | None = None) -> Any:
-        """See `Runtime.result`."""
-        return self._sync.call(lambda: self._handle.result(timeout))
-
-    def get(self) -> RunView:
-        """See `Runtime.get`."""
-        return self._sync.call(self._handle.get)
-
-    def signal(self, name: str, payload: Any = None, *, signal_id: str | None = None) -> SignalResult:
-        """See `Runtime.signal`."""
-        return self._sync.call(lambda: self._handle.signal(name, payload, signal_id=signal_id))
-
-    def cancel(self, reason: str = "") -> SignalResult:
-        """See `Runtime.cancel`."""
-        return self._sync.call(lambda: self._handle.cancel(reason))
-
-
-class SyncRuntime:
-    """`Runtime.sync`: every call of the runtime, blocking, from any thread but that of an event loop.
-
-    If the runtime is open, the calls are made on its loop. If not, the first call opens it on a loop in a
-    thread of its own, which drives what is started until `close`, the end of a ``with runtime.sync:``, or
-    the interpreter's exit. Create the Runtime where you like, but make the first call after a fork (as web
-    servers do), not before.
-
-    >>> from duramen import Context, Runtime, workflow
-    >>> @workflow
-    ... async def double(ctx: Context, number: int) -> int:
-    ...     return 2 * number
-    >>> with Runtime("memory://", workflows=[double]).sync as runtime:
-    ...     runtime.start(double, 21).result(timeout=10)
-    42
-    """
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
+    def __init__(self, runtime: Runtime, services: Services) -> None:
+        self.runtime = runtime
+        self._services = services
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._host: _Host | None = None
         self._pid = 0
-
-    # -- the loop --------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
         self.open()
@@ -136,60 +71,39 @@ class SyncRuntime:
 
     def _the_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            port = self._runtime._port
-            if port is not None:
-                if os.getpid() != self._runtime._pid:
+            lifecycle = self._services.lifecycle
+            if lifecycle.port is not None:
+                if lifecycle.is_foreign:
                     raise ForkedProcess(
                         "the runtime was opened before the fork: make a new Runtime in the child, or make "
                         "the first call after the fork"
                     )
-                return port.loop
-            ready: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
-            thread = threading.Thread(target=self._serve, args=(ready,), name="duramen-sync", daemon=True)
-            thread.start()
-            try:
-                loop = ready.result()
-            except BaseException:
-                if ready.done():
-                    thread.join()
-                raise
-            self._thread, self._loop, self._pid = thread, loop, os.getpid()
+                return lifecycle.port.loop
+            host = _Host(self.runtime)
+            loop = host.open()
+            self._host, self._pid = host, os.getpid()
             _open_facades.add(self)
             return loop
-
-    def _serve(self, ready: concurrent.futures.Future[asyncio.AbstractEventLoop]) -> None:
-        loop = asyncio.new_event_loop()
-        try:
-            try:
-                loop.run_until_complete(self._runtime.open())
-            except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
-                ready.set_exception(error)
-                return
-            loop.call_soon(ready.set_result, loop)
-            loop.run_forever()
-            loop.run_until_complete(loop.shutdown_asyncgens())
-        finally:
-            loop.close()
 
     def close(self) -> None:
         """Close the runtime if a call of this façade opened it; else do nothing."""
         with self._lock:
-            thread, loop = self._thread, self._loop
-            if thread is None or loop is None or self._pid != os.getpid():
+            host = self._host
+            if host is None or self._pid != os.getpid():
                 return
-            self._thread = self._loop = None
+            self._host = None
             _open_facades.discard(self)
             try:
-                asyncio.run_coroutine_threadsafe(self._runtime.close(), loop).result()
+                host.close()
             finally:
-                loop.call_soon_threadsafe(loop.stop)
-                thread.join(5)
+                self._services.lifecycle.abandon_closed()
 
     def call(self, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Await what `make` gives on the runtime's loop and block until it is there.
 
         Raises:
             RuntimeNotOpen: the calling thread runs an event loop, which must not be blocked.
+            RuntimeClosed: the runtime's loop does not run (any more).
         """
         try:
             asyncio.get_running_loop()
@@ -199,251 +113,93 @@ class SyncRuntime:
             raise RuntimeNotOpen(
                 "runtime.sync would block this thread's event loop: await the runtime's own call"
             )
-        loop = self._the_loop()
-        future = asyncio.run_coroutine_threadsafe(make(), loop)
+        return carried_sync(self._the_loop(), make)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the runtime is open, on whatever loop."""
+        return self._services.lifecycle.port is not None
+
+    def wait_for(
+        self,
+        call: Callable[Concatenate[Runtime, P], Coroutine[Any, Any, T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Make a call of the runtime, and block until it has been answered."""
+        return self.call(lambda: call(self.runtime, *args, **kwargs))
+
+    def wait_for_planned(
+        self,
+        plan: Callable[..., Coroutine[Any, Any, Planned[T]]],
+        args: Iterable[Any],
+        options: Mapping[str, Any],
+    ) -> T:
+        """Make a call with ``connection=`` among its options, which is used in this very thread."""
+        others = {name: value for name, value in options.items() if name != "connection"}
+        planned = self.call(lambda: plan(self._services, *args, **others))
+        return planned.carry_out_sync(options["connection"])
+
+    def run_of(self, handle: RunHandle[OutputT]) -> SyncRun[OutputT]:
+        """The same run, for code without an event loop."""
+        return SyncRun(self, handle)
+
+
+class _Host:
+    """A thread with an event loop on which a runtime is open."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._ready: concurrent.futures.Future[asyncio.AbstractEventLoop] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._run, name="duramen-sync", daemon=True)
+        self._enough = asyncio.Event()
+
+    def open(self) -> asyncio.AbstractEventLoop:
+        """Start the thread; gives its loop when the runtime is open."""
+        self._thread.start()
         try:
-            return future.result()
+            return self._ready.result()
         except BaseException:
-            # Ctrl-C, or whatever else ended the wait: the call must not go on without anybody.
-            future.cancel()
+            if self._ready.done():
+                self._thread.join()
             raise
 
-    # -- the calls -------------------------------------------------------------------------------------------
-
-    def start(
-        self,
-        workflow: WorkflowDef[InputT, Any] | str,
-        input: InputT | None = None,  # noqa: A002
-        **options: Any,
-    ) -> SyncRun:
-        """See `Runtime.start`."""
-        start: Any = self._runtime.start
-        return SyncRun(self, self.call(lambda: start(workflow, input, **options)))
-
-    def enqueue(
-        self,
-        workflow: WorkflowDef[InputT, Any] | str,
-        input: InputT | None = None,  # noqa: A002
-        *,
-        connection: Any = None,
-        **options: Any,
-    ) -> SyncRun:
-        """See `Runtime.enqueue`. A `connection` is used in the calling thread, and not by an async driver."""
-        if connection is not None:
-            return SyncRun(self, self._enqueue_on(connection, workflow, input, options))
-        enqueue: Any = self._runtime.enqueue
-        return SyncRun(self, self.call(lambda: enqueue(workflow, input, **options)))
-
-    def _enqueue_on(
-        self,
-        connection: Any,
-        workflow: Any,
-        input: Any,  # noqa: A002
-        options: dict[str, Any],
-    ) -> RunHandle[Any]:
-        runtime = self._runtime
-
-        async def prepare() -> tuple[Any, Change, str | None]:
-            row = runtime._enqueue_row(workflow, input, **options)
-            return row, Change.create(runtime._engine, row), await runtime._transactions.identity()
-
-        row, change, identity = self.call(prepare)
-        return runtime._enqueued(row, runtime._transactions.carry_out_sync(connection, change, identity))
-
-    def enqueue_many(self, requests: Iterable[RunRequest | tuple[Any, Any]]) -> _List[SyncRun]:
-        """See `Runtime.enqueue_many`."""
-        wanted = _all(requests)
-        return [SyncRun(self, handle) for handle in self.call(lambda: self._runtime.enqueue_many(wanted))]
-
-    def handle(self, run_id: str) -> SyncRun:
-        """See `Runtime.handle`."""
-        return SyncRun(self, self._runtime.handle(run_id))
-
-    @overload
-    def run(
-        self,
-        workflow: WorkflowDef[Any, OutputT],
-        input: Any = None,
-        **options: Any,
-    ) -> RunResult[OutputT]: ...
-    @overload
-    def run(self, workflow: str, input: Any = None, **options: Any) -> RunResult[Any]: ...
-    def run(self, workflow: Any, input: Any = None, **options: Any) -> RunResult[Any]:  # noqa: A002
-        """See `Runtime.run`."""
-        return self.call(lambda: self._runtime.run(workflow, input, **options))
-
-    def signal(
-        self,
-        run_id: str,
-        name: str,
-        payload: Any = None,
-        *,
-        signal_id: str | None = None,
-        drive: bool = False,
-        connection: Any = None,
-    ) -> SignalResult:
-        """See `Runtime.signal`. A `connection` is used in the calling thread, and not by an async driver."""
-        if connection is not None:
-            return self._signal_on(connection, run_id, name, payload, signal_id, drive)
-        return self.call(
-            lambda: self._runtime.signal(run_id, name, payload, signal_id=signal_id, drive=drive)
-        )
-
-    def _signal_on(
-        self, connection: Any, run_id: str, name: str, payload: Any, signal_id: str | None, drive: bool
-    ) -> SignalResult:
-        runtime = self._runtime
-
-        async def prepare() -> tuple[Change, str | None]:
-            message = await runtime._event(run_id, name, payload, signal_id, connected_and_driven=drive)
-            return Change.deliver(runtime._engine, message), await runtime._transactions.identity()
-
-        change, identity = self.call(prepare)
-        return SignalResult(runtime._transactions.carry_out_sync(connection, change, identity)[0])
-
-    def signal_many(
-        self, signals: Iterable[tuple[str, str, Any] | tuple[str, str, Any, str]]
-    ) -> _List[SignalResult]:
-        """See `Runtime.signal_many`."""
-        wanted = _all(signals)
-        return self.call(lambda: self._runtime.signal_many(wanted))
-
-    def approve(
-        self,
-        run_id: str,
-        approval_id: str,
-        approved: bool = True,
-        *,
-        feedback: str | None = None,
-        by: str | None = None,
-        drive: bool = False,
-    ) -> SignalResult:
-        """See `Runtime.approve`."""
-        return self.call(
-            lambda: self._runtime.approve(
-                run_id, approval_id, approved, feedback=feedback, by=by, drive=drive
-            )
-        )
-
-    def cancel(self, run_id: str, reason: str = "", *, drive: bool = False) -> SignalResult:
-        """See `Runtime.cancel`."""
-        return self.call(lambda: self._runtime.cancel(run_id, reason, drive=drive))
-
-    def terminate(self, run_id: str, reason: str = "") -> bool:
-        """See `Runtime.terminate`."""
-        return self.call(lambda: self._runtime.terminate(run_id, reason))
-
-    def retry(self, run_id: str, *, drive: bool = True) -> None:
-        """See `Runtime.retry`."""
-        self.call(lambda: self._runtime.retry(run_id, drive=drive))
-
-    def delete(self, run_id: str, *, force: bool = False) -> bool:
-        """See `Runtime.delete`."""
-        return self.call(lambda: self._runtime.delete(run_id, force=force))
-
-    def get(self, run_id: str) -> RunView:
-        """See `Runtime.get`."""
-        return self.call(lambda: self._runtime.get(run_id))
-
-    def export(self, run_id: str) -> History:
-        """See `Runtime.export`."""
-        return self.call(lambda: self._runtime.export(run_id))
-
-    def get_many(self, run_ids: Iterable[str]) -> _List[RunView | None]:
-        """See `Runtime.get_many`."""
-        wanted = _all(run_ids)
-        return self.call(lambda: self._runtime.get_many(wanted))
-
-    def result(self, run_id: str, timeout: timedelta | float | None = None) -> Any:
-        """See `Runtime.result`."""
-        return self.call(lambda: self._runtime.result(run_id, timeout))
-
-    def list(
-        self,
-        *,
-        workflow: Any = None,
-        version: str | None = None,
-        status: str | Iterable[str] | None = None,
-        tag: str | None = None,
-        waiting_for: str | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        id_prefix: str | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-    ) -> Page[RunView]:
-        """See `Runtime.list`."""
-        return self.call(
-            lambda: self._runtime.list(
-                workflow=workflow,
-                version=version,
-                status=status,
-                tag=tag,
-                waiting_for=waiting_for,
-                created_after=created_after,
-                created_before=created_before,
-                id_prefix=id_prefix,
-                limit=limit,
-                cursor=cursor,
-            )
-        )
-
-    def count(self, **filters: Any) -> int:
-        """See `Runtime.count`."""
-        return self.call(lambda: self._runtime.count(**filters))
-
-    def workers(self) -> _List[WorkerView]:
-        """See `Runtime.workers`."""
-        return self.call(self._runtime.workers)
-
-    def timeline(self, run_id: str, *, from_index: int = 0, limit: int | None = None) -> _List[Event]:
-        """See `Runtime.timeline`."""
-        return self.call(lambda: self._runtime.timeline(run_id, from_index=from_index, limit=limit))
-
-    def events(
-        self, run_id: str, from_index: int = 0, follow: bool = True, *, live: bool = True
-    ) -> Iterator[Event]:
-        """See `Runtime.events`."""
-        events = self._runtime.events(run_id, from_index, follow, live=live)
-
-        async def following() -> Event | None:
-            return await anext(events, None)
-
+    def close(self) -> None:
+        """Close the runtime and end the thread, if it has not ended by itself."""
+        if not self._thread.is_alive():
+            return
+        loop = self._ready.result()
         try:
-            while (event := self.call(following)) is not None:
-                yield event
+            carried_sync(loop, self._runtime.close)
+        except RuntimeClosed:
+            pass  # the thread ended meanwhile
         finally:
-            self.call(events.aclose)
+            try:
+                loop.call_soon_threadsafe(self._enough.set)
+            except RuntimeError:
+                pass  # so did its loop
+            self._thread.join(5)
 
-    def sweep(self, **options: Any) -> SweepResult:
-        """See `Runtime.sweep`."""
-        return self.call(lambda: self._runtime.sweep(**options))
+    def _run(self) -> None:
+        with asyncio.Runner() as runner:
+            try:
+                runner.run(self._serve())
+            except BaseException:  # noqa: BLE001 - an interrupt, raised by a step; it ends this loop
+                _log.exception("the event loop of runtime.sync has ended; the next call opens another")
+                # What is driven goes on elsewhere, and at once: no lease is renewed for it.
+                runner.run(self._runtime.close())
 
-    def migrate(self) -> SchemaView:
-        """See `Runtime.migrate`; the runtime is opened for it if it is not open."""
-        return self._schema(self._runtime.migrate)
-
-    def schema(self) -> SchemaView:
-        """See `Runtime.schema`."""
-        return self._schema(self._runtime.schema)
-
-    def _schema(self, method: Callable[[], Coroutine[Any, Any, SchemaView]]) -> SchemaView:
-        # Opening might refuse the very schema that is asked for.
-        if self._runtime._port is None:
-            return asyncio.run(method())
-        return self.call(method)
-
-
-_List = list
-"""The built-in one, where the class has a method of that name."""
-
-
-def _all(values: Iterable[T]) -> list[T]:
-    """Take a caller's iterable in the caller's own thread."""
-    return [*values]
+    async def _serve(self) -> None:
+        try:
+            await self._runtime.open()
+        except BaseException as error:  # noqa: BLE001 - it is raised in the caller's thread
+            self._ready.set_exception(error)
+            return
+        self._ready.set_result(asyncio.get_running_loop())
+        await self._enough.wait()
 
 
-_open_facades: weakref.WeakSet[SyncRuntime] = weakref.WeakSet()
+_open_facades: weakref.WeakSet[Facade] = weakref.WeakSet()
 
 
 @atexit.register
@@ -453,3 +209,171 @@ def _close_all() -> None:
             facade.close()
         except Exception:  # noqa: BLE001, S110 - the interpreter ends; leases see to the rest
             pass
+
+
+async def _planned_enqueue(
+    services: Services,
+    workflow: Any,
+    input: Any = NO_INPUT,  # noqa: A002
+    **options: Any,
+) -> Planned[RunHandle[Any]]:
+    """The beginning of `Runtime.enqueue` with a connection."""
+    return await services.starting.planned(RunRequest(workflow, input, **options))
+
+
+async def _planned_signal(
+    services: Services, run_id: str, name: str, payload: Any = None, **options: Any
+) -> Planned[Any]:
+    """The beginning of `Runtime.signal` with a connection."""
+    return await services.messages.planned(run_id, name, payload, **options)
+
+
+_PLANNED: dict[str, Callable[..., Coroutine[Any, Any, Planned[Any]]]] = {
+    "enqueue": _planned_enqueue,
+    "signal": _planned_signal,
+}
+"""How a call with ``connection=`` begins. Its end happens in the caller's own thread."""
+
+
+# -- from an awaited call to a blocking one ------------------------------------------------------------------
+# Each of these takes the call and nothing else: type checkers carry overloads over to the blocking call then.
+
+
+def blocking(
+    call: Callable[Concatenate[Runtime, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Facade, P], T]:
+    """Make a blocking call of one of the runtime's."""
+    plan = _PLANNED.get(call.__name__)
+
+    def block(facade: Facade, *args: P.args, **kwargs: P.kwargs) -> T:
+        if plan is not None and kwargs.get("connection") is not None:
+            return facade.wait_for_planned(plan, args, kwargs)
+        return facade.wait_for(call, *args, **kwargs)
+
+    return _named(block, call)
+
+
+def starting(
+    call: Callable[Concatenate[Runtime, P], Coroutine[Any, Any, RunHandle[OutputT]]],
+) -> Callable[Concatenate[Facade, P], SyncRun[OutputT]]:
+    """The same for a call that answers with a run."""
+    blocked = blocking(call)
+
+    def block(facade: Facade, *args: P.args, **kwargs: P.kwargs) -> SyncRun[OutputT]:
+        return facade.run_of(blocked(facade, *args, **kwargs))
+
+    return _named(block, call)
+
+
+def taking_many(
+    call: Callable[Concatenate[Runtime, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Facade, P], T]:
+    """The same for a call whose arguments are iterables: the caller's own thread goes through them."""
+
+    def block(facade: Facade, *args: P.args, **kwargs: P.kwargs) -> T:
+        items: Any = map(_all_of, args)
+        named: Any = {name: _all_of(each) for name, each in kwargs.items()}
+        return facade.wait_for(call, *items, **named)
+
+    return _named(block, call)
+
+
+def _all_of(items: Any) -> list[Any]:
+    return [*items]
+
+
+def unopened(
+    call: Callable[Concatenate[Runtime, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Facade, P], T]:
+    """The same for a call that does not open a runtime which is not open."""
+
+    def block(facade: Facade, *args: P.args, **kwargs: P.kwargs) -> T:
+        if facade.is_open:
+            return facade.wait_for(call, *args, **kwargs)
+        return asyncio.run(call(facade.runtime, *args, **kwargs))
+
+    return _named(block, call)
+
+
+def iterating(
+    call: Callable[Concatenate[Runtime, P], AsyncGenerator[T]],
+) -> Callable[Concatenate[Facade, P], Iterator[T]]:
+    """The same for a call that is iterated over."""
+
+    def block(facade: Facade, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        items = call(facade.runtime, *args, **kwargs)
+
+        async def following() -> tuple[T] | None:
+            try:
+                return (await anext(items),)
+            except StopAsyncIteration:
+                return None
+
+        try:
+            while (item := facade.call(following)) is not None:
+                yield item[0]
+        finally:
+            facade.call(items.aclose)
+
+    return _named(block, call)
+
+
+def _named(block: Callable[P, T], call: Callable[..., Any]) -> Callable[P, T]:
+    """Let a blocking call look like the one that it was made of, and point to its documentation."""
+    named = wraps(call)(block)
+    named.__doc__ = f"See `Runtime.{call.__name__}`."
+    named.__qualname__ = f"SyncRuntime.{call.__name__}"
+    return named
+
+
+# -- runs ----------------------------------------------------------------------------------------------------
+
+
+def _of_handle(
+    call: Callable[Concatenate[RunHandle[Any], P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SyncRun[Any], P], T]:
+    """Make a blocking call of one of a handle's."""
+
+    def block(run: SyncRun[Any], *args: P.args, **kwargs: P.kwargs) -> T:
+        return run.sync.call(lambda: call(run.handle, *args, **kwargs))
+
+    return _named(block, call)
+
+
+class SyncRun(Generic[OutputT]):
+    """A run, for code without an event loop: `RunHandle` with calls that block."""
+
+    __slots__ = ("handle", "sync")
+
+    def __init__(self, sync: Facade, handle: RunHandle[OutputT]) -> None:
+        self.sync = sync
+        self.handle = handle
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.handle.run_id
+
+    @property
+    def workflow(self) -> str:
+        """Name of its workflow."""
+        return self.handle.workflow
+
+    @property
+    def created(self) -> bool:
+        """False if a run of that id existed already."""
+        return self.handle.created
+
+    def __repr__(self) -> str:
+        return repr(self.handle)
+
+    def result(self, timeout: timedelta | float | None = None) -> OutputT:
+        """See `Runtime.result`."""
+        return self.sync.call(lambda: self.handle.result(timeout))
+
+    get = _of_handle(RunHandle[Any].get)
+    signal = _of_handle(RunHandle[Any].signal)
+    approve = _of_handle(RunHandle[Any].approve)
+    cancel = _of_handle(RunHandle[Any].cancel)
+    terminate = _of_handle(RunHandle[Any].terminate)
+    timeline = _of_handle(RunHandle[Any].timeline)

@@ -4,9 +4,6 @@ A view never changes after it was made and holds no connection to its store. `Ru
 its name says: it remembers which runtime it came from, so that one can ask on.
 """
 
-# A handle calls its runtime.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -16,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from typing_extensions import override
 
+from duramen._handlers.inputs import NO_INPUT
 from duramen.errors import RecordedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from datetime import timedelta
 
     from duramen.runtime import Runtime
@@ -231,7 +229,7 @@ class RunRequest:
 
     workflow: Any
     """A workflow, or the name of one."""
-    input: Any = None
+    input: Any = NO_INPUT
     run_id: str | None = None
     start_at: datetime | None = None
     tags: tuple[str, ...] = ()
@@ -345,16 +343,22 @@ class SchemaView:
 class RunHandle(Generic[OutputT]):
     """A run and the runtime it was asked from. `created` is False if a run of that id existed already."""
 
-    __slots__ = ("_output_type", "created", "run_id", "runtime", "workflow")
+    __slots__ = ("_result", "created", "run_id", "runtime", "workflow")
 
     def __init__(
-        self, runtime: Runtime, run_id: str, workflow: str, *, created: bool = False, output_type: Any = None
+        self,
+        runtime: Runtime,
+        run_id: str,
+        workflow: str,
+        *,
+        created: bool = False,
+        result: Callable[[timedelta | float | None], Coroutine[Any, Any, OutputT]],
     ) -> None:
         self.runtime = runtime
         self.run_id = run_id
         self.workflow = workflow
         self.created = created
-        self._output_type = output_type
+        self._result = result
 
     @override
     def __repr__(self) -> str:
@@ -362,7 +366,7 @@ class RunHandle(Generic[OutputT]):
 
     async def result(self, timeout: timedelta | float | None = None) -> OutputT:
         """Wait for the end and give the output; see `Runtime.result`."""
-        return await self.runtime._result(self.run_id, timeout, self._output_type)
+        return await self._result(timeout)
 
     async def get(self) -> RunView:
         """See `Runtime.get`."""

@@ -48,8 +48,13 @@ class Watchdog:
         self._sign = time.monotonic()
         self._armed.set()
         if self._thread is None:
-            self._thread = threading.Thread(target=self._watch, name="duramen-watchdog", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._watch, name="duramen-watchdog", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # there are too many: runs go on without it
+                _log.warning("nothing watches the event loop: %s", error)
+            else:
+                self._thread = thread
 
     def disarm(self) -> None:
         """Nothing is driven any more."""

@@ -46,6 +46,16 @@ class StoreServer:
         self._store = store
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def under_way(self) -> int:
+        """How many requests have not been answered yet."""
+        return len(self._tasks)
+
+    def abandon(self) -> None:
+        """Stop all of them."""
+        for task in list(self._tasks):
+            task.cancel()
+
     def serve(self, asked: StoreRequest) -> None:
         """Start a request; its answer goes back to the engine."""
         task = asyncio.get_running_loop().create_task(self._serve(asked), name=f"store.{asked.method}")

@@ -22,6 +22,7 @@ _POSTGRES_OPTIONS = (
     "isolation",
     "store_timeout",
     "notify",
+    "flavour",
     "sslrootcert",
 )
 """Parameters of a Postgres URL that are this library's own; all others are libpq's."""

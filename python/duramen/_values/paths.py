@@ -30,23 +30,32 @@ def format_path(parts: Sequence[int | str]) -> str:
     >>> format_path(("items", 3, "unit price"))
     '$.items[3]["unit price"]'
     """
-    return "$" + "".join(f"[{part}]" if isinstance(part, int) else _member(part) for part in parts)
+    return "$" + "".join(f"[{part}]" if isinstance(part, int) else member(part) for part in parts)
 
 
-def _member(key: object) -> str:
+def member(key: object) -> str:
+    """The end of a path that leads to a key or an attribute."""
     if isinstance(key, str):
         if _PLAIN_KEY.match(key):
             return f".{key}"
         safe = key.encode("utf-8", "backslashreplace").decode().replace('"', '\\"')
         return f'["{safe}"]'
-    return f"[{key!r}]"
+    return f"[{short(key)}]"
+
+
+def short(key: object) -> str:
+    """A key for a message, whatever it is."""
+    try:
+        return repr(key)[:50]
+    except Exception:  # noqa: BLE001 - also an int of more digits than Python writes
+        return f"<{type(key).__name__}>"
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
     """The parts of a container with the ends of their paths; nothing for anything else."""
     if isinstance(value, dict):
         for key, item in cast("dict[Any, Any]", value).items():
-            yield _member(key), item
+            yield member(key), item
     elif isinstance(value, list | tuple | set | frozenset | deque):
         for index, item in enumerate(cast("list[Any]", value)):
             yield f"[{index}]", item
@@ -54,44 +63,55 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
         excluded = {name for name, field in type(value).model_fields.items() if field.exclude}
         for key, item in {**value.__dict__, **(value.__pydantic_extra__ or {})}.items():
             if key not in excluded:
-                yield _member(key), item
+                yield member(key), item
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            yield _member(field.name), getattr(value, field.name, None)
+            yield member(field.name), getattr(value, field.name, None)
     elif isinstance(value, Enum):
         yield "", value.value
 
 
-def _is_finite(number: float | Decimal) -> bool:
+def is_finite(number: float | Decimal) -> bool:
+    """Whether it is a number that JSON knows."""
     # `math.isfinite` makes a float of a Decimal first, which a signalling NaN refuses.
     return number.is_finite() if isinstance(number, Decimal) else math.isfinite(number)
 
 
-def locate_non_finite(value: Any, path: str = "$", depth: int = 0) -> Found | None:
-    """The first NaN or infinity in a value: in a float or a Decimal, also as a dictionary's key."""
+def non_finite(number: object) -> str:
+    """Why a NaN or an infinity is refused."""
+    return f"{number} is not JSON: use None or a string instead"
+
+
+ASTERISKS = (
+    "a secret is written as asterisks and would be lost: give the name under which it is kept, and fetch it "
+    "in the step that needs it"
+)
+
+_LONG_INT = 4300 * math.log2(10)
+
+
+def locate_lossy(value: Any, path: str = "$", depth: int = 0) -> Found | None:
+    """The first part of a value that is written as something unreadable: no number of JSON's, or a secret."""
     if isinstance(value, float | Decimal):
-        if not _is_finite(value):
-            return path, f"{value} is not JSON: use None or a string instead"
-        return None
-    if isinstance(value, BaseModel):
-        # What counts is what the model writes: its serialisers may have dealt with the value.
-        try:
-            value = value.__pydantic_serializer__.to_python(value, mode="json", round_trip=True)
-        except Exception:  # noqa: BLE001 - then it cannot be written either, and that is reported
-            return None
-    if depth > _MAX_DEPTH:
+        return None if is_finite(value) else (path, non_finite(value))
+    if isinstance(value, int):
+        return (path, _LONG) if value.bit_length() > _LONG_INT - 4 else None
+    if hasattr(value, "get_secret_value"):
+        return path, ASTERISKS
+    if depth > _MAX_DEPTH or isinstance(value, str):
         return None
     if isinstance(value, dict):
         for key in cast("dict[Any, Any]", value):
-            if isinstance(key, float | Decimal) and not _is_finite(key):
+            if isinstance(key, float | Decimal) and not is_finite(key):
                 return path, f"{key} cannot be a key: use a string instead"
     for end, item in _children(value):
-        if isinstance(item, str | int | None):
-            continue
-        found = locate_non_finite(item, path + end, depth + 1)
+        found = locate_lossy(item, path + end, depth + 1)
         if found is not None:
             return found
     return None
+
+
+_LONG = "an int of more than 4,300 digits cannot be read again: use a string"
 
 
 def locate_unserializable(
@@ -114,7 +134,7 @@ def locate_unserializable(
         for key in cast("dict[Any, Any]", value):
             reason = _bad_text(key) if isinstance(key, str) else _bad_leaf({key: None})
             if reason:
-                return path + _member(key), f"as a key: {reason}"
+                return path + member(key), f"as a key: {reason}"
     in_model = in_model or isinstance(value, BaseModel)
     empty = True
     for end, item in _children(value):

@@ -8,6 +8,7 @@ from pydantic_core import from_json, to_json
 
 from duramen.errors import DeserializationError, RecordedError, StepFailed, StepTimeout
 
+from .exceptions import cause_of, members_of
 from .serializer import CodecSerializer, dump_error, load_error, rebuild_error
 
 if TYPE_CHECKING:
@@ -58,11 +59,8 @@ def chain(error: BaseException) -> list[BaseException]:
             continue
         seen.add(id(link))
         found.append(link)
-        if isinstance(link, BaseExceptionGroup):
-            queue.extend(cast("BaseExceptionGroup[BaseException]", link).exceptions)
-        queue.append(link.__cause__)
-        if not link.__suppress_context__:
-            queue.append(link.__context__)
+        queue.extend(members_of(link))
+        queue.append(cause_of(link))
     return found
 
 
@@ -75,12 +73,15 @@ def _with_recorded_causes(error: BaseException, data: bytes) -> bytes:
     link: BaseException | None = error
     place: dict[str, Any] | None = record
     while link is not None and place is not None:
-        if isinstance(link, StepFailed):
+        if isinstance(link, StepFailed) and isinstance(link.error, RecordedError):  # pyright: ignore[reportUnnecessaryIsInstance]
             place["cause"] = _plain(link.error)
             break
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        link = cause_of(link)
         place = place.get("cause")
-    return to_json(record)
+    try:
+        return to_json(record)
+    except Exception:  # noqa: BLE001 - a user made up the error, of things that are not JSON
+        return data
 
 
 def _plain(recorded: RecordedError) -> dict[str, Any]:
@@ -97,6 +98,8 @@ def _plain(recorded: RecordedError) -> dict[str, Any]:
         record["attributes"] = recorded.attributes
     if recorded.exceptions:
         record["exceptions"] = [_plain(member) for member in recorded.exceptions]
+    if recorded.registered is not None:
+        record["registered"] = recorded.registered
     return record
 
 
@@ -115,7 +118,8 @@ def step_failure(serializer: Serializer, op: str, data: bytes) -> StepFailed:
     What the step raised is its cause if that class is built in or registered.
 
     Raises:
-        DeserializationError: it is no recorded failure, or a codec's key is missing here.
+        DeserializationError: it is no recorded failure, a codec's key is missing here, or a class that was
+            registered when it was recorded.
     """
     data = decode(serializer, data)
     recorded = load_error(data)
@@ -123,7 +127,7 @@ def step_failure(serializer: Serializer, op: str, data: bytes) -> StepFailed:
     cls = StepTimeout if extra.get("timed_out") else StepFailed
     attempts = extra.get("attempts", 1)
     failure = cls(op, attempts if isinstance(attempts, int) else 1, recorded)
-    failure.__cause__ = rebuild_error(recorded)
+    failure.__cause__ = rebuild_error(recorded, as_recorded=True)
     return failure
 
 

@@ -1,23 +1,17 @@
 """Turns values into payload bytes and back. The default is JSON through pydantic; nothing here knows pickle.
 
 A handler never sees a value itself, only ``loads(dumps(value))``, so that the first pass and every replay see
-the same. What cannot make that trip is refused when it is dumped, with the path of the part that is to blame.
-
-Values that JSON has no place for (NaN, infinities, lone surrogates) are refused rather than bent: pydantic's
-own default writes a NaN inside a model as ``null``, which would come back as another value or not at all.
+the same. That copy is compared with the value when it is written (see `fidelity`): what would come back as
+something else is refused, with the path of the part that is to blame, before anything is recorded.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import pydantic
-from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError, SchemaValidator, from_json, to_json
-from typing_extensions import TypeAliasType, is_typeddict
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from duramen.errors import (
     DeserializationError,
@@ -25,11 +19,12 @@ from duramen.errors import (
     PayloadTooLarge,
     RecordedError,
     SerializationError,
-    WorkflowDefinitionError,
 )
 
+from .adapters import BY_ALIAS, Adapter, adapter_of, by_identity, check_type
 from .exceptions import dump_error, load_error, rebuild_error, register_exception
-from .paths import format_path, locate_non_finite, locate_unserializable
+from .fidelity import comes_back, find_difference
+from .paths import format_path, locate_lossy, locate_unserializable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +39,7 @@ __all__ = [
     "check_type",
     "dump_error",
     "load_error",
+    "message_type",
     "rebuild_error",
     "register_exception",
     "round_trip",
@@ -52,23 +48,13 @@ __all__ = [
 DEFAULT_MAX_BYTES = 2 * 1024 * 1024
 """The default limit of one payload: 2 MiB."""
 
-_ANY: frozenset[Any] = frozenset({None, Any, object, inspect.Parameter.empty})
-"""Annotations that mean "whatever JSON it is"; None stands for a missing one, NoneType for ``-> None``."""
-
 _EXACT: frozenset[type] = frozenset({int, str, bool})
 """Types whose exact instances need no look at their payload: it always comes back as the same value."""
 
-_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants")
-"""For everything that has no configuration of its own. Models and pydantic's dataclasses do; theirs holds."""
+_LONG = 4300
+"""Longer numbers are not read: the limit of Python's and of the JSON parser."""
 
-_NAMES = tuple(int(part) for part in pydantic.VERSION.split(".")[:2]) >= (2, 11)
-# Fields go out under their own names, and come in under their names or aliases: then a model whose aliases
-# for the two directions differ survives the trip too. Older releases cannot do that, so aliases are used both
-# ways.
-_BY_ALIAS = not _NAMES
-
-_MAX_DEPTH = 200
-"""The JSON parser's limit. The writer's is higher; what lies between is refused when written."""
+_PLAIN_TYPES: frozenset[type] = frozenset({str, int, float, bool, type(None), list, dict})
 
 
 class Serializer(Protocol):
@@ -104,168 +90,15 @@ class Codec(Protocol):
         ...
 
 
-class _Adapter:
-    """What pydantic knows about one annotation, with its attribute look-ups done once."""
-
-    __slots__ = ("_floats", "adapter", "plain", "read", "to_json")
-
-    def __init__(self, annotation: Any) -> None:
-        self.adapter = _type_adapter(annotation)
-        # Both are mock objects for models whose building is deferred; the first use swaps them, so the real
-        # ones are fetched after it.
-        self.adapter.rebuild(raise_errors=True)
-        self.to_json = self.adapter.serializer.to_json
-        validate = cast("SchemaValidator", self.adapter.validator).validate_json
-        self.plain = schema_kinds(self.adapter.core_schema) <= _PLAIN
-        """Whether it is made of built-in types without names and floats: their payloads need fewer looks."""
-        if _NAMES and not self.plain:
-            self.read: Callable[[bytes], Any] = lambda data: validate(data, by_alias=True, by_name=True)
-        else:
-            self.read = validate
-        self._floats: bool | None = None
-
-    @property
-    def may_hold_floats(self) -> bool:
-        """False only if no float can be anywhere in a value of this type."""
-        if self._floats is None:
-            kinds = schema_kinds(self.adapter.core_schema)
-            self._floats = not kinds <= _FLOATLESS
-        return self._floats
-
-
-# fmt: off
-_FLOATLESS = frozenset([
-    "bool", "bytes", "dataclass", "dataclass-args", "dataclass-field", "date", "datetime", "default",
-    "definition-ref", "definitions", "dict", "enum", "frozenset", "int", "list", "literal", "model",
-    "model-field", "model-fields", "none", "nullable", "set", "str", "tagged-union", "time", "timedelta",
-    "tuple", "typed-dict", "typed-dict-field", "union", "url", "uuid",
-])
-# fmt: on
-"""Kinds of schema that hold no float and run no code of the user's."""
-
-_PLAIN = frozenset(
-    ["bool", "dict", "frozenset", "int", "list", "none", "nullable", "set", "str", "tuple", "uuid"]
-)
-"""Kinds of schema without aliases that skip nothing they are given, and refuse NaN and infinities."""
-
-
-_NO_SCHEMA = frozenset({"metadata", "default", "config"})
-"""Keys of a core schema under which anything may stand."""
-
-
-def schema_kinds(schema: Any) -> set[str]:
-    """The kinds of schema that occur in a pydantic core schema."""
-    kinds: set[str] = set()
-    todo: list[Any] = [schema]
-    while todo:
-        node = todo.pop()
-        if isinstance(node, dict):
-            node = cast("dict[str, Any]", node)
-            kind = node.get("type")
-            if isinstance(kind, str):
-                kinds.add(kind)
-            todo.extend(value for key, value in node.items() if key not in _NO_SCHEMA)
-        elif isinstance(node, list | tuple):
-            todo.extend(cast("list[Any]", node))
-    return kinds
-
-
-def _alias(annotation: Any) -> Any:
-    make: Any = TypeAliasType
-    return make("alias", annotation)
-
-
-def _type_adapter(annotation: Any) -> TypeAdapter[Any]:
-    if inspect.isclass(annotation):
-        if issubclass(annotation, BaseModel):
-            return TypeAdapter(annotation)
-        if dataclasses.is_dataclass(annotation) or is_typeddict(annotation):
-            if hasattr(annotation, "__pydantic_config__"):
-                return TypeAdapter(annotation)
-            # TypeAdapter takes no configuration for these by themselves, but it does for an alias of one.
-            return TypeAdapter(_alias(annotation), config=_CONFIG)
-    try:
-        return TypeAdapter(annotation, config=_CONFIG)
-    except PydanticUserError as error:
-        if error.code != "type-adapter-config-unused":
-            raise
-        return TypeAdapter(annotation)
-
-
-_by_identity: dict[int, tuple[Any, _Adapter | None]] = {}
-_by_value: dict[tuple[Any, str], _Adapter] = {}
-
-
-def _adapter(annotation: Any) -> _Adapter | None:
-    """The adapter of an annotation, made once; None for those that mean any JSON.
-
-    Looked up by identity first, which also serves annotations that cannot be hashed. A handler that says
-    ``list[Item]`` makes a new object each time; these are found by value. Their text is part of the key
-    because ``int | str`` equals ``str | int`` while pydantic may prefer the first of several types that fit.
-    """
-    known = _by_identity.get(id(annotation))
-    if known is not None:
-        return known[1]
-    adapter = None
-    try:
-        if annotation not in _ANY:
-            key = annotation, repr(annotation)
-            adapter = _by_value.get(key)
-            if adapter is None:
-                adapter = _by_value[key] = _Adapter(annotation)
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-        adapter = _Adapter(annotation)
-    if len(_by_identity) > 4096:
-        _by_identity.clear()
-    _by_identity[id(annotation)] = (annotation, adapter)
-    return adapter
-
-
-def check_type(annotation: Any, where: str) -> None:
-    """Refuse an annotation whose values could not be stored. Meant for the moment of definition.
-
-    Args:
-        annotation: the type; None (no annotation) and `typing.Any` are fine.
-        where: what the message begins with, for instance ``"input of workflow 'fulfillment'"``.
-
-    Raises:
-        WorkflowDefinitionError: with the reason, and what to use instead.
-
-    >>> check_type(list[int], "result of step 'count'")
-    >>> import threading
-    >>> check_type(threading.Lock, "input of workflow 'w'")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    duramen.errors.WorkflowDefinitionError: input of workflow 'w': ... cannot be stored as JSON: ...
-    """
-    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    try:
-        adapter = _adapter(annotation)
-        if adapter is None:
-            return
-        kinds = schema_kinds(adapter.adapter.core_schema)
-    except Exception as error:
-        reason = str(error).split("\n\n", maxsplit=1)[0].strip()
-        raise WorkflowDefinitionError(
-            f"{where}: {name} cannot be stored as JSON: {reason} (use plain data, a dataclass or a model)"
-        ) from error
-    if "callable" in kinds:
-        raise WorkflowDefinitionError(
-            f"{where}: {name} holds a callable, which cannot be stored: pass its name or its data"
-        )
-    if "generator" in kinds:
-        raise WorkflowDefinitionError(
-            f"{where}: {name} is read lazily, so it cannot be stored and read twice: use a list or tuple type"
-        )
-
-
 class JsonSerializer:
     """The default `Serializer`: JSON through pydantic.
 
     Models, dataclasses, TypedDicts, enums, datetimes, UUIDs, Decimals and so on go by their annotation, bytes
     as base64 (in a pydantic model as its own configuration says), sets and tuples as arrays. Without an
-    annotation a value is written by its run-time type and read back as plain JSON.
+    annotation a value must be plain JSON: anything else would come back as that.
+
+    A value comes back equal and of the same types all through, or it is refused. Two things may be given for
+    another: plain JSON for what the annotation says, which is then what comes back; and an int for a float.
 
     Args:
         max_bytes: the longest payload allowed, or None for no limit.
@@ -281,6 +114,11 @@ class JsonSerializer:
     >>> json.dumps({"items": [{"price": float("nan")}]})
     Traceback (most recent call last):
     duramen.errors.SerializationError: $.items[0].price: nan is not JSON: use None or a string instead
+    >>> json.dumps((1, 2))
+    Traceback (most recent call last):
+    duramen.errors.SerializationError: $: a tuple comes back as a list: declare it as tuple, or give a list
+    >>> json.dumps((1, 2), tuple[int, int])
+    b'[1,2]'
     """
 
     __slots__ = ("max_bytes",)
@@ -291,15 +129,13 @@ class JsonSerializer:
         self.max_bytes = max_bytes
 
     def dumps(self, value: Any, type: Any = None) -> bytes:  # noqa: A002
-        """See `Serializer.dumps`. With a type, the payload is known to be readable as that type."""
-        if type is None or type is Any:
-            return self._dump_any(value)
+        """See `Serializer.dumps`. The payload is known to be readable, as the same value."""
         return self.round_trip(value, type)[0]
 
     def loads(self, data: bytes, type: Any = None) -> Any:  # noqa: A002
         """See `Serializer.loads`."""
-        known = _by_identity.get(id(type))  # as in _adapter: a call for each replayed step counts
-        adapter = known[1] if known is not None else _adapter(type)
+        known = by_identity.get(id(type))  # as in adapter_of: a call for each replayed step counts
+        adapter = known[1] if known is not None else adapter_of(type)
         if adapter is None:
             try:
                 return from_json(data, allow_inf_nan=False)
@@ -309,7 +145,7 @@ class JsonSerializer:
             value = adapter.read(data)
         except ValidationError as error:
             raise DeserializationError(*_describe(error)) from None
-        if not adapter.plain and (_N in data or _CAPITAL_N in data):
+        if _CAPITAL_N in data or _CAPITAL_I in data:
             find = data.find
             if find(b"NaN") >= 0 or find(b"Infinity") >= 0:
                 self.loads(data)  # refuses the constants outside of strings
@@ -320,44 +156,54 @@ class JsonSerializer:
 
         It raises whatever it likes for others: ask `loads` what is wrong with them.
         """
-        adapter = _adapter(type)
+        adapter = adapter_of(type)
         return from_json if adapter is None else adapter.read
 
     def round_trip(self, value: Any, type: Any = None) -> tuple[bytes, Any]:  # noqa: A002
         """``data = dumps(value, type)`` and ``loads(data, type)`` in one go, cheaper than the two calls."""
-        adapter = None if type is None or type is Any else _adapter(type)
+        adapter = None if type is None or type is Any else adapter_of(type)
         if adapter is None:
-            data = self._dump_any(value)
-            return data, from_json(data, allow_inf_nan=False)
-        try:
-            data = adapter.to_json(value, by_alias=_BY_ALIAS, round_trip=True, warnings=False)
-        except Exception as error:
-            raise _unserializable(value, error) from error
-        if _N in data or _CAPITAL_N in data:
-            _refuse_non_finite(value, data, adapter)
-        self._check_size(data)
-        if value.__class__ is type and type in _EXACT:
+            return self._trip_untyped(value)
+        data = self._write(value, adapter)
+        if value.__class__ is type and type in _EXACT and len(data) < _LONG:
             return data, value
-        try:
-            return data, adapter.read(data)
-        except ValidationError as error:
-            path, reason = _describe(error)
-            name = getattr(type, "__name__", None) or str(type)
-            raise SerializationError(path, f"the value does not fit its type {name}: {reason}") from None
+        seen = _read_back(value, data, adapter, type)
+        if adapter.same(value, seen, data):
+            return data, seen
+        conversions: list[Any] = []
+        found = find_difference(value, seen, None if adapter.has(value) else conversions)
+        if found is None and conversions:
+            # What is recorded is what the type makes of it, with the defaults: each reading may make others.
+            data = self._write(seen, adapter)
+            value, seen = seen, _read_back(seen, data, adapter, type)
+            found = find_difference(value, seen)
+        if found is not None:
+            raise SerializationError(*found)
+        return data, seen
 
-    def _dump_any(self, value: Any) -> bytes:
+    def _trip_untyped(self, value: Any) -> tuple[bytes, Any]:
         if value is None:
-            return b"null"
+            return b"null", None
         try:
-            data = to_json(value, by_alias=_BY_ALIAS, round_trip=True, bytes_mode="base64")
+            data = to_json(value, by_alias=BY_ALIAS, round_trip=True, bytes_mode="base64")
         except Exception as error:
             raise _unserializable(value, error) from error
-        if _N in data or _CAPITAL_N in data:
-            _refuse_non_finite(value, data, None)
-        if len(data) > _MAX_DEPTH:
-            if data.count(b"[") + data.count(b"{") > _MAX_DEPTH:
-                _refuse_too_deep(data)
-            self._check_size(data)
+        self._check_size(data)
+        try:
+            seen = from_json(data, allow_inf_nan=False)
+        except ValueError as error:
+            raise SerializationError(*(locate_lossy(value) or ("$", _unreadable(error)))) from None
+        if not comes_back(value, seen):
+            found = find_difference(value, seen)
+            raise SerializationError(*(found or ("$", "it comes back as something else")))
+        return data, seen
+
+    def _write(self, value: Any, adapter: Adapter) -> bytes:
+        try:
+            data = adapter.to_json(value, by_alias=BY_ALIAS, round_trip=True, warnings=False)
+        except Exception as error:
+            raise _unserializable(value, error) from error
+        self._check_size(data)
         return data
 
     def _check_size(self, data: bytes) -> None:
@@ -365,31 +211,49 @@ class JsonSerializer:
             raise PayloadTooLarge(len(data), self.max_bytes)
 
 
-# One of these letters is in every sign of a NaN or an infinity. `in` with an int is one memchr; with bytes it
-# raises and swallows an error first.
-_N = ord("n")
 _CAPITAL_N = ord("N")
+_CAPITAL_I = ord("I")
+# One of these is in NaN and in Infinity. `in` with an int is one memchr; with bytes it raises and swallows an
+# error first.
 
 
-def _refuse_non_finite(value: Any, data: bytes, adapter: _Adapter | None) -> None:
-    """Look closer at a payload in which a NaN or an infinity may hide, the cheapest looks first."""
-    find = data.find
-    keys = find(b'"nan"') >= 0 or find(b'inf"') >= 0
-    if not keys and find(b"NaN") < 0 and find(b"Infinity") < 0:
-        # Left is `null`, which is what a NaN inside a model becomes.
-        if find(b"null") < 0:
-            return
-        if adapter is not None and not adapter.may_hold_floats:
-            return
-    if adapter is None and not keys:
-        try:
-            if from_json(data, allow_inf_nan=False) == value:
-                return
-        except ValueError:
-            pass
-    found = locate_non_finite(value)
-    if found is not None:
-        raise SerializationError(*found)
+def _read_back(value: Any, data: bytes, adapter: Adapter, type: Any) -> Any:  # noqa: A002
+    try:
+        return adapter.read_once(data)
+    except ValidationError as error:
+        found = locate_lossy(value)
+        if found is None:
+            path, reason = _describe(error)
+            name = getattr(type, "__name__", None) or str(type)
+            found = path, f"the value does not fit its type {name}: {reason}"
+        raise SerializationError(*found) from None
+    except Exception as error:  # what a user's validator raises beside pydantic's errors
+        raise SerializationError(
+            "$", f"it cannot be read back: {error.__class__.__name__}: {error}"
+        ) from error
+
+
+def _unreadable(error: ValueError) -> str:
+    deep = "recursion" in str(error)
+    return "nested too deeply: the limit is 200 levels" if deep else f"it cannot be read back: {error}"
+
+
+def message_type(payload: Any) -> Any:
+    """The type by which a message is written whose reader's type is not known here: its own.
+
+    Whoever reads it says what it is to be; until then it must not lose anything.
+
+    >>> message_type([1]) is None, message_type(b"x")
+    (True, <class 'bytes'>)
+    """
+    cls: type[Any] = payload.__class__
+    if cls in _PLAIN_TYPES:
+        return None
+    try:
+        adapter_of(cls)
+    except Exception:  # noqa: BLE001 - a type that cannot be stored, which is found when it is written
+        return None
+    return cls
 
 
 def _unserializable(value: Any, error: Exception) -> SerializationError:
@@ -404,21 +268,15 @@ def _unserializable(value: Any, error: Exception) -> SerializationError:
     return SerializationError(*found)
 
 
-def _refuse_too_deep(data: bytes) -> None:
-    try:
-        from_json(data)
-    except ValueError as error:
-        raise SerializationError(
-            "$", f"nested too deeply ({error}): the limit is {_MAX_DEPTH} levels"
-        ) from None
-
-
 def _describe(error: ValidationError) -> tuple[str, str]:
     """The path and the reason of a validation error, without the input: payloads do not belong in logs."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     first = problems[0]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return format_path(first["loc"]), first["msg"] + more
+    place = first["loc"]
+    if place and place[-1] == "[key]":  # as pydantic says it
+        return format_path(place[:-1]), f"as a key: {first['msg']}{more}"
+    return format_path(place), first["msg"] + more
 
 
 class CodecSerializer:

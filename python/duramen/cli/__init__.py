@@ -9,8 +9,16 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; what `duramen` starts."""
+    """Run the command line and end the process with a code that means something; what `duramen` starts."""
     # Not at the top: `duramen.cli.timeline` can be used without building the whole program.
-    from .app import run
+    import sys
 
-    run()
+    from .guard import guarded
+
+    sys.exit(guarded(_program))
+
+
+def _program() -> None:
+    from .app import app
+
+    app(prog_name="duramen")

@@ -1,23 +1,21 @@
-"""The program: its commands, and what becomes of errors."""
+"""The program: its commands."""
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 import duramen
 
-from . import demo, messages, runs, stores, worker, workers
-from .exits import code_of
-from .output import complain
+from . import backup, demo, messages, runs, stores, worker, workers
 
-__all__ = ["app", "run"]
+__all__ = ["app"]
 
 EPILOG = (
     "Exit codes: 0 done; 1 the run failed or is not in the state asked for; 2 wrong usage; 3 not found; "
-    "4 the store cannot be used; 5 the application cannot be imported; 130 interrupted."
+    "4 the store cannot be used; 5 the application cannot be used; 6 the output cannot be written; "
+    "70 a defect; 130 interrupted; 141 nobody reads the output."
 )
 
 app = typer.Typer(
@@ -48,18 +46,10 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.command("migrate")(stores.migrate)
+app.command("backup")(backup.backup)
 app.command("worker")(worker.worker)
 app.command("sweep")(worker.sweep)
 app.command("workers")(workers.workers)
 app.command("signal")(messages.signal)
 app.command("approve")(messages.approve)
 app.add_typer(runs.app, name="runs")
-
-
-def run() -> None:
-    """Run the program and end the process with a code that means something."""
-    try:
-        app()
-    except duramen.DuramenError as error:
-        complain(str(error))
-        sys.exit(code_of(error))

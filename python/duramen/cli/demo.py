@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import shutil
+import signal
 import tempfile
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -15,7 +18,12 @@ from .exits import Exit
 from .options import AsJson, perform
 from .output import complain, print_json, stdout
 
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
 __all__ = ["demo"]
+
+T = TypeVar("T")
 
 
 def demo(
@@ -48,7 +56,7 @@ def demo(
     home.mkdir(parents=True, exist_ok=True)
     console = Console(file=io.StringIO()) if as_json else stdout()
     try:
-        result = perform(play.play(home, orders, console, limit))
+        result = perform(_until_told(play.play(home, orders, console, limit)))
     except Trouble as trouble:
         complain(f"the demonstration broke off: {trouble}")
         raise typer.Exit(Exit.FAILED) from None
@@ -62,3 +70,27 @@ def demo(
         raise typer.Exit(Exit.FAILED)
     if folder is None:
         shutil.rmtree(home, ignore_errors=True)
+
+
+async def _until_told(work: Coroutine[Any, Any, T]) -> T:
+    """Do it, and end it in order on SIGTERM and SIGHUP as on Ctrl-C: the processes it started end with it.
+
+    Raises:
+        typer.Exit: a signal came.
+    """
+    task = asyncio.ensure_future(work)
+    told: list[int] = []
+
+    def end(number: int) -> None:
+        told.append(number)
+        task.cancel()
+
+    with suppress(NotImplementedError):  # Windows
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, end, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not told:
+            raise
+        raise typer.Exit(128 + told[0]) from None

@@ -22,9 +22,15 @@ class Exit(IntEnum):
     STORE = 4
     """The store cannot be reached, read, written to, or its schema does not fit."""
     APPLICATION = 5
-    """The application's module cannot be imported."""
+    """The application cannot be imported, or has no workflow that a worker could drive."""
+    OUTPUT = 6
+    """What there is to print cannot be written: the disk is full, or standard output is closed."""
+    DEFECT = 70
+    """An error that nobody expected."""
     INTERRUPTED = 130
     """Ctrl-C, as shells count it."""
+    NO_READER = 141
+    """Whoever read the output has gone (`| head`): as a program that SIGPIPE ended."""
 
 
 # The first class that matches decides.
@@ -34,6 +40,7 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (errors.UnknownWorkflow, Exit.NOT_FOUND),
     (errors.InvalidArgument, Exit.USAGE),
     (errors.WorkflowDefinitionError, Exit.USAGE),
+    (errors.SerializationError, Exit.USAGE),
     (errors.SignalRefused, Exit.USAGE),
     (errors.EventRejected, Exit.USAGE),
 )

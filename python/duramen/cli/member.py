@@ -15,17 +15,16 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from duramen import DuramenError
-
-from .exits import Exit, code_of
-from .output import complain
+from .exits import Exit
+from .guard import guarded
+from .output import complain, one_line
 from .target import find_runtime
+from .telling import HarmlessFormatter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,15 +42,28 @@ GRACE = 5.0
 DRAINING = b"d"
 """What the supervisor writes down the lifeline before it asks its workers to end."""
 
-COUNTS = ("active", "claimed", "ended", "lost", "refused")
+COUNTS = ("active", "claimed", "ended", "completed", "failed", "cancelled", "stuck", "lost", "refused")
 
 
 async def drive(
     runtime: Runtime, *, concurrency: int, drain: float, tell: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Drive runs until SIGTERM or SIGINT; `tell` is called with what happens."""
+    """Drive runs until SIGTERM, SIGINT or SIGHUP; `tell` is called with what happens.
+
+    Raises:
+        typer.Exit: the runtime has no workflow that could be driven.
+    """
+    tell({"event": "doing", "what": "opens its store"})
     async with runtime:
-        tell({"event": "ready", "owner": runtime.owner})
+        serves = check_workflows(runtime)
+        broken = {
+            path: one_line(f"{type(error).__name__}: {error}") for path, error in runtime.broken.items()
+        }
+        _heed_hangup()
+        work = asyncio.create_task(runtime.work(concurrency=concurrency, drain=drain, handle_signals=True))
+        # When it is ready a signal ends it in order: the work has begun, and listens to them.
+        await asyncio.sleep(0)
+        tell({"event": "ready", "owner": runtime.owner, "serves": serves, "broken": broken})
 
         async def report() -> None:
             while True:
@@ -60,10 +72,40 @@ async def drive(
 
         reports = asyncio.create_task(report())
         try:
-            await runtime.work(concurrency=concurrency, drain=drain)
+            await work
         finally:
             reports.cancel()
             tell({"event": "drained", **_counts(runtime)})
+
+
+def check_workflows(runtime: Runtime) -> list[str]:
+    """What an open runtime serves: names with versions.
+
+    Raises:
+        typer.Exit: nothing; it was said why.
+    """
+    serves = [f"{name} {version}" for name, version in runtime.workflows]
+    if not serves:
+        reasons = [
+            f"{path} cannot be loaded: {type(error).__name__}: {error}"
+            for path, error in runtime.broken.items()
+        ]
+        complain(
+            "\n".join(
+                [
+                    "the runtime has no workflow that could be driven",
+                    *(reasons or ["give it some: Runtime(url, workflows=[…])"]),
+                ]
+            )
+        )
+        raise typer.Exit(Exit.APPLICATION)
+    return serves
+
+
+def _heed_hangup() -> None:
+    """End in order when the terminal is closed, unless whoever started this wants it to go on (nohup)."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
 
 
 def _counts(runtime: Runtime) -> dict[str, int]:
@@ -73,10 +115,9 @@ def _counts(runtime: Runtime) -> dict[str, int]:
 
 def set_up_logging(*, verbose: bool) -> None:
     """Log to stderr, unless the application has set up its own: `basicConfig` does nothing then."""
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s",
-        level=logging.DEBUG if verbose else logging.INFO,
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.INFO)
 
 
 def main(settings: str) -> int:
@@ -85,6 +126,8 @@ def main(settings: str) -> int:
     lifeline, said = int(given["lifeline"]), int(given["said"])
     for end in (lifeline, said):
         os.set_inheritable(end, False)  # else processes that steps start would hold them open
+    # A supervisor that is stopped must not stop its workers.
+    os.set_blocking(said, False)
     drain = float(given["drain"])
     threading.Thread(target=_watch, args=(lifeline, drain), name="duramen-lifeline", daemon=True).start()
 
@@ -93,19 +136,14 @@ def main(settings: str) -> int:
         with suppress(OSError):
             os.write(said, json.dumps(fact).encode() + b"\n")
 
-    try:
+    def work() -> None:
         set_up_logging(verbose=bool(given["verbose"]))
-        runtime = find_runtime(given["target"])
+        target = str(given["target"])
+        tell({"event": "doing", "what": f"imports {target.partition(':')[0]}"})
+        runtime = find_runtime(target)
         asyncio.run(drive(runtime, concurrency=int(given["concurrency"]), drain=drain, tell=tell))
-    except DuramenError as error:
-        complain(str(error))
-        return code_of(error)
-    except typer.Exit as end:
-        return end.exit_code
-    except Exception:  # noqa: BLE001 - shown here; the code tells the supervisor
-        traceback.print_exc()
-        return Exit.FAILED
-    return 0
+
+    return guarded(work)
 
 
 def _watch(lifeline: int, drain: float) -> None:

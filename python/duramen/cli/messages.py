@@ -12,7 +12,7 @@ from duramen.errors import InvalidArgument, UnknownRun
 
 from .exits import Exit
 from .options import AsJson, RunId, Store, open_store, perform
-from .output import complain, print_json, stdout
+from .output import complain, one_line, print_json, stdout
 
 __all__ = ["approve", "signal"]
 
@@ -37,9 +37,11 @@ def signal(
     """Send an event to a run. It may come early, and twice under one id."""
     try:
         value: Any = json.loads(payload)
+    except RecursionError:
+        raise InvalidArgument("the payload is nested too deeply") from None
     except ValueError as error:
         raise InvalidArgument(
-            f"the payload {payload!r} is not JSON ({error}): put text in quotes, as '\"text\"'"
+            f"the payload {one_line(payload)!r} is not JSON ({error}): put text in quotes, as '\"text\"'"
         ) from None
 
     async def work() -> SignalResult:

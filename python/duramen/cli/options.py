@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -39,22 +38,23 @@ RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.", show
 async def open_store(url: str) -> AsyncGenerator[Runtime]:
     """Open a store that exists, without any workflow code.
 
+    Nothing is made and nothing migrated: whoever looks has mistyped the URL, or comes before those who work.
+
     Raises:
-        StoreUnavailable: there is no such file. (A runtime would make it; whoever asks about runs has
-            mistyped the URL.)
+        StoreError: it is not there, is not as new as this program, or cannot be read.
     """
-    require_file(url)
-    async with Runtime(url) as runtime:
+    # A store in memory is empty, and gone with this process.
+    runtime = Runtime(url, migrate=url.startswith("memory:"))
+    try:
+        await runtime.open()
+    except StoreUnavailable as error:
+        if not url.startswith("sqlite:"):
+            raise
+        raise StoreUnavailable(f"{error}; `duramen migrate {url}` makes an empty store") from None
+    try:
         yield runtime
-
-
-def require_file(url: str) -> None:
-    """Refuse the URL of a SQLite file that is not there."""
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///").partition("?")[0]).exists():
-        raise StoreUnavailable(
-            f"there is no file {url.removeprefix('sqlite:///')!r}: check --store (or DURAMEN_URL); "
-            f"`duramen migrate {url}` makes an empty store"
-        )
+    finally:
+        await runtime.close()
 
 
 def perform(work: Coroutine[Any, Any, T]) -> T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path  # noqa: TC003 - typer reads the hint
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +18,7 @@ from duramen.errors import InvalidArgument, InvalidId, UnknownRun
 from . import tables, timeline
 from .exits import Exit
 from .options import AsJson, RunId, Store, open_store, perform
-from .output import complain, plain, print_json, stdout
+from .output import complain, harmless, plain, print_json, stdout, to_json
 from .times import ago, span
 
 if TYPE_CHECKING:
@@ -72,22 +71,37 @@ def list_runs(
         "created_after": _hours_ago(since),
     }
 
-    async def work() -> int | Page[RunView]:
+    async def work() -> tuple[int | Page[RunView], dict[str, str]]:
         async with open_store(store) as runtime:
             if count:
-                return await runtime.count(**filters)
-            return await runtime.list(**filters, limit=limit, cursor=cursor)
+                return await runtime.count(**filters), {}
+            page = await runtime.list(**filters, limit=limit, cursor=cursor)
+            return page, await _why_ended(runtime, page)
 
-    found = perform(work())
+    found, ends = perform(work())
     if isinstance(found, int):
-        print_json({"count": found}) if as_json else stdout().print(found)
+        print_json({"count": found}) if as_json else stdout().print(str(found))
     elif as_json:
-        print_json({"runs": [summary(run) for run in found], "cursor": found.cursor})
+        runs = [{**summary(run), "why": ends.get(run.run_id)} for run in found]
+        print_json({"runs": runs, "cursor": found.cursor})
     else:
         console = stdout()
-        console.print(tables.runs_table(found, datetime.now(UTC)))
+        for line in tables.runs_list(found.items, ends, datetime.now(UTC), console.width):
+            console.print(line, soft_wrap=True)
         if found.cursor:
             console.print(Text(f"more: --cursor {found.cursor}", style="bright_black"), soft_wrap=True)
+
+
+async def _why_ended(runtime: Runtime, page: Page[RunView]) -> dict[str, str]:
+    """Why those runs of a page failed, were cancelled or terminated: lists do not have that."""
+    ends: dict[str, str] = {}
+    unhappy = [run.run_id for run in page if run.finished and run.status != "completed"]
+    # In parts: what is read has the inputs in it, too.
+    for start in range(0, len(unhappy), 50):
+        for run in await runtime.get_many(unhappy[start : start + 50]):
+            if run is not None and (run.error or run.reason):
+                ends[run.run_id] = str(run.error or run.reason)
+    return ends
 
 
 def _hours_ago(hours: float | None) -> datetime | None:
@@ -109,15 +123,17 @@ def summary(run: RunView) -> dict[str, Any]:
 def show(run: RunId, store: Store, as_json: AsJson = False) -> None:
     """Show a run with its input and how it ended."""
 
-    async def work() -> RunView:
+    async def work() -> tuple[RunView, list[Event]]:
         async with open_store(store) as runtime:
-            return await runtime.get(run)
+            view = await runtime.get(run)
+            # The questions that people are asked stand in the journal.
+            return view, await runtime.timeline(run) if view.waiting_approvals else []
 
-    found = perform(work())
+    found, journal = perform(work())
     if as_json:
         print_json(found)
     else:
-        stdout().print(tables.run_card(found, datetime.now(UTC)))
+        stdout().print(tables.run_card(found, journal, datetime.now(UTC)))
 
 
 @app.command("timeline")
@@ -139,8 +155,8 @@ def show_timeline(run: RunId, store: Store, as_json: AsJson = False) -> None:
 def picture(run: RunView, journal: list[Event], now: datetime, width: int) -> RenderableType:
     """A run's line and its bars."""
     head = Text.assemble(
-        (run.run_id, "bold"),
-        f"  {run.workflow} {run.version}  ",
+        (harmless(run.run_id), "bold"),
+        harmless(f"  {run.workflow} {run.version}  "),
         tables.status_text(run.status),
         (f"  created {ago(run.created_at, now)}", "bright_black"),
     )
@@ -169,7 +185,7 @@ def export(
         print_json(found)
         return
     try:
-        output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        output.write_text(to_json(found, indent=1) + "\n", "ascii")
     except OSError as error:
         raise InvalidArgument(f"{output} cannot be written: {error.strerror}") from None
 
@@ -279,7 +295,7 @@ def _intervene(
     if as_json:
         print_json({"run_id": run, "done": objection is None, "why_not": objection})
     elif objection is None:
-        stdout().print(f"{said}: {run}", markup=False)
+        stdout().print(f"{said}: {run}", soft_wrap=True)
     else:
         complain(objection)
     if objection is not None:

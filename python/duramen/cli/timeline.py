@@ -15,6 +15,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from .output import harmless, one_line, words
 from .times import span
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def draw(
         edge for track in lines for part in track.segments for edge in (part.begin, part.end)
     ]
     first, last = min(edges), max(edges) if ended else now
-    names = max([len(track.op) for track in lines] + [4])
+    names = max([len(harmless(track.op)) for track in lines] + [len("operation")])
     names = min(names, 28)
     # Beside the bars and the remarks: names, how long it took, and the blanks and edges of four columns.
     free = width - names - 10 - 12
@@ -152,10 +153,10 @@ def draw(
     for track in lines:
         took = (track.segments[-1].end - track.segments[0].begin).total_seconds() if track.segments else 0
         table.add_row(
-            Text(track.op, style=track.style),
+            words(track.op, track.style),
             bar(track.segments, first, last, room),
             span(took),
-            Text(" ".join(track.remark.split()), style=track.style or "bright_black"),
+            Text(one_line(track.remark), style=track.style or "bright_black"),
         )
     return table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-__all__ = ["ago", "span"]
+__all__ = ["age", "ago", "span"]
 
 
 def span(seconds: float) -> str:
@@ -42,3 +42,17 @@ def ago(at: datetime | None, now: datetime | None = None) -> str:
     if abs(seconds) < 0.05:
         return "now"
     return f"{span(seconds)} ago" if seconds > 0 else f"in {span(-seconds)}"
+
+
+def age(at: datetime, now: datetime) -> str:
+    """How long ago an instant was, in one figure, for lists.
+
+    >>> noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    >>> age(noon, noon.replace(hour=14, minute=5)), age(noon, noon.replace(second=8)), age(noon, noon)
+    ('2 h ago', '8 s ago', 'now')
+    """
+    seconds = int(max(0.0, (now - at).total_seconds()))
+    for size, name in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        if seconds >= size:
+            return f"{seconds // size} {name} ago"
+    return "now"

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .exits import Exit
-from .fleet import MOST_PROCESSES, FactLog, Settings, log_event, print_event, supervise
-from .member import drive, set_up_logging
+from .fleet import MOST_PROCESSES, SLOW, Settings, supervise
+from .member import check_workflows, drive, set_up_logging
 from .options import AsJson, perform
-from .output import print_json, stdout
+from .output import complain, print_json, stdout
 from .target import find_runtime
+from .telling import FactLog, JsonLines, Teller, log_event
 
 if TYPE_CHECKING:
-    from duramen import SweepResult
+    from collections.abc import Callable, Generator
+
+    from duramen import Runtime, SweepResult
 
 __all__ = ["sweep", "worker"]
+
+PARTING = 2.0
+"""Seconds that whoever reads the events has for the last of them."""
 
 Target = Annotated[
     str,
@@ -47,15 +56,47 @@ def worker(
 
     A second signal does not wait for them. With --processes, a supervisor starts that many workers, replaces
     those that die and passes signals on. Exit code 1: some had to be killed at the end.
+
+    Exit code 5: the application has no workflow to drive, or cannot be imported.
     """
     set_up_logging(verbose=verbose)
     if processes > 1:
         member = Settings(target, concurrency, drain_timeout, verbose=verbose)
-        tell = print_event if as_json else log_event
-        raise typer.Exit(perform(supervise(member, processes, tell=tell, apart=as_json)))
-    runtime = find_runtime(target)
-    tell = print_event if as_json else FactLog()
-    perform(drive(runtime, concurrency=concurrency, drain=drain_timeout, tell=tell))
+        with _telling(JsonLines() if as_json else log_event) as (tell, end):
+            end(perform(supervise(member, processes, tell=tell, apart=as_json)))
+    else:
+        runtime = _found(target)
+        with _telling(JsonLines() if as_json else FactLog()) as (tell, end):
+            perform(drive(runtime, concurrency=concurrency, drain=drain_timeout, tell=tell))
+            end(Exit.OK)
+
+
+@contextmanager
+def _telling(
+    say: Callable[[dict[str, Any]], None],
+) -> Generator[tuple[Callable[[dict[str, Any]], None], Callable[[int], None]]]:
+    """How to tell events, and how to end the process with a code when all have been told."""
+    teller = Teller(say)
+    code: list[int] = []
+    try:
+        yield teller, code.append
+    finally:
+        told = teller.close(PARTING)
+        if code and not told:
+            os._exit(code[0])  # see `Teller.close`
+    raise typer.Exit(code[0])
+
+
+def _found(target: str) -> Runtime:
+    """Find the runtime, and mention it if that takes long: nothing else is seen of a module that hangs."""
+    module = target.partition(":")[0]
+    late = threading.Timer(SLOW, complain, [f"module {module!r} is still being imported after {SLOW:g} s"])
+    late.daemon = True
+    late.start()
+    try:
+        return find_runtime(target)
+    finally:
+        late.cancel()
 
 
 def sweep(
@@ -79,13 +120,14 @@ def sweep(
     Exit code 1 if a run of this pass failed or got stuck.
     """
     set_up_logging(verbose=False)
-    runtime = find_runtime(target)
+    runtime = _found(target)
     options: dict[str, Any] = {} if limit is None else {"limit": limit}
     if max_duration is not None:
         options["max_duration"] = max_duration
 
     async def work() -> SweepResult:
         async with runtime:
+            check_workflows(runtime)
             return await runtime.sweep(
                 max_recovered=max_recovered, max_timers=max_timers, max_queued=max_queued, **options
             )

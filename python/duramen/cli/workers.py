@@ -33,6 +33,8 @@ def workers(
     if as_json:
         print_json(found)
     elif found:
-        stdout().print(tables.workers_table(found, datetime.now(UTC)))
+        console = stdout()
+        for line in tables.workers_list(found, datetime.now(UTC), console.width):
+            console.print(line, soft_wrap=True)
     else:
         stdout().print("no process drives runs here")

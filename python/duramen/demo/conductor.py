@@ -52,6 +52,13 @@ connection.execute("ROLLBACK")
 """
 
 
+ENOUGH = 240
+"""So many orders keep the workers busy for as long as the demonstration takes to harm them."""
+
+LOOKS = 10
+"""So many looks at what is waited for, between two at everything."""
+
+
 class Trouble(Exception):
     """The demonstration could not be carried out; the text says what to look at."""
 
@@ -151,6 +158,8 @@ class _Stage:
         self._deadline = time.monotonic() + limit
         self._children: list[Child] = []
         self._gone: set[str] = set()
+        # Steps take the longer the fewer orders there are: the workers have to be at it when they are harmed.
+        self._pace = max(1.0, ENOUGH / len(happened.orders))
         self._books = sqlite3.connect(self._folder / "warehouse.db", isolation_level=None, timeout=30)
 
     async def play(self) -> None:
@@ -199,6 +208,8 @@ class _Stage:
                 child.signal(signal.SIGCONT)
                 child.process.kill()
             child.process.wait()
+            if child.process.stdin is not None:
+                child.process.stdin.close()
         self._books.close()
 
     # -- harm
@@ -288,14 +299,17 @@ class _Stage:
     async def _until(self, condition: Callable[[], Any]) -> None:
         over = False
         while True:
-            holds = condition()
-            if asyncio.iscoroutine(holds):
-                holds = await holds
-            if holds:
-                return
+            # Much more often than the statuses are counted: a worker may be busy for a moment only.
+            for _ in range(LOOKS):
+                holds = condition()
+                if asyncio.iscoroutine(holds):
+                    holds = await holds
+                if holds:
+                    return
+                await asyncio.sleep(0.01)
             if over and self._children and not self._gone.issuperset(("worker-2", "worker-3")):
                 raise Trouble("every order ended before the workers could be harmed: process more of them")
-            await self._look(0.1)
+            await self._look(0)
             over = not self._happened.continued_at and self._done() >= len(self._happened.orders)
 
     async def _look(self, pause: float) -> None:
@@ -325,10 +339,11 @@ class _Stage:
             # A session of its own: Ctrl-C reaches the conductor alone, who then ends the others.
             process = subprocess.Popen(  # noqa: S603
                 command,
-                stdin=subprocess.DEVNULL,
+                # Its end tells the process that the conductor has gone, however it did.
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={"DURAMEN_DEMO_PACE": f"{self._pace:g}", **os.environ, "PYTHONUNBUFFERED": "1"},
                 start_new_session=True,
             )
         child = Child(name, process)

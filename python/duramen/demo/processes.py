@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -144,9 +145,17 @@ async def decide(runtime: Runtime, run: RunView, approval_id: str) -> str:
     return ("approved" if good else "rejected") if kept else answer
 
 
+def _end_with_the_conductor() -> None:
+    """Wait for the end of standard input: whoever writes to it has gone, and nobody is to be left behind."""
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def main(arguments: list[str]) -> None:
     """Be the process that the arguments name: a role, a folder and a name."""
     role, folder, name = arguments
+    threading.Thread(target=_end_with_the_conductor, daemon=True).start()
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", level=logging.INFO)
     roles = {"worker": work, "payments": send_payments, "approver": approve}
     asyncio.run(roles[role](Path(folder), name))

@@ -108,9 +108,6 @@ def tables(
             _number("updated_at"),
             _number("inbox_len"),
             _number("inbox_seen"),
-            _number("unread"),
-            _number("unread_bytes"),
-            _number("generation"),
             _number("lost_at"),
             _number("created_at"),
             _number("ready_at", null=True),
@@ -118,6 +115,9 @@ def tables(
             _number("finished_at", null=True),
             _number("timeout", null=True),
             _number("deadline", null=True),
+            _column("unread", Integer()),
+            _column("unread_bytes", Integer()),
+            _column("generation", Integer()),
             _column("lost", Integer()),
             _column("status", SmallInteger()),
             _column("priority", SmallInteger()),
@@ -227,7 +227,7 @@ def _indexes(found: Tables) -> None:
     of_runs("unread", "owner", where=runs.c.owner.is_not(None) & (runs.c.inbox_len > runs.c.inbox_seen))
     bad = [STATUSES["failed"], STATUSES["stuck"]]
     of_runs("failed", "status", "created_at", "run_id", where=runs.c.status.in_(bad))
-    of_runs("finished", "finished_at", "run_id", where=runs.c.finished_at.is_not(None))
+    of_runs("finished", "finished_at", where=runs.c.finished_at.is_not(None))
     of_runs("parent", "parent", "created_at", "run_id", where=runs.c.parent.is_not(None))
     Index(f"{outgoing.name}_at", *(outgoing.c[column] for column in ("at", "run_id", "entry", "number")))
     for name, state in (("unread", 0), ("set_aside", 2)):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from duramen.errors import StoreUnavailable
 
 from ._crash_store import Change, CrashingStore
-from ._env import Environment, World
+from ._env import Environment
+from ._surroundings import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,146 +1,41 @@
 """An in-process runtime on a virtual clock: months pass in milliseconds, in the same way each time."""
 
-# The environment stands around a runtime and looks into what that is made of.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
-import os
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-from typing_extensions import override
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from duramen import RunHandle, RunStatus, Runtime
-from duramen._bridge import Clock
+from duramen._runtime.settings import Settings
 from duramen._values.durations import from_ms, instant_ms
 from duramen.errors import InvalidArgument, RunTimedOut
 from duramen.store import lane_key
 
-from ._env_steps import EnvStepper, StepWatch
+from ._env_steps import StepWatch
 from ._faults import FaultyStore
-from ._native_store import NativeStore, open_store
 from ._replay import replay
+from ._surroundings import Driving, EnvRuntime, EnvSurroundings, World
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Iterable
     from types import TracebackType
     from typing import Self
 
-    from duramen._driving.stepper import Stepper
     from duramen.store import Store
 
-__all__ = ["Environment", "World"]
+__all__ = ["Environment"]
 
 OutputT = TypeVar("OutputT")
-Driving = Literal["warm", "evicting", "one-by-one"]
 
 _START = datetime(2030, 1, 1, tzinfo=UTC)
 _QUIET = 3
 """Turns of the event loop without anything happening that count as rest."""
 _LIMIT = 60.0
 """Real seconds that may pass without the clock moving, before somebody is told that it goes on for ever."""
-_STALLED = 5.0
-"""Real seconds that a result is waited for while the clock stands still."""
 _LIVE: Any = ["queued", "running", "waiting"]
 _REPLAYED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.WAITING)
-_numbers = itertools.count(1)
-
-
-class World:
-    """What several environments of a test may share: a clock, a store, and what waits for instants."""
-
-    def __init__(self, store: str | Store | None, now: datetime, seed: int) -> None:
-        self.clock = Clock(instant_ms(now, "now"), seed % 2**64)
-        self.sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
-        self.environments = 0
-        if store is None:
-            store = f"memory://duramen-testing-{os.getpid()}-{next(_numbers)}"
-        if isinstance(store, str):
-            self.base: Any = open_store(store, migrate=True)
-            # Only the memory store answers at once, so that nothing of it is ever under way out of sight.
-            self.target: Any = store if store.startswith("memory://") else self.base
-        else:
-            self.target = self.base = store
-            while isinstance(self.base, FaultyStore):
-                self.base.sleep = self.sleep
-                self.base = self.base.inner
-        if isinstance(self.base, NativeStore):
-            self.base.in_thread = False
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait until the clock has been moved on by so much."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        until = self.clock.now() + max(0, round(seconds * 1000))
-        heapq.heappush(self.sleepers, (until, next(_numbers), future))
-        await future
-
-    def wake_sleepers(self) -> bool:
-        """Wake those whose instant has come; True if there were any."""
-        woken = False
-        while self.sleepers and self.sleepers[0][0] <= self.clock.now():
-            future = heapq.heappop(self.sleepers)[2]
-            if not future.done():
-                future.set_result(None)
-                woken = True
-        return woken
-
-
-class _EnvRuntime(Runtime):
-    """The runtime of an environment."""
-
-    def __init__(self, env: Environment, target: Any, **options: Any) -> None:
-        super().__init__(target, migrate=True, **options)
-        self._env = env
-        env.world.environments += 1
-        # The same in each repetition of a test, yet not the same for what is begun anew after a crash.
-        self._ids = (f"{env.world.environments}-{number}" for number in itertools.count(1))
-
-    @override
-    def _fresh_id(self) -> str:
-        return f"message-{next(self._ids)}"
-
-    @override
-    def _fresh_run_id(self) -> str:
-        return f"run-{next(self._ids)}"
-
-    @override
-    def _engine_settings(self, *, migrate: bool) -> dict[str, Any]:
-        env = self._env
-        settings = super()._engine_settings(migrate=migrate) | {"clock": env.world.clock}
-        if env.driving == "evicting":
-            settings |= {"warm": 0, "hold": 0}
-        if not env.holds:
-            settings["hold"] = 0
-        return settings
-
-    @override
-    def _new_stepper(self, loop: AbstractEventLoop) -> Stepper:
-        return EnvStepper(loop, self._env.steps, max_threads=self._max_threads)
-
-    @override
-    async def _result(self, run_id: str, timeout: timedelta | float | None, output_type: Any) -> Any:
-        found = asyncio.ensure_future(super()._result(run_id, timeout, output_type))
-        clock, limit = self._env.world.clock, monotonic() + _STALLED
-        before = clock.now()
-        try:
-            while not (await asyncio.wait([found], timeout=0.5))[0]:
-                if clock.now() != before or self._env.steps.busy:
-                    before, limit = clock.now(), monotonic() + _STALLED
-                elif timeout is None and monotonic() > limit:
-                    raise RunTimedOut(
-                        run_id,
-                        "the clock of the environment stands still, so it waits for ever: move it with "
-                        "`await env.advance(…)`, or use `await env.result(run)`",
-                    )
-            return found.result()
-        finally:
-            found.cancel()
 
 
 class Environment:
@@ -201,26 +96,26 @@ class Environment:
         self.world = World(store, _START if now is None else now, seed) if world is None else world
         self.driving = driving
         self.steps = StepWatch(self.world.clock, patience, one_by_one=driving == "one-by-one")
-        self.holds = True
-        """Whether a run is kept in hand over a wait of less than a second, as runtimes do."""
         self._worker = worker
         self._replay = replay
         target = self.world.target if world is None or store is None else store
         if isinstance(target, FaultyStore):
             target.sleep = self.world.sleep
-        options = {"shutdown_timeout": 0.1, "watchdog": 0} | options
-        self.runtime: Runtime = _EnvRuntime(self, target, workflows=workflows, **options)
+        options = {"migrate": True, "shutdown_timeout": 0.1, "watchdog": 0} | options
+        settings = Settings.checked(target, **options)
+        self.surroundings = EnvSurroundings(self.world, self.steps, driving)
+        runtime = EnvRuntime(workflows, settings, self.surroundings)
+        self.runtime: Runtime = runtime
         """The runtime; the calls are those of any other."""
+        self._services = runtime.services
+        self._lifecycle = runtime.services.lifecycle
 
     # -- opening ---------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        runtime = await self.runtime.open()
-        if self.driving == "evicting":
-            # A pass whose budget is over: each fresh step is the last of its tenure.
-            runtime._driver._services = runtime._driver._new_services(0.0, 1.0)
+        await self.runtime.open()
         if self._worker:
-            runtime._engine.work(1000, 20, 1000)
+            self._lifecycle.engine.work(1000, 20, 1000)
         return self
 
     async def __aexit__(
@@ -239,11 +134,11 @@ class Environment:
 
     async def _let_go(self) -> None:
         """Let go of the runs; a commit that has to be tried again takes its time by the clock."""
-        engine, clock = self.runtime._engine, self.world.clock
+        engine, clock = self._lifecycle.engine, self.world.clock
         engine.stop_work()
         engine.yield_all()
         await self.settle()
-        end = clock.now() + self.runtime._lease_ms
+        end = clock.now() + self._services.settings.lease_ms
         while self._active() and not self.steps.in_flight and clock.now() < end:
             await self._move(clock.next() or end)
 
@@ -252,17 +147,16 @@ class Environment:
 
         Steps in flight are cancelled: unlike those of a process that is killed, they can clean up.
         """
-        runtime = self.runtime
-        port, driver = runtime._port, runtime._driver_
-        if port is None or driver is None:
+        found = self._lifecycle.taken_down()
+        if found is None:
             return
+        port, driver = found
         self.steps.closed = True
-        runtime._port = runtime._driver_ = None
         driver.detach()
         driver.stepper.close()
-        port._release()
-        for task in () if port._store is None else port._store._tasks:
-            task.cancel()
+        port.release()
+        if port.store is not None:
+            port.store.abandon()
 
     # -- time ------------------------------------------------------------------------------------------------
 
@@ -341,7 +235,7 @@ class Environment:
             view = await self.runtime.get(run_id)
             if view.finished or view.status is RunStatus.STUCK:
                 # Not `Runtime.result`: what drove it here may not have heard of its end.
-                return self.runtime._output(await self.runtime._detail(run_id), None)
+                return self._services.results.output(await self._services.queries.detail(run_id))
             at = await self._next_instant()
             if at is None or at > end:
                 waits = ", ".join(view.waits) or "nothing that is known"
@@ -389,12 +283,12 @@ class Environment:
         return min(found, default=None)
 
     def _active(self) -> bool:
-        port = self.runtime._port
+        port = self._lifecycle.port
         return port is not None and port.engine.active() > 0
 
     async def _holds_orphans(self) -> bool:
         """Whether runs are leased to this runtime that it does not know of: the answer was lost."""
-        port = self.runtime._port
+        port = self._lifecycle.port
         if port is None:
             return False
         own = port.engine.owner()
@@ -402,7 +296,7 @@ class Environment:
 
     def _lanes(self) -> list[str]:
         # What this build's own runs stand in: the queue of those without one, the encoding that it writes.
-        keys = self.runtime._registry.keys()
+        keys = self._services.registry.keys()
         return [lane_key("default", name, version, 1) for name, version in keys]
 
     # -- rest ------------------------------------------------------------------------------------------------
@@ -415,7 +309,7 @@ class Environment:
             RuntimeNotOpen: the environment was not entered.
         """
         if not self.steps.closed:
-            self.runtime._ready  # noqa: B018 - raises if no calls are possible
+            self._lifecycle.ready  # noqa: B018 - raises if no calls are possible
         quiet = 0
         outcomes = -1
         limit = monotonic() + _LIMIT
@@ -439,18 +333,17 @@ class Environment:
                 quiet += 1
 
     def _collect(self) -> int:
-        port = self.runtime._port
+        port = self._lifecycle.port
         return 0 if port is None else port.collect()
 
     def _due_here(self) -> bool:
-        driver = self.runtime._driver_
-        return driver is not None and driver._round_due
+        return self._lifecycle.port is not None and self._lifecycle.driver.round_due
 
     def _storing(self) -> bool:
         """Whether calls of a store written in Python are under way, but for those that wait for the clock."""
-        port = self.runtime._port
-        server = None if port is None else port._store
-        return server is not None and len(server._tasks) > len(self.world.sleepers)
+        port = self._lifecycle.port
+        server = None if port is None else port.store
+        return server is not None and server.under_way > len(self.world.sleepers)
 
     # -- looking in ------------------------------------------------------------------------------------------
 
@@ -487,7 +380,7 @@ class Environment:
         while True:
             page = await runtime.list(status=[status.value for status in _REPLAYED], cursor=cursor)
             for view in page.items:
-                definition = runtime._registry.get(view.workflow, view.version)
+                definition = self._services.registry.get(view.workflow, view.version)
                 if definition is None:
                     continue
                 history = await runtime.export(view.run_id)

@@ -1,8 +1,5 @@
 """Steps under a virtual clock: who is in flight, whose time is over, whose outcome is still held back."""
 
-# A stepper, its jobs and what watches them are one thing.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, CancelledError

@@ -4,9 +4,6 @@ The real machine does it, through the bridge, over a store that holds this one r
 the history ends the replay ends, so no step is ever started, and no timer waited for.
 """
 
-# The replay stands where a runtime stands, and uses what that is made of.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 import asyncio

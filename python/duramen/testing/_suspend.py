@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_args
 
-from ._env import Driving, Environment
+from ._env import Environment
+from ._surroundings import Driving
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,7 +83,7 @@ async def suspend_matrix(
     for driving in _WAYS:
         store = None if new_store is None else new_store()
         env = Environment(workflows, store=store, seed=seed, driving=driving, **options)
-        env.holds = False  # or a run that waits for less than a second would never be dropped
+        env.surroundings.holds = False  # or a run that waits for less than a second would never be dropped
         env.steps.ordered = True  # or steps in threads would make journals of their own
         try:
             async with env:

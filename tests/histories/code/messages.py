@@ -2,11 +2,12 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
 
-from duramen import Context, Runtime, workflow
+from duramen import Context, Runtime, step_context, workflow
 from tests.histories.case import case, play_to_the_end, until
 
 
@@ -143,3 +144,24 @@ async def values_alone(ctx: Context) -> list[float]:
 
 
 play_to_the_end(values_alone)
+
+
+async def ship(address: str) -> str:
+    return f"{step_context().step_id} to {address}"
+
+
+@workflow
+async def ids_shared_by_kinds(ctx: Context) -> list[Any]:
+    """Written before an id belonged to one kind of operation: no later build lets a run begin to do this."""
+    decision = await ctx.approve("Ship it?", id="ship")
+    first = await ctx.step("ship", ship, "Berne")
+    paid = await ctx.wait_for_event("paid", id="ship")
+    return [decision.approved, first, paid, await ctx.step("ship", ship, "Basle")]
+
+
+@case(ids_shared_by_kinds, name="ids_shared_by_kinds")
+async def play_ids_shared_by_kinds(runtime: Runtime, run_id: str) -> None:
+    handle = await runtime.start(ids_shared_by_kinds, run_id=run_id)
+    await runtime.signal(run_id, "paid", 3)
+    await runtime.approve(run_id, "ship", True)
+    await handle.result(timeout=20)

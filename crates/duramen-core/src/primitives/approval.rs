@@ -3,6 +3,7 @@
 use crate::ids::{InvalidId, Millis, OpId, Payload};
 use crate::inbox::Slot;
 use crate::progress::desk::Desk;
+use crate::progress::naming::Holder;
 use crate::progress::op::OpKind;
 
 /// The handler asks for a decision. The approval's id is the operation's id: derived from the
@@ -13,7 +14,7 @@ pub(crate) fn request(
     request: Payload,
     deadline: Option<Millis>,
 ) -> Result<(Slot, OpId), InvalidId> {
-    let id = desk.id(id, "approval")?;
+    let id = desk.id(id, "approval", Holder::Approval)?;
     let key = format!("approval:{id}").into();
     let slot = desk.open_wait(id.clone(), OpKind::Approval { key, request }, deadline);
     Ok((slot, id))

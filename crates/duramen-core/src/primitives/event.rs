@@ -5,6 +5,7 @@ use crate::inbox::Slot;
 use crate::journal::{Entry, Kind, Meta};
 use crate::progress::desk::Desk;
 use crate::progress::ledger::Weight;
+use crate::progress::naming::Holder;
 use crate::progress::op::OpKind;
 use crate::progress::turn::{Outcome, Turn};
 use crate::store::Message;
@@ -17,7 +18,7 @@ pub(crate) fn request(
     deadline: Option<Millis>,
 ) -> Result<Slot, InvalidId> {
     check_event_name(name)?;
-    let id = desk.id(id, "event")?;
+    let id = desk.id(id, "event", Holder::Event)?;
     let key = format!("event:{name}").into();
     Ok(desk.open_wait(id, OpKind::Event { key }, deadline))
 }

@@ -5,6 +5,7 @@ use crate::inbox::Slot;
 use crate::journal::{Entry, Kind, Meta};
 use crate::progress::desk::Desk;
 use crate::progress::ledger::Weight;
+use crate::progress::naming::Holder;
 use crate::progress::op::{Checkpoint, OpKind, StepPhase};
 use crate::progress::turn::{Outcome, Requested, Turn};
 use crate::retry::RetryPolicy;
@@ -21,7 +22,7 @@ pub(crate) fn request(
     checkpoint: Checkpoint,
     alone: bool,
 ) -> Result<Requested, InvalidId> {
-    let id = desk.named(id)?;
+    let id = desk.named(id, Holder::Step)?;
     let kind = OpKind::Step {
         retry,
         checkpoint,
@@ -429,6 +430,37 @@ mod tests {
         });
         sim.run();
         assert_eq!(sim.starts, ["a/1", "a#2/1", "a#3/1"]);
+    }
+
+    #[test]
+    fn an_id_that_an_approval_has_is_raised_in_the_handler_now_and_on_replay() {
+        let mut sim = Sim::new(|ctx| async move {
+            ctx.approve(Some("ship"), None).await?;
+            assert!(matches!(ctx.step("ship").await, Err(Fault::Refused(_))));
+            // A repeat of the approval: it is not the step's, whatever the journal says of it.
+            ctx.approve(Some("ship"), None).await?;
+            ctx.step("ship-it").await
+        });
+        assert_eq!(sim.run(), Status::Waiting);
+        sim.decide("ship", "true");
+        assert_eq!(sim.run(), Status::Waiting);
+        sim.decide("ship#2", "true");
+        assert_eq!(sim.run_through(), Status::Completed);
+        assert_eq!(sim.starts, ["ship-it/1"]);
+    }
+
+    #[test]
+    fn a_journal_with_one_id_for_an_approval_and_a_step_is_replayed_and_goes_on() {
+        let journal = Journal::new("", T0)
+            .entry(Kind::ApprovalResolved, "ship", "true")
+            .entry(Kind::StepCompleted, "ship#2", "1");
+        let mut sim = Sim::replaying(journal, |ctx| async move {
+            ctx.approve(Some("ship"), None).await?;
+            ctx.step("ship").await?;
+            ctx.step("ship").await
+        });
+        assert_eq!(sim.run(), Status::Completed);
+        assert_eq!(sim.starts, ["ship#3/1"]);
     }
 
     #[test]

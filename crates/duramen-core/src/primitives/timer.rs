@@ -5,6 +5,7 @@ use crate::inbox::Slot;
 use crate::journal::{Entry, Kind};
 use crate::progress::desk::Desk;
 use crate::progress::ledger::Weight;
+use crate::progress::naming::Holder;
 use crate::progress::op::{OpKind, StepPhase};
 use crate::progress::turn::{Outcome, Turn};
 
@@ -22,10 +23,11 @@ pub enum TimerStem {
 
 /// The handler asks to be woken at an instant of the logical clock.
 pub(crate) fn request(mut desk: Desk<'_>, stem: TimerStem, deadline: Millis) -> Slot {
-    let id = desk.numbered(match stem {
+    let stem = match stem {
         TimerStem::Sleep => "sleep",
         TimerStem::Timer => "timer",
-    });
+    };
+    let id = desk.numbered(stem, Holder::Unnamed);
     desk.open(id, OpKind::Timer, Some(deadline))
 }
 

@@ -6,10 +6,11 @@ use crate::journal::{Entry, Kind};
 use crate::progress::desk::Desk;
 use crate::progress::divergence::{Divergence, Handler};
 use crate::progress::ledger::Weight;
+use crate::progress::naming::Holder;
 
 /// The handler asks for a value. It never suspends, so on replay the entry must be the next one.
 pub(crate) fn request(mut desk: Desk<'_>, kind: ValueKind) -> Result<Payload, Divergence> {
-    let id = desk.numbered(kind.name());
+    let id = desk.numbered(kind.name(), Holder::Unnamed);
     if let Some(placed) = desk.next_recorded() {
         if placed.entry.kind != Kind::ValueRecorded || placed.entry.op != id {
             let asked = id.to_string();

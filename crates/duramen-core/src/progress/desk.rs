@@ -7,6 +7,7 @@
 use super::arrivals::Arrived;
 use super::history::Placed;
 use super::ledger::Weight;
+use super::naming::Holder;
 use super::op::{Op, OpKind, StepPhase};
 use super::state::Progress;
 use super::turn::{Outcome, StepOutcome};
@@ -30,21 +31,29 @@ impl<'m> Desk<'m> {
 /// Ids.
 impl Desk<'_> {
     /// The id of an operation that the user named.
-    pub(crate) fn named(&mut self, id: &str) -> Result<OpId, InvalidId> {
+    pub(crate) fn named(&mut self, id: &str, holder: Holder) -> Result<OpId, InvalidId> {
         check_op_id(id)?;
-        Ok(self.run.naming.explicit(id))
+        let history = &self.run.history;
+        self.run
+            .naming
+            .explicit(id, holder, |op, fits| history.mentions(op, fits))
     }
 
     /// The id of an operation that the user did not name.
-    pub(crate) fn numbered(&mut self, stem: &'static str) -> OpId {
-        self.run.naming.automatic(stem)
+    pub(crate) fn numbered(&mut self, stem: &'static str, holder: Holder) -> OpId {
+        self.run.naming.automatic(stem, holder)
     }
 
     /// The id of an operation that the user may have named.
-    pub(crate) fn id(&mut self, id: Option<&str>, stem: &'static str) -> Result<OpId, InvalidId> {
+    pub(crate) fn id(
+        &mut self,
+        id: Option<&str>,
+        stem: &'static str,
+        holder: Holder,
+    ) -> Result<OpId, InvalidId> {
         match id {
-            Some(id) => self.named(id),
-            None => Ok(self.numbered(stem)),
+            Some(id) => self.named(id, holder),
+            None => Ok(self.numbered(stem, holder)),
         }
     }
 }

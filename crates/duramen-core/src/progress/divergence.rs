@@ -147,6 +147,14 @@ impl fmt::Display for Divergence {
         write!(
             f,
             ". Nothing was lost: deploy code that fits, then `retry` the run"
+        )?;
+        if matches!(self.handler, Handler::CannotRead { .. }) {
+            return Ok(());
+        }
+        write!(
+            f,
+            ". If the code is the same, look in the handler for a loop over a set (its order differs between \
+             processes), the clock, chance or I/O"
         )
     }
 }
@@ -159,8 +167,9 @@ mod tests {
     use crate::run::Status;
     use crate::store::MessageKind;
 
-    const TAIL: &str =
-        ". Nothing was lost: deploy code that fits, then `retry` the run (run of version \"1\")";
+    const TAIL: &str = ". Nothing was lost: deploy code that fits, then `retry` the run. If the code is the same, look in the \
+         handler for a loop over a set (its order differs between processes), the clock, chance or I/O (run of \
+         version \"1\")";
 
     /// Replays a journal with code that does not fit it; gives the note of the parked run.
     fn parked<F>(journal: Journal, program: impl Fn(Ctx) -> F + 'static) -> String

@@ -111,6 +111,14 @@ impl History {
         self.last
     }
 
+    /// Whether what is still to be replayed, or was taken back, has an entry of this operation that fits.
+    pub fn mentions(&self, op: &str, fits: impl Fn(Kind) -> bool) -> bool {
+        let ahead = self.ahead.iter().map(|placed| &placed.entry);
+        ahead
+            .chain(self.memo.values())
+            .any(|entry| *entry.op == *op && fits(entry.kind))
+    }
+
     /// Whether there are results that a reopening took back.
     pub fn has_memo(&self) -> bool {
         !self.memo.is_empty()

@@ -1,6 +1,9 @@
 //! The statements with arguments, and what each may read.
 
 use super::{NOW, OWNERS};
+use std::fmt::Write;
+
+use crate::Flavour;
 use crate::sql::{Book, Sql};
 
 /// A statement with arguments, and what it may read of the tables at most.
@@ -49,10 +52,39 @@ fn floors() -> String {
 
 const BATCH: usize = 64;
 
+/// A batch in the plain flavour, one run in the routed one, which names it once more.
+fn of_runs<'b>(
+    book: &'b Book,
+    name: &'static str,
+    sql: &'b Sql,
+    arguments: &str,
+    rows: i64,
+) -> Hot<'b> {
+    let mut arguments = arguments.to_owned();
+    if book.flavour == Flavour::Routed {
+        let first = arguments.split('\'').nth(1).unwrap_or_default().to_owned();
+        if name == "create" {
+            arguments.push_str(", TRUE");
+        }
+        let _ = write!(arguments, ", '{first}'");
+    }
+    Hot {
+        name,
+        sql,
+        arguments,
+        rows,
+    }
+}
+
+/// What is about given runs.
 #[allow(clippy::too_many_lines, reason = "it is a table")]
-pub(super) fn hot(book: &Book) -> Vec<Hot<'_>> {
-    let n = |of, item| same(of, item, BATCH);
-    let numbers = |of| array(of, (1..=BATCH).map(|n| n.to_string()));
+pub(super) fn of_given_runs(book: &Book) -> Vec<Hot<'_>> {
+    let size = match book.flavour {
+        Flavour::Plain => BATCH,
+        Flavour::Routed => 1,
+    };
+    let n = |of, item| same(of, item, size);
+    let numbers = |of| array(of, (1..=size).map(|n| n.to_string()));
     let own = |count: usize| {
         array(
             "text",
@@ -61,8 +93,8 @@ pub(super) fn hot(book: &Book) -> Vec<Hot<'_>> {
     };
     let list = |parts: &[String]| parts.join(", ");
     let append = list(&[
-        running(BATCH),
-        own(BATCH),
+        running(size),
+        own(size),
         n("bigint", "1"),
         n("bytea", "'\\x00000000000000000000000000000000'"),
         n("bigint", "2"),
@@ -71,7 +103,7 @@ pub(super) fn hot(book: &Book) -> Vec<Hot<'_>> {
         n("bigint", "7"),
         n("smallint", "1"),
         n("smallint", "1"),
-        running(BATCH),
+        running(size),
         n("text", "'step-2'"),
         n("text", "NULL"),
         n("bytea", "'\\x31'"),
@@ -79,7 +111,7 @@ pub(super) fn hot(book: &Book) -> Vec<Hot<'_>> {
     let rows = list(&[
         append.clone(),
         numbers("bigint"),
-        running(BATCH),
+        running(size),
         n("bigint", "3"),
         n("bigint", "0"),
         n("bigint", "7"),
@@ -92,23 +124,23 @@ pub(super) fn hot(book: &Book) -> Vec<Hot<'_>> {
     let reads = list(&[
         rows.clone(),
         numbers("bigint"),
-        running(BATCH),
+        running(size),
         n("bigint", "1"),
         n("text", "NULL"),
         n("bytea", "NULL"),
         numbers("bigint"),
-        running(BATCH),
+        running(size),
         n("bytea", "'\\x7b7d'"),
         numbers("bigint"),
         n("bigint", "2"),
         n("bigint", "7"),
         n("integer", "0"),
         n("smallint", "1"),
-        running(BATCH),
+        running(size),
         n("text", "'other'"),
         n("bytea", "'\\x31'"),
     ]);
-    let fresh = array("text", (0..BATCH).map(|n| format!("'new-{n}'")));
+    let fresh = array("text", (0..size).map(|n| format!("'new-{n}'")));
     let create = list(&[
         fresh.clone(),
         n("text", "'owner-0'"),
@@ -139,7 +171,7 @@ pub(super) fn hot(book: &Book) -> Vec<Hot<'_>> {
         n("text", "NULL"),
         n("bytea", "'\\x31'"),
     ]);
-    let sleeping = ids((0..BATCH).map(|n| n * 100 + 7));
+    let sleeping = ids((0..size).map(|n| n * 100 + 7));
     let deliver = list(&[
         sleeping.clone(),
         n("text", "'new'"),
@@ -153,12 +185,83 @@ pub(super) fn hot(book: &Book) -> Vec<Hot<'_>> {
         sleeping.clone(),
         "10000, 67108864".to_owned(),
     ]);
+    let batch = i64::try_from(size).unwrap();
+    let hot = |name, sql, arguments: &str, rows| of_runs(book, name, sql, arguments, rows);
+    let alone = |name, sql, arguments: &str, rows| Hot {
+        name,
+        sql,
+        arguments: arguments.to_owned(),
+        rows,
+    };
+    vec![
+        // Each asks once for its owner.
+        hot("create", &book.create, &create, batch),
+        hot("rows", &book.rows, &sleeping, batch),
+        // First and last entry, run_data.
+        hot("details", &book.details, &sleeping, 4 * batch),
+        hot("standing", &book.standing, &sleeping, 2 * batch),
+        // The last entry and the row.
+        hot("append", &book.append, &append, 2 * batch),
+        hot("commit", &book.commit, &rows, 3 * batch),
+        hot("commit_and_read", &book.commit_and_read, &reads, 5 * batch),
+        hot("lock", &book.lock, &sleeping, 2 * batch),
+        hot(
+            "journals",
+            &book.journals,
+            &format!("{sleeping}, {}", n("bigint", "0")),
+            2 * batch,
+        ),
+        // Rows twice, and a look for a message of that id.
+        hot("deliver", &book.deliver, &deliver, 3 * batch),
+        hot("refused", &book.refused, &sleeping, 0),
+        hot(
+            "receipts",
+            &book.receipts,
+            &format!("{sleeping}, {}", n("text", "'m'")),
+            batch,
+        ),
+        hot(
+            "sent",
+            &book.sent,
+            "ARRAY['run-00000001'], ARRAY[1::bigint], ARRAY[0], ARRAY[1::bigint]",
+            2,
+        ),
+        alone("load", &book.load, "'run-00000007', 0, 100", 2),
+        alone("right", &book.right, "'run-00000096', 1, 3", 1),
+        alone("park", &book.park, "'run-00000096', 1, 'n', 3", 1),
+        alone("page", &book.page, "'run-00000099', 0", 1),
+        alone(
+            "unsent_of_run",
+            &book.unsent_of_run,
+            "1000000, 100, 'run-00000001'",
+            1,
+        ),
+        alone("stand", &book.stand, "'run-00000099'", 2),
+        alone("length", &book.length, "'run-00000099'", 1),
+        alone("terminate", &book.terminate, "'run-00000099', 1, 1, 1", 1),
+        alone("reopen", &book.reopen, "'run-00000099', 1, 1, 1", 1),
+        alone(
+            "extend",
+            &book.extend,
+            "'run-00000099', ARRAY[2::bigint], ARRAY[1::bigint], ARRAY[1::smallint], ARRAY[1::smallint], ARRAY[''], \
+             ARRAY[NULL::text], ARRAY[''::bytea]",
+            0,
+        ),
+        alone("delete", &book.delete[0], "'run-00000099'", 2),
+        alone("delete", &book.delete[1], "'run-00000099'", 1),
+        alone("delete", &book.delete[2], "'run-00000099'", 1),
+        alone("delete", &book.delete[3], "'run-00000001'", 1),
+        alone("delete", &book.delete[4], "'run-00000099'", 1),
+    ]
+}
+
+/// What finds runs, in the plain flavour.
+pub(super) fn that_find_runs(book: &Book) -> Vec<Hot<'_>> {
     let claim = format!(
         "{NOW}, 'ann', {}, 25, ARRAY['run-00000099'], ARRAY[2::bigint], 1000000",
         lines()
     );
     let many = format!("{claim}, {}", floors());
-    let batch = i64::try_from(BATCH).unwrap();
     let hot = |name, sql, arguments: &str, rows| Hot {
         name,
         sql,
@@ -169,18 +272,6 @@ pub(super) fn hot(book: &Book) -> Vec<Hot<'_>> {
     // row, and the payloads' lengths; of each run that is taken its row four times, two entries and a message.
     let taken = 3 * 26 + 26 * 3 + 25 * 7;
     vec![
-        // Each asks once for its owner.
-        hot("create", &book.create, &create, batch),
-        hot("rows", &book.rows, &sleeping, batch),
-        // First and last entry, run_data.
-        hot("details", &book.details, &sleeping, 4 * batch),
-        hot("standing", &book.standing, &sleeping, 2 * batch),
-        hot("load", &book.load, "'run-00000007', 0, 100", 2),
-        // The last entry and the row.
-        hot("append", &book.append, &append, 2 * batch),
-        hot("commit", &book.commit, &rows, 3 * batch),
-        hot("commit_and_read", &book.commit_and_read, &reads, 5 * batch),
-        hot("lock", &book.lock, &sleeping, 2 * batch),
         // Owners: who asks, whose lease has lapsed, who has ended; the names in the runs, and whether they are known.
         hot(
             "claim",
@@ -200,13 +291,40 @@ pub(super) fn hot(book: &Book) -> Vec<Hot<'_>> {
             &format!("{claim}, 'run-00000299', 2"),
             16 + 4 * OWNERS,
         ),
+        hot("forget", &book.forget, &format!("{NOW}, 1"), 3 * OWNERS),
+        // Each that it holds twice, and once more to see that none is left.
         hot(
-            "journals",
-            &book.journals,
-            &format!("{sleeping}, {}", n("bigint", "0")),
-            2 * batch,
+            "succeed",
+            &book.succeed,
+            &format!("'ann', 'owner-0', {NOW}"),
+            3 * 1_100,
         ),
-        hot("right", &book.right, "'run-00000096', 1, 3", 1),
+        hot("owners", &book.owners, "", 8_000 + 2 * OWNERS),
+        // One of each line and priority that has any; names and owners.
+        hot(
+            "next",
+            &book.next,
+            &format!("{NOW}, {}, {}, TRUE, ARRAY[]::text[]", lines(), floors()),
+            16 + 4 * OWNERS,
+        ),
+        hot(
+            "unread_of_owner",
+            &book.unread_of_owner,
+            "'owner-0', ARRAY['run-00000096'], ARRAY[0::bigint]",
+            700,
+        ),
+    ]
+}
+
+/// Those of both flavours that are about an owner, or about what left runs.
+pub(super) fn of_owners(book: &Book) -> Vec<Hot<'_>> {
+    let hot = |name, sql, arguments: &str, rows| Hot {
+        name,
+        sql,
+        arguments: arguments.to_owned(),
+        rows,
+    };
+    vec![
         hot(
             "beat",
             &book.beat,
@@ -221,60 +339,7 @@ pub(super) fn hot(book: &Book) -> Vec<Hot<'_>> {
         ),
         hot("lapse", &book.lapse, &format!("'owner-0', {NOW}"), 1),
         hot("retire", &book.retire, &format!("'owner-0', {NOW}"), 1),
-        hot("forget", &book.forget, &format!("{NOW}, 1"), 3 * OWNERS),
-        // Each that it holds twice, and once more to see that none is left.
-        hot(
-            "succeed",
-            &book.succeed,
-            &format!("'ann', 'owner-0', {NOW}"),
-            3 * 1_100,
-        ),
-        hot("owners", &book.owners, "", 8_000 + 2 * OWNERS),
         hot("held", &book.held, "'owner-0', '', 100", 1_100),
-        // One of each line and priority that has any; names and owners.
-        hot(
-            "next",
-            &book.next,
-            &format!("{NOW}, {}, {}, TRUE, ARRAY[]::text[]", lines(), floors()),
-            16 + 4 * OWNERS,
-        ),
-        // Rows twice, and two looks for a message of that id.
-        hot("deliver", &book.deliver, &deliver, 3 * batch),
-        hot("page", &book.page, "'run-00000099', 0", 1),
-        hot(
-            "unread_of_owner",
-            &book.unread_of_owner,
-            "'owner-0', ARRAY['run-00000096'], ARRAY[0::bigint]",
-            700,
-        ),
-        hot("refused", &book.refused, &sleeping, 0),
-        hot(
-            "receipts",
-            &book.receipts,
-            &format!("{sleeping}, {}", n("text", "'m'")),
-            batch,
-        ),
         hot("unsent", &book.unsent, "1000000, 100", 100),
-        hot(
-            "unsent_of_run",
-            &book.unsent_of_run,
-            "1000000, 100, 'run-00000001'",
-            1,
-        ),
-        hot(
-            "sent",
-            &book.sent,
-            "ARRAY['run-00000001'], ARRAY[1::bigint], ARRAY[0], ARRAY[1::bigint]",
-            2,
-        ),
-        hot("stand", &book.stand, "'run-00000099'", 2),
-        hot("length", &book.length, "'run-00000099'", 1),
-        hot("terminate", &book.terminate, "'run-00000099', 1, 1, 1", 1),
-        hot("reopen", &book.reopen, "'run-00000099', 1, 1, 1", 1),
-        hot("delete", &book.delete[0], "'run-00000099'", 2),
-        hot("delete", &book.delete[1], "'run-00000099'", 1),
-        hot("delete", &book.delete[2], "'run-00000099'", 1),
-        hot("delete", &book.delete[3], "'run-00000001'", 1),
-        hot("delete", &book.delete[4], "'run-00000099'", 1),
     ]
 }

@@ -28,11 +28,11 @@ use tokio_postgres::types::Type;
 /// otherwise go through all that an owner ever held, dead entries and all, for each commit (measured: 2,100
 /// instead of 8,500 one-step runs a second).
 pub(crate) const FENCE: &str = "WITH b AS MATERIALIZED (SELECT u.*, (SELECT j.idx FROM {journal} j \
-     WHERE j.run_id = u.run_id ORDER BY j.idx DESC LIMIT 1) = u.len - 1 AS fits \
+     WHERE j.run_id = {run u} ORDER BY j.idx DESC LIMIT 1) = u.len - 1 AS fits \
      FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[]) \
      WITH ORDINALITY AS u(run_id, owner, epoch, seed, len, n)), \
      ok AS MATERIALIZED (SELECT b.n FROM b CROSS JOIN LATERAL (SELECT r.run_id FROM {runs} r \
-     WHERE r.run_id = b.run_id AND r.status = 1 AND (r.owner = b.owner) IS TRUE AND r.epoch = b.epoch AND r.seed = b.seed \
+     WHERE r.run_id = {run b} AND r.status = 1 AND (r.owner = b.owner) IS TRUE AND r.epoch = b.epoch AND r.seed = b.seed \
      FOR NO KEY UPDATE SKIP LOCKED) r WHERE b.fits), \
      entries AS (INSERT INTO {journal} (idx, at, encoding, kind, run_id, op, meta, payload) \
      SELECT e.idx, e.at, e.encoding, e.kind, e.run_id, e.op, e.meta, e.payload \
@@ -45,12 +45,12 @@ pub(crate) const READ: &str = ", m AS MATERIALIZED (SELECT DISTINCT ON (m.n, m.s
      u.message_id, u.bytes FROM unnest($25::bigint[], $26::text[], $27::bigint[], $28::text[], $29::bytea[]) \
      WITH ORDINALITY AS m(n, run_id, seq, note, reply, place) \
      CROSS JOIN LATERAL (SELECT i.message_id, octet_length(i.payload)::bigint AS bytes FROM {inbox} i \
-     WHERE i.run_id = m.run_id AND i.seq = m.seq AND i.state = 0 OFFSET 0) u \
+     WHERE i.run_id = {run m} AND i.seq = m.seq AND i.state = 0 OFFSET 0) u \
      WHERE (m.n IN (SELECT n FROM ok)) IS TRUE ORDER BY m.n, m.seq, m.place), \
      reads AS (UPDATE {inbox} i SET state = CASE WHEN m.note IS NULL THEN 1 ELSE 2 END, \
      payload = CASE WHEN m.note IS NULL THEN ''::bytea ELSE i.payload END, note = m.note, \
      reply = CASE WHEN m.note IS NULL THEN m.reply END \
-     FROM m WHERE i.run_id = m.run_id AND i.message_id = m.message_id), \
+     FROM m WHERE i.run_id = {run m} AND i.message_id = m.message_id), \
      g AS MATERIALIZED (SELECT n, count(*) AS read, sum(bytes)::bigint AS bytes FROM m GROUP BY n), \
      states AS (INSERT INTO {run_data} (run_id, state) SELECT s.run_id, s.state \
      FROM unnest($30::bigint[], $31::text[], $32::bytea[]) AS s(n, run_id, state) \
@@ -87,14 +87,14 @@ pub(crate) const REWRITE: &str = concat!(
      FROM (SELECT u.*, g.read, g.bytes FROM unnest($15::bigint[], $16::text[], $17::bigint[], $18::bigint[], $19::bigint[], \
      $20::smallint[], $21::smallint[], $22::bigint[], $23::text[], $24::text[]) \
      AS u(n, run_id, after, seen, at, format, status, ready_at, waits, note) LEFT JOIN g ON g.n = u.n) w \
-     WHERE r.run_id = w.run_id AND (w.n IN (SELECT n FROM ok)) IS TRUE \
+     WHERE r.run_id = {run w} AND (w.n IN (SELECT n FROM ok)) IS TRUE \
      RETURNING w.n, r.status = 2 AND r.inbox_len > r.inbox_seen AS due)"
 );
 
 /// 0: applied. 2: others have it locked, or it has just changed: to be asked again.
 pub(crate) const ANSWER: &str = " SELECT n, 0::smallint AS outcome FROM ok \
      UNION ALL SELECT b.n, 2::smallint FROM b WHERE b.fits AND (b.n IN (SELECT n FROM ok)) IS NOT TRUE \
-     AND (EXISTS (SELECT FROM {runs} r WHERE r.run_id = b.run_id AND r.status = 1 AND (r.owner = b.owner) IS TRUE \
+     AND (EXISTS (SELECT 1 FROM {runs} r WHERE r.run_id = {run b} AND r.status = 1 AND (r.owner = b.owner) IS TRUE \
      AND r.epoch = b.epoch AND r.seed = b.seed)) IS TRUE";
 /// 1: applied, and due at once.
 pub(crate) const ANSWER_DUE: &str = " UNION ALL SELECT n, 1::smallint FROM took WHERE due";
@@ -153,5 +153,5 @@ pub(crate) const ROW_TYPES: &[Type] = TYPES.split_at(24).0;
 
 /// Locks what nobody else has locked, and says which of the others are there.
 pub(crate) const LOCK: &str = "SELECT u.run_id, l.run_id IS NOT NULL, \
-     (EXISTS (SELECT FROM {runs} r WHERE r.run_id = u.run_id)) IS TRUE FROM unnest($1::text[]) AS u(run_id) \
-     LEFT JOIN LATERAL (SELECT r.run_id FROM {runs} r WHERE r.run_id = u.run_id FOR NO KEY UPDATE SKIP LOCKED) l ON TRUE";
+     (EXISTS (SELECT 1 FROM {runs} r WHERE r.run_id = {run u})) IS TRUE FROM unnest($1::text[]) AS u(run_id) \
+     LEFT JOIN LATERAL (SELECT r.run_id FROM {runs} r WHERE r.run_id = {run u} FOR NO KEY UPDATE SKIP LOCKED) l ON TRUE";

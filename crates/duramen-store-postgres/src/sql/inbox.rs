@@ -24,14 +24,15 @@ pub(crate) const DELIVER: &str = concat!(
      WITH ORDINALITY AS u(run_id, message_id, kind, name, payload, fingerprint, given, wait_key, encoding, n)), \
      t AS MATERIALIZED (SELECT r.* FROM unnest($10::text[]) AS w(run_id) CROSS JOIN LATERAL (\
      SELECT r.run_id, r.status, r.inbox_len, r.unread, r.unread_bytes, r.waits, r.owner FROM {runs} r \
-     WHERE r.run_id = w.run_id FOR NO KEY UPDATE SKIP LOCKED) r), \
+     WHERE r.run_id = {run w} FOR NO KEY UPDATE SKIP LOCKED) r), \
+     old AS MATERIALIZED (SELECT m.n, i.fingerprint FROM m CROSS JOIN LATERAL (SELECT i.fingerprint FROM {inbox} i \
+     WHERE i.run_id = {run m} AND i.message_id = m.message_id OFFSET 0) i), \
      new AS MATERIALIZED (SELECT x.*, x.inbox_len + row_number() OVER (PARTITION BY x.run_id ORDER BY x.n) AS seq, \
      (x.unread + x.messages <= $11 AND x.unread_bytes + x.total <= $12) OR (x.messages = 1 AND x.kind = 2) AS keep \
      FROM (SELECT m.*, t.inbox_len, t.unread, t.unread_bytes, t.status, \
      CASE m.kind WHEN 2 THEN t.status <= 2 ELSE t.status = 2 AND (m.wait_key = ANY(t.waits)) IS TRUE END AS awaited, \
      count(*) OVER (PARTITION BY m.run_id) AS messages, sum(m.bytes) OVER (PARTITION BY m.run_id) AS total \
-     FROM m JOIN t ON t.run_id = m.run_id WHERE t.status NOT BETWEEN 3 AND 6 AND NOT EXISTS (SELECT FROM {inbox} i \
-     WHERE i.run_id = m.run_id AND i.message_id = m.message_id)) x), \
+     FROM m JOIN t ON t.run_id = m.run_id WHERE t.status NOT BETWEEN 3 AND 6 AND (m.n IN (SELECT n FROM old)) IS NOT TRUE) x), \
      kept AS (INSERT INTO {inbox} (seq, at, kind, encoding, state, run_id, message_id, name, fingerprint, payload) \
      SELECT seq, at, kind, encoding, 0, run_id, message_id, name, fingerprint, payload FROM new WHERE keep), \
      due AS (UPDATE {runs} r SET inbox_len = x.len, unread = r.unread + x.messages, \
@@ -41,13 +42,12 @@ pub(crate) const DELIVER: &str = concat!(
     " ELSE r.lane END, ready_at = CASE WHEN x.at IS NULL THEN r.ready_at ELSE least(r.ready_at, x.at) END \
      FROM (SELECT run_id, max(seq) AS len, count(*) AS messages, sum(bytes)::bigint AS bytes, max(encoding) AS encoding, \
      min(at) FILTER (WHERE awaited AND status <> 1) AS at FROM new WHERE keep GROUP BY run_id) x \
-     WHERE r.run_id = x.run_id) \
+     WHERE r.run_id = {run x}) \
      SELECT m.n, (CASE WHEN new.keep THEN CASE WHEN new.awaited THEN 0 ELSE 1 END \
-     WHEN t.run_id IS NULL THEN CASE WHEN EXISTS (SELECT FROM {runs} r WHERE r.run_id = m.run_id) THEN 7 ELSE 3 END \
+     WHEN t.run_id IS NULL THEN CASE WHEN EXISTS (SELECT 1 FROM {runs} r WHERE r.run_id = {run m}) THEN 7 ELSE 3 END \
      WHEN new.n IS NOT NULL THEN CASE new.messages WHEN 1 THEN 5 ELSE 6 END \
-     WHEN i.seq IS NOT NULL THEN 2 ELSE 4 END)::smallint AS outcome, t.owner, i.fingerprint \
-     FROM m LEFT JOIN t ON t.run_id = m.run_id LEFT JOIN new ON new.n = m.n \
-     LEFT JOIN {inbox} i ON new.n IS NULL AND i.run_id = m.run_id AND i.message_id = m.message_id"
+     WHEN old.n IS NOT NULL THEN 2 ELSE 4 END)::smallint AS outcome, t.owner, old.fingerprint \
+     FROM m LEFT JOIN t ON t.run_id = m.run_id LEFT JOIN new ON new.n = m.n LEFT JOIN old ON old.n = m.n"
 );
 pub(crate) const DELIVER_TYPES: &[Type] = &[
     Type::TEXT_ARRAY,
@@ -102,10 +102,10 @@ pub(crate) const UNREAD_OF_OWNER_TYPES: &[Type] = &[Type::TEXT, Type::TEXT_ARRAY
 pub(crate) const REFUSED: &str = concat!(
     "SELECT ",
     message_columns!("i."),
-    ", i.note FROM {inbox} i WHERE i.run_id = ANY($1) AND i.state = 2 ORDER BY i.run_id, i.seq"
+    ", i.note FROM unnest($1::text[]) AS w(run_id) JOIN {inbox} i ON i.run_id = {run w} AND i.state = 2 ORDER BY i.run_id, i.seq"
 );
 
 pub(crate) const RECEIPTS: &str = "SELECT u.n, i.state, i.note, i.reply \
      FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS u(run_id, message_id, n) \
-     JOIN {inbox} i ON i.run_id = u.run_id AND i.message_id = u.message_id";
+     JOIN {inbox} i ON i.run_id = {run u} AND i.message_id = u.message_id";
 pub(crate) const RECEIPTS_TYPES: &[Type] = &[Type::TEXT_ARRAY, Type::TEXT_ARRAY];

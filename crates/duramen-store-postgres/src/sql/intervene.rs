@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 
 /// Whether the run is there, and its row if others have not locked it.
 pub(crate) const STANDING: &str = "SELECT w.there, r.status, r.journal_len \
-     FROM (SELECT EXISTS (SELECT FROM {runs} WHERE run_id = $1) AS there) w LEFT JOIN LATERAL (\
+     FROM (SELECT EXISTS (SELECT 1 FROM {runs} WHERE run_id = $1) AS there) w LEFT JOIN LATERAL (\
      SELECT r.status, r.journal_len FROM {runs} r WHERE r.run_id = $1 FOR UPDATE SKIP LOCKED) r ON TRUE";
 
 /// Commits that only append leave the row's length behind.

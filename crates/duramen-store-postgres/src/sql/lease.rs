@@ -12,19 +12,19 @@ use super::inbox::page;
 /// for good, by this statement, which also takes what they hold. A heartbeat that is under way has its
 /// owner's row locked: that one is passed over. One that comes later waits for this statement, sees under
 /// the lock that its owner has ended, and renews nothing. So no owner whose runs are being taken is renewed.
-const WHO: &str = concat!(
+pub(crate) const ENDING: &str = concat!(
     "WITH RECURSIVE c AS MATERIALIZED (SELECT coalesce($1::bigint, ",
     clock!(),
     ") AS now), \
      me AS MATERIALIZED (SELECT o.owner FROM c, {owners} o WHERE o.owner = $2 AND o.ended_at IS NULL \
      AND o.lease_until > c.now), \
      late AS MATERIALIZED (SELECT o.owner FROM c, {owners} o WHERE o.owner > '' AND o.ended_at IS NULL AND o.lease_until <= c.now \
-     AND (EXISTS (SELECT FROM me)) IS TRUE FOR NO KEY UPDATE OF o SKIP LOCKED), \
+     AND (EXISTS (SELECT 1 FROM me)) IS TRUE FOR NO KEY UPDATE OF o SKIP LOCKED), \
      lapsed AS (UPDATE {owners} o SET ended_at = c.now FROM late l, c WHERE o.owner = l.owner AND o.ended_at IS NULL \
-     RETURNING o.owner), \
-     line AS MATERIALIZED (SELECT k.*, c.now FROM c, unnest($3::smallint[], $4::text[]) \
-     WITH ORDINALITY AS k(status, lane, place) WHERE (EXISTS (SELECT FROM me)) IS TRUE)"
+     RETURNING o.owner)"
 );
+const LINES: &str = ", line AS MATERIALIZED (SELECT k.*, c.now FROM c, unnest($3::smallint[], $4::text[]) \
+     WITH ORDINALITY AS k(status, lane, place) WHERE (EXISTS (SELECT 1 FROM me)) IS TRUE)";
 
 /// Owners that have ended, but for those that are known to hold nothing. The names that stand in runs and in no
 /// row are looked for only in a look at everything (`floors.rs`): it goes from name to name through the index.
@@ -35,7 +35,7 @@ const GONE: &str = ", name(owner) AS (SELECT (SELECT r.owner FROM {runs} r WHERE
      gone AS MATERIALIZED (SELECT o.owner FROM {owners} o WHERE o.owner > '' AND o.ended_at IS NOT NULL AND o.owner <> ALL ($11::text[]) \
      UNION SELECT owner FROM lapsed \
      UNION SELECT n.owner FROM name n WHERE n.owner IS NOT NULL \
-     AND NOT EXISTS (SELECT FROM {owners} o WHERE o.owner = n.owner))";
+     AND NOT EXISTS (SELECT 1 FROM {owners} o WHERE o.owner = n.owner))";
 
 /// What is due, without a lock: for each line of queued or waiting runs and each priority one descent, from
 /// its floor on; for each of ended owners' runs one descent for each such owner. There are ten priorities: to
@@ -95,7 +95,7 @@ const TAKE: &str = concat!(
      AND r.lane = o.lane AND r.owner IS NOT DISTINCT FROM o.owner AND (r.status = 1 OR r.ready_at <= c.now) \
      FOR NO KEY UPDATE OF r SKIP LOCKED) r LIMIT $5), \
      rest AS MATERIALIZED (SELECT o.n, o.warm, o.length, r.* FROM (SELECT * FROM weighed WHERE NOT fits \
-     AND (EXISTS (SELECT FROM first)) IS NOT TRUE ORDER BY n OFFSET 0) o \
+     AND (EXISTS (SELECT 1 FROM first)) IS NOT TRUE ORDER BY n OFFSET 0) o \
      CROSS JOIN LATERAL (SELECT r.run_id, r.status AS was, r.epoch FROM c, {runs} r WHERE r.run_id = o.run_id AND r.status = o.status \
      AND r.lane = o.lane AND r.owner IS NOT DISTINCT FROM o.owner AND (r.status = 1 OR r.ready_at <= c.now) \
      FOR NO KEY UPDATE OF r SKIP LOCKED) r LIMIT least($5, 1)), \
@@ -110,11 +110,11 @@ const TAKE: &str = concat!(
      AND v.inbox_len = t.inbox_len AND v.inbox_seen = t.inbox_seen AND v.unread = t.unread \
      FROM {runs} v WHERE v.run_id = t.run_id) AS current FROM took t) \
      SELECT 0::smallint AS part, (SELECT count(*) FROM weighed WHERE fits) AS n, c.now AS a, \
-     (CASE WHEN (SELECT count(*) FROM took) >= $5 THEN (SELECT max(n) FROM took) IS NOT DISTINCT FROM $window OR EXISTS (SELECT FROM weighed WHERE n > (SELECT coalesce(max(n), 0) FROM took)) \
-     ELSE EXISTS (SELECT FROM weighed w WHERE NOT w.fits AND (w.n IN (SELECT n FROM took)) IS NOT TRUE) END)::int::bigint AS b, \
-     (EXISTS (SELECT FROM me))::int::smallint AS c, NULL::smallint AS d, \
+     (CASE WHEN (SELECT count(*) FROM took) >= $5 THEN (SELECT max(n) FROM took) IS NOT DISTINCT FROM $window OR EXISTS (SELECT 1 FROM weighed WHERE n > (SELECT coalesce(max(n), 0) FROM took)) \
+     ELSE EXISTS (SELECT 1 FROM weighed w WHERE NOT w.fits AND (w.n IN (SELECT n FROM took)) IS NOT TRUE) END)::int::bigint AS b, \
+     (EXISTS (SELECT 1 FROM me))::int::smallint AS c, NULL::smallint AS d, \
      NULL::text AS x, NULL::text AS y, NULL::bytea AS z, NULL::bigint[] AS numbers, \
-     ARRAY(SELECT g.owner FROM gone g WHERE NOT EXISTS (SELECT FROM {runs} r WHERE r.owner = g.owner)) AS texts FROM c \
+     ARRAY(SELECT g.owner FROM gone g WHERE NOT EXISTS (SELECT 1 FROM {runs} r WHERE r.owner = g.owner)) AS texts FROM c \
      UNION ALL SELECT 1::smallint, t.n, t.current::int, t.warm::int, t.was, t.status, NULL, NULL, t.seed, ARRAY[",
     run_numbers!("t."),
     "]::bigint[], ARRAY[t.run_id, t.owner, t.queue, t.workflow, t.version, array_to_string(t.waits, chr(31)), \
@@ -137,8 +137,8 @@ pub(crate) fn claims() -> [String; 2] {
     let of_many = TAKE.replace("$window", "$12");
     let of_one = TAKE.replace("$window", "$10");
     [
-        [WHO, GONE, DUE, &of_many, LEFT].concat(),
-        [WHO, GONE_ALONE, DUE_ALONE, &of_one].concat(),
+        [ENDING, LINES, GONE, DUE, &of_many, LEFT].concat(),
+        [ENDING, LINES, GONE_ALONE, DUE_ALONE, &of_one].concat(),
     ]
 }
 
@@ -173,7 +173,7 @@ pub(crate) const CLAIM_ALONE_TYPES: &[Type] = &[
 /// Journals of recovered runs, in a snapshot that is younger than the claim: nobody else can write them any more.
 pub(crate) const JOURNALS: &str = "SELECT u.n, j.idx, j.at, j.encoding, j.kind, j.op, j.meta, j.payload \
      FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS u(run_id, start, n) \
-     CROSS JOIN LATERAL (SELECT * FROM {journal} WHERE run_id = u.run_id AND idx >= u.start OFFSET 0) j";
+     CROSS JOIN LATERAL (SELECT * FROM {journal} WHERE run_id = {run u} AND idx >= u.start OFFSET 0) j";
 pub(crate) const JOURNALS_TYPES: &[Type] = &[Type::TEXT_ARRAY, Type::INT8_ARRAY];
 
 /// The length that the snapshot of a claim did not show: the run got further than it seemed.
@@ -227,7 +227,7 @@ pub(crate) const OWNER_TYPES: &[Type] = &[Type::TEXT, Type::INT8];
 /// Those that ended long ago and hold nothing.
 pub(crate) const FORGET: &str = "DELETE FROM {owners} o USING (SELECT l.owner FROM {owners} l \
      WHERE l.owner > '' AND l.ended_at <= $1::bigint - $2::bigint \
-     AND NOT EXISTS (SELECT FROM {runs} r WHERE r.owner = l.owner) FOR UPDATE OF l SKIP LOCKED) l \
+     AND NOT EXISTS (SELECT 1 FROM {runs} r WHERE r.owner = l.owner) FOR UPDATE OF l SKIP LOCKED) l \
      WHERE o.owner = l.owner";
 pub(crate) const FORGET_TYPES: &[Type] = &[Type::INT8, Type::INT8];
 
@@ -240,7 +240,7 @@ pub(crate) const SUCCEED: &str = concat!(
     ") AS now), \
      me AS MATERIALIZED (SELECT o.owner FROM {owners} o WHERE o.owner = $1 AND o.ended_at IS NULL), \
      ended AS (UPDATE {owners} o SET ended_at = c.now FROM c, me WHERE o.owner = $2 AND o.ended_at IS NULL), \
-     free AS MATERIALIZED (SELECT r.run_id FROM {runs} r WHERE r.owner = $2 AND (EXISTS (SELECT FROM me)) IS TRUE \
+     free AS MATERIALIZED (SELECT r.run_id FROM {runs} r WHERE r.owner = $2 AND (EXISTS (SELECT 1 FROM me)) IS TRUE \
      FOR NO KEY UPDATE SKIP LOCKED), \
      moved AS (UPDATE {runs} r SET owner = $1 FROM free f WHERE r.run_id = f.run_id AND (r.owner = $2) IS TRUE RETURNING r.run_id, r.epoch) \
      SELECT run_id, epoch FROM moved \
@@ -268,14 +268,14 @@ pub(crate) const NEXT: &str = concat!(
      o.ended_at IS NULL AND o.lease_until > c.now AS lives \
      FROM {owners} o, c WHERE o.owner > '' AND (o.ended_at IS NULL OR o.owner <> ALL ($6::text[])) \
      UNION ALL SELECT n.owner, c.now, FALSE FROM name n, c WHERE n.owner IS NOT NULL \
-     AND NOT EXISTS (SELECT FROM {owners} o WHERE o.owner = n.owner)) \
+     AND NOT EXISTS (SELECT 1 FROM {owners} o WHERE o.owner = n.owner)) \
      SELECT c.now, (SELECT min(d.ready_at) FROM unnest($2::smallint[], $3::text[]) WITH ORDINALITY AS k(status, lane, place) \
      CROSS JOIN generate_series(0, 9) AS p(priority) CROSS JOIN LATERAL (\
      SELECT r.ready_at FROM {runs} r WHERE r.status = k.status AND r.lane = k.lane AND r.priority = p.priority::smallint \
      AND r.ready_at >= ($4::bigint[])[(k.place - 1) * 10 + p.priority + 1] ORDER BY r.ready_at, r.run_id LIMIT 1) d \
      WHERE k.status <> 1), \
      (SELECT h.until FROM (SELECT * FROM holder ORDER BY until OFFSET 0) h WHERE (h.lives AND NOT $5) OR (EXISTS (\
-     SELECT FROM {runs} r WHERE r.owner = h.owner AND r.lane = ANY ($3::text[]))) IS TRUE LIMIT 1) FROM c"
+     SELECT 1 FROM {runs} r WHERE r.owner = h.owner AND r.lane = ANY ($3::text[]))) IS TRUE LIMIT 1) FROM c"
 );
 pub(crate) const NEXT_TYPES: &[Type] = &[
     Type::INT8,

@@ -1,17 +1,22 @@
 //! Every statement of the store, by topic.
 //!
-//! A table stands as `{runs}`; its schema and name are put in once, when the store is opened.
-//! Budget: one statement, and so one round trip and one commit, for a batch of creations, commits or
+//! A table stands as `{runs}`; its schema and name are put in once, when the store is opened. Where an element `b` of a
+//! batch has its run's id stands `{run b}`: in the routed flavour (`crate::flavour`) a statement has one run only, and
+//! the id is its last parameter. No subquery is without columns there (`EXISTS (SELECT 1 …)`): Citus keeps what they
+//! find, and cannot keep rows without.
+//!
+//! Budget of the plain flavour: one statement, and so one round trip and one commit, for a batch of creations, commits or
 //! messages and for a claim with its journals and inboxes.
 //!
 //! Five rules keep the plans what they are meant to be whatever the tables' statistics say:
 //! - batches come as arrays, and sessions have hash and merge joins and sequential scans off
-//!   ([`SETTINGS`]): a batch is a nested loop that goes down the primary key once for each element. (Left
+//!   ([`settings`]): a batch is a nested loop that goes down the primary key once for each element. (Left
 //!   to its choice, the planner hashes the whole table for a batch of 64.)
 //! - `(x IN (SELECT …)) IS TRUE` is a hashed subplan, which cannot become a join;
 //! - `CROSS JOIN LATERAL (… OFFSET 0)` is looked up once for each row before it. (A join with unread messages
 //!   may start from all of them: the statistics nearly always say that there are none.)
-//! - plans are generic: made once for a prepared statement, not for each array;
+//! - plans are generic: made once for a prepared statement, not for each array (in the routed flavour that is left to the
+//!   server: Citus has to see the id);
 //! - where a run is found by its id, no other condition may be one for an index (`(r.owner = …) IS TRUE`): a plan
 //!   made while the table is empty would not know which is the better one.
 //!
@@ -25,8 +30,10 @@
 
 use std::borrow::Cow;
 
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
+use crate::flavour::Flavour;
+use crate::link::Params;
 use crate::options::Names;
 
 /// The database's clock in milliseconds: the same for a whole statement.
@@ -74,6 +81,7 @@ pub(crate) mod inbox;
 pub(crate) mod intervene;
 pub(crate) mod lease;
 pub(crate) mod outside;
+pub(crate) mod routed;
 pub(crate) mod run;
 
 /// A statement with its parameters' types, so that no round trip asks for them.
@@ -86,11 +94,20 @@ pub(crate) struct Sql {
 }
 
 impl Sql {
-    fn new(names: &Names, template: &str, types: &'static [Type]) -> Self {
+    fn new(text: String, types: Cow<'static, [Type]>) -> Self {
+        Self {
+            text,
+            types,
+            prepare: true,
+        }
+    }
+
+    /// A question without parameters that is asked once.
+    pub(crate) fn once(names: &Names, template: &str) -> Self {
         Self {
             text: names.fill(template),
-            types: Cow::Borrowed(types),
-            prepare: true,
+            types: Cow::Borrowed(&[]),
+            prepare: false,
         }
     }
 }
@@ -98,6 +115,7 @@ impl Sql {
 /// The statements with one store's names in them.
 #[derive(Debug)]
 pub(crate) struct Book {
+    pub(crate) flavour: Flavour,
     pub(crate) create: Sql,
     pub(crate) rows: Sql,
     pub(crate) details: Sql,
@@ -140,14 +158,24 @@ pub(crate) struct Book {
     pub(crate) terminate: Sql,
     pub(crate) reopen: Sql,
     pub(crate) extend: Sql,
-    pub(crate) found: Sql,
     pub(crate) identity: Sql,
     pub(crate) delete: [Sql; 5],
+    pub(crate) routed: routed::Statements,
 }
 
 impl Book {
-    pub(crate) fn new(names: &Names) -> Self {
-        let sql = |template: &str, types| Sql::new(names, template, types);
+    pub(crate) fn new(names: &Names, flavour: Flavour) -> Self {
+        // The last parameter of a routed statement is the id of its run.
+        let sql = |template: &str, types: &'static [Type]| {
+            let text = names.fill(&flavour.name_runs(template, types.len() + 1));
+            let types = match flavour {
+                Flavour::Routed if template.contains("{run ") => {
+                    Cow::Owned([types, &[Type::TEXT]].concat())
+                }
+                _ => Cow::Borrowed(types),
+            };
+            Sql::new(text, types)
+        };
         // Those that wait their turn for the run, a moment.
         let in_line = |template: &str, types| sql(&template.replace(" SKIP LOCKED", ""), types);
         let append = [commit::FENCE, commit::ANSWER].concat();
@@ -164,7 +192,17 @@ impl Book {
         let (committed, read) = (rewrite(commit::NOTHING_READ), rewrite(commit::READ));
         let [claim, claim_alone] = lease::claims();
         Self {
-            create: sql(run::CREATE, run::CREATE_TYPES),
+            flavour,
+            create: match flavour {
+                Flavour::Plain => sql(
+                    &run::CREATE.replace("{mine}", run::MINE),
+                    run::CREATE_MANY_TYPES,
+                ),
+                Flavour::Routed => sql(
+                    &run::CREATE.replace("{mine}", run::MINE_BEFORE),
+                    run::CREATE_TYPES,
+                ),
+            },
             rows: sql(run::ROWS, run::BY_IDS),
             details: sql(run::DETAILS, run::BY_IDS),
             standing: sql(run::STANDING, run::BY_IDS),
@@ -206,16 +244,42 @@ impl Book {
             terminate: sql(intervene::TERMINATE, intervene::CHANGE_TYPES),
             reopen: sql(intervene::REOPEN, intervene::CHANGE_TYPES),
             extend: sql(intervene::APPEND, intervene::APPEND_TYPES),
-            found: sql(schema::FOUND, &[]),
             identity: sql(outside::IDENTITY, &[]),
             delete: intervene::DELETE.map(|template| sql(template, run::BY_ID)),
+            routed: routed::Statements::new(names),
         }
     }
 }
 
+impl Book {
+    /// The parameters of a statement of a batch, with the id of its run if it is routed by that.
+    pub(crate) fn of_run<'p>(
+        &self,
+        params: &Params<'p>,
+        run_id: &'p (dyn ToSql + Sync),
+    ) -> Vec<&'p (dyn ToSql + Sync)> {
+        let mut params = params.to_vec();
+        if self.flavour == Flavour::Routed {
+            params.push(run_id);
+        }
+        params
+    }
+}
+
 /// What a session is told first.
-pub(crate) const SETTINGS: &[(&str, &str)] = &[
-    ("plan_cache_mode", "force_generic_plan"),
+pub(crate) fn settings(
+    flavour: Flavour,
+) -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    // An engine that routes has to see the run's id when it plans.
+    let generic = [("plan_cache_mode", "force_generic_plan")].as_slice();
+    let plans = match flavour {
+        Flavour::Plain => generic,
+        Flavour::Routed => &[],
+    };
+    plans.iter().chain(SETTINGS)
+}
+
+const SETTINGS: &[(&str, &str)] = &[
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
@@ -234,6 +298,12 @@ pub(crate) mod query {
 pub(crate) mod schema {
     pub(crate) const FOUND: &str =
         "SELECT coalesce(max(number), 0), coalesce(max(compatible_from), 0) FROM {migrations}";
+    pub(crate) const IS_PARTITIONED: &str =
+        "SELECT c.relkind = 'p' FROM pg_class c WHERE c.oid = '{runs}'::regclass";
+    pub(crate) const HAS_CITUS: &str =
+        "SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL";
+    pub(crate) const IS_DISTRIBUTED: &str = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_dist_partition p \
+         WHERE p.logicalrelid = '{runs}'::regclass AND p.partmethod = 'h')";
     pub(crate) const EXISTS: &str = "SELECT 1 FROM pg_namespace WHERE nspname = $1";
     pub(crate) const LOCK: &str = "LOCK TABLE {migrations} IN EXCLUSIVE MODE";
     pub(crate) const TABLE: &str = "CREATE TABLE IF NOT EXISTS {migrations} (number integer NOT NULL PRIMARY KEY, \

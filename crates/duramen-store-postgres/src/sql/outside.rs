@@ -94,9 +94,9 @@ pub(crate) const DELIVER: &str = concat!(
     lane!("r.", "greatest(r.format, $9::smallint)"),
     ", ready_at = CASE WHEN t.awaited AND r.status <> 1 THEN least(r.ready_at, t.at) ELSE r.ready_at END \
      FROM kept, t WHERE r.run_id = $1::text) \
-     SELECT CASE WHEN NOT EXISTS (SELECT FROM t) THEN 'not_found' \
-     WHEN EXISTS (SELECT FROM kept) THEN CASE WHEN (SELECT awaited FROM t) THEN 'delivered' ELSE 'buffered' END \
-     WHEN EXISTS (SELECT FROM first) THEN 'duplicate' \
+     SELECT CASE WHEN NOT EXISTS (SELECT 1 FROM t) THEN 'not_found' \
+     WHEN EXISTS (SELECT 1 FROM kept) THEN CASE WHEN (SELECT awaited FROM t) THEN 'delivered' ELSE 'buffered' END \
+     WHEN EXISTS (SELECT 1 FROM first) THEN 'duplicate' \
      WHEN (SELECT t.status NOT BETWEEN 3 AND 6 FROM t) THEN 'full' ELSE 'finished' END, \
      (SELECT fingerprint FROM first)"
 );

@@ -7,10 +7,9 @@ use tokio_postgres::types::Type;
 /// trial, then confirmed.) Whoever loses a race against another creation of the same id gets the
 /// key's violation, and asks again with a newer snapshot.
 ///
-/// A run that is to be leased to an owner without a lease that lasts is created queued.
+/// A run that is to be leased to an owner without a lease that lasts (`{mine}`) is created queued.
 pub(crate) const CREATE: &str = concat!(
-    "WITH b AS MATERIALIZED (SELECT u.*, t.now, EXISTS (SELECT FROM {owners} o WHERE o.owner = u.creator \
-     AND o.ended_at IS NULL AND o.lease_until > t.now) AS mine, CASE WHEN u.creator IS NULL \
+    "WITH b AS MATERIALIZED (SELECT u.*, t.now, {mine} AS mine, CASE WHEN u.creator IS NULL \
      THEN coalesce(u.start_at, t.now) ELSE t.now END AS origin_at FROM unnest(\
      $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::smallint[], \
      $9::text[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::text[], \
@@ -29,7 +28,7 @@ pub(crate) const CREATE: &str = concat!(
     later!("origin_at", "timeout"),
     " END, 0, mine::int, priority, format, run_id, lane, CASE WHEN mine THEN creator END, queue, workflow, version, \
      string_to_array(tags, chr(31)), seed, parent, root, origin FROM b \
-     WHERE NOT EXISTS (SELECT FROM {runs} r WHERE r.run_id = b.run_id) RETURNING run_id, created_at, status), \
+     WHERE NOT EXISTS (SELECT 1 FROM {runs} r WHERE r.run_id = {run b}) RETURNING run_id, created_at, status), \
      entry AS (INSERT INTO {journal} (idx, at, encoding, kind, run_id, op, meta, payload) \
      SELECT 0, now, 1, 0, run_id, '', NULL, input FROM b \
      WHERE (run_id IN (SELECT run_id FROM new)) IS TRUE \
@@ -41,6 +40,10 @@ pub(crate) const CREATE: &str = concat!(
      WHERE memo IS NOT NULL AND (run_id IN (SELECT run_id FROM new)) IS TRUE) \
      SELECT run_id, created_at, status FROM new"
 );
+/// In the plain flavour owners and runs are looked at together; in the routed one the owner is asked for before.
+pub(crate) const MINE: &str = "EXISTS (SELECT 1 FROM {owners} o WHERE o.owner = u.creator \
+     AND o.ended_at IS NULL AND o.lease_until > t.now)";
+pub(crate) const MINE_BEFORE: &str = "$29::boolean";
 pub(crate) const CREATE_TYPES: &[Type] = &[
     Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
@@ -70,12 +73,15 @@ pub(crate) const CREATE_TYPES: &[Type] = &[
     Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
     Type::BYTEA_ARRAY,
+    // `MINE_BEFORE`
+    Type::BOOL,
 ];
+pub(crate) const CREATE_MANY_TYPES: &[Type] = CREATE_TYPES.split_at(28).0;
 
 pub(crate) const ROWS: &str = concat!(
     "SELECT ",
     run_columns!("r."),
-    " FROM {runs} r WHERE r.run_id = ANY($1)"
+    " FROM unnest($1::text[]) AS w(run_id) JOIN {runs} r ON r.run_id = {run w}"
 );
 
 /// Rows with what people ask of them, all from one snapshot.
@@ -85,18 +91,19 @@ pub(crate) const DETAILS: &str = concat!(
     ", w.n, first.payload, d.state, d.memo, ",
     entry_columns!("last."),
     " FROM unnest($1::text[]) WITH ORDINALITY AS w(run_id, n) \
-     JOIN {runs} r ON r.run_id = w.run_id \
-     LEFT JOIN {journal} first ON first.run_id = r.run_id AND first.idx = r.journal_start \
-     LEFT JOIN {journal} last ON last.run_id = r.run_id AND last.idx = r.journal_len - 1 \
-     AND r.status BETWEEN 3 AND 6 \
-     LEFT JOIN {run_data} d ON d.run_id = r.run_id"
+     JOIN {runs} r ON r.run_id = {run w} \
+     LEFT JOIN LATERAL (SELECT j.payload FROM {journal} j WHERE j.run_id = {run w} AND j.idx = r.journal_start OFFSET 0) \
+     first ON TRUE \
+     LEFT JOIN LATERAL (SELECT * FROM {journal} j WHERE j.run_id = {run w} AND j.idx = r.journal_len - 1 \
+     AND r.status BETWEEN 3 AND 6 OFFSET 0) last ON TRUE \
+     LEFT JOIN {run_data} d ON d.run_id = {run w}"
 );
 
 /// Row and journal are of one snapshot, so that the length is exact.
 pub(crate) const STANDING: &str = "SELECT w.n, r.status, r.seed, r.owner, r.epoch, \
-     (SELECT j.idx + 1 FROM {journal} j WHERE j.run_id = r.run_id ORDER BY j.idx DESC LIMIT 1), \
+     (SELECT j.idx + 1 FROM {journal} j WHERE j.run_id = {run w} ORDER BY j.idx DESC LIMIT 1), \
      r.generation, r.ready_at FROM unnest($1::text[]) WITH ORDINALITY AS w(run_id, n) \
-     JOIN {runs} r ON r.run_id = w.run_id";
+     JOIN {runs} r ON r.run_id = {run w}";
 pub(crate) const BY_IDS: &[Type] = &[Type::TEXT_ARRAY];
 pub(crate) const BY_ID: &[Type] = &[Type::TEXT];
 
@@ -111,15 +118,15 @@ pub(crate) const UNSENT: &str = "SELECT run_id, entry, number, kind, target, bod
      WHERE at <= $1 ORDER BY at, run_id, entry, number LIMIT $2";
 pub(crate) const UNSENT_TYPES: &[Type] = &[Type::INT8, Type::INT8];
 pub(crate) const UNSENT_OF_RUN: &str = "SELECT run_id, entry, number, kind, target, body, at \
-     FROM {outgoing} WHERE run_id = $3 AND at <= $1 ORDER BY at, run_id, entry, number LIMIT $2";
+     FROM (SELECT * FROM {outgoing} WHERE run_id = $3 AND (at <= $1) IS TRUE OFFSET 0) o ORDER BY at, run_id, entry, number LIMIT $2";
 pub(crate) const UNSENT_OF_RUN_TYPES: &[Type] = &[Type::INT8, Type::INT8, Type::TEXT];
 
 /// What others are taking out at this moment is left to them.
 pub(crate) const SENT: &str = "DELETE FROM {outgoing} o USING (SELECT l.run_id, l.entry, l.number \
      FROM unnest($1::text[], $2::bigint[], $3::integer[], $4::bigint[]) AS u(run_id, entry, number, at) \
-     CROSS JOIN LATERAL (SELECT l.run_id, l.entry, l.number FROM {outgoing} l WHERE l.run_id = u.run_id \
-     AND l.entry = u.entry AND l.number = u.number AND l.at = u.at FOR UPDATE SKIP LOCKED) l) gone \
-     WHERE o.run_id = gone.run_id AND o.entry = gone.entry AND o.number = gone.number";
+     CROSS JOIN LATERAL (SELECT l.run_id, l.entry, l.number FROM {outgoing} l WHERE l.run_id = {run u} \
+     AND l.entry = u.entry AND l.number = u.number AND (l.at = u.at) IS TRUE FOR UPDATE SKIP LOCKED) l) gone \
+     WHERE o.run_id = {run gone} AND o.entry = gone.entry AND o.number = gone.number";
 pub(crate) const SENT_TYPES: &[Type] = &[
     Type::TEXT_ARRAY,
     Type::INT8_ARRAY,

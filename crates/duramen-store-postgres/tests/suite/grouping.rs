@@ -218,7 +218,7 @@ fn ten_thousand_messages_to_one_run_are_numbered_without_gaps() {
         Delivery::Duplicate,
     ];
     assert_eq!(results, expected);
-    let unread = place.number("SELECT unread FROM {s}.runs WHERE run_id = 'a'");
+    let unread = place.number("SELECT unread::bigint FROM {s}.runs WHERE run_id = 'a'");
     assert_eq!(u64::try_from(unread), Ok(MAX_UNREAD + 1));
 }
 

@@ -76,10 +76,11 @@ fn a_held_run_does_not_hold_up_commits(statements: Statements) {
         assert!(since.elapsed() < SOON);
         store.stats().statements - before
     };
+    let once = if crate::IN_PARTS { 50 } else { 1 };
     // It comes again a few times.
-    assert!((2..30).contains(&commit_all(1)));
+    assert!((once + 1..once + 29).contains(&commit_all(1)));
     // It is known now, and nobody waits for it any more.
-    assert_eq!(commit_all(2), 1);
+    assert_eq!(commit_all(2), once);
     held.let_go();
     assert_eq!(commit_one(&store, commit(&ids[HELD], "ann", 1)), APPLIED);
     let lengths = "SELECT count(DISTINCT idx) FROM {s}.journal";

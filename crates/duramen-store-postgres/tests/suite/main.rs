@@ -10,8 +10,12 @@
     clippy::doc_markdown
 )]
 
+/// Each table is whole.
+const IN_PARTS: bool = false;
+
 mod counts;
 mod differential;
+mod floors;
 mod grouping;
 mod locks;
 mod lost;

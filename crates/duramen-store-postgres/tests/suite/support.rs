@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use duramen_core::store::StoreError;
-use duramen_store_postgres::{Names, PostgresOptions, PostgresStore};
+use duramen_core::store::{Store, StoreError};
+use duramen_store_postgres::{Flavour, Names, PostgresOptions, PostgresStore};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls};
 
@@ -55,13 +55,39 @@ impl Place {
             std::process::id(),
             MADE.fetch_add(1, Ordering::Relaxed)
         );
-        Self {
+        let place = Self {
             schema,
             tables: tables
                 .iter()
                 .map(|(table, name)| ((*table).to_owned(), (*name).to_owned()))
                 .collect(),
             client: connection(),
+        };
+        if crate::IN_PARTS {
+            place.put_in_parts();
+        }
+        place
+    }
+
+    /// Makes the tables, and of those of runs parts.
+    fn put_in_parts(&self) {
+        let whole = self.open_with(PostgresOptions {
+            flavour: Some(Flavour::Plain),
+            ..self.options()
+        });
+        block_on(whole.close()).unwrap();
+        if self.number("SELECT count(*) FROM pg_extension WHERE extname = 'citus'") == 0 {
+            let parts = include_str!("in_parts.sql");
+            self.run(&format!(
+                "SET search_path = {{s}}; {parts}; RESET search_path"
+            ));
+            return;
+        }
+        self.run("SELECT create_distributed_table('{s}.runs', 'run_id', shard_count => 4)");
+        for table in ["journal", "inbox", "run_data", "outgoing"] {
+            self.run(&format!(
+                "SELECT create_distributed_table('{{s}}.{table}', 'run_id', colocate_with => '{{s}}.runs')"
+            ));
         }
     }
 

@@ -1,0 +1,777 @@
+"""`Runtime`: one store, the workflows this process knows, and everything one can do with their runs.
+
+It says what the calls are called, take and promise; what they do stands in the services of `_runtime`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from duramen._handlers.inputs import NO_INPUT
+from duramen._runtime.services import Services
+from duramen._runtime.settings import Settings, Work
+from duramen._runtime.views import RunRequest
+from duramen._values.checks import check_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+    from datetime import datetime, timedelta
+    from types import TracebackType
+    from typing import Self
+
+    from typing_extensions import Unpack
+
+    from duramen._handlers.workflow import WorkflowDef
+    from duramen._runtime.filters import RunFilters
+    from duramen._runtime.history import History
+    from duramen._runtime.requests import RunOptions, StartOptions
+    from duramen._runtime.settings import WorkOptions
+    from duramen._runtime.views import (
+        Event,
+        Page,
+        RunHandle,
+        RunResult,
+        RunView,
+        SchemaView,
+        SignalResult,
+        SweepResult,
+        WorkerView,
+    )
+    from duramen._values.serializer import Serializer
+    from duramen.store import Store
+
+    from ._sync import SyncRuntime
+
+__all__ = ["Runtime"]
+
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
+
+_List = list
+"""The built-in one, where the class has a method of that name."""
+
+
+class Runtime:
+    """A store and the workflows that this process knows. It belongs to the event loop on which it is opened.
+
+    Args:
+        url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://user:password@host/db``
+            (with libpq's parameters), ``memory://``, ``memory://name`` (shared by all runtimes of the
+            process), or a store object written in Python.
+        workflows: definitions (made by `@workflow`), or ``"package.module:attribute"`` for those to
+            import when the runtime opens. An import that fails is logged, and only that workflow is missing.
+        serializer: turns values into payloads; default `JsonSerializer`.
+        lease: for how long a run is this process's without a sign of life, in seconds or as a `timedelta`.
+            After a crash others take over when it has passed.
+        owner: a label in front of this runtime's unique owner name; default host and process id.
+        warm: how many paused runs stay in memory, to go on without a replay.
+        max_threads: the most steps that run in threads at once.
+        migrate: bring the schema up to date when opening. Default: yes for SQLite and memory, no for
+            Postgres.
+        synchronous: ``full`` (a power cut loses nothing), or ``normal`` (SQLite: it may lose the
+            last commits).
+        busy_timeout: how long to wait for another process's lock on an SQLite file.
+        schema: Postgres: the schema of the tables; default ``duramen``. This and the next three may stand
+            in the URL as well (``?schema=jobs&pool_size=2``).
+        tables: Postgres: other names for tables, such as ``{"runs": "app_runs"}``.
+        pool_size: Postgres: the most connections for reading and writing; default 4, more are not used. One
+            more listens for wake-up hints.
+        statement_cache: Postgres: ``named`` (prepared once for each connection), or ``off`` behind a pooler
+            that gives each transaction another connection.
+        shutdown_timeout: how long `close` waits for steps in flight.
+        watchdog: warn when something holds the event loop up for longer than this; 0: never.
+        database: where `ctx.transaction` gets connections from, for a store in Postgres: a pool, an engine,
+            or a function that connects, of psycopg 3, asyncpg or SQLAlchemy 2, to the store's database.
+        work: take up and drive whatever is due while it is open, beside everything else: for the lifespan
+            of a web application. A dict says how, with `concurrency`, `poll_min`, `poll_max` and `drain` as
+            in `Runtime.work`. `close` waits for steps in flight as long as `drain` says.
+
+    Raises:
+        InvalidArgument: an argument makes no sense; nothing was opened.
+        DuplicateWorkflow: two workflows have one name and version.
+
+    >>> import asyncio
+    >>> from duramen import Context, workflow
+    >>> @workflow
+    ... async def greet(ctx: Context, name: str) -> str:
+    ...     return f"hello {name}"
+    >>> async def main() -> None:
+    ...     async with Runtime("memory://", workflows=[greet]) as runtime:
+    ...         run = await runtime.start(greet, "you", run_id="greeting:1")
+    ...         print(run.created, await run.result(timeout=10))
+    ...         print((await runtime.get("greeting:1")).status)
+    >>> asyncio.run(main())
+    True hello you
+    completed
+    """
+
+    def __init__(
+        self,
+        url: str | Store,
+        *,
+        workflows: Iterable[Any] = (),
+        serializer: Serializer | None = None,
+        lease: timedelta | float = 30,
+        owner: str | None = None,
+        warm: int = 1000,
+        max_threads: int | None = None,
+        migrate: bool | None = None,
+        synchronous: str = "full",
+        busy_timeout: timedelta | float = 5,
+        schema: str | None = None,
+        tables: Mapping[str, str] | None = None,
+        pool_size: int | None = None,
+        statement_cache: str | None = None,
+        shutdown_timeout: timedelta | float = 5,
+        watchdog: timedelta | float = 1,
+        database: Any = None,
+        work: bool | WorkOptions = False,
+    ) -> None:
+        settings = Settings.checked(
+            url,
+            serializer=serializer,
+            lease=lease,
+            owner=owner,
+            warm=warm,
+            max_threads=max_threads,
+            migrate=migrate,
+            synchronous=synchronous,
+            busy_timeout=busy_timeout,
+            schema=schema,
+            tables=tables,
+            pool_size=pool_size,
+            statement_cache=statement_cache,
+            shutdown_timeout=shutdown_timeout,
+            watchdog=watchdog,
+            database=database,
+            work=work,
+        )
+        self._services = Services(self, workflows, settings)
+
+    def __repr__(self) -> str:
+        services = self._services
+        known, state = len(services.registry), services.lifecycle.state
+        return f"<Runtime {services.settings.target} ({known} workflows, {state})>"
+
+    # -- opening ---------------------------------------------------------------------------------------------
+
+    async def open(self) -> Self:
+        """Open the store, check its schema and start to drive; ``async with runtime:`` does it too.
+
+        Raises:
+            StoreUnmigrated: the schema is missing or older, and `migrate` is off.
+            StoreNewer: a later version of Duramen wrote the schema.
+            StoreError: the store cannot be reached, read or written.
+            InvalidArgument: the runtime is open already.
+        """
+        await self._services.lifecycle.open()
+        return self
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of every run and close the store. Safe to call twice.
+
+        Runs that are being driven are released as soon as their steps in flight are recorded. Those whose
+        steps take longer than `shutdown_timeout` are dropped: they go on elsewhere when their lease has
+        ended.
+        """
+        await self._services.here(self._services.lifecycle.close)
+
+    # -- about itself ----------------------------------------------------------------------------------------
+
+    @property
+    def serializer(self) -> Serializer:
+        """What turns values into payloads."""
+        return self._services.settings.serializer
+
+    @property
+    def owner(self) -> str:
+        """The name under which this runtime holds leases; new with each opening.
+
+        Raises:
+            RuntimeNotOpen: it is not open.
+        """
+        return self._services.lifecycle.engine.owner()
+
+    @property
+    def broken(self) -> dict[str, BaseException]:
+        """Workflows given as ``"package.module:attribute"`` that could not be imported, and why."""
+        return dict(self._services.registry.broken)
+
+    @property
+    def workflows(self) -> tuple[tuple[str, str], ...]:
+        """Name and version of each workflow that this runtime can drive, `previous` ones included.
+
+        Those given as ``"package.module:attribute"`` are among them once it has been opened.
+        """
+        return tuple(sorted(self._services.registry.keys()))
+
+    def stats(self) -> dict[str, int]:
+        """Counters since it was opened: commits, claims, runs ended and so on; `active`: now.
+
+        Of the runs that `ended` in this process, `completed`, `failed`, `cancelled` and `stuck` say how.
+        """
+        lifecycle = self._services.lifecycle
+        return {**lifecycle.engine.stats(), **lifecycle.driver.ends}
+
+    async def migrate(self) -> SchemaView:
+        """Bring the store's schema up to date. Works on a runtime that is not open, too.
+
+        Raises:
+            StoreNewer: a later version of Duramen wrote the schema.
+            StoreError: the store cannot be reached, read or written.
+        """
+        return await self._services.here(self._services.schemas.migrate)
+
+    async def schema(self) -> SchemaView:
+        """Read the version of the store's schema; changes nothing. Works on a runtime that is not open, too.
+
+        Raises:
+            StoreError: the store cannot be reached or read.
+        """
+        return await self._services.here(self._services.schemas.read)
+
+    # -- creating --------------------------------------------------------------------------------------------
+
+    @overload
+    async def start(
+        self, workflow: WorkflowDef[None, OutputT], input: None = None, **options: Unpack[StartOptions]
+    ) -> RunHandle[OutputT]: ...
+    @overload
+    async def start(
+        self, workflow: WorkflowDef[InputT, OutputT], input: InputT, **options: Unpack[StartOptions]
+    ) -> RunHandle[OutputT]: ...
+    @overload
+    async def start(
+        self, workflow: str, input: Any = None, **options: Unpack[StartOptions]
+    ) -> RunHandle[Any]: ...
+    async def start(
+        self,
+        workflow: Any,
+        input: Any = NO_INPUT,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        start_at: datetime | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+    ) -> RunHandle[Any]:
+        """Create a run and drive it in this process, in the background. The run is durable when this returns.
+
+        While this runtime is open it also wakes the run again when it paused and is due; another process may
+        as well.
+
+        Args:
+            workflow: a registered workflow, or its name.
+            input: what the handler gets; checked against its type before anything is written. Left out, it is
+                the default of the handler's parameter, else None.
+            run_id: 1 to 255 characters; default: a fresh one that sorts by time. If there is a run of that id
+                already, its handle is returned with ``created=False``, and it keeps its first input; unless
+                it has ended it is gone on with here: a program that crashed goes on by the same call.
+            start_at: aware; not before that instant.
+            tags: texts to find it by, beside those of the workflow.
+            memo: any value to keep with the run; handlers do not see it.
+
+        Raises:
+            UnknownWorkflow: it is not registered here.
+            RunIdConflict: the run id belongs to a run of another workflow.
+            InvalidId: the run id or a tag cannot be stored.
+            StoreLocked: a transaction of somebody else's is about to create that id, and has been open for as
+                long as a lease.
+            SerializationError: the input does not fit its type, or cannot be stored.
+        """
+        request = RunRequest(workflow, input, run_id, start_at, _unchecked(tags), memo)
+        return await self._services.here(self._services.starting.start, request)
+
+    @overload
+    async def enqueue(
+        self,
+        workflow: WorkflowDef[None, OutputT],
+        input: None = None,
+        *,
+        connection: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> RunHandle[OutputT]: ...
+    @overload
+    async def enqueue(
+        self,
+        workflow: WorkflowDef[InputT, OutputT],
+        input: InputT,
+        *,
+        connection: Any = None,
+        **options: Unpack[StartOptions],
+    ) -> RunHandle[OutputT]: ...
+    @overload
+    async def enqueue(
+        self, workflow: str, input: Any = None, *, connection: Any = None, **options: Unpack[StartOptions]
+    ) -> RunHandle[Any]: ...
+    async def enqueue(
+        self,
+        workflow: Any,
+        input: Any = NO_INPUT,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        start_at: datetime | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+        connection: Any = None,
+    ) -> RunHandle[Any]:
+        """Create a run without driving it: any worker or sweep takes it. See `start`.
+
+        Args:
+            workflow: as in `start`.
+            input: as in `start`.
+            run_id: as in `start`.
+            start_at: as in `start`.
+            tags: as in `start`.
+            memo: as in `start`.
+            connection: a connection of yours to the store's database, with a transaction open: the run is
+                created if and only if that transaction commits. Nothing is committed or rolled back here.
+                Of psycopg 3, asyncpg, SQLAlchemy 2 (a session, too), or `duramen.sqlite`.
+
+        Raises:
+            UnusableConnection: the connection is closed, has no transaction, or is of an unknown driver.
+            WrongDatabase: it leads to another database than the store's.
+            TransactionsUnsupported: the store is neither in Postgres nor in SQLite.
+        """
+        request = RunRequest(workflow, input, run_id, start_at, _unchecked(tags), memo)
+        if connection is None:
+            return await self._services.here(self._services.starting.enqueue, request)
+        return await (await self._services.here(self._services.starting.planned, request)).carry_out(
+            connection
+        )
+
+    async def enqueue_many(
+        self, requests: Iterable[RunRequest | tuple[WorkflowDef[Any, Any] | str, Any]]
+    ) -> _List[RunHandle[Any]]:
+        """Create many runs with few transactions; nothing is written if one of them is invalid.
+
+        Args:
+            requests: `RunRequest`s, or pairs of a workflow and an input.
+
+        Raises:
+            RunIdConflict: a run id belongs to a run of another workflow; the other runs were created.
+            StoreLocked: a transaction of somebody else's is about to create one of the ids, and has been open
+                for as long as a lease; the other runs were created.
+            UnknownWorkflow, InvalidId, SerializationError: as in `start`; nothing was created.
+        """
+        return await self._services.here(self._services.starting.enqueue_many, [*requests])
+
+    def handle(self, run_id: str) -> RunHandle[Any]:
+        """A handle of a run by its id; nothing is read."""
+        return self._services.handle(check_id("run id", run_id))
+
+    # -- driving ---------------------------------------------------------------------------------------------
+
+    @overload
+    async def run(
+        self,
+        workflow: WorkflowDef[None, OutputT],
+        input: None = None,
+        *,
+        max_duration: timedelta | float | None = None,
+        max_events: int = 1000,
+        **options: Unpack[RunOptions],
+    ) -> RunResult[OutputT]: ...
+    @overload
+    async def run(
+        self,
+        workflow: WorkflowDef[InputT, OutputT],
+        input: InputT,
+        *,
+        max_duration: timedelta | float | None = None,
+        max_events: int = 1000,
+        **options: Unpack[RunOptions],
+    ) -> RunResult[OutputT]: ...
+    @overload
+    async def run(
+        self,
+        workflow: str,
+        input: Any = None,
+        *,
+        max_duration: timedelta | float | None = None,
+        max_events: int = 1000,
+        **options: Unpack[RunOptions],
+    ) -> RunResult[Any]: ...
+    async def run(
+        self,
+        workflow: Any,
+        input: Any = NO_INPUT,  # noqa: A002
+        *,
+        run_id: str | None = None,
+        tags: Iterable[str] = (),
+        memo: Any = None,
+        max_duration: timedelta | float | None = None,
+        max_events: int = 1000,
+    ) -> RunResult[Any]:
+        """Create a run (or take the one of that id) and drive it here until it ends, pauses, or time is up.
+
+        Args:
+            workflow: as in `start`.
+            input: as in `start`.
+            run_id: as in `start`.
+            tags: as in `start`.
+            memo: as in `start`.
+            max_duration: after that time no further step is started; the run is left due at once, and nothing
+                more happens with it here. Without, it is woken again like one that was begun with `start`.
+            max_events: how many live events to return at most.
+
+        Returns:
+            Its `kind` is ``completed``, ``failed``, ``cancelled``, ``terminated``, ``stuck`` or ``paused``;
+            ``running`` if another process drives it or its steps outlast the budget; ``not_claimable`` if it
+            exists and nothing of it is due.
+        """
+        request = RunRequest(workflow, input, run_id, None, _unchecked(tags), memo)
+        return await self._services.here(
+            self._services.running.run, request, max_duration=max_duration, max_events=max_events
+        )
+
+    async def sweep(
+        self,
+        *,
+        limit: int | None = None,
+        max_recovered: int = 25,
+        max_timers: int = 25,
+        max_queued: int = 25,
+        max_duration: timedelta | float | None = None,
+        deadline: datetime | None = None,
+        min_remaining: timedelta | float = 1,
+        now: datetime | None = None,
+        max_bytes: int | None = None,
+        include_events: bool = False,
+        max_events: int = 1000,
+        publish: Callable[[Event], object] | None = None,
+    ) -> SweepResult:
+        """Make one bounded pass: take what is due, drive it until it ends or pauses, say what was done.
+
+        Runs of crashed processes come first, then those with a timer or a message, then queued ones. Owner
+        and lease are those of the runtime: one owner's leases are renewed together.
+
+        Args:
+            limit: how many runs at most, all kinds together.
+            max_recovered: how many of the first kind.
+            max_timers: how many of the second.
+            max_queued: how many of the third.
+            max_duration: stop after this time: no run is taken and no step started any more.
+            deadline: the same as an instant, aware.
+            min_remaining: take no run with less time left than this.
+            now: for tests: what is due is decided by this instant.
+            max_bytes: stop taking runs when their journals are larger together than this.
+            include_events: also return live events.
+            max_events: how many of them at most.
+            publish: called with each live event at once, whatever `max_events` is. What it raises is logged.
+        """
+        return await self._services.here(
+            self._services.sweeping.sweep,
+            limit=limit,
+            max_recovered=max_recovered,
+            max_timers=max_timers,
+            max_queued=max_queued,
+            max_duration=max_duration,
+            deadline=deadline,
+            min_remaining=min_remaining,
+            now=now,
+            max_bytes=max_bytes,
+            include_events=include_events,
+            max_events=max_events,
+            publish=publish,
+        )
+
+    async def work(
+        self,
+        *,
+        concurrency: int = 100,
+        poll_min: timedelta | float = 0.02,
+        poll_max: timedelta | float = 1,
+        drain: timedelta | float = 25,
+        handle_signals: bool | None = None,
+    ) -> None:
+        """Take and drive whatever is due, until it is cancelled, or SIGTERM or SIGINT comes.
+
+        At the end nothing new is taken, and runs are let go as soon as their steps in flight are recorded. A
+        second signal does not wait for those. In the lifespan of a web application, ``Runtime(work=True)``
+        does it.
+
+        Args:
+            concurrency: how many runs are driven at once, at most.
+            poll_min: pause between two looks into the store while there is work.
+            poll_max: the longest pause; changes made in this process are seen at once.
+            drain: how long to wait for steps in flight at the end. Runs whose steps take longer go on
+                elsewhere when their lease has ended.
+            handle_signals: end on SIGTERM and SIGINT (in the main thread only), whoever handles them. False
+                leaves both to the program; None those that somebody handles, such as a web server.
+        """
+        work = Work.checked(concurrency=concurrency, poll_min=poll_min, poll_max=poll_max, drain=drain)
+        services = self._services
+        await services.here(services.working.work, work, handle_signals=handle_signals)
+
+    # -- messages --------------------------------------------------------------------------------------------
+
+    async def signal(
+        self,
+        run_id: str,
+        name: str,
+        payload: Any = None,
+        *,
+        signal_id: str | None = None,
+        drive: bool = False,
+        connection: Any = None,
+    ) -> SignalResult:
+        """Send an event to a run. It is durable when this returns, also if the run does not wait for it yet.
+
+        Args:
+            run_id: which run.
+            name: the event's name, as in ``ctx.wait_for_event(name)``; names with ``__`` in front are
+            reserved.
+            payload: what the run gets; anything that the serializer takes.
+            signal_id: the same id reaches the run once, however often it is sent; None makes up a fresh one.
+            drive: also drive the run here until it pauses or ends, if it is due.
+            connection: a connection of yours to the store's database, with a transaction open: the event is
+                sent if and only if that transaction commits; see `Runtime.enqueue`. On Postgres the run's row
+                is locked until then, so make it one of the transaction's last statements.
+
+        Returns:
+            ``delivered``, ``buffered``, ``duplicate``, ``not_found`` or ``finished``.
+
+        Raises:
+            SignalRefused: the name or the signal id is reserved.
+            EventRejected: the payload does not fit the type that the workflow declares for this event.
+            InboxFull: the run has as many unread messages as it may have.
+            StoreLocked: a transaction of somebody else's holds the run, and has for as long as a lease.
+            SerializationError: the payload cannot be stored.
+            UnusableConnection, WrongDatabase, TransactionsUnsupported: as in `Runtime.enqueue`.
+        """
+        services = self._services
+        args = (run_id, name, payload, signal_id, drive)
+        if connection is None:
+            return await services.here(services.messages.signal, *args)
+        return await (await services.here(services.messages.planned, *args)).carry_out(connection)
+
+    async def signal_many(
+        self, signals: Iterable[tuple[str, str, Any] | tuple[str, str, Any, str]]
+    ) -> _List[SignalResult]:
+        """Send many events with few transactions; each is ``(run_id, name, payload[, signal_id])``.
+
+        Nothing is sent if one of them is invalid. The answers are those of `signal`, in the same order.
+        """
+        return await self._services.here(self._services.messages.signal_many, [*signals])
+
+    async def approve(
+        self,
+        run_id: str,
+        approval_id: str,
+        approved: bool = True,
+        *,
+        feedback: str | None = None,
+        by: str | None = None,
+        drive: bool = False,
+    ) -> SignalResult:
+        """Decide about an approval that a run asked for. The first decision stands.
+
+        Args:
+            run_id: which run.
+            approval_id: which approval; `RunView.waiting_approvals` has those that are open.
+            approved: the decision.
+            feedback: a text for the handler.
+            by: who decided.
+            drive: as in `signal`.
+
+        Raises:
+            ApprovalConflict: it was decided already, the other way.
+        """
+        return await self._services.here(
+            self._services.messages.approve,
+            run_id,
+            approval_id,
+            approved,
+            feedback=feedback,
+            by=by,
+            drive=drive,
+        )
+
+    async def cancel(self, run_id: str, reason: str = "", *, drive: bool = False) -> SignalResult:
+        """Ask a run to end: its handler gets `asyncio.CancelledError` at its await and may clean up.
+
+        It reaches the run wherever it is driven; one that is paused is due at once.
+
+        Args:
+            run_id: which run.
+            reason: for the handler and for people.
+            drive: as in `signal`.
+        """
+        return await self._services.here(self._services.messages.cancel, run_id, reason, drive=drive)
+
+    async def terminate(self, run_id: str, reason: str = "") -> bool:
+        """End a run at once, without a chance to clean up; whoever drives it is fenced off.
+
+        Returns:
+            False if it had ended already.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
+        return await self._services.here(self._services.messages.terminate, run_id, reason)
+
+    async def retry(self, run_id: str, *, drive: bool = True) -> None:
+        """Let a failed, cancelled, terminated or stuck run go on from what ended it.
+
+        Args:
+            run_id: which run.
+            drive: go on in this process, in the background, if the workflow is registered here; else (and
+                with False) any worker or sweep takes the run.
+
+        Raises:
+            UnknownRun: there is no such run.
+            InvalidArgument: it completed, or has not ended.
+        """
+        await self._services.here(self._services.messages.retry, run_id, drive=drive)
+
+    async def delete(self, run_id: str, *, force: bool = False) -> bool:
+        """Remove a run and all that belongs to it.
+
+        Args:
+            run_id: which run.
+            force: also if it has not ended; whoever drives it is fenced off.
+
+        Returns:
+            False if there was none of that id.
+
+        Raises:
+            InvalidArgument: it has not ended.
+        """
+        return await self._services.here(self._services.messages.delete, run_id, force=force)
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    async def get(self, run_id: str) -> RunView:
+        """Read a run with its input, output or error, state, memo and refused signals.
+
+        Raises:
+            UnknownRun: there is none of that id.
+        """
+        return await self._services.here(self._services.queries.get, run_id)
+
+    async def get_many(self, run_ids: Iterable[str]) -> _List[RunView | None]:
+        """Read many runs at once, in the order asked for; None for those that do not exist."""
+        return await self._services.here(self._services.queries.get_many, [*run_ids])
+
+    async def result(self, run_id: str, timeout: timedelta | float | None = None) -> Any:
+        """Wait until a run has ended, in whatever process, and give its output.
+
+        The output is decoded by the workflow's output type if that workflow is registered here.
+
+        Args:
+            run_id: which run.
+            timeout: how long to wait; None: for ever. The run itself is not touched when it passes.
+
+        Raises:
+            UnknownRun: there is no such run.
+            RunFailed: it failed; the cause is the handler's exception if its class is built in or registered.
+            RunCancelled: it was cancelled.
+            RunTerminated: it was terminated.
+            RunStuck: its code no longer fits its journal.
+            StoreNewer: a later version of Duramen ended it, in a form that this one cannot read.
+            TimeoutError: the time passed (as `RunTimedOut`).
+        """
+        return await self._services.here(self._services.results.result, run_id, timeout)
+
+    async def list(
+        self, *, limit: int = 100, cursor: str | None = None, **filters: Unpack[RunFilters]
+    ) -> Page[RunView]:
+        """List runs, newest first; runs created meanwhile do not move the pages that follow.
+
+        Args:
+            limit: rows a page, at most 1000.
+            cursor: the `cursor` of the page before.
+            filters: which runs: `workflow`, `version`, `status`, `tag`, `waiting_for`, `created_after`,
+                `created_before`, `id_prefix`; see `RunFilters`. A run has to pass all that are given.
+
+        Raises:
+            InvalidArgument: an argument makes no sense.
+        """
+        return await self._services.here(self._services.queries.page, filters, limit=limit, cursor=cursor)
+
+    async def count(self, **filters: Unpack[RunFilters]) -> int:
+        """Count runs; the filters are those of `list`."""
+        return await self._services.here(self._services.queries.count, filters)
+
+    async def workers(self) -> _List[WorkerView]:
+        """Read who drives runs on this store, or did in the last day: those alive first, the newest first.
+
+        Every open runtime that took up a run is among them, whether or not it works.
+        """
+        return await self._services.here(self._services.queries.workers)
+
+    async def timeline(self, run_id: str, *, from_index: int = 0, limit: int | None = None) -> _List[Event]:
+        """Read a run's journal: what happened, in the order in which it counts.
+
+        Args:
+            run_id: which run.
+            from_index: the first entry.
+            limit: how many entries at most; None: all.
+
+        Raises:
+            UnknownRun: there is no such run.
+        """
+        return await self._services.here(
+            self._services.queries.timeline, run_id, from_index=from_index, limit=limit
+        )
+
+    async def export(self, run_id: str) -> History:
+        """Read a run's row and its whole journal as plain JSON, for instance for `duramen.testing.replay`.
+
+        Payloads are in it to the byte, as the serializer wrote them. Messages that the run has not taken yet
+        are not.
+
+        Raises:
+            UnknownRun: there is no such run, or it was deleted meanwhile.
+        """
+        return await self._services.here(self._services.queries.export, run_id)
+
+    async def events(
+        self, run_id: str, from_index: int = 0, follow: bool = True, *, live: bool = True
+    ) -> AsyncGenerator[Event]:
+        """Give a run's journal entries, then those to come until it has ended or is stuck.
+
+        The run may be driven anywhere. To resume, pass the index of the last entry seen plus one.
+
+        Args:
+            run_id: which run.
+            from_index: the first entry.
+            follow: False stops at the end of what there is.
+            live: also give live events: those of `ctx.emit` while the run is driven in this process, and the
+                changes of `ctx.state` wherever it is driven (once durable, if that is elsewhere).
+
+        Raises:
+            UnknownRun: there is no such run, or it was deleted meanwhile.
+        """
+        found = self._services.following.events(run_id, from_index, follow, live=live)
+        events = self._services.items_here(found)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()
+
+    # -- from other threads ----------------------------------------------------------------------------------
+
+    @property
+    def sync(self) -> SyncRuntime:
+        """The same calls for code without an event loop (scripts, threads, Django); see `SyncRuntime`."""
+        found = self.__dict__.get("_sync")
+        if found is None:
+            from ._sync import SyncRuntime
+
+            found = self.__dict__.setdefault("_sync", SyncRuntime(self, self._services))
+        return found
+
+
+def _unchecked(tags: Iterable[str]) -> Any:
+    """They are checked with the rest of the request, and made a tuple then."""
+    return tags
