@@ -76,7 +76,7 @@ async def test_a_transaction_longer_than_a_lease_lets_nobody_s_step_begin_twice(
         theirs = await two.start(other, "theirs", run_id="theirs")
         while len(steps) < 2:  # noqa: ASYNC110 - two steps of two runtimes
             await asyncio.sleep(0.01)
-        epochs = [(await one._detail(run)).row.epoch for run in ("mine", "theirs")]
+        epochs = [(await one._services.queries.detail(run)).row.epoch for run in ("mine", "theirs")]
         run = await one.start(long, "one", run_id="long")
         await gate.wait()
         # Whoever writes gets the lock before the lease of anybody ends, and more than one lease goes by.
@@ -84,7 +84,7 @@ async def test_a_transaction_longer_than_a_lease_lets_nobody_s_step_begin_twice(
         for n in range(3):
             await two.enqueue(other, "later", run_id=f"later:{n}", start_at=far)
             await asyncio.sleep(0.5)
-        assert [(await one._detail(run)).row.epoch for run in ("mine", "theirs")] == epochs
+        assert [(await one._services.queries.detail(run)).row.epoch for run in ("mine", "theirs")] == epochs
         gate.opened.set()
         assert "has held the file's only write lock for" in await run.result(timeout=20)
         other_gate.opened.set()
