@@ -511,9 +511,8 @@ class SqliteConnection:
     @property
     def closed(self) -> bool: ...
     def begin(self, wait: bool, managed: bool) -> bool: ...  # False: another has the write lock
-    def end(
-        self, commit: bool, managed: bool
-    ) -> bool: ...  # False: it was not the managed transaction any more; rolled back
+    def end(self, commit: bool, managed: bool) -> bool: ...  # False: a managed one was over already
+    def abort(self) -> None: ...  # roll a managed one back, from any thread, also within a statement
     def execute(
         self, sql: str, values: Any
     ) -> tuple[list[str], list[tuple[Any, ...]], int, int]: ...  # columns, rows, changes, last row id

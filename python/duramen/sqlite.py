@@ -26,14 +26,11 @@ for the disk. Keep transactions short: nobody else writes to the file meanwhile,
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sqlite3
 from collections.abc import Mapping
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ._bridge import SqlFailed, SqliteConnection, StoreFailed, native_error
+from ._stores.sqlite_files import SqliteFile
 from ._values.checks import check_choice
 from ._values.durations import duration_ms
 
@@ -43,12 +40,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from ._stores.sqlite_files import Value
+
 __all__ = ["Connection", "Cursor", "connect"]
-
-_PAUSES = (0.0005, 0.001, 0.002, 0.004, 0.008)
-"""Seconds between two looks whether the write lock is free, on an event loop."""
-
-Value = None | int | float | str | bytes
 
 
 class Cursor:
@@ -84,11 +78,11 @@ class Cursor:
 class Connection:
     """See `connect`. It may be used from any thread, by one at a time."""
 
-    def __init__(self, native: SqliteConnection, path: str, busy_timeout: float) -> None:
-        self._native = native
-        self._busy_timeout = busy_timeout
-        self.path = path
-        """The file."""
+    def __init__(self, file: SqliteFile) -> None:
+        self.file = file
+        """Duramen's own end of it."""
+        self.path = file.path
+        """The file's name."""
 
     def __repr__(self) -> str:
         return f"<duramen.sqlite.Connection to {self.path!r}>"
@@ -104,10 +98,7 @@ class Connection:
             sqlite3.Error: one of its subclasses, as from `sqlite3`.
         """
         values = dict(parameters) if isinstance(parameters, Mapping) else parameters
-        try:
-            return Cursor(*self._native.execute(sql, values))
-        except SqlFailed as error:
-            raise _exception(error) from None
+        return Cursor(*self.file.execute(sql, values))
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Value] | Mapping[str, Value]]) -> None:
         """Execute one statement with many sets of values; see `execute`."""
@@ -116,20 +107,17 @@ class Connection:
 
     def executescript(self, sql: str) -> None:
         """Execute statements that are separated by semicolons, without values."""
-        try:
-            self._native.execute_script(sql)
-        except SqlFailed as error:
-            raise _exception(error) from None
+        self.file.execute_script(sql)
 
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
-        return self._native.in_transaction
+        return self.file.in_transaction
 
     @property
     def closed(self) -> bool:
         """Whether the connection was closed."""
-        return self._native.closed
+        return self.file.closed
 
     def begin(self) -> None:
         """Begin a transaction that can write: it waits for others who write, up to the busy timeout.
@@ -137,19 +125,19 @@ class Connection:
         Raises:
             sqlite3.OperationalError: another connection holds the write lock.
         """
-        self._begin(wait=True, managed=False)
+        self.file.begin()
 
     def commit(self) -> None:
         """End the transaction; what it did is durable when this returns. Without one nothing is done."""
-        self._end(commit=True, managed=False)
+        self.file.end(commit=True)
 
     def rollback(self) -> None:
         """End the transaction and undo it. Without one nothing is done."""
-        self._end(commit=False, managed=False)
+        self.file.end(commit=False)
 
     def close(self) -> None:
         """Close the connection; a transaction that is open is rolled back."""
-        self._native.close()
+        self.file.close()
 
     def __enter__(self) -> Self:
         self.begin()
@@ -158,45 +146,30 @@ class Connection:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self.commit()
-        else:
+        if error is not None:
             self.rollback()
+            return
+        try:
+            self.commit()
+        except BaseException:
+            self.rollback()  # or it would keep the file's write lock
+            raise
 
     async def __aenter__(self) -> Self:
-        await self._begin_async(managed=False)
+        await self.file.begin_on_loop()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            await asyncio.to_thread(self.commit)  # it waits for the disk
-        else:
+        if error is not None:
             self.rollback()
-
-    # -- for ctx.transaction ---------------------------------------------------------------------------------
-
-    def _begin(self, *, wait: bool, managed: bool) -> bool:
+            return
         try:
-            return self._native.begin(wait, managed)
-        except SqlFailed as error:
-            raise _exception(error) from None
-
-    async def _begin_async(self, *, managed: bool) -> None:
-        # Not a blocking wait: whoever has the lock may need this event loop to go on.
-        until = monotonic() + self._busy_timeout
-        pauses = iter(_PAUSES)
-        while not self._begin(wait=False, managed=managed):
-            if monotonic() > until:
-                raise sqlite3.OperationalError("database is locked")
-            await asyncio.sleep(next(pauses, _PAUSES[-1]))
-
-    def _end(self, *, commit: bool, managed: bool) -> bool:
-        try:
-            return self._native.end(commit, managed)
-        except SqlFailed as error:
-            raise _exception(error) from None
+            await self.file.commit_on_loop()
+        except BaseException:
+            self.rollback()  # or it would keep the file's write lock
+            raise
 
 
 def connect(
@@ -218,29 +191,4 @@ def connect(
     check_choice("synchronous", synchronous, ("full", "normal"))
     name = os.fspath(path)
     milliseconds = duration_ms(busy_timeout, "busy_timeout")
-    try:
-        return Connection(SqliteConnection(name, synchronous, milliseconds), name, milliseconds / 1000)
-    except StoreFailed as error:
-        raise native_error(error.args) from None
-
-
-_CLASSES: Mapping[int, type[sqlite3.Error]] = {
-    2: sqlite3.InternalError,
-    11: sqlite3.DatabaseError,
-    18: sqlite3.DataError,
-    19: sqlite3.IntegrityError,
-    20: sqlite3.IntegrityError,
-    21: sqlite3.InterfaceError,
-    25: sqlite3.ProgrammingError,
-    26: sqlite3.DatabaseError,
-}
-
-
-def _exception(error: SqlFailed) -> sqlite3.Error:
-    """The exception that `sqlite3` has for a result code; without a code the connection was misused."""
-    code, message = error.args
-    if code is None:
-        return sqlite3.ProgrammingError(message)
-    found = _CLASSES.get(code & 0xFF, sqlite3.OperationalError)(message)
-    found.sqlite_errorcode = code
-    return found
+    return Connection(SqliteFile.open(name, synchronous, milliseconds / 1000))

@@ -3,11 +3,15 @@
 import asyncio
 import os
 import sys
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
 from duramen import Context, workflow
-from duramen._driving.transaction_calls import Attempt, TransactionCall
+from duramen._driving.transaction_attempts import Attempt
+from duramen._driving.transaction_calls import TransactionCall
+from duramen._driving.units import PostgresUnit, SqliteUnit
 from tests.transactions.kits import Kit, make
 
 POINTS = ["before the function", "in the function", "before the commit", "after the commit"]
@@ -35,26 +39,27 @@ def plant(point: str) -> None:
         for name in ("_function", "_function_sync"):
             setattr(Attempt, name, _dies)
     elif point == "before the commit":
-
-        async def record(
-            self: Attempt, connection: Any, change: Any, original: Any = Attempt._record
-        ) -> None:
-            await original(self, connection, change)
-            os._exit(9)
-
-        def record_sync(
-            self: Attempt, connection: Any, change: Any, original: Any = Attempt._record_sync
-        ) -> None:
-            original(self, connection, change)
-            os._exit(9)
-
-        Attempt._record = record  # type: ignore[method-assign]
-        Attempt._record_sync = record_sync  # type: ignore[method-assign]
+        for unit in (PostgresUnit, SqliteUnit):
+            for name in ("record", "record_sync"):
+                setattr(unit, name, _dies_after(getattr(unit, name)))
     elif point == "after the commit":
         TransactionCall._over = _dies  # type: ignore[method-assign]
 
 
 def _dies(*_: Any) -> Any:
+    os._exit(9)
+
+
+def _dies_after(method: Callable[..., Any]) -> Callable[..., Any]:
+    def dies(*args: Any) -> Any:
+        done = method(*args)
+        return _awaited(done) if isawaitable(done) else os._exit(9)
+
+    return dies
+
+
+async def _awaited(done: Awaitable[Any]) -> None:
+    await done
     os._exit(9)
 
 

@@ -141,6 +141,11 @@ impl SqliteConnection {
             .map_err(sql_failed)
     }
 
+    /// Rolls a managed transaction back from any thread.
+    fn abort(&self, py: Python<'_>) {
+        py.detach(|| self.inner.abort());
+    }
+
     fn execute<'py>(
         &self,
         py: Python<'py>,

@@ -7,14 +7,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use duramen_core::store::{
     CommitOutcome, Created, Delivered, NewMessage, NewRun, RunCommit, StoreError,
 };
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, InterruptHandle, OpenFlags};
 
 use crate::error::Fault;
 use crate::open;
@@ -59,6 +61,12 @@ impl SqlError {
         }
     }
 
+    /// Whether the statement is one that the connection does not let through.
+    const fn is_denied(&self) -> bool {
+        // The primary code 23 is SQLITE_AUTH.
+        matches!(self.code, Some(code) if code & 0xff == 23)
+    }
+
     /// Whether another connection holds the write lock.
     pub const fn is_busy(&self) -> bool {
         // The low byte is the primary code: 5 is SQLITE_BUSY.
@@ -87,13 +95,19 @@ impl From<rusqlite::Error> for SqlError {
 
 struct Inner {
     connection: Connection,
-    /// Somebody else begins and ends the transaction: the user's statements may not.
-    managed: bool,
+    /// Somebody else begins and ends the transaction: the user's statements may not, and SQLite refuses
+    /// them before they do anything.
+    managed: Arc<AtomicBool>,
+    /// Statements were prepared when it was not managed: the cache may have a COMMIT that was let through.
+    lax: bool,
 }
 
 /// See the module's head.
 pub struct OutsideConnection {
     inner: Mutex<Option<Inner>>,
+    interrupt: InterruptHandle,
+    /// The managed transaction was rolled back by [`Self::abort`].
+    aborted: AtomicBool,
     place: Place,
     busy_timeout: Duration,
 }
@@ -108,8 +122,12 @@ impl std::fmt::Debug for OutsideConnection {
 
 const CLOSED: &str = "the connection is closed";
 const NOT_OPEN: &str = "no transaction is open";
-const NOT_YOURS: &str = "the function that runs in this transaction has ended it by itself; leave \
-                         COMMIT and ROLLBACK to its caller";
+const NOT_YOURS: &str = "the function that runs in this transaction may not end it: leave COMMIT and \
+                         ROLLBACK to its caller (savepoints are allowed)";
+const UNDONE: &str = "SQLite has rolled the transaction back by itself (OR ROLLBACK, RAISE(ROLLBACK), or no \
+                      room on the disk)";
+const ABORTED: &str =
+    "this transaction has held the file's only write lock for too long and was rolled back";
 
 impl OutsideConnection {
     /// Opens a file that exists.
@@ -147,11 +165,23 @@ impl OutsideConnection {
             connection.set_prepared_statement_cache_capacity(128);
             Ok(connection)
         };
-        let connection = open().map_err(|fault| place.error(&fault))?;
+        let mut connection = open().map_err(|fault| place.error(&fault))?;
+        let managed = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&managed);
+        let answer = move |context: AuthContext<'_>| match context.action {
+            AuthAction::Transaction { .. } if asked.load(Ordering::Relaxed) => Authorization::Deny,
+            _ => Authorization::Allow,
+        };
+        connection
+            .authorizer(Some(answer))
+            .map_err(|error| place.error(&error.into()))?;
         Ok(Self {
+            interrupt: connection.get_interrupt_handle(),
+            aborted: AtomicBool::new(false),
             inner: Mutex::new(Some(Inner {
                 connection,
-                managed: false,
+                managed,
+                lax: false,
             })),
             place,
             busy_timeout,
@@ -198,10 +228,11 @@ impl OutsideConnection {
                 let begun = inner.connection.execute_batch(sql::BEGIN);
                 inner.connection.busy_timeout(self.busy_timeout)?;
                 begun?;
-                if managed {
-                    inner.connection.execute_batch(sql::MARK)?;
+                if managed && std::mem::take(&mut inner.lax) {
+                    inner.connection.flush_prepared_statement_cache();
                 }
-                inner.managed = managed;
+                self.aborted.store(false, Ordering::Relaxed);
+                inner.managed.store(managed, Ordering::Relaxed);
                 Ok(())
             });
             match begun {
@@ -216,49 +247,97 @@ impl OutsideConnection {
         }
     }
 
-    /// Ends the transaction. False if the function in it had done so: what is open then is another,
-    /// and is rolled back.
+    /// Ends the transaction. False if a managed one was over already: by [`Self::abort`], or by SQLite's own
+    /// decision (`INSERT OR ROLLBACK`, a full disk).
     pub fn end(&self, commit: bool, managed: bool) -> Result<bool, SqlError> {
         self.with(|inner| {
-            if inner.managed && !managed {
+            if inner.is_managed() && !managed {
                 return Err(SqlError::misuse(NOT_YOURS));
             }
-            let own = inner.connection.is_autocommit()
-                || (inner.managed && inner.connection.execute_batch(sql::UNMARK).is_err());
-            let commit = commit && !(managed && own);
-            let ended = if inner.connection.is_autocommit() {
+            let over = inner.connection.is_autocommit();
+            inner.managed.store(false, Ordering::Relaxed);
+            let ended = if over {
                 Ok(())
             } else {
                 inner
                     .connection
                     .execute_batch(if commit { sql::COMMIT } else { sql::ROLLBACK })
             };
-            if inner.connection.is_autocommit() {
-                inner.managed = false;
-            }
+            inner.managed.store(
+                managed && !inner.connection.is_autocommit(),
+                Ordering::Relaxed,
+            );
             ended?;
-            Ok(commit || !managed || !own)
+            Ok(!(managed && over))
         })
+    }
+
+    /// Rolls a managed transaction back from another thread, also while it executes a statement: the file
+    /// has one write lock, and others need it now. What its function still asks of it is refused.
+    pub fn abort(&self) {
+        self.aborted.store(true, Ordering::Relaxed);
+        loop {
+            let lock = match self.inner.try_lock() {
+                Ok(lock) => lock,
+                Err(TryLockError::Poisoned(error)) => error.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    // Again and again: a statement that is about to begin is not interrupted.
+                    self.interrupt.interrupt();
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+            };
+            let open = |inner: &&Inner| inner.is_managed() && !inner.connection.is_autocommit();
+            if let Some(inner) = lock.as_ref().filter(open) {
+                inner.managed.store(false, Ordering::Relaxed);
+                if let Err(error) = inner.connection.execute_batch(sql::ROLLBACK) {
+                    tracing::warn!(file = %self.place.path().display(), %error, "rolling back failed");
+                }
+                inner.managed.store(true, Ordering::Relaxed);
+            }
+            return;
+        }
     }
 
     /// Executes one statement.
     pub fn execute(&self, statement: &str, values: &Values) -> Result<Rows, SqlError> {
-        self.with(|inner| {
-            inner.check_managed()?;
-            let rows = run(&inner.connection, statement, values);
-            inner.check_managed()?;
-            rows
-        })
+        self.asked(|inner| run(&inner.connection, statement, values))
     }
 
     /// Executes statements that are separated by semicolons.
     pub fn execute_script(&self, statements: &str) -> Result<(), SqlError> {
+        self.asked(|inner| Ok(inner.connection.execute_batch(statements)?))
+    }
+
+    /// What the user asks for; of a managed transaction only while it is open.
+    fn asked<T>(&self, work: impl FnOnce(&Inner) -> Result<T, SqlError>) -> Result<T, SqlError> {
         self.with(|inner| {
-            inner.check_managed()?;
-            let done = inner.connection.execute_batch(statements);
-            inner.check_managed()?;
-            Ok(done?)
+            self.check_managed(inner)?;
+            inner.lax |= !inner.is_managed();
+            match work(inner) {
+                Ok(done) => self.check_managed(inner).map(|()| done),
+                Err(error) if inner.is_managed() && error.is_denied() => {
+                    Err(SqlError::misuse(NOT_YOURS))
+                }
+                Err(error) => Err(error),
+            }
         })
+    }
+
+    fn check_managed(&self, inner: &Inner) -> Result<(), SqlError> {
+        if inner.is_managed() && inner.connection.is_autocommit() {
+            return Err(SqlError::misuse(self.why_over()));
+        }
+        Ok(())
+    }
+
+    /// Why a managed transaction is over.
+    fn why_over(&self) -> &'static str {
+        if self.aborted.load(Ordering::Relaxed) {
+            ABORTED
+        } else {
+            UNDONE
+        }
     }
 
     pub fn close(&self) {
@@ -308,9 +387,12 @@ impl OutsideConnection {
         let lock = self.lock();
         let inner = lock.as_ref().ok_or_else(|| invalid(CLOSED))?;
         if inner.connection.is_autocommit() {
-            return Err(invalid(if inner.managed { NOT_YOURS } else { NOT_OPEN }));
+            let over = inner.is_managed().then(|| self.why_over());
+            return Err(invalid(over.unwrap_or(NOT_OPEN)));
         }
         let connection = &inner.connection;
+        // The store's own statements may be any.
+        let managed = inner.managed.swap(false, Ordering::Relaxed);
         let attempt = || -> Result<T, Fault> {
             connection.execute_batch(sql::SAVEPOINT)?;
             let done = Session::new(connection).and_then(|mut session| work(&mut session));
@@ -323,16 +405,15 @@ impl OutsideConnection {
             }
             done
         };
-        attempt().map_err(|fault| self.place.error(&fault))
+        let done = attempt();
+        inner.managed.store(managed, Ordering::Relaxed);
+        done.map_err(|fault| self.place.error(&fault))
     }
 }
 
 impl Inner {
-    fn check_managed(&self) -> Result<(), SqlError> {
-        if self.managed && self.connection.is_autocommit() {
-            return Err(SqlError::misuse(NOT_YOURS));
-        }
-        Ok(())
+    fn is_managed(&self) -> bool {
+        self.managed.load(Ordering::Relaxed)
     }
 }
 
@@ -469,26 +550,96 @@ mod tests {
     }
 
     #[test]
-    fn a_managed_transaction_that_is_ended_by_a_statement_is_of_no_use_any_more() {
+    fn a_managed_transaction_is_ended_by_no_statement_of_the_user_s() {
         let (_dir, _store, outside) = file();
-        execute(&outside, "CREATE TABLE t (a)").unwrap();
+        execute(&outside, "CREATE TABLE t (a UNIQUE)").unwrap();
+        // Statements that were prepared before are refused as well.
+        execute(&outside, "BEGIN").unwrap();
+        execute(&outside, "COMMIT").unwrap();
         outside.begin(true, true).unwrap();
         assert_eq!(outside.end(true, false).unwrap_err().message, NOT_YOURS);
         execute(&outside, "INSERT INTO t VALUES (1)").unwrap();
-        assert_eq!(execute(&outside, "COMMIT").unwrap_err().message, NOT_YOURS);
-        // Nor can it be begun again behind the back of whoever manages it.
-        assert_eq!(execute(&outside, "BEGIN").unwrap_err().message, NOT_YOURS);
-        assert!(outside.execute_script("BEGIN").is_err());
+        for ends in [
+            "COMMIT",
+            "END",
+            "ROLLBACK",
+            "BEGIN",
+            "/**/ commit",
+            "ROLLBACK TRANSACTION",
+        ] {
+            assert_eq!(execute(&outside, ends).unwrap_err().message, NOT_YOURS);
+            let script = format!("INSERT INTO t VALUES (2); {ends}");
+            assert_eq!(
+                outside.execute_script(&script).unwrap_err().message,
+                NOT_YOURS
+            );
+            assert_eq!(
+                execute(&outside, "DELETE FROM t WHERE a = 2")
+                    .unwrap()
+                    .changes,
+                1
+            );
+        }
+        outside
+            .execute_script("SAVEPOINT s; INSERT INTO t VALUES (3); ROLLBACK TO s; RELEASE s")
+            .unwrap();
+        assert_eq!(outside.end(true, true), Ok(true));
+        let left = execute(&outside, "SELECT a FROM t").unwrap().rows;
+        assert_eq!(left, [[Value::Integer(1)]]);
+        execute(&outside, "BEGIN").unwrap();
+        execute(&outside, "ROLLBACK").unwrap();
+    }
+
+    #[test]
+    fn a_managed_transaction_that_sqlite_itself_rolled_back_is_not_committed() {
+        let (_dir, _store, outside) = file();
+        outside
+            .execute_script("CREATE TABLE t (a UNIQUE); INSERT INTO t VALUES (1)")
+            .unwrap();
+        outside.begin(true, true).unwrap();
+        execute(&outside, "INSERT INTO t VALUES (2)").unwrap();
+        let undone = execute(&outside, "INSERT OR ROLLBACK INTO t VALUES (1)");
+        assert_eq!(undone.unwrap_err().code, Some(2067)); // SQLITE_CONSTRAINT_UNIQUE
+        for again in ["INSERT INTO t VALUES (3)", "BEGIN"] {
+            assert_eq!(execute(&outside, again).unwrap_err().message, UNDONE);
+        }
         assert_eq!(outside.end(true, true), Ok(false));
-        assert_eq!(outside.begin(false, false), Ok(true));
-        outside.end(false, false).unwrap();
+        assert_eq!(execute(&outside, "SELECT a FROM t").unwrap().rows.len(), 1);
+    }
+
+    #[test]
+    fn an_aborted_transaction_gives_the_write_lock_back_in_the_middle_of_a_statement() {
+        let (dir, _store, outside) = file();
+        execute(&outside, "CREATE TABLE t (a)").unwrap();
         outside.begin(true, true).unwrap();
         execute(&outside, "INSERT INTO t VALUES (1)").unwrap();
-        let script = "ROLLBACK; BEGIN; INSERT INTO t VALUES (2)";
-        outside.execute_script(script).unwrap();
+        let endless =
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+        std::thread::scope(|scope| {
+            let busy = scope.spawn(|| execute(&outside, endless));
+            outside.abort();
+            let error = busy.join().unwrap().unwrap_err();
+            // 9 is SQLITE_INTERRUPT; without a code it had not begun.
+            assert!(error.code == Some(9) || error.message == ABORTED);
+        });
+        assert_eq!(execute(&outside, "SELECT 1").unwrap_err().message, ABORTED);
+        let other = OutsideConnection::open(
+            &dir.path().join("app.db"),
+            Synchronous::Full,
+            Duration::from_millis(50),
+        );
+        assert_eq!(other.unwrap().begin(false, false), Ok(true));
         assert_eq!(outside.end(true, true), Ok(false));
-        let left = execute(&outside, "SELECT a FROM t").unwrap().rows;
-        assert_eq!(left, [[Value::Integer(1)]]); // by the function's first COMMIT, above
+        assert!(
+            execute(&outside, "SELECT a FROM t")
+                .unwrap()
+                .rows
+                .is_empty()
+        );
+        outside.abort();
+        assert_eq!(outside.begin(true, true), Ok(true));
+        assert_eq!(execute(&outside, "SELECT 1").unwrap().rows.len(), 1);
+        assert_eq!(outside.end(true, true), Ok(true));
     }
 
     #[test]

@@ -36,9 +36,6 @@ macro_rules! fence {
 pub(crate) const BEGIN: &str = "BEGIN IMMEDIATE";
 pub(crate) const COMMIT: &str = "COMMIT";
 pub(crate) const ROLLBACK: &str = "ROLLBACK";
-/// Shows later whether the transaction that it was made in is still the one that is open.
-pub(crate) const MARK: &str = "SAVEPOINT duramen_transaction";
-pub(crate) const UNMARK: &str = "RELEASE duramen_transaction";
 pub(crate) const SAVEPOINT: &str = "SAVEPOINT duramen";
 pub(crate) const ROLLBACK_TO: &str = "ROLLBACK TO duramen";
 pub(crate) const RELEASE: &str = "RELEASE duramen";

@@ -3,54 +3,53 @@
 `_transaction_calls` is about the steps that run in such transactions.
 """
 
-# A call, its attempts and the runtime's part of them are one thing in three classes.
-# pyright: reportPrivateUsage=false
-
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from contextlib import contextmanager
 from inspect import iscoroutine
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from duramen._bridge import Change, StoreFailed, native_error
 from duramen._handlers.step import is_async
-from duramen._stores.databases import (
-    driver_of,
-    is_async_source,
-    is_connection,
-    is_unknown_table,
-    session_connection,
-)
+from duramen._stores.databases import driver_of, is_async_source, is_connection, session_connection
+from duramen._stores.sqlite_files import SqliteFile
 from duramen.errors import DuramenError, TransactionsUnsupported, UnusableConnection, WrongDatabase
+from duramen.sqlite import Connection
+
+from .units import SqliteUnit, change_script, identity_script, play, play_sync
+from .write_locks import LockWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Sequence
-    from types import TracebackType
+    from collections.abc import Callable, Coroutine, Generator
 
     from duramen._bridge import Detail, Row
     from duramen._runtime.port import Port
     from duramen._stores.databases import Driver
     from duramen._stores.url import Target
-    from duramen.sqlite import Connection
 
-    from .transaction_calls import Attempt
+    from .transaction_attempts import Attempt
+    from .units import Script
 
-__all__ = ["GivenUp", "RolledBack", "Transactions", "apply_sqlite"]
+__all__ = ["GivenUp", "Transactions"]
 
-_MUST, _ANSWER = 1, 2
-"""What the rows of a script's statement mean; see `Change.script`."""
+_PATIENCE = 60.0
+"""Seconds for which a transaction whose connection was lost begins anew; then it is a failed attempt."""
+_PAUSES = 0.01, 1.5, 1.0
+"""Between two of them: the first pause, the factor, the longest. A pool may give many dead connections."""
+
+_TURN, _GAP = 0.25, 0.02
+"""After so many seconds of holding a file's write lock, transactions leave it free for so many: others
+look for it every few milliseconds, heartbeats among them."""
 
 
 class GivenUp(BaseException):
     """Nobody waits for the attempt any more: its transaction is to be rolled back."""
-
-
-class RolledBack(Exception):
-    """COMMIT failed for certain, for the reason that is its cause."""
 
 
 class Transactions:
@@ -76,7 +75,12 @@ class Transactions:
         self._identity: str | None = None
         self._verified = False
         """The default source has led to the store's database."""
-        self._free: list[Connection] = []
+        self._watch = LockWatch(lease)
+        self._held = 0.0
+        """For how long transactions have held the file's write lock since they last left it to others."""
+        self._lost: dict[tuple[str, str, int], tuple[float, int]] = {}
+        """Attempts that lost their connections: since when, and how often."""
+        self._free: list[SqliteFile] = []
         """SQLite connections that no attempt uses."""
         self._line: deque[Attempt] = deque()
         """Attempts on SQLite: the first one runs. A file has one writer, and whoever waits here for his turn
@@ -148,27 +152,48 @@ class Transactions:
         return self._locks.setdefault(database, asyncio.Lock()) if is_connection(database) else None
 
     @contextmanager
-    def sqlite(self) -> Generator[Connection]:
-        """A connection to the store's file. Attempts are in line, so there is one, as a rule."""
-        from duramen.sqlite import connect
+    def sqlite(self, freed: Callable[[], object]) -> Generator[SqliteUnit]:
+        """A transaction in the store's file. Attempts are in line, so there is one at a time, as a rule.
 
-        if self._free:
-            connection = self._free.pop()
-        else:
-            connection = connect(
-                self.target.location, synchronous=self._synchronous, busy_timeout=self._patience
-            )
+        `freed` is called on the loop if it has to give the write lock back before its function returns.
+        """
+        file = self._free.pop() if self._free else None
+        if file is None:
+            file = SqliteFile.open(self.target.location, self._synchronous, self._patience)
+        unit = SqliteUnit(self._watch, file, self.port.loop, freed)
         try:
-            yield connection
+            yield unit
         finally:
-            if connection.in_transaction or self._port is None:
-                connection.close()
+            self._held += unit.held
+            if file.closed or file.in_transaction or self._port is None:
+                file.close()
             else:
-                self._free.append(connection)
+                self._free.append(file)
 
-    def on_sqlite(self, connection: Connection) -> _OnSqlite:
-        """A transaction on it."""
-        return _OnSqlite(connection)
+    # -- connections that were lost --------------------------------------------------------------------------
+
+    def pause_before(self, run_id: str, op: str, attempt: int) -> float | None:
+        """An attempt has lost its connection before COMMIT: seconds to wait before it begins anew.
+
+        None if it has done so for long enough.
+        """
+        now, key = monotonic(), (run_id, op, attempt)
+        since, count = self._lost.get(key, (now, 0))
+        if now - since > _PATIENCE:
+            return None
+        if len(self._lost) > 10_000:  # of runs that went elsewhere
+            self._lost = {key: found for key, found in self._lost.items() if now - found[0] < 2 * _PATIENCE}
+        self._lost[key] = since, count + 1
+        first, factor, longest = _PAUSES
+        return min(longest, first * factor ** min(count, 50)) * random.uniform(0.5, 1)  # noqa: S311
+
+    def is_first_loss(self, run_id: str, op: str, attempt: int) -> bool:
+        """Whether an attempt has lost no connection so far."""
+        return (run_id, op, attempt) not in self._lost
+
+    def settled(self, run_id: str, op: str, attempt: int) -> None:
+        """An attempt has an outcome."""
+        self._lost.pop((run_id, op, attempt), None)
 
     # -- the line --------------------------------------------------------------------------------------------
 
@@ -184,7 +209,16 @@ class Transactions:
             return
         first = self._line[0] is attempt
         self._line.remove(attempt)
-        if first and self._line:
+        if not first or not self._line:
+            return
+        if self._held > _TURN and self._port is not None:
+            self._held = 0.0
+            self._port.loop.call_later(_GAP, self._begin_first)
+        else:
+            self._begin_first()
+
+    def _begin_first(self) -> None:
+        if self._line and not self._line[0].begun:
             self._line[0].begin()
 
     # -- what it asks the store ------------------------------------------------------------------------------
@@ -226,35 +260,14 @@ class Transactions:
         """Whether a source of connections has led to the store before."""
         return self._verified and source is self.database
 
-    def _compare(self, source: Any, row: Sequence[Any] | None, identity: str | None) -> None:
-        if identity is None or not row or row[0] != identity:
-            raise WrongDatabase(str(self.target))
+    def knows(self, source: Any) -> None:
+        """A source of connections has led to the store."""
         if source is self.database:
             self._verified = True
 
-    async def verify(self, driver: Driver, connection: Any, source: Any) -> None:
-        """Ask a connection for the identity of its database.
-
-        Raises:
-            WrongDatabase: it is not the store's.
-        """
-        identity = await self.identity()
-        try:
-            row = await self.run(driver, connection, Change.identify())
-        except Exception as error:
-            raise self._wrong(error) from error
-        self._compare(source, row, identity)
-
-    def verify_sync(self, driver: Driver, connection: Any, source: Any, identity: str | None) -> None:
-        """The same for blocking drivers."""
-        try:
-            row = self.run_sync(driver, connection, Change.identify())
-        except Exception as error:
-            raise self._wrong(error) from error
-        self._compare(source, row, identity)
-
-    def _wrong(self, error: Exception) -> Exception:
-        return WrongDatabase(str(self.target)) if is_unknown_table(error) else error
+    def identify(self, identity: str | None) -> Script[None]:
+        """Refuse a connection to a database that is not the store's."""
+        return identity_script(self.script(Change.identify()), identity, str(self.target))
 
     # -- changes in an open transaction ----------------------------------------------------------------------
 
@@ -275,8 +288,6 @@ class Transactions:
         Raises:
             UnusableConnection, WrongDatabase, TransactionsUnsupported: it cannot be used.
         """
-        from duramen.sqlite import Connection
-
         self.check_store()
         if isinstance(connection, Connection):
             if self.target.scheme != "sqlite" or not _same_file(connection.path, self.target.location):
@@ -301,47 +312,27 @@ class Transactions:
             connection = await connection
         driver = self.usable(connection)
         if driver is None:
-            return _answered(apply_sqlite(connection, change))
+            return _answered(connection.file.apply(change))
         if not driver.is_async:
             raise UnusableConnection(
                 f"{type(connection).__name__} is a blocking connection, which would hold up the event loop: "
                 "use runtime.sync in the thread that it belongs to, or an async driver"
             )
-        await self.verify(driver, connection, connection)
-        return _answered(await self.run(driver, connection, change))
+        await play(driver, connection, self.identify(await self.identity()))
+        return _answered(await play(driver, connection, change_script(self.script(change))))
 
     def carry_out_sync(self, connection: Any, change: Change, identity: str | None) -> tuple[Any, ...]:
         """The same for blocking drivers, in the thread that the connection belongs to."""
         connection = session_connection(connection)
         driver = self.usable(connection)
         if driver is None:
-            return _answered(apply_sqlite(connection, change))
+            return _answered(connection.file.apply(change))
         if driver.is_async:
             raise UnusableConnection(
                 f"{type(connection).__name__} is an async connection: await the runtime's own call"
             )
-        self.verify_sync(driver, connection, connection, identity)
-        return _answered(self.run_sync(driver, connection, change))
-
-    async def run(self, driver: Driver, connection: Any, change: Change) -> tuple[Any, ...] | None:
-        """Execute a change's statements: its answer (empty for a commit), or None if it was refused."""
-        for sql, values, expect in self.script(change):
-            row = await driver.fetch(connection, sql, values)
-            if expect == _MUST and row is None:
-                return None
-            if expect == _ANSWER and row is not None:
-                return row
-        return ()
-
-    def run_sync(self, driver: Driver, connection: Any, change: Change) -> tuple[Any, ...] | None:
-        """The same for blocking drivers."""
-        for sql, values, expect in self.script(change):
-            row = driver.fetch(connection, sql, values)
-            if expect == _MUST and row is None:
-                return None
-            if expect == _ANSWER and row is not None:
-                return row
-        return ()
+        play_sync(driver, connection, self.identify(identity))
+        return _answered(play_sync(driver, connection, change_script(self.script(change))))
 
 
 def _same_file(one: str, other: str) -> bool:
@@ -351,56 +342,7 @@ def _same_file(one: str, other: str) -> bool:
         return False
 
 
-def apply_sqlite(connection: Any, change: Change) -> tuple[Any, ...] | None:
-    """Carry a change out on a `duramen.sqlite.Connection`; None: refused."""
-    try:
-        return connection._native.apply(change)
-    except StoreFailed as error:
-        raise native_error(error.args) from None
-
-
 def _answered(answer: tuple[Any, ...] | None) -> tuple[Any, ...]:
     if not answer:
         raise UnusableConnection("the store's statements gave no answer on this connection")
     return answer
-
-
-class _OnSqlite:
-    """A transaction on a `duramen.sqlite.Connection` that only `ctx.transaction` may end."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    async def __aenter__(self) -> None:
-        await self._connection._begin_async(managed=True)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            await asyncio.to_thread(self._commit)  # it waits for the disk
-        else:
-            self._connection._end(commit=False, managed=True)
-
-    def __enter__(self) -> None:
-        self._connection._begin(wait=True, managed=True)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self._commit()
-        else:
-            self._connection._end(commit=False, managed=True)
-
-    def _commit(self) -> None:
-        try:
-            ended = self._connection._end(commit=True, managed=True)
-        except Exception as error:
-            # SQLite's own word, in this process: what it could not commit is not in the file.
-            self._connection._end(commit=False, managed=True)
-            raise RolledBack from error
-        if not ended:
-            raise RolledBack from UnusableConnection(
-                "the function has ended its transaction by itself: leave COMMIT and ROLLBACK to its caller"
-            )

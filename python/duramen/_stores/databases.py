@@ -1,8 +1,13 @@
 """The user's database drivers: recognised without being imported, and each used in its own way.
 
-A driver knows four things: whether it is async, whether a connection can take part (`check`), how to execute
-one statement of the store's (`fetch`), and how a transaction is begun and ended (`transaction`). The
-statements come from the store with ``$1``, ``$2`` … for their values.
+A driver knows five things: whether it is async, whether a connection can take part (`check`), how to execute
+one statement of the store's (`fetch`), how a transaction is begun and ended (`transaction`), and what the
+connection says of itself without asking the server (`state`). The statements come from the store with ``$1``,
+``$2`` … for their values.
+
+A transaction of ours is only ever the outermost one: it begins on an idle connection (`check_idle`), the
+server's number for it says at its end whether it is still the same (`WHICH`), and after COMMIT the
+connection is idle again.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from enum import Enum
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,14 +26,29 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
 __all__ = [
+    "BEGUN",
+    "FATE",
+    "WHICH",
     "Driver",
+    "State",
     "connecting",
     "connecting_sync",
     "driver_of",
+    "is_aborted",
     "is_async_source",
+    "is_lost_connection",
     "is_rolled_back",
     "is_unknown_table",
 ]
+
+BEGUN = "SELECT pg_current_xact_id()::text"
+"""The server's number for the transaction that is open. No other ever gets the same."""
+
+WHICH = "SELECT pg_current_xact_id_if_assigned()::text"
+"""The same, of a transaction that has one."""
+
+FATE = "SELECT pg_xact_status($1::text::xid8)"
+"""What became of the transaction with that number: ``committed``, ``aborted``, or ``in progress``."""
 
 Row = tuple[Any, ...]
 
@@ -37,10 +58,23 @@ _SUPPORTED = (
 )
 
 
+class State(Enum):
+    """What a connection knows of itself, from the server's last answer."""
+
+    IDLE = "no transaction is open"
+    OPEN = "a transaction is open"
+    FAILED = "a transaction has failed"
+    BUSY = "a statement, a COPY or a pipeline is under way"
+    CLOSED = "nothing can be done any more: it is closed"
+
+
 class Driver(Protocol):
     """See the module's head. For a driver that is not async no method gives an awaitable."""
 
     is_async: bool
+
+    finds_out: bool
+    """Its pools learn of dead connections from failing statements alone."""
 
     def check(self, connection: Any, /) -> None:
         """Refuse a connection on which no transaction of the user's is open, or can be open."""
@@ -53,6 +87,39 @@ class Driver(Protocol):
     def transaction(self, connection: Any, /) -> Any:
         """A context manager: a transaction, committed at its end, rolled back when something is raised."""
         ...
+
+    def state(self, connection: Any, /) -> State:
+        """What the connection knows of itself."""
+        ...
+
+    def check_idle(self, connection: Any, /) -> None:
+        """Refuse a connection on which the next transaction would not be the outermost one."""
+        ...
+
+
+_GIVEN_CLOSED = (
+    "the connection that database= gave is closed, and a single connection is not made anew: give a pool, "
+    "an engine "
+    "or a function that connects"
+)
+_GIVEN_OPEN = (
+    "the connection that database= gave has a transaction open already, so the one of ctx.transaction "
+    "would be a part "
+    "of it and not durable by itself: commit before you hand the connection over (a statement that was "
+    "executed "
+    "without autocommit, `SET` or `SELECT` too, has begun one), or open it in autocommit mode"
+)
+
+
+def _check_idle(state: State) -> None:
+    if state is State.CLOSED:
+        raise UnusableConnection(_GIVEN_CLOSED)
+    if state is State.OPEN:
+        raise UnusableConnection(_GIVEN_OPEN)
+    if state is not State.IDLE:
+        raise UnusableConnection(
+            f"on the connection that database= gave {state.value}: give one on which nothing is under way"
+        )
 
 
 # -- psycopg -------------------------------------------------------------------------------------------------
@@ -73,6 +140,7 @@ def _percent(sql: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
 
 class _Psycopg:
     is_async = False
+    finds_out = False
 
     def check(self, connection: Any) -> None:
         if connection.closed:
@@ -96,6 +164,24 @@ class _Psycopg:
     def transaction(self, connection: Any) -> Any:
         return connection.transaction()
 
+    def state(self, connection: Any) -> State:
+        if connection.closed:
+            return State.CLOSED
+        if connection.pgconn.pipeline_status:
+            return State.BUSY
+        return _STATES.get(connection.info.transaction_status.name, State.BUSY)
+
+    def check_idle(self, connection: Any) -> None:
+        _check_idle(self.state(connection))
+
+
+_STATES = {
+    "IDLE": State.IDLE,
+    "INTRANS": State.OPEN,
+    "INERROR": State.FAILED,
+    "UNKNOWN": State.CLOSED,
+}
+
 
 class _PsycopgAsync(_Psycopg):
     is_async = True
@@ -112,6 +198,7 @@ class _PsycopgAsync(_Psycopg):
 
 class _Asyncpg:
     is_async = True
+    finds_out = False
 
     def check(self, connection: Any) -> None:
         if connection.is_closed():
@@ -128,22 +215,39 @@ class _Asyncpg:
     def transaction(self, connection: Any) -> Any:
         return connection.transaction()
 
+    def state(self, connection: Any) -> State:
+        try:
+            if connection.is_closed():
+                return State.CLOSED
+            return State.OPEN if connection.is_in_transaction() else State.IDLE
+        except sys.modules["asyncpg"].InterfaceError:  # a pool has it back
+            return State.CLOSED
+
+    def check_idle(self, connection: Any) -> None:
+        _check_idle(self.state(connection))
+
 
 # -- SQLAlchemy ----------------------------------------------------------------------------------------------
 
 
 class _SqlAlchemy:
     is_async = False
+    finds_out = True
 
     def check(self, connection: Any) -> None:
         self._check_dialect(connection)
         if connection.closed:
             raise UnusableConnection("the connection is closed: give one that is open")
+        self._check_autocommit(connection)
+
+    @staticmethod
+    def _check_autocommit(connection: Any) -> None:
         sync = getattr(connection, "sync_connection", connection)
-        raw = sync.connection.dbapi_connection
-        if getattr(raw, "autocommit", False) is True:
+        if getattr(sync.connection.dbapi_connection, "autocommit", False) is True:
             raise UnusableConnection(
-                "the connection is in autocommit mode (isolation_level='AUTOCOMMIT'): use another"
+                "the connection is in autocommit mode (isolation_level='AUTOCOMMIT'), in which SQLAlchemy "
+                "begins "
+                "no transaction: give an engine without it"
             )
 
     @staticmethod
@@ -172,8 +276,27 @@ class _SqlAlchemy:
         return _first(result)
 
     def transaction(self, connection: Any) -> Any:
-        self._check_dialect(connection)
         return connection.begin()
+
+    def check_idle(self, connection: Any) -> None:
+        self._check_dialect(connection)
+        if connection.closed or connection.invalidated:
+            raise UnusableConnection(_GIVEN_CLOSED)
+        if connection.in_transaction():
+            raise UnusableConnection(_GIVEN_OPEN)
+        self._check_autocommit(connection)
+        # What the driver has begun before SQLAlchemy knows of it (a `connect` event's `SET search_path …`) is
+        # part of the transaction that SQLAlchemy commits.
+        # (One that is dead has to fail at a statement, for its pool to throw the dead ones away.)
+        if (state := self.state(connection)) is State.FAILED or state is State.BUSY:
+            _check_idle(state)
+
+    def state(self, connection: Any) -> State:
+        if connection.closed or connection.invalidated:
+            return State.CLOSED
+        raw = getattr(connection, "sync_connection", connection).connection.driver_connection
+        state = driver_of(raw).state(raw)
+        return State.OPEN if state is State.IDLE and connection.in_transaction() else state
 
 
 class _SqlAlchemyAsync(_SqlAlchemy):
@@ -365,6 +488,48 @@ def is_rolled_back(error: BaseException) -> bool:
     """Whether an error in COMMIT is the database's word that nothing was committed."""
     code = _sqlstate(error)
     return code is not None and not code.startswith(_UNCERTAIN)
+
+
+def is_aborted(error: BaseException) -> bool:
+    """Whether a statement was refused since one before it had failed."""
+    return _sqlstate(error) == "25P02"
+
+
+_LOST = ("08", "57P", "53300")
+"""Codes of connections that the server ends or does not take: connection exceptions, shutdown and starting
+up, too many clients."""
+
+
+_LOST_ERRORS = {("psycopg", "OperationalError")}
+"""Without a code: of a connection that was cut or could not be made."""
+_GONE_ERRORS = {
+    ("psycopg", "InterfaceError"),
+    ("asyncpg", "InterfaceError"),
+    ("sqlalchemy", "PendingRollbackError"),
+}
+"""Of a connection that was had: it is closed. (Else it may be a pool that its owner has closed.)"""
+
+
+def is_lost_connection(error: BaseException | None, *, had: bool = False) -> bool:
+    """Whether an error says that a connection was lost, or could not be had."""
+    kinds = _LOST_ERRORS | _GONE_ERRORS if had else _LOST_ERRORS
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if _says_lost(error, kinds):
+            return True
+        error = getattr(error, "orig", None) or error.__cause__ or error.__context__
+    return False
+
+
+def _says_lost(error: BaseException, kinds: set[tuple[str, str]]) -> bool:
+    code = getattr(error, "sqlstate", None)
+    if isinstance(code, str):
+        return code.startswith(_LOST)
+    if isinstance(error, OSError) or getattr(error, "connection_invalidated", False) is True:
+        return True
+    found = set(_kinds(error))
+    return not found.isdisjoint(kinds) and ("psycopg_pool", "PoolClosed") not in found
 
 
 def is_unknown_table(error: BaseException) -> bool:
