@@ -132,7 +132,7 @@ class Events:
     ],
 )
 @pytest.mark.parametrize("driver", list(SOURCES))
-async def test_connections_that_the_server_ends_cost_no_attempt(  # noqa: C901 - all points in one place
+async def test_connections_that_the_server_ends_cost_no_attempt(
     own_server: Server, driver: str, event: str, point: str
 ) -> None:
     url = own_server.new_database()
