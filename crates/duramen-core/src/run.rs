@@ -66,6 +66,11 @@ impl Status {
         }
     }
 
+    /// Somebody will go on with it, without anybody's help.
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Queued | Self::Running | Self::Waiting)
+    }
+
     /// Whether the run has ended: no message can reach it any more.
     pub const fn is_final(self) -> bool {
         matches!(

@@ -184,14 +184,10 @@ impl State {
             return Intervened::NotFound;
         };
         let row = &mut run.row;
-        let live = matches!(
-            row.status,
-            Status::Queued | Status::Running | Status::Waiting
-        );
+        if !intervention.is_allowed(row.status, row.journal_len) {
+            return Intervened::NotAllowed;
+        }
         match intervention {
-            Intervention::Terminate { .. } if !live && row.status != Status::Stuck => {
-                return Intervened::NotAllowed;
-            }
             Intervention::Terminate { entry, .. } => {
                 row.release(Status::Terminated, None);
                 row.epoch += 1;
@@ -200,15 +196,7 @@ impl State {
                 row.format = row.format.max(entry.encoding);
                 run.append(vec![entry]);
             }
-            Intervention::Reopen {
-                expected_len,
-                entries,
-                now,
-                ..
-            } => {
-                if live || row.status == Status::Completed || row.journal_len != expected_len {
-                    return Intervened::NotAllowed;
-                }
+            Intervention::Reopen { entries, now, .. } => {
                 let now = instant(now);
                 row.release(Status::Queued, Some(now));
                 row.epoch += 1;
@@ -220,10 +208,7 @@ impl State {
                 row.format = encodings.fold(row.format, u8::max);
                 run.append(entries);
             }
-            Intervention::Delete { force, .. } => {
-                if live && !force {
-                    return Intervened::NotAllowed;
-                }
+            Intervention::Delete { .. } => {
                 self.runs.remove(&run_id);
                 self.unsent.retain(|item| item.run_id != run_id);
             }

@@ -113,9 +113,11 @@ async fn change(
     let mut row = Reader::at(row, 1);
     let standing = row.status()?;
     let mut length = row.count("journal_len")?;
-    let live = matches!(standing, Status::Queued | Status::Running | Status::Waiting);
+    if !intervention.is_allowed(standing, length) {
+        return Ok(Some(Intervened::NotAllowed));
+    }
     match intervention {
-        Intervention::Terminate { entry, .. } if live || standing == Status::Stuck => {
+        Intervention::Terminate { entry, .. } => {
             if standing == Status::Running {
                 let rows = transaction.run(&book.length, &[&run_id]).await?;
                 if let Some(row) = rows.first() {
@@ -132,12 +134,7 @@ async fn change(
             let entries = std::slice::from_ref(entry);
             append(transaction, book, &run_id, length, entries).await?;
         }
-        Intervention::Reopen {
-            expected_len,
-            entries,
-            now,
-            ..
-        } if !live && standing != Status::Completed && length == *expected_len => {
+        Intervention::Reopen { entries, now, .. } => {
             let after = signed(length + entries.len() as u64);
             let encodings = entries.iter().map(|entry| i16::from(entry.encoding));
             let format = encodings.max().unwrap_or(0);
@@ -146,14 +143,11 @@ async fn change(
                 .await?;
             append(transaction, book, &run_id, length, entries).await?;
         }
-        Intervention::Delete { force, .. } if !live || *force => {
+        Intervention::Delete { .. } => {
             for statement in &book.delete {
                 transaction.run(statement, &[&run_id]).await?;
             }
         }
-        Intervention::Terminate { .. }
-        | Intervention::Reopen { .. }
-        | Intervention::Delete { .. } => return Ok(Some(Intervened::NotAllowed)),
     }
     Ok(Some(Intervened::Done))
 }

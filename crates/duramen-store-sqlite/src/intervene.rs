@@ -23,23 +23,15 @@ impl Session<'_> {
         let Some((status, length)) = self.standing(run_id)? else {
             return Ok(Intervened::NotFound);
         };
-        let live = matches!(status, Status::Queued | Status::Running | Status::Waiting);
+        if !intervention.is_allowed(status, length) {
+            return Ok(Intervened::NotAllowed);
+        }
         match intervention {
-            Intervention::Terminate { entry, .. } if live || status == Status::Stuck => {
-                self.terminate(run_id, length, entry)?;
-            }
-            Intervention::Reopen {
-                expected_len,
-                entries,
-                now,
-                ..
-            } if !live && status != Status::Completed && length == *expected_len => {
+            Intervention::Terminate { entry, .. } => self.terminate(run_id, length, entry)?,
+            Intervention::Reopen { entries, now, .. } => {
                 self.reopen(run_id, length, entries, instant(*now))?;
             }
-            Intervention::Delete { force, .. } if !live || *force => self.delete(run_id)?,
-            Intervention::Terminate { .. }
-            | Intervention::Reopen { .. }
-            | Intervention::Delete { .. } => return Ok(Intervened::NotAllowed),
+            Intervention::Delete { .. } => self.delete(run_id)?,
         }
         Ok(Intervened::Done)
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Millis, RunId};
 use crate::journal::Entry;
+use crate::run::Status;
 
 /// A change of a run from outside its driver. It raises the epoch, so that a driver is fenced off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,19 @@ impl Intervention {
             Self::Terminate { run_id, .. }
             | Self::Reopen { run_id, .. }
             | Self::Delete { run_id, .. } => run_id,
+        }
+    }
+
+    /// Whether a run in this status may be changed so, its journal being that long.
+    pub const fn is_allowed(&self, status: Status, journal_len: u64) -> bool {
+        match self {
+            Self::Terminate { .. } => status.is_live() || matches!(status, Status::Stuck),
+            Self::Reopen { expected_len, .. } => {
+                !status.is_live()
+                    && !matches!(status, Status::Completed)
+                    && journal_len == *expected_len
+            }
+            Self::Delete { force, .. } => *force || !status.is_live(),
         }
     }
 }
