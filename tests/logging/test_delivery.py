@@ -1,4 +1,4 @@
-"""How records get from the engine to `logging`: at the end of a process, in forks, past handlers that call back."""
+"""How records get from the engine to `logging`: at the end of a process, in forks, past handlers."""
 
 import os
 import subprocess

@@ -28,7 +28,12 @@ logging.getLogger("duramen.engine").info("to the other handler")
 def test_the_example_runs_as_it_stands() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     ended = subprocess.run(
-        [sys.executable, "-c", example + PROGRAM], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", example + PROGRAM],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     expected = "ERROR run=r-1 workflow=failing run 'r-1' (failing 1) failed: LookupError: no answer"
     assert ended.stdout.splitlines() == [expected]

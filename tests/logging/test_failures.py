@@ -26,7 +26,7 @@ def anyio_backend() -> str:
 async def waits(runtime: Runtime, run_id: str) -> None:
     """Wait until a run waits for its event."""
     async with asyncio.timeout(30):
-        while not (await runtime.get(run_id)).waiting_events:
+        while not (await runtime.get(run_id)).waiting_events:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -44,7 +44,9 @@ async def test_each_failed_attempt_is_told_once_and_a_replay_tells_nothing(
         assert len(told) == warnings
         for number, record in enumerate(told, 1):
             assert record.levelno == logging.WARNING
-            assert f"attempt {number} of 3: ValueError: no\\nanswer; it is tried again in" in record.getMessage()
+            assert (
+                f"attempt {number} of 3: ValueError: no\\nanswer; it is tried again in" in record.getMessage()
+            )
             facts = vars(record)
             assert facts["duramen_run_id"] == run_id
             assert facts["duramen_workflow"] == "trying"
@@ -121,7 +123,7 @@ async def test_a_stuck_run_is_one_error_with_the_reason(url: str) -> None:
 async def test_a_run_that_is_taken_over_is_told_once_there(url: str, tmp_path: Path) -> None:
     """Its process is killed in a step; whoever goes on with it says so."""
     ready = tmp_path / "ready"
-    child = subprocess.Popen(
+    child = subprocess.Popen(  # noqa: ASYNC220
         [sys.executable, "-m", "tests.logging.held", url, "orphan", str(ready)], cwd=ROOT, env={**os.environ}
     )
     try:

@@ -62,7 +62,9 @@ async def test_a_file_that_another_program_locks(file: Path, sqlite_url: str) ->
     assert len(told) <= 10, told
 
 
-async def test_details_are_told_at_debug_and_a_change_of_the_level_is_seen(file: Path, sqlite_url: str) -> None:
+async def test_details_are_told_at_debug_and_a_change_of_the_level_is_seen(
+    file: Path, sqlite_url: str
+) -> None:
     async with Runtime(sqlite_url, workflows=[short], work=True, lease=2, busy_timeout=0.05) as runtime:
         with locked(file), records() as kept:
             started = asyncio.ensure_future(runtime.enqueue(short, 2))

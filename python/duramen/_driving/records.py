@@ -1,8 +1,8 @@
 """What the log tells of a run's failures: attempts of steps, runs that have failed, runs that are stuck.
 
 Each is told once, when it happens: replays pass none of these places. The records have no payloads, but
-the texts of exceptions, each on one line and cut where it gets long; what else a terminal would obey in them is left to
-whoever formats the records.
+the texts of exceptions, each on one line and cut where it gets long; what else a terminal would obey in them
+is left to whoever formats the records.
 """
 
 from __future__ import annotations
@@ -82,10 +82,10 @@ def run_stuck(run: Run) -> None:
 
 
 def line_of(error: BaseException) -> str:
-    """An exception's class and text, on one line.
+    r"""An exception's class and text, on one line.
 
-    >>> line_of(ValueError("two\\nlines"))
-    'ValueError: two\\\\nlines'
+    >>> line_of(ValueError("two\nlines"))
+    'ValueError: two\\nlines'
     """
     text = _one_line(text_of(error))
     return f"{name_of(error)}: {text}" if text else name_of(error)

@@ -2,8 +2,8 @@
 
 They happen on threads of the engine, which never wait for Python: it queues them and writes to a pipe. One
 thread of this process reads the pipe and tells them, so a handler that is slow, or takes a lock, or calls a
-runtime, holds up nothing but the log. The thread waits in the kernel and costs nothing while nothing happens; it is
-a daemon that never returns into the engine, so the interpreter may end at any moment.
+runtime, holds up nothing but the log. The thread waits in the kernel and costs nothing while nothing
+happens; it is a daemon that never waits inside of the extension, so the interpreter may end at any moment.
 """
 
 from __future__ import annotations
