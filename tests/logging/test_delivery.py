@@ -134,6 +134,8 @@ def test_a_handler_may_call_the_runtime_and_wait_for_it(tmp_path: Path) -> None:
         other = locked(file)
         other.__enter__()
         logging.getLogger("duramen").removeHandler(seen)
+        refused = []
+        threading.excepthook = refused.append
         threading.Thread(target=sync.enqueue, args=(short, 2), daemon=True).start()
         assert seen.event.wait(30)
         other.__exit__(None, None, None)

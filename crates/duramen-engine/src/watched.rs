@@ -27,10 +27,11 @@ const FIRST_PAUSE: Millis = 2_000;
 const LONGEST_PAUSE: Millis = 300_000;
 
 /// What a call does: a file that another program has locked can still be read, so an answer to a reader
-/// says nothing of writers.
+/// says nothing of writers, nor does one to a claim, which writes only if it finds something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Reads,
+    Claims,
     Writes,
 }
 
@@ -84,7 +85,9 @@ struct Health {
 #[derive(Debug, Default)]
 struct Trouble {
     since: Option<Moment>,
+    /// Which kinds of calls have failed, and not been answered since.
     reads: bool,
+    claims: bool,
     writes: bool,
     told: bool,
     latest: Option<Moment>,
@@ -105,6 +108,7 @@ impl Health {
         let since = *trouble.since.get_or_insert(now);
         match kind {
             Kind::Reads => trouble.reads = true,
+            Kind::Claims => trouble.claims = true,
             Kind::Writes => trouble.writes = true,
         }
         let quiet = trouble.latest.map_or(0, |latest| now.since(latest));
@@ -137,11 +141,13 @@ impl Health {
         if failures != before {
             return; // others failed meanwhile: the answer may be from before the trouble
         }
-        trouble.reads = false;
-        if kind == Kind::Writes {
-            trouble.writes = false;
+        match kind {
+            Kind::Reads => trouble.reads = false,
+            Kind::Claims => trouble.claims = false,
+            // Who can write can do the others, too.
+            Kind::Writes => (trouble.reads, trouble.claims, trouble.writes) = (false, false, false),
         }
-        if trouble.writes {
+        if trouble.reads || trouble.claims || trouble.writes {
             return;
         }
         self.failures.store(0, Ordering::Release);
@@ -204,7 +210,7 @@ impl Claims for Watched {
     }
 
     fn claim(&self, claim: Claim) -> StoreFuture<Claimed> {
-        self.writes(self.store.claim(claim))
+        self.look(Kind::Claims, self.store.claim(claim))
     }
 
     fn next_due(&self, ask: DueAsk) -> StoreFuture<NextDue> {
