@@ -108,6 +108,7 @@ def test_a_child_tells_what_happens_to_it_and_nothing_of_its_parent(tmp_path: Pa
     if pid == 0:
         logging.getLogger().handlers[0].setFormatter(logging.Formatter("child|%(name)s|%(message)s"))
         seen.event.clear()
+        url, file = url + ".child", file + ".child"  # the parent still works on the other one
         again = asyncio.run(trouble(seen.event))
         assert seen.event.is_set()
         again[1].__exit__(None, None, None)

@@ -130,14 +130,14 @@ impl Line {
     }
 
     /// How many equal ones were left out before, if this one is to be told.
-    fn left_out(&mut self, place: Place, now: Instant) -> Option<u64> {
-        let Some(pace) = self.paces.get_mut(&place) else {
+    fn left_out(&mut self, source: Place, now: Instant) -> Option<u64> {
+        let Some(pace) = self.paces.get_mut(&source) else {
             let pace = Pace {
                 told: now,
                 pause: FIRST_PAUSE,
                 left_out: 0,
             };
-            self.paces.insert(place, pace);
+            self.paces.insert(source, pace);
             return Some(0);
         };
         let passed = now.duration_since(pace.told);
@@ -318,6 +318,7 @@ pub(crate) fn take_logs() -> (Vec<LogEvent>, u64) {
 
 /// The least level that each of these loggers tells.
 #[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // converted from a dict: nobody keeps it
 pub(crate) fn set_log_levels(levels: HashMap<String, u8>) {
     for (at, (_, logger)) in LOGGERS.iter().enumerate() {
         if let Some(level) = levels.get(*logger) {
