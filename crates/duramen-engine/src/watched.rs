@@ -5,6 +5,7 @@
 //! each of them meets is a detail. So all of the engine's calls pass through here, and only the answers
 //! are looked at.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,7 +29,7 @@ const LONGEST_PAUSE: Millis = 300_000;
 
 /// What a call does: a file that another program has locked can still be read, so an answer to a reader
 /// says nothing of writers, nor does one to a claim, which writes only if it finds something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Reads,
     Claims,
@@ -86,9 +87,7 @@ struct Health {
 struct Trouble {
     since: Option<Moment>,
     /// Which kinds of calls have failed, and not been answered since.
-    reads: bool,
-    claims: bool,
-    writes: bool,
+    failing: BTreeSet<Kind>,
     told: bool,
     latest: Option<Moment>,
     /// Nothing is told before.
@@ -106,11 +105,7 @@ impl Health {
         let mut trouble = self.trouble();
         let failures = self.failures.fetch_add(1, Ordering::AcqRel) + 1;
         let since = *trouble.since.get_or_insert(now);
-        match kind {
-            Kind::Reads => trouble.reads = true,
-            Kind::Claims => trouble.claims = true,
-            Kind::Writes => trouble.writes = true,
-        }
+        trouble.failing.insert(kind);
         let quiet = trouble.latest.map_or(0, |latest| now.since(latest));
         if quiet > trouble.pause {
             (trouble.pause, trouble.next) = (0, None);
@@ -141,13 +136,11 @@ impl Health {
         if failures != before {
             return; // others failed meanwhile: the answer may be from before the trouble
         }
-        match kind {
-            Kind::Reads => trouble.reads = false,
-            Kind::Claims => trouble.claims = false,
-            // Who can write can do the others, too.
-            Kind::Writes => (trouble.reads, trouble.claims, trouble.writes) = (false, false, false),
-        }
-        if trouble.reads || trouble.claims || trouble.writes {
+        // Who can write can do the others, too.
+        trouble
+            .failing
+            .retain(|other| kind != Kind::Writes && *other != kind);
+        if !trouble.failing.is_empty() {
             return;
         }
         self.failures.store(0, Ordering::Release);
