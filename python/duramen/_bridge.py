@@ -27,6 +27,7 @@ from ._native import (
     Fired,
     Halted,
     InvalidIdError,
+    LogEvent,
     Lost,
     Newer,
     Offer,
@@ -50,6 +51,9 @@ from ._native import (
     SweptRun,
     TimedOut,
     TimeOut,
+    set_log_levels,
+    take_logs,
+    wake_logs,
 )
 from ._native import Store as NativeStore
 from ._native import __version__ as native_version
@@ -101,6 +105,7 @@ __all__ = [
     "Fired",
     "Halted",
     "InvalidIdError",
+    "LogEvent",
     "Lost",
     "NativeStore",
     "Newer",
@@ -131,6 +136,9 @@ __all__ = [
     "invalid_id",
     "native_error",
     "native_version",
+    "set_log_levels",
+    "take_logs",
+    "wake_logs",
 ]
 
 # The classes are final. On the path of every run they are told apart by `type(x) is C`: a chain of

@@ -22,6 +22,7 @@ __all__ = [
     "Fired",
     "Halted",
     "InvalidIdError",
+    "LogEvent",
     "Lost",
     "Newer",
     "Offer",
@@ -47,10 +48,32 @@ __all__ = [
     "TimeOut",
     "TimedOut",
     "__version__",
+    "set_log_levels",
+    "take_logs",
+    "wake_logs",
 ]
 
 __version__: Final[str]
 ENCODING: Final[int]  # the highest encoding of entries and messages that it reads
+
+@final
+class LogEvent:
+    """Something that the engine or a store has to tell."""
+
+    logger: str
+    level: int  # as in `logging`
+    message: str
+    at: float  # seconds since the epoch
+    fields: list[tuple[str, str]]
+
+def wake_logs(fd: int) -> None:
+    """Have that descriptor written to when there is something to take."""
+
+def take_logs() -> tuple[list[LogEvent], int]:
+    """Take what is to be told, oldest first, and how many events were lost because nobody took them."""
+
+def set_log_levels(levels: dict[str, int]) -> None:
+    """Say the least level that each logger tells."""
 
 # What `Engine.drain` gives. The classes from here to `Halted` are made by the engine alone, and never change.
 
@@ -453,7 +476,9 @@ class Run:
     def accept(self) -> Deliver | Offer | Start | Seal | Cancel | TimeOut | None: ...
     def refuse(self, reason: str) -> None: ...
     def step_ok(self, slot: int, payload: bytes) -> None: ...
-    def step_failed(self, slot: int, error: bytes, retryable: bool) -> None: ...
+    def step_failed(self, slot: int, error: bytes, retryable: bool) -> int | None:
+        """Give the milliseconds until the next attempt, if there is to be one."""
+
     # in a transaction of the user's: its function has returned; False: roll back, nobody waits for it
     def seal(self, slot: int, payload: bytes) -> bool: ...
     def sealed(self, applied: bool) -> None: ...  # the transaction took place; False: refused, or not known

@@ -73,7 +73,7 @@ async fn run(common: Weak<Common>, told: Weak<Told>, bell: Arc<Notify>) {
         pause = match carrier.round().await {
             Ok(()) => None,
             Err(error) => {
-                tracing::warn!(%error, "what has left runs could not be carried out; trying again");
+                tracing::debug!(%error, "what has left runs could not be carried out; trying again");
                 Some(pause.map_or(SHORTEST, |pause| (2 * pause).min(LONGEST)))
             }
         };

@@ -152,7 +152,7 @@ impl Ends {
         let standings = match self.common.store.standing(batch.clone()).await {
             Ok(standings) => standings,
             Err(error) if error.is_of_the_place() => {
-                tracing::warn!(%error, "whether runs have ended could not be asked; trying again");
+                tracing::debug!(%error, "whether runs have ended could not be asked; trying again");
                 return false;
             }
             Err(error) => {

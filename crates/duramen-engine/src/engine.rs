@@ -19,6 +19,7 @@ use crate::insist::insist;
 use crate::leases::{Leases, Listener, keep};
 use crate::reopen::reopen;
 use crate::ticks::Ticks;
+use crate::watched::Watched;
 
 /// How long a closing engine waits for what it has asked the store before.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -51,6 +52,7 @@ impl Engine {
         host: Arc<HostQueue>,
         config: Config,
     ) -> Arc<Self> {
+        let store = Arc::new(Watched::new(store, Arc::clone(&env)));
         let common = Arc::new(Common::new(store, env, host, config));
         let commits = Commits::new(&common);
         let leases = Leases::new(Arc::clone(&common), Arc::clone(&commits.releases));

@@ -112,7 +112,7 @@ impl<A: Ask> Insisting<A> {
         let Some(pause) = self.common.next_try(self.failures, self.since, &error) else {
             return self.fail(error);
         };
-        tracing::warn!(%error, ?pause, elements = self.open.len(), "trying again");
+        tracing::debug!(%error, ?pause, elements = self.open.len(), "a call of the application is sent again");
         let env = Arc::clone(&self.common.env);
         let sleep = env.sleep(pause);
         env.spawn(Box::pin(async move {

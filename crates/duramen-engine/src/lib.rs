@@ -24,6 +24,7 @@ mod outbox;
 mod pending;
 mod reopen;
 mod ticks;
+mod watched;
 
 pub use claims::{CLAIM_BYTES, SweepOptions};
 pub use commits::Pipeline;

@@ -3,6 +3,7 @@
 mod clock;
 mod engine;
 mod events;
+mod logs;
 mod outside;
 mod pystore;
 mod record;
@@ -19,12 +20,16 @@ use pyo3::prelude::pymodule;
 
 #[pymodule]
 mod _native {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use super::clock::Clock;
     #[pymodule_export]
     use super::engine::{Engine, StoreFailed};
     #[pymodule_export]
     use super::events::{Advance, Drive, Evict, Lost, Newer, Reply, Resume, StoreRequest};
+    #[pymodule_export]
+    use super::logs::{LogEvent, set_log_levels, take_logs, wake_logs};
     #[pymodule_export]
     use super::outside::{Change, SqlFailed, SqliteConnection};
     #[pymodule_export]
@@ -47,4 +52,11 @@ mod _native {
     /// The highest encoding of entries and messages that this build reads.
     #[pymodule_export]
     const ENCODING: u8 = duramen_core::journal::ENCODING;
+
+    #[pymodule_init]
+    #[allow(clippy::unnecessary_wraps)] // the form that PyO3 wants
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::logs::install();
+        Ok(())
+    }
 }

@@ -221,11 +221,13 @@ impl Run {
             .step_done(slot, StepOutcome::Succeeded(bytes_of(payload)));
     }
 
-    fn step_failed(&self, slot: u32, error: &[u8], retryable: bool) {
+    /// Gives the milliseconds until the next attempt, if there is to be one.
+    fn step_failed(&self, slot: u32, error: &[u8], retryable: bool) -> Option<Millis> {
         let error = bytes_of(error);
-        self.lock()
-            .machine
-            .step_done(slot, StepOutcome::Failed { error, retryable });
+        let machine = &mut self.lock().machine;
+        let pause = machine.pause_after_failure(slot);
+        machine.step_done(slot, StepOutcome::Failed { error, retryable });
+        pause.filter(|_| retryable)
     }
 
     fn seal(&self, slot: u32, payload: &[u8]) -> bool {

@@ -661,10 +661,11 @@ class RunHost:
         self.run.step_ok(slot, payload)
         self.services.touched(self)
 
-    def step_failed(self, slot: int, error: bytes, retryable: bool) -> None:
-        """Report a failed attempt."""
-        self.run.step_failed(slot, error, retryable)
+    def step_failed(self, slot: int, error: bytes, retryable: bool) -> int | None:
+        """Report a failed attempt; gives the milliseconds until the next one, if there is to be one."""
+        pause = self.run.step_failed(slot, error, retryable)
         self.services.touched(self)
+        return pause
 
     # -- the end ---------------------------------------------------------------------------------------------
 

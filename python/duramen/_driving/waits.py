@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from duramen._handlers.step import current_context, current_step
 
 from .exits import Trouble, failure_payload, is_cancellation, may_retry, name_of, note, recorded, text_of
+from .records import attempt_failed
 from .stepper import NoOutcome, StepJob
 
 if TYPE_CHECKING:
@@ -152,7 +153,9 @@ class StepCall:
     def _tell_failure(self, error: BaseException, timed_out: bool, retryable: bool) -> None:
         host = self.host
         payload = failure_payload(host.serializer, error, attempts=self.attempt, timed_out=timed_out)
-        host.step_failed(self.slot, payload, retryable)
+        pause = host.step_failed(self.slot, payload, retryable)
+        attempts = 1 if self.retry is None else self.retry.attempts
+        attempt_failed(host.run, self.op, self.attempt, attempts, error, pause)
 
     def _ran_out(self, error: BaseException) -> bool:
         return (

@@ -80,7 +80,8 @@ class _RunLog(logging.LoggerAdapter[logging.Logger]):
 
     def __init__(self, logger: logging.Logger, host: RunHost) -> None:
         run = host.run
-        super().__init__(logger, {"run_id": run.run_id, "workflow": run.workflow, "version": run.version})
+        facts = {"run_id": run.run_id, "workflow": run.workflow, "version": run.version}
+        super().__init__(logger, {**facts, **{f"duramen_{name}": fact for name, fact in facts.items()}})
         self._host = host
 
     @override

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from duramen._bridge import Advance, Drive, Evict, Resume
 from duramen._driving.exits import say
 from duramen._driving.host import RunHost, Services
+from duramen._driving.records import run_failed, run_stuck
 from duramen._values.durations import from_ms
 
 from .rows import read_payload
@@ -216,6 +217,10 @@ class Driver:
         self._safely(host, "ended", driven)
         if driven in self.ends:
             self.ends[driven] += 1
+        if driven == "failed":
+            run_failed(host.run, None if host.outcome is None else host.outcome[1])
+        elif driven == "stuck":
+            run_stuck(host.run)
         if driven == "paused":
             self._rest(ticket, _PAUSED)
         elif driven == "completed":

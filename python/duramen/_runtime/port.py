@@ -19,6 +19,8 @@ from duramen._loop.loop import RunLoop
 from duramen._stores.served import StoreServer
 from duramen.errors import ForkedProcess, NotDurableError, RuntimeClosed, RuntimeNotOpen
 
+from .logs import listen, tell
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -105,6 +107,7 @@ class Port:
         except BaseException:
             self.release()
             raise
+        listen()
         self.store = StoreServer(self.engine, target.store) if target.store is not None else None
         """Serves a store written in Python."""
 
@@ -263,6 +266,7 @@ class Port:
                 _log.warning("the store did not close cleanly: %s", error)
         finally:
             self.release()
+            tell()
 
     def release(self) -> None:
         """Let go of the loop at once; whatever was asked is not answered any more."""

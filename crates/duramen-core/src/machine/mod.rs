@@ -369,6 +369,11 @@ impl Machine {
         step::done(Desk::of(&mut self.run), slot, outcome);
     }
 
+    /// In how many milliseconds a step is tried again if the attempt that is under way fails; none: not.
+    pub fn pause_after_failure(&mut self, slot: Slot) -> Option<Millis> {
+        step::pause_after_failure(&Desk::of(&mut self.run), slot)
+    }
+
     /// The step in `slot` has a result that is to be sealed. False if nobody waits for it any more:
     /// the transaction must be rolled back.
     pub fn seal(&mut self, slot: Slot, result: Payload) -> bool {

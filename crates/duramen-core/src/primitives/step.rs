@@ -84,6 +84,15 @@ pub(crate) fn done(mut desk: Desk<'_>, slot: Slot, outcome: StepOutcome) {
     }
 }
 
+/// The pause before the next attempt, should the one that is under way fail and there be another.
+pub(crate) fn pause_after_failure(desk: &Desk<'_>, slot: Slot) -> Option<Millis> {
+    let op = desk.op(slot)?;
+    let OpKind::Step { retry, failed, .. } = op.kind else {
+        return None;
+    };
+    retry.pause_after(failed.saturating_add(1), desk.seed(), &op.id)
+}
+
 /// Gives an attempt's outcome its place in the journal.
 pub(crate) fn ended(
     mut desk: Desk<'_>,

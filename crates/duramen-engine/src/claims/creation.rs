@@ -145,7 +145,7 @@ impl Creation {
             return self.reply(Err(error));
         };
         self.run.seed = next_try(self.run.seed);
-        tracing::warn!(%error, ?pause, "a run could not be created; trying again");
+        tracing::debug!(%error, ?pause, "a run could not be created; trying again");
         let env = Arc::clone(&self.common.env);
         let sleep = env.sleep(pause);
         env.spawn(Box::pin(async move {
@@ -186,7 +186,7 @@ async fn free(
             releases.let_go(orphans);
         }
         Err(error) => {
-            tracing::warn!(%error, "a run that nobody drives could not be read; the audit lets it go");
+            tracing::debug!(%error, "a run that nobody drives could not be read; the audit lets it go");
         }
     }
 }

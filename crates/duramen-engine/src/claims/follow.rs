@@ -106,7 +106,7 @@ impl Tools<'_> {
         match self.common.store.next_due(self.intake.due_ask()).await {
             Ok(next) => self.common.clock.learn(asked, next.now),
             Err(error) => {
-                tracing::warn!(%error, "the store could not be asked for the time; trying again");
+                tracing::debug!(%error, "the store could not be asked for the time; trying again");
             }
         }
     }
@@ -159,7 +159,7 @@ impl Tools<'_> {
     }
 
     fn failed(&self, run_ids: &[RunId], error: &StoreError) {
-        tracing::warn!(%error, "runs could not be claimed; trying again");
+        tracing::debug!(%error, "runs could not be claimed; trying again");
         self.hands.rest(run_ids, self.later());
     }
 
@@ -173,7 +173,7 @@ impl Tools<'_> {
         let standings = match self.common.store.standing(run_ids.to_vec()).await {
             Ok(standings) => standings,
             Err(error) => {
-                tracing::warn!(%error, "runs could not be looked at; trying again");
+                tracing::debug!(%error, "runs could not be looked at; trying again");
                 return false;
             }
         };

@@ -425,7 +425,7 @@ impl Intake {
                 intake.given(ticket, rest);
             }
             Err(error) if error.is_of_the_place() && failures < 8 => {
-                tracing::warn!(%error, "a journal could not be read; trying again");
+                tracing::debug!(%error, "a journal could not be read; trying again");
                 let env = Arc::clone(&intake.common.env);
                 let sleep = env.sleep(Duration::from_millis(25 << failures));
                 env.spawn(Box::pin(async move {

@@ -53,7 +53,7 @@ impl Pages {
                 }
                 Err(error) if error.is_of_the_place() && waited < self.common.config.lease => {
                     failures += 1;
-                    tracing::warn!(%error, "an inbox could not be read; trying again");
+                    tracing::debug!(%error, "an inbox could not be read; trying again");
                     let pause = Duration::from_millis(25 << failures.min(6));
                     self.common.env.sleep(pause).await;
                 }

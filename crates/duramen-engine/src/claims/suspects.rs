@@ -2,7 +2,7 @@
 //! see [`duramen_core::suspect`].
 
 use duramen_core::ids::{Millis, RunId};
-use duramen_core::run::RunRow;
+use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{ClaimedRun, Next, RunCommit};
 use duramen_core::suspect::{SET_BACK, Verdict, verdict};
 
@@ -26,6 +26,9 @@ pub(super) fn sift(runs: Vec<ClaimedRun>, common: &Common, now: Millis) -> Sifte
     for run in runs {
         let (driven, next) = match verdict(&run.row, run.was, common.config.lease) {
             Verdict::Drive => {
+                if run.was == Status::Running {
+                    tracing::info!(run = %run.row.run_id, "the process that drove the run is gone; the run goes on here");
+                }
                 sifted.sound.push(run);
                 continue;
             }

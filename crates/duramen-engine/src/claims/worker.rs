@@ -270,7 +270,7 @@ impl Worker {
     }
 
     fn failed(&mut self, now: Moment, working: Working, error: &StoreError) {
-        tracing::warn!(%error, "runs could not be claimed; trying again");
+        tracing::debug!(%error, "runs could not be claimed; trying again");
         let most = working.poll_max.max(1_000);
         self.poll = (self.poll * 2).clamp(working.poll_min.min(most), most);
         self.next_claim = now.after(self.poll);

@@ -59,7 +59,7 @@ async fn try_release(common: &Common, run_id: &RunId, epoch: i64) -> Doubt {
     let row = match rows_as_they_stand(common, vec![run_id.clone()]).await {
         Ok(rows) => rows.into_iter().next(),
         Err(error) => {
-            tracing::warn!(%error, run = %run_id, "a run in doubt could not be read; trying again");
+            tracing::debug!(%error, run = %run_id, "a run in doubt could not be read; trying again");
             return Doubt::Remains;
         }
     };
@@ -75,7 +75,7 @@ async fn try_release(common: &Common, run_id: &RunId, epoch: i64) -> Doubt {
         // The transaction in doubt has come between: look again.
         Ok(_) => Doubt::Remains,
         Err(error) => {
-            tracing::warn!(%error, run = %run_id, "a run in doubt could not be released; trying again");
+            tracing::debug!(%error, run = %run_id, "a run in doubt could not be released; trying again");
             Doubt::Remains
         }
     }

@@ -310,7 +310,7 @@ impl Pipeline {
     fn try_again(self: &Arc<Self>, mut batch: Batch, error: &StoreError) {
         batch.failures += 1;
         let pause = Duration::from_millis(25 << batch.failures.min(6));
-        tracing::warn!(%error, ?pause, "the store failed to commit; trying again");
+        tracing::debug!(%error, ?pause, "the store failed to commit; trying again");
         let pipeline = Arc::clone(self);
         let env = &self.common.env;
         let sleep = env.sleep(pause);

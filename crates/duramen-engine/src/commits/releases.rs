@@ -65,7 +65,7 @@ impl Releases {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "runs could not be set aside; their leases will end");
+                    tracing::debug!(%error, "runs could not be set aside; their leases will end");
                 }
             }
             drop(under_way);

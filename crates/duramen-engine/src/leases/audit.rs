@@ -62,7 +62,7 @@ async fn run(leases: Weak<Leases>, listener: Weak<dyn Listener>, renewed: Arc<No
             audit.look(&leases).await
         };
         if let Err(error) = looked {
-            tracing::warn!(%error, "what is held could not be read; trying again");
+            tracing::debug!(%error, "what is held could not be read; trying again");
             if doubt {
                 leases.keep_doubt();
             }

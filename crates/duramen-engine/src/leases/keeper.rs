@@ -88,7 +88,7 @@ impl Keeper {
             match self.beat(leases).await {
                 Ok(()) => leases.span() / 3,
                 Err(error) => {
-                    tracing::warn!(%error, "the lease could not be renewed; trying again");
+                    tracing::debug!(%error, "the lease could not be renewed; trying again");
                     leases.tell(&Err(error));
                     leases.span() / 12
                 }

@@ -264,7 +264,7 @@ impl Leases {
             let now = self.common.clock.explicit_now();
             let retired = self.common.store.retire(owner.to_string(), now).await;
             if let Err(error) = retired {
-                tracing::warn!(%error, "the owner could not be retired; its lease will end");
+                tracing::debug!(%error, "the owner could not be retired; its lease will end");
             }
         }
     }
