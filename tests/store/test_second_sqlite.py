@@ -61,7 +61,8 @@ def by_aiosqlite(path: Path) -> None:
 
 
 WAYS = [
-    by_name, by_keyword, by_bytes, by_uri, by_short_uri, by_dbapi2, by_another_name, by_sqlalchemy, by_aiosqlite,
+    by_name, by_keyword, by_bytes, by_uri, by_short_uri, by_dbapi2, by_another_name, by_sqlalchemy,
+    by_aiosqlite,
 ]  # fmt: skip
 
 
@@ -137,4 +138,6 @@ def test_the_level(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     runtime.sync.open()
     by_name(Path(parse_target(f"sqlite:///{tmp_path / 'app.db'}").location))
     runtime.sync.close()
-    assert {each.levelno for each in caplog.records if "second copy" in each.getMessage()} == {logging.WARNING}
+    assert {each.levelno for each in caplog.records if "second copy" in each.getMessage()} == {
+        logging.WARNING
+    }

@@ -1,5 +1,7 @@
-"""A store that is restored from a backup in its place, while a process has it open: it is another store by the same
-name, and the process goes on with it."""
+"""A store that is restored from a backup in its place, while a process has it open.
+
+It is another store by the same name, and the process goes on with it.
+"""
 
 import asyncio
 from typing import Any
@@ -75,7 +77,9 @@ async def test_the_first_transaction_of_a_source(postgres: Postgres, is_async: b
 
     @workflow
     async def pay(ctx: Context) -> str:
-        return await ctx.transaction("write", transact_async if is_async else lambda _: "done", database=source)
+        return await ctx.transaction(
+            "write", transact_async if is_async else lambda _: "done", database=source
+        )
 
     async with Runtime(postgres.url, workflows=[hello, pay]) as runtime:
         await enqueue_sync(runtime, postgres)  # the identity is known from here on

@@ -15,6 +15,7 @@ import sqlite3
 import threading
 from collections import Counter
 from pathlib import Path
+from sqlite3 import dbapi2 as sqlite3_dbapi2
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -76,9 +77,10 @@ def _identity(path: Any) -> _File | None:
 
 
 def _look_at_connections() -> None:
-    for module in (sqlite3, sqlite3.dbapi2):
-        if not hasattr(module.connect, "__duramen__"):
-            setattr(module, "connect", _looking(module.connect))  # noqa: B010 - pyright knows its type
+    for module in (sqlite3, sqlite3_dbapi2):
+        connect: Any = getattr(module, "connect")  # noqa: B009 - pyright knows its type
+        if not hasattr(connect, "__duramen__"):
+            setattr(module, "connect", _looking(connect))  # noqa: B010 - the same
 
 
 def _looking(connect: Callable[..., Any]) -> Callable[..., Any]:
