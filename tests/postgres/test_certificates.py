@@ -1,7 +1,7 @@
-"""Certificates as the manual of Postgres makes them: signed by themselves, or naming the host by the subject alone."""
+"""Certificates as the manual of Postgres makes them: signed by themselves, or with a host in the subject alone."""
 
 import asyncio
-import datetime
+import datetime as dt
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -116,7 +116,8 @@ def test_one_of_an_authority_that_names_the_host_by_its_subject(pg: Server, cert
                 "-keyout", f"{name}.key", "-subj", f"/CN={subject}")  # fmt: skip
         (certificates / "ext").write_text("basicConstraints=CA:FALSE\n")
         openssl(certificates, "x509", "-req", "-in", f"{name}.csr", "-days", "365", "-CA", "root.crt",
-                "-CAkey", "root.key", "-CAcreateserial", "-extfile", "ext", "-out", f"{name}.crt")  # fmt: skip
+                "-CAkey", "root.key", "-CAcreateserial", "-extfile", "ext",
+                "-out", f"{name}.crt")  # fmt: skip
         shows(pg, certificates / f"{name}.crt")
         assert verdict(pg, root, "verify-ca") == ""
         assert (verdict(pg, root, "verify-full") == "") is (subject == "localhost")
@@ -133,7 +134,7 @@ def test_one_that_has_expired(pg: Server, certificates: Path) -> None:
 
     key = rsa.generate_private_key(65537, 2048)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    today = datetime.datetime.now(datetime.UTC)
+    today = dt.datetime.now(dt.UTC)
     for begins, ends in ((-10, -1), (1, 10)):
         made = (
             x509.CertificateBuilder()
@@ -141,8 +142,8 @@ def test_one_that_has_expired(pg: Server, certificates: Path) -> None:
             .issuer_name(name)
             .public_key(key.public_key())
             .serial_number(7)
-            .not_valid_before(today + datetime.timedelta(days=begins))
-            .not_valid_after(today + datetime.timedelta(days=ends))
+            .not_valid_before(today + dt.timedelta(days=begins))
+            .not_valid_after(today + dt.timedelta(days=ends))
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(key, hashes.SHA256())
         )
@@ -161,7 +162,7 @@ def test_one_that_has_expired(pg: Server, certificates: Path) -> None:
 
 
 def test_tls_without_the_question_for_it(pg: Server, certificates: Path) -> None:
-    """`sslnegotiation=direct` works with a server that knows it (17), and is no silent surprise with others."""
+    """`sslnegotiation=direct` works with a server that knows it (17), and fails with others."""
     shows(pg, self_signed(certificates, "own", "localhost"))
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""What users of libpq rely on, with a server: the parameters, variables and files lead to the same connection."""
+"""What users of libpq rely on, with a server: parameters, variables and files lead to the same connection."""
 
 import asyncio
 import os
@@ -90,7 +90,8 @@ def told(pg: Server, url: str, column: str, database: str) -> set[Any]:
 def test_variables_alone_are_enough(pg: Server, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "PGHOST": "127.0.0.1", "PGPORT": str(pg.port), "PGUSER": "postgres", "PGPASSWORD": pg.password,
-        "PGDATABASE": database, "PGAPPNAME": "from a variable", "PGSSLMODE": "prefer", "PGCONNECT_TIMEOUT": "7",
+        "PGDATABASE": database, "PGAPPNAME": "from a variable", "PGSSLMODE": "prefer",
+        "PGCONNECT_TIMEOUT": "7",
         "PGTARGETSESSIONATTRS": "primary",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
@@ -128,9 +129,11 @@ def test_a_service(pg: Server, database: str, tmp_path: Path, monkeypatch: pytes
 
 
 def test_parameters_that_the_server_sees(pg: Server, database: str) -> None:
-    url = pg.url_of(database, application_name="shop", keepalives="1", keepalives_count="2", connect_timeout="5",
+    url = pg.url_of(database, application_name="shop", keepalives="1", keepalives_count="2",
+                    connect_timeout="5",
                     tcp_user_timeout="9000", keepalives_idle="30", keepalives_interval="5",
-                    channel_binding="prefer", load_balance_hosts="random", sslnegotiation="postgres")  # fmt: skip
+                    channel_binding="prefer", load_balance_hosts="random",
+                    sslnegotiation="postgres")  # fmt: skip
     assert told(pg, url, "application_name", database) == {"shop"}
     assert told(pg, pg.url_of(database, fallback_application_name="shop"), "application_name", database) == {
         "shop"
@@ -236,7 +239,8 @@ def test_the_server_takes_exactly_the_password_that_was_encoded(pg: Server, pass
 
 def test_a_latin1_database(pg: Server) -> None:
     name = f"latin_{secrets.token_hex(4)}"
-    pg.sql(sql.SQL("CREATE DATABASE {} ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'").format(
+    latin = "CREATE DATABASE {} ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+    pg.sql(sql.SQL(latin).format(
         sql.Identifier(name)
     ))  # fmt: skip
     url = pg.url_of(name)

@@ -1,4 +1,4 @@
-"""Postgres URLs: no password is shown, whatever is wrong with it, and what is read is exactly what was written."""
+"""Postgres URLs: no password is shown, whatever is wrong, and what is read is exactly what was written."""
 
 import logging
 import os
@@ -293,7 +293,8 @@ def test_variables_of_sessions_are_named_too(
         ("target_session_attrs", "any, read-write, read-only, primary, standby"),
         ("sslmode", "disable, allow, prefer, require, verify-ca, verify-full"),
         ("channel_binding", "disable, prefer, require"), ("load_balance_hosts", "disable, random"),
-        ("sslnegotiation", "postgres, direct"), ("connect_timeout", "whole number"), ("keepalives", "whole number"),
+        ("sslnegotiation", "postgres, direct"), ("connect_timeout", "whole number"),
+        ("keepalives", "whole number"),
         ("port", "1 to 65535"),
     ],
 )  # fmt: skip
@@ -324,7 +325,8 @@ def test_a_service_is_between_the_url_and_the_variables(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / ".pg_service.conf").write_text(
-        "# ours\n[other]\nhost=no\n\n[shop]\nhost=s.example\nport=77\nuser=sue\napplication_name=from service\n[z]\nport=1\n"
+        "# ours\n[other]\nhost=no\n\n[shop]\nhost=s.example\nport=77\nuser=sue\n"
+        "application_name=from service\n[z]\nport=1\n"
     )
     monkeypatch.setenv("PGUSER", "eve")
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "9")
@@ -363,8 +365,10 @@ def passwords(tmp_path: Path, text: str, mode: int = 0o600) -> Path:
     ("line", "password"),
     [
         ("h:5432:db:ann:pw", "pw"), ("*:*:*:*:pw", "pw"), ("h:5432:db:bob:pw", None), ("g:*:*:*:pw", None),
-        ("# h:5432:db:ann:no\nh:5432:db:ann:pw", "pw"), ("h:5432:db:ann:p\\:w\\\\", "p:w\\"), ("h:5432:db:ann:p:w", "p:w"),
-        ("h:5432:db:ann:first\n*:*:*:*:second", "first"), ("h:5432:db", None), ("", None), ("\\*:*:*:*:pw", None),
+        ("# h:5432:db:ann:no\nh:5432:db:ann:pw", "pw"), ("h:5432:db:ann:p\\:w\\\\", "p:w\\"),
+        ("h:5432:db:ann:p:w", "p:w"),
+        ("h:5432:db:ann:first\n*:*:*:*:second", "first"), ("h:5432:db", None), ("", None),
+        ("\\*:*:*:*:pw", None),
         ("h:5432:db:ann:p w ", "p w "), ("h:5432:db:ann:é漢", "é漢"),
     ],
 )  # fmt: skip

@@ -2,8 +2,8 @@
 
 POSIX locks belong to a process, and go when it closes any descriptor of the file: two copies of SQLite in one
 process do not see each other's locks, and end them. So `sqlite3.connect`, by which Django, SQLAlchemy and
-aiosqlite connect too, looks at the file's identity from the first store on. (An audit hook would see all of it,
-and would slow down every frame that is looked at, everywhere.)
+aiosqlite connect too, looks at the file's identity from the first store on. (An audit hook would see all of
+it, and would slow down every frame that is looked at, everywhere.)
 """
 
 from __future__ import annotations
