@@ -1,4 +1,4 @@
-"""Certificates as the manual of Postgres makes them: signed by themselves, or with a host in the subject alone."""
+"""Certificates as the manual of Postgres makes them: self-signed, or with a host in the subject alone."""
 
 import asyncio
 import datetime as dt
