@@ -3,7 +3,7 @@
 -- Applied by `duramen migrate`, by `runtime.migrate()`, or by hand:
 --
 --     psql --set=ON_ERROR_STOP=1 --single-transaction -f 0001_initial.sql
---     psql … --set=schema=app --set=runs=app_runs -f 0001_initial.sql        other names
+--     psql ... --set=schema=app --set=runs=app_runs -f 0001_initial.sql        other names
 --
 -- The names are psql's variables, with these defaults; the library puts in the same names in the same places and
 -- passes over the lines with psql's own commands.

@@ -214,6 +214,11 @@ pub(crate) fn store_error(place: &str, fault: Fault, needed: u32) -> StoreError 
         code if ["08", "53", "57", "55"].contains(&&code[..2]) => {
             StoreError::Unavailable { reason: reason("") }
         }
+        "22P05" => StoreError::Invalid {
+            reason: reason(
+                "; the database's encoding has no such character: make a database with ENCODING 'UTF8'",
+            ),
+        },
         code if code.starts_with("22") || code.starts_with("23") || code.starts_with("54") => {
             StoreError::Invalid { reason: reason("") }
         }

@@ -11,6 +11,7 @@
 //! is not known then, and the fence of the next commit finds out.
 
 mod around;
+mod certificate;
 mod claim;
 mod commit;
 mod contract;
@@ -52,7 +53,7 @@ use duramen_core::store::{
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, TargetSessionAttrs};
+use tokio_postgres::config::{Host, SslNegotiation, TargetSessionAttrs};
 
 pub use crate::flavour::Flavour;
 pub use crate::options::{Isolation, Names, PostgresOptions, Statements, TABLES, Tls, Verify};
@@ -152,7 +153,10 @@ impl PostgresStore {
         complete(&mut config);
         let place = place(&config);
         let target = Arc::new(Target {
-            tls: tls::connector(&options.tls)?,
+            tls: tls::connector(
+                &options.tls,
+                config.get_ssl_negotiation() == SslNegotiation::Direct,
+            )?,
             statements: options.statements,
             isolation: options.isolation,
             flavour: options.flavour.map_or_else(OnceLock::new, OnceLock::from),
@@ -349,9 +353,16 @@ fn complete(config: &mut Config) {
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(Duration::from_secs(5));
     }
-    config.keepalives_idle(KEEPALIVE);
-    config.keepalives_interval(KEEPALIVE / 3);
-    config.keepalives_retries(3);
+    // Two hours are the client's own default, which is as good as never.
+    if config.get_keepalives_idle() == Config::new().get_keepalives_idle() {
+        config.keepalives_idle(KEEPALIVE);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(KEEPALIVE / 3);
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(3);
+    }
     // Of several servers the one that takes writes.
     if config.get_hosts().len() > 1 && config.get_target_session_attrs() == TargetSessionAttrs::Any
     {
@@ -362,19 +373,26 @@ fn complete(config: &mut Config) {
 /// Hosts, ports and database for messages: no user's secret in it.
 fn place(config: &Config) -> String {
     let ports = config.get_ports();
-    let hosts: Vec<String> = config
+    let mut names: Vec<String> = config
         .get_hosts()
         .iter()
-        .enumerate()
-        .map(|(number, host)| {
-            let name = match host {
-                Host::Tcp(name) => name.clone(),
-                Host::Unix(path) => path.display().to_string(),
-            };
-            let port = ports.get(number).or(ports.first()).copied().unwrap_or(5432);
-            format!("{name}:{port}")
+        .map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
         })
         .collect();
+    if names.is_empty() {
+        names = config
+            .get_hostaddrs()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+    }
+    let with_ports = names.iter().enumerate().map(|(number, name)| {
+        let port = ports.get(number).or(ports.first()).copied().unwrap_or(5432);
+        format!("{name}:{port}")
+    });
+    let hosts: Vec<String> = with_ports.collect();
     let database = config.get_dbname().or(config.get_user()).unwrap_or("?");
     format!("postgresql://{}/{database}", hosts.join(","))
 }

@@ -105,6 +105,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn migrations_are_ascii_so_that_a_database_of_any_encoding_takes_them() {
+        for (_, migration) in MIGRATIONS.numbered() {
+            assert!(migration.sql.is_ascii(), "{}", migration.name);
+        }
+    }
+
+    #[test]
     fn every_name_of_a_migration_is_one_that_can_be_replaced() {
         for (_, migration) in MIGRATIONS.numbered() {
             let text = Names::default().fill(&without_commands(migration.sql));

@@ -1,6 +1,7 @@
 //! Opening a file: connections, their settings, and the schema.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use duramen_core::store::{Schema, StoreError};
@@ -10,6 +11,10 @@ use crate::error::Fault;
 use crate::migrate;
 use crate::options::{SqliteOptions, Synchronous};
 use crate::place::Place;
+
+/// Links that lead to links, as many as systems follow.
+#[cfg(unix)]
+const LONGEST_CHAIN: usize = 40;
 
 /// The place of a store's file, if it is one.
 pub(crate) fn place(path: &Path) -> Result<Place, StoreError> {
@@ -36,10 +41,20 @@ pub(crate) fn write_connection(
             OpenFlags::SQLITE_OPEN_READ_WRITE
         };
         place.check_again()?;
+        if options.migrate {
+            make_private(name);
+        }
         let mut connection =
             Connection::open_with_flags(name, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         place.check()?;
         connection.busy_timeout(options.busy_timeout)?;
+        if !options.migrate {
+            // A look: what is no store of ours, or not of this build, is left as it is, and refused below.
+            let found = migrate::found(&connection)?;
+            if found.check(migrate::MIGRATIONS).is_err() {
+                return Ok((connection, found.schema(migrate::MIGRATIONS)));
+            }
+        }
         set_up(&connection, options)?;
         let schema = schema(&mut connection, options)?;
         // From here on the writer waits for the lock in its own way; see `Writer::begin`.
@@ -63,6 +78,33 @@ pub(crate) fn write_connection(
     found.check(migrate::MIGRATIONS)?;
     Ok((connection, schema))
 }
+
+/// Makes the file if there is none, for its owner's eyes: all payloads are in it. SQLite gives the log and its index
+/// the mode of the file. A umask that takes more away does, and a file that is there is left alone.
+#[cfg(unix)]
+fn make_private(path: &Path) {
+    use std::os::unix::fs::OpenOptionsExt;
+    /// Closing any descriptor of a file takes this process's locks from it, those of another store that opened the
+    /// new file in between too: one makes its file at a time.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut path = path.to_owned();
+    for _ in 0..LONGEST_CHAIN {
+        match std::fs::read_link(&path) {
+            Ok(next) => path = path.parent().unwrap_or(Path::new("")).join(next),
+            Err(_) => break,
+        }
+    }
+    // Where it cannot be made SQLite says why.
+    let _ = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+}
+
+#[cfg(not(unix))]
+fn make_private(_path: &Path) {}
 
 fn set_up(connection: &Connection, options: &SqliteOptions) -> Result<(), Fault> {
     if connection.is_readonly("main")? {

@@ -256,6 +256,19 @@ class Transactions:
             self._identity = await port.call(port.engine.identity)
         return self._identity
 
+    async def identity_now(self, refused: WrongDatabase, before: str | None) -> str | None:
+        """The identity asked for again: that of a store which was restored in its place is another.
+
+        Raises:
+            WrongDatabase: it is the one from before, or the refused connection's transaction has failed.
+        """
+        if refused.__cause__ is None:
+            self._identity = None
+            now = await self.identity()
+            if now != before:
+                return now
+        raise refused
+
     def is_known(self, source: Any) -> bool:
         """Whether a source of connections has led to the store before."""
         return self._verified and source is self.database
@@ -318,11 +331,25 @@ class Transactions:
                 f"{type(connection).__name__} is a blocking connection, which would hold up the event loop: "
                 "use runtime.sync in the thread that it belongs to, or an async driver"
             )
-        await play(driver, connection, self.identify(await self.identity()))
+        identity = await self.identity()
+        try:
+            await play(driver, connection, self.identify(identity))
+        except WrongDatabase as refused:
+            identity = await self.identity_now(refused, identity)
+            await play(driver, connection, self.identify(identity))
         return _answered(await play(driver, connection, change_script(self.script(change))))
 
-    def carry_out_sync(self, connection: Any, change: Change, identity: str | None) -> tuple[Any, ...]:
-        """The same for blocking drivers, in the thread that the connection belongs to."""
+    def carry_out_sync(
+        self,
+        connection: Any,
+        change: Change,
+        identity: str | None,
+        on_loop: Callable[[Callable[[], Coroutine[Any, Any, str | None]]], str | None],
+    ) -> tuple[Any, ...]:
+        """The same for blocking drivers, in the thread that the connection belongs to.
+
+        `on_loop` waits for what a function gives on the runtime's event loop.
+        """
         connection = session_connection(connection)
         driver = self.usable(connection)
         if driver is None:
@@ -331,7 +358,12 @@ class Transactions:
             raise UnusableConnection(
                 f"{type(connection).__name__} is an async connection: await the runtime's own call"
             )
-        play_sync(driver, connection, self.identify(identity))
+        try:
+            play_sync(driver, connection, self.identify(identity))
+        except WrongDatabase as error:
+            refused = error
+            identity = on_loop(lambda: self.identity_now(refused, identity))
+            play_sync(driver, connection, self.identify(identity))
         return _answered(play_sync(driver, connection, change_script(self.script(change))))
 
 

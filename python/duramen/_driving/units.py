@@ -159,13 +159,21 @@ class PostgresUnit:
         """
         await stack.enter_async_context(self._opened())
         identity = None if self._is_known() else await self._transactions.identity()
-        await play(self._driver, self.connection, self._begun(identity))
+        try:
+            await play(self._driver, self.connection, self._begun(identity))
+        except WrongDatabase as refused:
+            identity = await self._transactions.identity_now(refused, identity)
+            await play(self._driver, self.connection, self._begun(identity))
 
     def begin_sync(self, stack: ExitStack, on_loop: Callable[[Any], Any]) -> None:
         """The same; `on_loop` waits for a coroutine of the event loop's."""
         stack.enter_context(self._opened())
         identity = None if self._is_known() else on_loop(self._transactions.identity())
-        play_sync(self._driver, self.connection, self._begun(identity))
+        try:
+            play_sync(self._driver, self.connection, self._begun(identity))
+        except WrongDatabase as refused:
+            identity = on_loop(self._transactions.identity_now(refused, identity))
+            play_sync(self._driver, self.connection, self._begun(identity))
 
     def _is_known(self) -> bool:
         return self._transactions.is_known(self._source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -29,6 +29,12 @@ class Planned(Generic[T]):
         """Do it on a connection of an async driver."""
         return self.answered(await self.transactions.carry_out(connection, self.change))
 
-    def carry_out_sync(self, connection: Any) -> T:
+    def carry_out_sync(
+        self,
+        connection: Any,
+        on_loop: Callable[[Callable[[], Coroutine[Any, Any, str | None]]], str | None],
+    ) -> T:
         """Do it on a connection of a blocking driver, in the thread that it belongs to."""
-        return self.answered(self.transactions.carry_out_sync(connection, self.change, self.identity))
+        return self.answered(
+            self.transactions.carry_out_sync(connection, self.change, self.identity, on_loop)
+        )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from duramen._bridge import Engine, Newer, Reply, StoreFailed, StoreRequest, native_error
 from duramen._loop.insides import get_running_loop
 from duramen._loop.loop import RunLoop
+from duramen._stores.second_sqlite import Watch
 from duramen._stores.served import StoreServer
 from duramen.errors import ForkedProcess, NotDurableError, RuntimeClosed, RuntimeNotOpen
 
@@ -75,6 +76,7 @@ class Port:
         self._futures: dict[int, asyncio.Future[Any]] = {}
         self._next_token = 1
         self._closed = False
+        self._watch: Watch | None = None
         self._read_fd, self._write_fd = -1, -1
         self._has_reader = False
         wake: Callable[[], None] | None = None
@@ -108,6 +110,7 @@ class Port:
             self.release()
             raise
         listen()
+        self._watch = Watch(target.location) if target.scheme == "sqlite" else None
         self.store = StoreServer(self.engine, target.store) if target.store is not None else None
         """Serves a store written in Python."""
 
@@ -271,6 +274,8 @@ class Port:
     def release(self) -> None:
         """Let go of the loop at once; whatever was asked is not answered any more."""
         self._closed = True
+        if self._watch is not None:
+            self._watch.end()
         if self._has_reader:
             self._has_reader = False
             if not self.loop.is_closed():

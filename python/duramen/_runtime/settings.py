@@ -117,7 +117,10 @@ class Settings:
         Raises:
             InvalidArgument: an argument makes no sense.
         """
-        target = parse_target(url)
+        try:
+            target = parse_target(url)
+        finally:
+            del url  # as in `Runtime`
         lease_ms = duration_ms(lease, "lease")
         if not 1000 <= lease_ms <= 86_400_000:
             raise InvalidArgument(f"lease is {lease!r}: it must be from 1 second to 1 day")

@@ -138,7 +138,7 @@ class Facade:
         """Make a call with ``connection=`` among its options, which is used in this very thread."""
         others = {name: value for name, value in options.items() if name != "connection"}
         planned = self.call(lambda: plan(self._services, *args, **others))
-        return planned.carry_out_sync(options["connection"])
+        return planned.carry_out_sync(options["connection"], self.call)
 
     def run_of(self, handle: RunHandle[OutputT]) -> SyncRun[OutputT]:
         """The same run, for code without an event loop."""

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from duramen.errors import UnusableConnection
 
+from .second_sqlite import SECOND_SQLITE
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Sequence
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -254,7 +256,7 @@ class _SqlAlchemy:
     def _check_dialect(connection: Any) -> None:
         name = connection.dialect.name
         if name == "sqlite":
-            raise UnusableConnection(_SECOND_SQLITE)
+            raise UnusableConnection(SECOND_SQLITE)
         if name != "postgresql":
             raise UnusableConnection(
                 f"SQLAlchemy's connection is one to {name!r}, and the store is in Postgres"
@@ -315,12 +317,6 @@ def _first(result: Any) -> Any:
 
 # -- which is which ------------------------------------------------------------------------------------------
 
-_SECOND_SQLITE = (
-    "sqlite3, aiosqlite and SQLAlchemy open the file with another copy of SQLite than Duramen's. Two copies "
-    "in one process do not see each other's locks and damage the file (https://sqlite.org/howtocorrupt.html, "
-    "2.2.1): use duramen.sqlite.connect()"
-)
-
 _DRIVERS: dict[tuple[str, str], Driver] = {
     ("psycopg", "Connection"): _Psycopg(),
     ("psycopg", "AsyncConnection"): _PsycopgAsync(),
@@ -362,7 +358,7 @@ def driver_of(connection: Any) -> Driver:
         return driver
     kinds = _kinds(connection)
     if any(package in {"sqlite3", "_sqlite3", "aiosqlite"} for package, _ in kinds):
-        raise UnusableConnection(_SECOND_SQLITE)
+        raise UnusableConnection(SECOND_SQLITE)
     if _find(connection, _SOURCES) is not None:
         raise UnusableConnection(
             f"{type(connection).__name__} is no connection: take one from it, begin a transaction on it, and "

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from duramen.errors import InvalidArgument
+
+from .postgres_url import read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Target", "parse_target"]
 
@@ -15,19 +20,20 @@ _FORMS = (
     "memory://, memory://name, sqlite:///relative.db, sqlite:////absolute.db, postgresql://user@host/database"
 )
 
-_POSTGRES_OPTIONS = (
-    "schema",
-    "pool_size",
-    "statement_cache",
-    "isolation",
-    "store_timeout",
-    "notify",
-    "flavour",
-    "sslrootcert",
+_OTHERS = (
+    "mysql",
+    "mariadb",
+    "mssql",
+    "oracle",
+    "mongodb",
+    "redis",
+    "rediss",
+    "http",
+    "https",
+    "file",
+    "sqlite3",
 )
-"""Parameters of a Postgres URL that are this library's own; all others are libpq's."""
-
-_VERIFYING = {"verify-ca": "authority", "verify-full": "host"}
+"""What may be repeated of a URL that is no store's: what stands there may be anything, a password too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,8 @@ class Target:
     """The store object, for ``python``."""
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     """What the URL says beside the place."""
+    place: str = ""
+    """For ``postgres``: user, hosts and database, for people."""
 
     @property
     def migrates_itself(self) -> bool:
@@ -52,11 +60,8 @@ class Target:
         if self.scheme == "python":
             return f"<{type(self.store).__name__}>"
         if self.scheme == "postgres":
-            parts = urlsplit(self.location)
-            user = f"{parts.username}@" if parts.username else ""
-            place = parts.netloc.rpartition("@")[2]
             schema = f"?schema={quote(self.options['schema'])}" if "schema" in self.options else ""
-            return f"postgresql://{user}{place}{parts.path}{schema}"
+            return f"{self.place}{schema}"
         return f"sqlite:///{self.location}" if self.scheme == "sqlite" else f"memory://{self.location}"
 
 
@@ -64,7 +69,8 @@ def parse_target(url: Any) -> Target:
     """Read a store's URL.
 
     Raises:
-        InvalidArgument: it is no URL of a store; passwords in it are not repeated in the message.
+        InvalidArgument: it is no URL of a store; passwords in it are not repeated, neither in the message nor
+            in a local variable that the traceback leads to.
 
     >>> print(parse_target("sqlite:///app.db").location, parse_target("sqlite:////var/app.db").location)
     app.db /var/app.db
@@ -72,11 +78,25 @@ def parse_target(url: Any) -> Target:
     Traceback (most recent call last):
     duramen.errors.InvalidArgument: 'mysql://' is no store: use memory://, memory://name, ...
     """
+    try:
+        return _parsed(url)
+    except InvalidArgument as error:
+        refused = str(error)
+    del url
+    raise InvalidArgument(refused)
+
+
+def _parsed(url: Any) -> Target:
     if isinstance(url, Path):
-        raise InvalidArgument(f"{str(url)!r} is a path: write it as a URL, 'sqlite:///{url}'")
+        shown = "…" if set(str(url)) & set("@:") else str(url)  # somebody may have made one of a Postgres URL
+        raise InvalidArgument(f"a path is no URL: write it as one, 'sqlite:///{shown}'")
     if not isinstance(url, str):
         if url is None or not hasattr(url, "commit"):
-            raise InvalidArgument(f"{url!r} is no store: give a URL ({_FORMS}) or an object that is a Store")
+            # What it says of itself may be a URL with its password.
+            raise InvalidArgument(
+                f"an object of {type(url).__qualname__!r} is no store: give a URL ({_FORMS}) or "
+                "an object that is a Store"
+            )
         return Target("python", "", url)
     if "\0" in url:
         raise InvalidArgument("the store's URL contains a NUL character: remove it")
@@ -86,24 +106,25 @@ def parse_target(url: Any) -> Target:
     if scheme == "memory":
         return Target("memory", unquote(rest.strip("/")))
     if scheme == "sqlite":
-        return Target("sqlite", _sqlite_path(url, rest))
+        return Target("sqlite", _sqlite_path(rest))
     if scheme in {"postgresql", "postgres"}:
         return _postgres(rest)
-    raise InvalidArgument(f"{scheme + '://'!r} is no store: use {_FORMS}")
+    if scheme.startswith(("postgresql+", "postgres+")):
+        raise InvalidArgument("the store's URL names a driver: write postgresql:// alone")
+    named = f"{scheme + '://'!r}" if scheme in _OTHERS else "the URL's scheme"
+    raise InvalidArgument(f"{named} is no store: use {_FORMS}")
 
 
-def _sqlite_path(url: str, rest: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:  # square brackets with no address in them
-        raise InvalidArgument(f"the sqlite URL cannot be read ({error}): use {_FORMS}") from None
+def _sqlite_path(rest: str) -> str:
     if not rest.startswith("/"):
-        name = parts.netloc.rpartition("@")[2]  # what stands before it may be a password
+        name = rest.partition("/")[0]
+        if set(name) & set("@:?#[]"):  # parts of a password may be among it
+            name = "…"
         raise InvalidArgument(
-            f"sqlite://{name}… has two slashes: write sqlite:///{name} for a relative path, "
+            f"sqlite://{name} has two slashes: write sqlite:///{name} for a relative path, "
             "sqlite:////… for an absolute one"
         )
-    if parts.query or parts.fragment:
+    if "?" in rest or "#" in rest:
         raise InvalidArgument(
             "a sqlite URL takes no ?options or #fragment: give options to Runtime(), and write %3F or %23 "
             "for those characters in a file's name"
@@ -121,55 +142,27 @@ def _postgres(rest: str) -> Target:
 
     >>> target = _postgres("ann:secret@db.example/app?schema=jobs&sslmode=verify-full")
     >>> print(target)
-    postgresql://ann@db.example/app?schema=jobs
+    postgresql://ann@db.example:5432/app?schema=jobs
     >>> target.options
     {'schema': 'jobs', 'tls': 'host'}
     """
-    try:
-        parts = urlsplit(f"postgresql://{rest}")
-        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError:  # its words may quote a password
-        raise InvalidArgument(
-            "the postgresql URL cannot be read: percent-encode special characters in its user, password "
-            "and options"
-        ) from None
-    if parts.fragment:
-        raise InvalidArgument("the postgresql URL has a '#': write %23 for one in the password")
-    options: dict[str, Any] = {}
-    passed: list[tuple[str, str]] = []
-    for name, value in pairs:
-        if name in _POSTGRES_OPTIONS:
-            options[name] = value
-        elif name == "sslmode" and value in _VERIFYING:
-            options["tls"] = _VERIFYING[value]
-            passed.append((name, "require"))
-        elif name == "sslmode" and value == "allow":
-            passed.append((name, "prefer"))
-        elif name == "sslmode" and value not in {"disable", "prefer", "require"}:
-            raise InvalidArgument(
-                f"sslmode={value!r} in the URL: write disable, allow, prefer, require, verify-ca "
-                "or verify-full"
-            )
-        else:
-            passed.append((name, value))
-    query = urlencode(passed, quote_via=quote)
-    location = f"postgresql://{parts.netloc}{parts.path}" + (f"?{query}" if query else "")
-    return Target("postgres", location, options=_checked(options))
+    url = read(rest)
+    return Target("postgres", url.location, options=_checked(url.options), place=url.place)
 
 
-def _checked(options: dict[str, Any]) -> dict[str, Any]:
+def _checked(options: Mapping[str, str]) -> dict[str, Any]:
     """The options of a URL as `Runtime` takes them."""
-    checked = dict(options)
+    checked: dict[str, Any] = dict(options)
     for name in ("pool_size", "store_timeout"):
         if name in checked:
             text = checked[name]
-            if not text.isascii() or not text.isdigit():
-                raise InvalidArgument(f"{name}={text!r} in the URL is no whole number")
+            if not text.isascii() or not text.isdigit() or len(text) > 9:
+                raise InvalidArgument(f"{name} in the URL is no whole number")
             checked[name] = int(text)
     if "store_timeout" in checked:
         checked["store_timeout"] *= 1000
     if "notify" in checked:
         if checked["notify"] not in {"on", "off"}:
-            raise InvalidArgument(f"notify={checked['notify']!r} in the URL: write on or off")
+            raise InvalidArgument("notify in the URL is none of its values: write on or off")
         checked["notify"] = checked["notify"] == "on"
     return checked

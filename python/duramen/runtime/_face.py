@@ -127,25 +127,29 @@ class Runtime:
         database: Any = None,
         work: bool | WorkOptions = False,
     ) -> None:
-        settings = Settings.checked(
-            url,
-            serializer=serializer,
-            lease=lease,
-            owner=owner,
-            warm=warm,
-            max_threads=max_threads,
-            migrate=migrate,
-            synchronous=synchronous,
-            busy_timeout=busy_timeout,
-            schema=schema,
-            tables=tables,
-            pool_size=pool_size,
-            statement_cache=statement_cache,
-            shutdown_timeout=shutdown_timeout,
-            watchdog=watchdog,
-            database=database,
-            work=work,
-        )
+        try:
+            settings = Settings.checked(
+                url,
+                serializer=serializer,
+                lease=lease,
+                owner=owner,
+                warm=warm,
+                max_threads=max_threads,
+                migrate=migrate,
+                synchronous=synchronous,
+                busy_timeout=busy_timeout,
+                schema=schema,
+                tables=tables,
+                pool_size=pool_size,
+                statement_cache=statement_cache,
+                shutdown_timeout=shutdown_timeout,
+                watchdog=watchdog,
+                database=database,
+                work=work,
+            )
+        finally:
+            # A password may be in it, and tracebacks are shown with the values of variables by some programs.
+            del url
         self._services = Services(self, workflows, settings)
 
     def __repr__(self) -> str:
