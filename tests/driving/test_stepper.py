@@ -466,7 +466,7 @@ def test_a_job_that_was_held_up_on_its_way_starts_only_if_it_still_may(
         async def step() -> None:
             ran.append(1)
 
-        # At once, however long that takes on a busy machine: nobody is asked again, that would cost each step.
+        # At once, however long a busy machine takes: nobody is asked again, that would cost each step.
         monkeypatch.setattr(stepper, "_STALE", 3600.0)
         await bench.run(step, may_start=may_start)
         assert (len(ran), len(asked)) == (1, 0)

@@ -354,14 +354,14 @@ async def commit_one(store: Store, one: RunCommit) -> CommitOutcome:
 
 
 async def commit_insisting(store: Store, one: RunCommit) -> CommitOutcome:
-    """Send a single commit as an engine does: again for as long as somebody else's transaction holds the run."""
+    """Send a single commit as an engine does: again for as long as others hold the run."""
     while (outcome := await commit_one(store, one))["kind"] == "blocked":
         pass
     return outcome
 
 
 async def send_insisting(store: Store, one: NewMessage) -> tuple[str, str | None, str | None]:
-    """Send a single message as a caller does: again for as long as somebody else's transaction holds the run."""
+    """Send a single message as a caller does: again for as long as others hold the run."""
     while (answer := await send(store, one))[0] == "blocked":
         pass
     return answer
