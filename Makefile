@@ -5,7 +5,7 @@
 #   make demo ARGS="--help"        arguments for the program behind the verb
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench sim wheel fuzz chaos
+.PHONY: help demo test pythons lint bench sim wheel fuzz chaos
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -27,6 +27,7 @@ SAY = @printf '== %s\n'
 help: ## This list
 	@printf 'make demo    process 500 orders while workers are killed and stopped; shows that nothing was lost\n'
 	@printf 'make test    the Rust and the Python tests\n'
+	@printf 'make pythons a fast part of the Python tests on each other Python of this machine\n'
 	@printf 'make lint    formatting, clippy, ruff, pyright, the stubs and the rules of the architecture\n'
 	@printf 'make fuzz    the fuzz targets with fresh cases for MINUTES (10)\n'
 	@printf 'make bench   the workloads and the limits of this machine; BENCH_OUT=file keeps the figures\n'
@@ -41,6 +42,9 @@ test: .venv/.extension .venv/.tools .venv/.pgbouncer
 	@$(BIN)/python tools/with_postgres.py \
 		printf '== cargo test\n' --and cargo test --workspace $(LOCKED) $(QUIET) --and \
 		printf '== pytest\n' --and $(BIN)/python -m pytest $(ARGS)
+
+pythons: .venv/.extension
+	@$(BIN)/python tools/other_pythons.py $(ARGS)
 
 # All of them run, so that one log shows everything there is to repair.
 lint: .venv/.extension .venv/.tools

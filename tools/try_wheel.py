@@ -89,4 +89,5 @@ def main() -> None:
             print(f"Python {version}: not on this machine")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ from .support import (
     beat,
     claim,
     commit,
+    commit_insisting,
     commit_one,
     entry,
     ids,
@@ -26,6 +27,7 @@ from .support import (
     rule,
     rule_of_place,
     send,
+    send_insisting,
     seqs,
     waiting,
 )
@@ -82,8 +84,8 @@ class ConcurrencyRules(Rules):
         for n in range(40):
             run_id = f"r{n}"
             await store.create([new_run(run_id, owner="ann", workflow="loop")])
-            pausing = store.commit([commit(run_id, next=waiting("event:go"))])
-            sending = store.deliver([message(run_id)])
+            pausing = commit_insisting(store, commit(run_id, next=waiting("event:go")))
+            sending = send_insisting(store, message(run_id))
             both = [pausing, sending] if n % 2 else [sending, pausing]
             await asyncio.gather(*both)
             assert (await row(store, run_id))["ready_at"] is not None, (

@@ -353,6 +353,20 @@ async def commit_one(store: Store, one: RunCommit) -> CommitOutcome:
     return outcome
 
 
+async def commit_insisting(store: Store, one: RunCommit) -> CommitOutcome:
+    """Send a single commit as an engine does: again for as long as others hold the run."""
+    while (outcome := await commit_one(store, one))["kind"] == "blocked":
+        pass
+    return outcome
+
+
+async def send_insisting(store: Store, one: NewMessage) -> tuple[str, str | None, str | None]:
+    """Send a single message as a caller does: again for as long as others hold the run."""
+    while (answer := await send(store, one))[0] == "blocked":
+        pass
+    return answer
+
+
 async def send(store: Store, one: NewMessage) -> tuple[str, str | None, str | None]:
     """Send a single message: its result, fingerprint and owner."""
     (answer,) = await store.deliver([one])
