@@ -222,7 +222,7 @@ async def play(url: str, chosen: Case) -> tuple[RunView, list[str]]:
     driver: Any
     serializer = CodecSerializer(JsonSerializer(), Codec())
     async with Runtime(url, workflows=[suffering, neighbour], serializer=serializer, lease=1) as runtime:
-        driver = runtime._driver  # pyright: ignore[reportPrivateUsage]
+        driver = runtime._services.lifecycle.driver  # pyright: ignore[reportPrivateUsage]
         others = [await runtime.start(neighbour, "neighbour", run_id=f"n{n}") for n in range(3)]
         data = '"neighbour"'
         try:

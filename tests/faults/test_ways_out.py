@@ -320,7 +320,7 @@ async def test_a_run_whose_step_the_program_cancelled_is_given_back_and_goes_on(
         for task in asyncio.all_tasks():
             if task.get_name() == "duramen-step-runner":
                 task.cancel()
-        await until_true(lambda: not runtime._driver.drives("r"))  # pyright: ignore[reportPrivateUsage]
+        await until_true(lambda: not runtime._services.lifecycle.driver.drives("r"))  # pyright: ignore[reportPrivateUsage]
         # Nobody drives it here, so its lease is not renewed for long, though its process lives.
         await until_status(runtime, "r", "waiting")
         assert (await finish(runtime, "r")).output == "done"
@@ -560,7 +560,7 @@ async def test_a_sweep_whose_time_is_over_waits_for_no_codec(url: str, ledger: s
         async with asyncio.timeout(30):
             await runtime.sweep(max_duration=0.5, min_remaining=0)
         assert keys.refused
-        await until_true(lambda: not runtime._driver.drives("r"))  # pyright: ignore[reportPrivateUsage]
+        await until_true(lambda: not runtime._services.lifecycle.driver.drives("r"))  # pyright: ignore[reportPrivateUsage]
         keys.out = None
         await until_status(runtime, "r", "waiting")  # its lease is not renewed for long
         assert (await finish(runtime, "r")).output == "done"
@@ -577,7 +577,7 @@ async def test_a_payload_that_stays_unreadable_parks_the_run(url: str, ledger: s
 
     serializer = CodecSerializer(JsonSerializer(), keys)
     async with Runtime(url, workflows=[going], serializer=serializer, warm=0) as runtime:
-        driver: Any = runtime._driver  # pyright: ignore[reportPrivateUsage]
+        driver: Any = runtime._services.lifecycle.driver  # pyright: ignore[reportPrivateUsage]
         driver._services.patience = 0.2
         await runtime.start(going, ledger, run_id="r")
         await until_status(runtime, "r", "waiting")

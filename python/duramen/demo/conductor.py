@@ -52,7 +52,7 @@ connection.execute("ROLLBACK")
 """
 
 
-ENOUGH = 240
+ENOUGH = 400
 """So many orders keep the workers busy for as long as the demonstration takes to harm them."""
 
 LOOKS = 10
