@@ -257,8 +257,8 @@ def test_a_divergence_names_everything(history: dict[str, Any]) -> None:
         f"run 'order:1' does not replay under workflow 'shop' version '1' ({changed.location}): the code no "
         'longer fits the journal at entry 2: expected (recorded) event_received of "event-1", found a '
         'handler that has not asked for it; it waits for a step "charge". Nothing was lost: deploy code that '
-        "fits, then `retry` the run. If the code is the same, look in the handler for a loop over a set (its order "
-        "differs between processes), the clock, chance or I/O\n"
+        "fits, then `retry` the run. If the code is the same, look in the handler for a loop over a set (its "
+        "order differs between processes), the clock, chance or I/O\n"
         "       0  run_created\n"
         "       1  step_completed       reserve\n"
         "  >    2  event_received       event-1\n"
