@@ -161,6 +161,8 @@ async def use(url: str) -> list[str]:
 @example(changes=[("runs", "updated_at", 2**63 - 1, 0)])
 @example(changes=[("runs", "created_at", -(2**63), 0)])
 @example(changes=[("journal", "at", 2**63 - 1, 1)])
+@example(changes=[("journal", "idx", 2**63 - 1, 0), ("inbox", "kind", -(2**63), 0)])
+@example(changes=[("journal", "idx", 2**31, 0), ("inbox", "kind", -(2**63), 0)])
 @example(changes=[("runs", "tags", b"\xff", 0)])
 @example(changes=[("runs", "owner", b"\x80", 0)])
 @example(changes=[("runs", "owner", b"\x80", 0), ("runs", "status", 1, 0)])

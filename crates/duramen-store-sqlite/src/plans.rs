@@ -216,6 +216,10 @@ fn journals_and_inboxes_are_read_in_order_without_sorting() {
         &["USING PRIMARY KEY (run_id=? AND idx>?)"],
     );
     searches(
+        sql::journal::PAGE,
+        &["USING PRIMARY KEY (run_id=? AND idx>?)"],
+    );
+    searches(
         sql::inbox::PAGE,
         &["INDEX inbox_unread (run_id=? AND seq>?)"],
     );

@@ -96,7 +96,7 @@ pub(crate) fn load(
 ) -> Result<Vec<Entry>, Fault> {
     // No journal reaches an index that SQLite cannot count to.
     let from = i64::try_from(from).unwrap_or(i64::MAX);
-    let mut statement = connection.prepare_cached(sql::journal::LOAD)?;
+    let mut statement = connection.prepare_cached(sql::journal::PAGE)?;
     let mut rows = statement.query(params![run_id, from, limit])?;
     let mut entries = Vec::new();
     while let Some(found) = rows.next()? {

@@ -1,11 +1,12 @@
 //! Every statement of the store, by topic. Lists of columns come from macros of `duramen_store_sql`, which
 //! reads them.
 
-/// The index after the last entry of a journal: one descent to its end.
+/// The index after the last entry of a journal: one descent to its end. Behind the last index that SQLite counts
+/// to (in a damaged file) there is none: the sum would be a REAL, which no column takes.
 macro_rules! length {
     ($run_id:literal) => {
         concat!(
-            "(SELECT coalesce(max(idx) + 1, 0) FROM journal WHERE run_id = ",
+            "(SELECT coalesce(min(max(idx), 9223372036854775806) + 1, 0) FROM journal WHERE run_id = ",
             $run_id,
             ")"
         )
@@ -82,6 +83,13 @@ pub(crate) mod journal {
         "SELECT ",
         entry_columns!(""),
         " FROM journal WHERE run_id = ?1 AND idx >= ?2 ORDER BY idx LIMIT ?3"
+    );
+    /// So many places from there on. Were it so many entries, what stands behind a gap (in a damaged file) would
+    /// be read again and again by whoever counts what he has.
+    pub(crate) const PAGE: &str = concat!(
+        "SELECT ",
+        entry_columns!(""),
+        " FROM journal WHERE run_id = ?1 AND idx >= ?2 AND idx - ?2 < ?3 ORDER BY idx"
     );
 }
 

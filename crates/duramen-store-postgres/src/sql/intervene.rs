@@ -9,8 +9,7 @@ pub(crate) const STANDING: &str = "SELECT w.there, r.status, r.journal_len \
      SELECT r.status, r.journal_len FROM {runs} r WHERE r.run_id = $1 FOR UPDATE SKIP LOCKED) r ON TRUE";
 
 /// Commits that only append leave the row's length behind.
-pub(crate) const LENGTH: &str =
-    "SELECT idx + 1 FROM {journal} WHERE run_id = $1 ORDER BY idx DESC LIMIT 1";
+pub(crate) const LENGTH: &str = "SELECT least(idx, 9223372036854775806) + 1 FROM {journal} WHERE run_id = $1 ORDER BY idx DESC LIMIT 1";
 
 pub(crate) const TERMINATE: &str = concat!(
     "UPDATE {runs} r SET status = 6, epoch = r.epoch + 1, journal_len = $3, owner = NULL, ready_at = NULL, \

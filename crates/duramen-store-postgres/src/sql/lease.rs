@@ -84,7 +84,7 @@ const TAKE: &str = concat!(
      numbered AS (SELECT lined.*, row_number() OVER (ORDER BY rank, place) AS n FROM lined ORDER BY rank, place LIMIT $window), \
      known AS (SELECT x.*, sum(CASE WHEN warm THEN 0 ELSE length - journal_start END) OVER (ORDER BY n) AS entries FROM (\
      SELECT o.*, ((o.run_id, o.length) IN (SELECT * FROM unnest($6::text[], $7::bigint[]))) IS TRUE AS warm \
-     FROM (SELECT numbered.*, CASE status WHEN 1 THEN (SELECT j.idx + 1 FROM {journal} j \
+     FROM (SELECT numbered.*, CASE status WHEN 1 THEN (SELECT least(j.idx, 9223372036854775806) + 1 FROM {journal} j \
      WHERE j.run_id = numbered.run_id ORDER BY j.idx DESC LIMIT 1) ELSE journal_len END AS length FROM numbered) o) x), \
      weighed AS MATERIALIZED (SELECT o.*, n = 1 OR $8::bigint IS NULL OR (entries <= 50000 \
      AND sum(least(unread_bytes, 8388608) + bytes) OVER (ORDER BY n) <= $8) AS fits FROM (SELECT known.*, \

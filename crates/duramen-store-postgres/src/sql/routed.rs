@@ -121,7 +121,7 @@ const STRANGERS: &str =
 const ONE: &str = concat!(candidate!(), "r.run_id = $1");
 
 /// How long a journal is and what it weighs; of one that is too long for any claim, the beginning.
-const WEIGHT: &str = "SELECT coalesce(max(e.idx) + 1, $2), coalesce(sum(octet_length(e.payload)), 0)::bigint \
+const WEIGHT: &str = "SELECT coalesce(least(max(e.idx), 9223372036854775806) + 1, $2), coalesce(sum(octet_length(e.payload)), 0)::bigint \
      FROM (SELECT j.idx, j.payload FROM {journal} j WHERE j.run_id = $1 AND j.idx >= $2 ORDER BY j.idx LIMIT 50001) e";
 
 /// Takes one run if it still is what it was found to be. Its owner, if it has one, was found to have ended, which is for
@@ -132,7 +132,7 @@ const TAKE: &str = concat!(
      journal_len = greatest(r.journal_len, p.length), \
      lost = CASE WHEN $2 <> 1 THEN r.lost WHEN r.lost_at = p.length THEN r.lost + 1 ELSE 1 END, \
      lost_at = CASE $2 WHEN 1 THEN p.length ELSE r.lost_at END \
-     FROM (SELECT l.run_id, l.epoch, CASE $2 WHEN 1 THEN (SELECT j.idx + 1 FROM {journal} j \
+     FROM (SELECT l.run_id, l.epoch, CASE $2 WHEN 1 THEN (SELECT least(j.idx, 9223372036854775806) + 1 FROM {journal} j \
      WHERE j.run_id = $1 ORDER BY j.idx DESC LIMIT 1) ELSE l.journal_len END AS length \
      FROM {runs} l WHERE l.run_id = $1 AND l.status = $2 AND l.lane = $3 AND l.owner IS NOT DISTINCT FROM $4 \
      AND (l.status = 1 OR l.ready_at <= $6) FOR NO KEY UPDATE OF l SKIP LOCKED) p \

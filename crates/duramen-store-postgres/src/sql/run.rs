@@ -101,7 +101,7 @@ pub(crate) const DETAILS: &str = concat!(
 
 /// Row and journal are of one snapshot, so that the length is exact.
 pub(crate) const STANDING: &str = "SELECT w.n, r.status, r.seed, r.owner, r.epoch, \
-     (SELECT j.idx + 1 FROM {journal} j WHERE j.run_id = {run w} ORDER BY j.idx DESC LIMIT 1), \
+     (SELECT least(j.idx, 9223372036854775806) + 1 FROM {journal} j WHERE j.run_id = {run w} ORDER BY j.idx DESC LIMIT 1), \
      r.generation, r.ready_at FROM unnest($1::text[]) WITH ORDINALITY AS w(run_id, n) \
      JOIN {runs} r ON r.run_id = {run w}";
 pub(crate) const BY_IDS: &[Type] = &[Type::TEXT_ARRAY];
@@ -110,7 +110,7 @@ pub(crate) const BY_ID: &[Type] = &[Type::TEXT];
 pub(crate) const LOAD: &str = concat!(
     "SELECT ",
     entry_columns!(""),
-    " FROM {journal} WHERE run_id = $1 AND idx >= $2 ORDER BY idx LIMIT $3"
+    " FROM {journal} WHERE run_id = $1 AND idx >= $2 AND idx - $2 < $3 ORDER BY idx"
 );
 pub(crate) const LOAD_TYPES: &[Type] = &[Type::TEXT, Type::INT8, Type::INT8];
 
