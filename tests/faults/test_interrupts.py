@@ -168,7 +168,7 @@ def test_a_call_whose_loop_has_ended_says_so_and_the_next_one_opens_another(
             except BaseException as error:  # noqa: BLE001
                 raised.append(error)
 
-        loop: Any = runtime._services.lifecycle.ready.loop  # pyright: ignore[reportPrivateUsage]
+        loop: Any = runtime._services.lifecycle.port.loop  # pyright: ignore[reportPrivateUsage]
         waiting = threading.Thread(target=wait)
         waiting.start()
         wait_until(lambda: any("result" in repr(task.get_coro()) for task in asyncio.all_tasks(loop)))
