@@ -223,10 +223,13 @@ def test_the_server_takes_exactly_the_password_that_was_encoded(pg: Server, pass
                 await Runtime(url).schema()
 
             asyncio.run(look())
-        with pytest.raises(DuramenError) as refused:
-            asyncio.run(look(f"postgresql://{name}:{secret}x@{place}"))
-        said = f"{refused.value} {refused.value!r}".replace(name, "").replace(str(pg.port), "")
-        plain = "password authentication failed for user check the URL's user and password postgresql://127.0.0.1:/"
+
+        def refusal(wrong: str) -> str:
+            with pytest.raises(DuramenError) as refused:
+                asyncio.run(look(f"postgresql://{name}:{wrong}@{place}"))
+            return f"{refused.value} {refused.value!r}".replace(name, "").replace(str(pg.port), "")
+
+        said, plain = refusal(f"{secret}x"), refusal("0123456789")
         assert not [
             password[at : at + 4]
             for at in range(len(password) - 3)
