@@ -5,7 +5,6 @@ import os
 import select
 import sqlite3
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 import flows
@@ -13,26 +12,38 @@ from harness import POSTGRES, Bench, Working, median, run, until_count
 
 DUE = 25
 ROUNDS = 17
+SWEEPS = 8
 YEAR_MS = 365 * 86_400_000
+STEP_MS = 100
+"""From one time that 25 runs are due to the next."""
 
 
 async def sleeping(bench: Bench, count: int, name: str) -> int:
-    """One run that fell asleep by itself, and clones of it: run n is due n seconds after that instant."""
-    until = int(time.time() * 1000) + YEAR_MS
+    """One run that fell asleep by itself, and clones of it; gives the instant at which the first are due.
+
+    They come due by the clock, as they do for people: for a claim at an instant that is given a lease must be
+    written that lasts until then, which is no part of a claim.
+    """
+    until = int(time.time() * 1000) + 3_000
     async with bench.runtime(flows.sleeper, name=name, synchronous="normal") as runtime, Working(runtime):
         await runtime.enqueue(flows.sleeper, until, run_id="run-0")
         await until_count(runtime, 1, within=30, status="waiting")
-    (clone_postgres if bench.store == "postgres" else clone_sqlite)(bench, count, name, until)
-    return until
+    return (clone_postgres if bench.store == "postgres" else clone_sqlite)(bench, count, name, until)
 
 
 def cloned(columns: list[str], until: int) -> str:
-    """The columns of a clone: run n is due n seconds after the instant."""
-    values = {"run_id": "'run-' || n", "ready_at": f"{until} + n * 1000"}
+    """The columns of a clone: run n is due a year and n seconds later."""
+    values = {"run_id": "'run-' || n", "ready_at": f"{until + YEAR_MS} + n * 1000"}
     return ", ".join(values.get(column, column) for column in columns)
 
 
-def clone_sqlite(bench: Bench, count: int, name: str, until: int) -> None:
+def soon(until: int) -> tuple[int, list[tuple[int, str]]]:
+    """When the first are due, and when each of those is that come due while it is measured."""
+    first = max(until, int(time.time() * 1000)) + 1_500
+    return first, [(first + n // DUE * STEP_MS, f"run-{n}") for n in range(DUE * (ROUNDS + SWEEPS))]
+
+
+def clone_sqlite(bench: Bench, count: int, name: str, until: int) -> int:
     db = sqlite3.connect(bench.path(name), isolation_level=None)
     db.execute("PRAGMA synchronous=OFF")
     db.execute("BEGIN")
@@ -44,12 +55,15 @@ def clone_sqlite(bench: Bench, count: int, name: str, until: int) -> None:
             f" SELECT {cloned(columns, until)} FROM g, (SELECT * FROM {table} WHERE run_id = 'run-0')"
             " ORDER BY 'run-' || n"
         )
+    first, due = soon(until)
+    db.executemany("UPDATE runs SET ready_at = ? WHERE run_id = ?", due)
     db.execute("COMMIT")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()
+    return first
 
 
-def clone_postgres(bench: Bench, count: int, name: str, until: int) -> None:
+def clone_postgres(bench: Bench, count: int, name: str, until: int) -> int:
     import psycopg
 
     schema = bench.schema(name)
@@ -70,6 +84,10 @@ def clone_postgres(bench: Bench, count: int, name: str, until: int) -> None:
         # As a server has it on its own after a while.
         db.execute(f"VACUUM ANALYZE {schema}.runs")
         db.execute("CHECKPOINT")
+        first, due = soon(until)
+        with db.transaction(), db.cursor() as cursor:
+            cursor.executemany(f"UPDATE {schema}.runs SET ready_at = %s WHERE run_id = %s", due)
+    return first
 
 
 class Claims:
@@ -91,7 +109,7 @@ class Claims:
         self.engine.register([(flows.sleeper.name, flows.sleeper.version)])
         self.token = 0
 
-    def claim(self, now: int) -> tuple[float, int]:
+    def claim(self) -> tuple[float, int]:
         """Milliseconds until what is due was handed over (or nothing was), and how many runs it was.
 
         A sweep with this little time left hands over and does not wait for the runs.
@@ -102,7 +120,7 @@ class Claims:
         self.engine.sweep(
             self.token,
             {"limit": DUE, "max_recovered": 0, "max_timers": DUE, "max_queued": 0, "min_remaining": 0,
-             "now": now, "deadline": self.engine.now() + 1000},
+             "deadline": self.engine.now() + 1000},
         )  # fmt: skip
         while True:
             select.select([self.read], [], [], 5)
@@ -116,23 +134,24 @@ class Claims:
                 return 1e3 * (time.perf_counter() - began), found
 
 
-def due_at(until: int, turn: int) -> int:
-    """An instant at which the runs of that turn are due, and none of a later one."""
-    return until + (turn * DUE + DUE - 1) * 1000
+async def until_due(first: int, turn: int) -> None:
+    """Wait until the runs of that turn are due, and none of a later one."""
+    await asyncio.sleep(max(0.0, (first + turn * STEP_MS + 20) / 1000 - time.time()))
 
 
 async def measure(bench: Bench, count: int, tag: str) -> None:
     name = f"w7-{count}.db"
-    until = await sleeping(bench, count, name)
+    first = await sleeping(bench, count, name)
     claims = Claims(bench, name)
     empty: list[float] = []
     due: list[float] = []
     for turn in range(ROUNDS):
-        taken, found = claims.claim(due_at(until, turn))
+        await until_due(first, turn)
+        taken, found = claims.claim()
         assert found == DUE, found
         due.append(taken)
         await asyncio.sleep(0.02)
-        taken, found = claims.claim(due_at(until, turn))
+        taken, found = claims.claim()
         assert found == 0, found
         empty.append(taken)
     note = f"{count} sleeping runs, cloned by SQL from one"
@@ -142,10 +161,10 @@ async def measure(bench: Bench, count: int, tag: str) -> None:
     bench.emit(f"empty_poll_ms{tag}", median(empty[2:]), count, note)
     swept: list[float] = []
     async with bench.runtime(flows.sleeper, name=name) as runtime:
-        for turn in range(ROUNDS, ROUNDS + 8):
-            now = datetime.fromtimestamp(due_at(until, turn) / 1000, UTC)
+        for turn in range(ROUNDS, ROUNDS + SWEEPS):
+            await until_due(first, turn)
             began = time.perf_counter()
-            result = await runtime.sweep(max_recovered=0, max_timers=DUE, max_queued=0, now=now)
+            result = await runtime.sweep(max_recovered=0, max_timers=DUE, max_queued=0)
             swept.append(1e3 * (time.perf_counter() - began))
             assert result.summary.get("completed", 0) == DUE, result
     bench.emit(f"sweep25_ms{tag}", median(swept[2:]), count, note + "; claimed and run to their ends")
