@@ -83,7 +83,7 @@ def test_leaked_tasks_are_dropped_with_a_warning(harness: Harness, caplog: Any) 
                 unwound.append("ended")
                 await double(1)
 
-        handler.task = asyncio.create_task(background(), name="leak")  # type: ignore[attr-defined]
+        handler.task = asyncio.create_task(background(), name="leak")
         await double(1)
         return "done"
 
@@ -429,7 +429,7 @@ def test_bad_input_fails_the_run_with_its_reason(harness: Harness) -> None:
 def test_an_output_that_cannot_be_recorded_fails_the_run(harness: Harness) -> None:
     @workflow
     async def handler(ctx: Context) -> int:
-        return "text"  # type: ignore[return-value]
+        return "text"
 
     ending = asyncio.run(drive(harness, handler))
     assert (ending.status, ending.error.short_name) == ("failed", "SerializationError")
@@ -578,7 +578,7 @@ def test_a_run_that_is_over_leaves_nothing_for_the_collector(memory: Harness) ->
             await h.end()
             await asyncio.sleep(0.01)
             host = weakref.ref(h.all_hosts.pop())
-            loop = weakref.ref(host().loop)  # type: ignore[union-attr]
+            loop = weakref.ref(host().loop)
             h.hosts.clear()
             assert host() is None
             assert loop() is None

@@ -295,14 +295,14 @@ def test_results_take_the_round_trip(harness: Harness) -> None:
         async def pair() -> tuple[int, str]:
             return (1, "x")
 
-        async def bare():  # type: ignore[no-untyped-def]
+        async def bare():
             return [1, {"a": 2}]
 
         async def nan() -> float:
             return float("nan")
 
         async def wrong() -> int:
-            return "text"  # type: ignore[return-value]
+            return "text"
 
         found = [repr(await ctx.step("pair", pair)), repr(await ctx.step("bare", bare))]
         for name, fn in (("nan", nan), ("wrong", wrong)):

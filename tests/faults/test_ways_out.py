@@ -109,21 +109,21 @@ class Lying(Exception):
         raise RuntimeError("no class")
 
     @property
-    def __dict__(self) -> Any:  # type: ignore[override]
+    def __dict__(self) -> Any:
         raise RuntimeError("no dict")
 
     @property
-    def __cause__(self) -> Any:  # type: ignore[override]
+    def __cause__(self) -> Any:
         raise RuntimeError("no cause")
 
 
-class Unfriendly(type(Exception)):  # type: ignore[misc]
+class Unfriendly(type(Exception)):
     @property
-    def __name__(cls) -> str:  # type: ignore[override]
+    def __name__(cls) -> str:
         raise RuntimeError("no name")
 
     @property
-    def __module__(cls) -> str:  # type: ignore[override]
+    def __module__(cls) -> str:
         raise RuntimeError("no module")
 
 

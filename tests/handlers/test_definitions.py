@@ -78,7 +78,7 @@ def test_annotations_as_strings_and_names_for_type_checkers_only() -> None:
         n: int
 
     @workflow
-    async def handler(ctx: "Unknown", n: "list[int]") -> "dict[str, int]": ...  # type: ignore[name-defined] # noqa: F821
+    async def handler(ctx: "Unknown", n: "list[int]") -> "dict[str, int]": ...  # noqa: F821
 
     assert (handler.input_type, handler.output_type) == (list[int], dict[str, int])
 
@@ -164,7 +164,7 @@ def test_steps_are_plain_functions_outside_of_runs() -> None:
 def test_plans_are_worked_out_once_and_see_through_wrappers() -> None:
     async def bare(n: int) -> str: ...
     def returns_awaitable() -> Awaitable[int]: ...
-    def unannotated(): ...  # type: ignore[no-untyped-def]
+    def unannotated(): ...
 
     class Service:
         async def method(self) -> bytes: ...

@@ -96,7 +96,7 @@ async def optional_context(ctx: Optional[Context], n: int) -> int:  # noqa: UP04
     return 2 * n
 
 
-async def default_context(ctx: Context = None, n: int = 1) -> int:  # type: ignore[assignment]
+async def default_context(ctx: Context = None, n: int = 1) -> int:
     assert ctx is not None
     return 2 * n
 
@@ -117,12 +117,12 @@ async def context_for_checkers(ctx: "Ctx", n: "int") -> "int":
     return 2 * n
 
 
-async def unannotated(ctx, n):  # type: ignore[no-untyped-def]
+async def unannotated(ctx, n):
     return 2 * n
 
 
 async def generic(ctx: Context[T], n: T) -> T:
-    return 2 * n  # type: ignore[operator]
+    return 2 * n
 
 
 GOOD: dict[str, tuple[Any, str | None]] = {
@@ -190,7 +190,7 @@ async def maybe(ctx: Context, n: int | None = 3) -> int | None:
 
 
 @workflow
-async def untyped_default(ctx: Context, n=3):  # type: ignore[no-untyped-def]
+async def untyped_default(ctx: Context, n=3):
     return n
 
 
@@ -272,17 +272,17 @@ def numbers(ctx: Context) -> Iterator[int]:
 async def reads(ctx: Context) -> AsyncIterator[int]: ...
 async def reads_plainly(ctx: Context) -> Iterator[int]: ...
 async def gives_awaitable(ctx: Context) -> Awaitable[int]: ...
-async def gives_self(ctx: Context) -> Self: ...  # type: ignore[misc]
+async def gives_self(ctx: Context) -> Self: ...
 async def nothing() -> None: ...
 async def star(*args: Any) -> None: ...
 async def keywords(ctx: Context, **options: Any) -> None: ...
 async def context_second(n: int, ctx: Context) -> None: ...
-async def context_second_bare(n, ctx: Context) -> None: ...  # type: ignore[no-untyped-def]
+async def context_second_bare(n, ctx: Context) -> None: ...
 async def no_context(n: int) -> None: ...
 async def three(ctx: Context, a: int, b: int = 0) -> None: ...
-async def bad_default(ctx: Context, n: int = "x") -> None: ...  # type: ignore[assignment]
-async def implicit_optional(ctx: Context, n: int = None) -> None: ...  # type: ignore[assignment]  # noqa: RUF013
-async def object_default(ctx: Context, n=object()) -> None: ...  # type: ignore[no-untyped-def]  # noqa: B008
+async def bad_default(ctx: Context, n: int = "x") -> None: ...
+async def implicit_optional(ctx: Context, n: int = None) -> None: ...  # noqa: RUF013
+async def object_default(ctx: Context, n=object()) -> None: ...  # noqa: B008
 
 
 BAD: dict[str, tuple[Any, str]] = {
@@ -334,8 +334,7 @@ def test_a_coroutine_is_closed_with_its_refusal() -> None:
 
 def test_a_result_that_never_comes_is_no_type() -> None:
     @workflow
-    async def for_ever(ctx: Context) -> NoReturn:  # type: ignore[misc]
-        ...
+    async def for_ever(ctx: Context) -> NoReturn: ...
 
     assert for_ever.output_type is None
 
@@ -382,7 +381,7 @@ def test_options_that_cannot_work_are_refused_where_they_stand(options: dict[str
 
 def test_an_option_that_does_not_exist_is_named() -> None:
     with pytest.raises(TypeError, match="timeot"):
-        workflow(timeot=3)(doubled)  # type: ignore[call-overload]
+        workflow(timeot=3)(doubled)
 
 
 def test_names_may_be_what_a_store_can_keep() -> None:

@@ -177,9 +177,9 @@ def test_a_function_may_have_attributes_of_the_names_that_a_step_has() -> None:
     async def charge() -> int:
         return 1
 
-    charge.name = "x"  # type: ignore[attr-defined]
-    charge.retry = 3  # type: ignore[attr-defined]
-    charge.note = "kept"  # type: ignore[attr-defined]
+    charge.name = "x"
+    charge.retry = 3
+    charge.note = "kept"
     declared: Any = step(charge)
     assert (declared.name, declared.retry, declared.note) == ("charge", None, "kept")
 
@@ -198,7 +198,7 @@ class Streaming:
 
 
 async def reads() -> AsyncIterator[int]: ...
-async def gives_self() -> Self: ...  # type: ignore[misc]
+async def gives_self() -> Self: ...
 
 
 @workflow
@@ -244,12 +244,12 @@ def test_what_ctx_step_takes_but_no_decorator(given: Any, text: str) -> None:
 
 def test_a_name_in_place_of_the_function_is_meant_as_a_name() -> None:
     with pytest.raises(WorkflowDefinitionError, match="name='charge'"):
-        step("charge")  # type: ignore[call-overload]
+        step("charge")
 
 
 async def test_a_call_that_was_made_too_early_is_closed_and_named() -> None:
     with pytest.raises(WorkflowDefinitionError, match="give the function and its arguments, not the call"):
-        await in_a_run(lambda ctx: ctx.step("s", double(3)))  # type: ignore[arg-type]
+        await in_a_run(lambda ctx: ctx.step("s", double(3)))
 
 
 @pytest.mark.parametrize("call", ["step", "transaction"])
@@ -297,7 +297,7 @@ async def test_options_mean_the_same_in_the_decorator_and_in_the_call(
 
 async def test_a_misspelt_checkpoint_is_refused() -> None:
     with pytest.raises(InvalidArgument, match="'durable' or 'lazy'"):
-        await in_a_run(lambda ctx: ctx.step("s", double, 1, checkpoint="lasy"))  # type: ignore[call-overload]
+        await in_a_run(lambda ctx: ctx.step("s", double, 1, checkpoint="lasy"))
 
 
 @pytest.mark.parametrize("name", ["", "a#2", "a\nb", "\ud800", "x" * 256, 3])
@@ -403,7 +403,7 @@ async def test_events_of_another_run_are_not_a_steps_to_tell() -> None:
 
 async def test_events_have_names() -> None:
     async def handler(ctx: Context) -> None:
-        ctx.emit(3)  # type: ignore[arg-type]
+        ctx.emit(3)
 
     with pytest.raises(InvalidArgument, match="give a string"):
         await in_a_run(handler)

@@ -145,7 +145,7 @@ def test_the_wrapper_of_an_awaitable_has_its_name() -> None:
 
     async def main() -> str:
         task = asyncio.ensure_future(Awaitable())
-        name: str = task.get_coro().__name__  # type: ignore[union-attr]
+        name: str = task.get_coro().__name__
         await task
         return name
 

@@ -43,7 +43,7 @@ def pg(own_server: Server) -> Server:
 
 def test_it_writes_as_in_production(pg: Server) -> None:
     for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-        assert pg.sql(f"SHOW {setting}") == [("on",)]  # type: ignore[arg-type]
+        assert pg.sql(f"SHOW {setting}") == [("on",)]
 
 
 def test_it_can_be_reached_from_this_machine_alone_and_with_its_password_alone(pg: Server) -> None:

@@ -252,10 +252,10 @@ def columns(url: str) -> list[tuple[str, str, str]]:
     """Each column of a store: its table, its name, its type."""
     if url.startswith("sqlite:///"):
         query = "SELECT m.name, p.name, p.type FROM sqlite_master m, pragma_table_info(m.name) p "
-        return rows(url, query + "WHERE m.type = 'table'")  # type: ignore[return-value]
+        return rows(url, query + "WHERE m.type = 'table'")
     query = "SELECT table_name, column_name, data_type FROM information_schema.columns "
     found = rows(url, query + "WHERE table_schema = current_schema()")
-    return [column for column in found if column[0] in _tables(url)]  # type: ignore[misc]
+    return [column for column in found if column[0] in _tables(url)]
 
 
 def size(url: str) -> int:

@@ -49,14 +49,14 @@ async def anything(ctx: Context, value: Any) -> Any:
 
 CALLS: list[tuple[str, type[DuramenError], Callable[[Runtime], Awaitable[Any]]]] = [
     ("unknown workflow", UnknownWorkflow, lambda r: r.start("nobody", 1)),
-    ("no workflow at all", InvalidArgument, lambda r: r.start(42, 1)),  # type: ignore[call-overload]
+    ("no workflow at all", InvalidArgument, lambda r: r.start(42, 1)),
     ("empty id", InvalidId, lambda r: r.start(adding, 1, run_id="")),
     ("long id", InvalidId, lambda r: r.start(adding, 1, run_id="x" * 256)),
     ("NUL in an id", InvalidId, lambda r: r.start(adding, 1, run_id="a\0b")),
     ("surrogate in an id", InvalidId, lambda r: r.start(adding, 1, run_id="a\ud800b")),
-    ("number as an id", InvalidId, lambda r: r.start(adding, 1, run_id=7)),  # type: ignore[call-overload]
-    ("wrong input", SerializationError, lambda r: r.start(ordering, {"amount": 1})),  # type: ignore[call-overload]
-    ("input for none", InvalidArgument, lambda r: r.start(nothing, 1)),  # type: ignore[call-overload]
+    ("number as an id", InvalidId, lambda r: r.start(adding, 1, run_id=7)),
+    ("wrong input", SerializationError, lambda r: r.start(ordering, {"amount": 1})),
+    ("input for none", InvalidArgument, lambda r: r.start(nothing, 1)),
     ("NaN", SerializationError, lambda r: r.start(anything, {"x": math.nan})),
     ("no JSON", SerializationError, lambda r: r.start(anything, object())),
     ("too large", PayloadTooLarge, lambda r: r.start(anything, "x" * 3_000_000)),
@@ -83,7 +83,7 @@ CALLS: list[tuple[str, type[DuramenError], Callable[[Runtime], Awaitable[Any]]]]
     ("bad signal id", InvalidId, lambda r: r.signal("w", "go", 1, signal_id="")),
     ("bad payload", SerializationError, lambda r: r.signal("w", "go", {1: object()})),
     ("large payload", PayloadTooLarge, lambda r: r.signal("w", "go", "x" * 50_000_000)),
-    ("reason is no text", InvalidArgument, lambda r: r.cancel("w", 5)),  # type: ignore[arg-type]
+    ("reason is no text", InvalidArgument, lambda r: r.cancel("w", 5)),
     ("long reason", SerializationError, lambda r: r.cancel("w", "x" * 20_000)),
     ("bad limit", InvalidArgument, lambda r: r.list(limit=0)),
     ("huge limit", InvalidArgument, lambda r: r.list(limit=10**9)),
@@ -206,7 +206,7 @@ def test_bad_registrations() -> None:
             Runtime("memory://", workflows=pair)
     for single in (test_bad_urls, 7, "nocolon", "a b:c", adding):
         with pytest.raises(WorkflowDefinitionError):
-            Runtime("memory://", workflows=single if single is adding else [single])  # type: ignore[arg-type]
+            Runtime("memory://", workflows=single if single is adding else [single])
     for fine in ([adding, adding], [newer], [newer, adding], [adding, newer]):
         Runtime("memory://", workflows=fine)
 

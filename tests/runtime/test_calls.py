@@ -245,7 +245,7 @@ async def test_approvals(runtime: Runtime) -> None:
     assert await run.approve(approval, True, feedback="ok", by="me") == "delivered"
     assert await run.result(5) == "True ok me"
     with pytest.raises(InvalidArgument):
-        await run.approve(approval, "yes")  # type: ignore[arg-type]
+        await run.approve(approval, "yes")
 
 
 @scenario

@@ -114,7 +114,7 @@ def test_the_replaced_function_is_as_before(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "other.db", timeout=1, isolation_level=None)) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     with pytest.raises(TypeError):
-        sqlite3.connect()  # type: ignore[call-overload]
+        sqlite3.connect()
     with pytest.raises(sqlite3.OperationalError):
         sqlite3.connect(tmp_path / "nowhere" / "app.db")
 

@@ -26,7 +26,7 @@ NEW_YEAR = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(main())  # type: ignore[arg-type]
+    asyncio.run(main())
 
 
 async def echo(value: Any) -> Any:
@@ -410,4 +410,4 @@ def test_an_environment_that_was_not_entered_or_is_over_says_so() -> None:
 
 def test_ways_of_driving_that_do_not_exist_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="'cold'"):
-        Environment([waits], driving="cold")  # type: ignore[arg-type]
+        Environment([waits], driving="cold")

@@ -43,7 +43,7 @@ def plant(point: str) -> None:
             for name in ("record", "record_sync"):
                 setattr(unit, name, _dies_after(getattr(unit, name)))
     elif point == "after the commit":
-        TransactionCall._over = _dies  # type: ignore[method-assign]
+        TransactionCall._over = _dies
 
 
 def _dies(*_: Any) -> Any:

@@ -68,7 +68,7 @@ async def test_a_cut_connection_neither_loses_nor_repeats_the_effect(
     # After its COMMIT has reached the server a function is not called again; nor without a cut.
     again = {word for word in words if calls.count(word) == 2}
     assert calls.count(words[-1]) == 1
-    doubts = [record.args[1] for record in caplog.records if "is not known" in record.msg]  # type: ignore[index]
+    doubts = [record.args[1] for record in caplog.records if "is not known" in record.msg]
     assert len(doubts) == 1
     assert again == set(words[:-1]) - (set(doubts) if side == "after" else set())
 

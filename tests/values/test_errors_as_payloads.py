@@ -263,15 +263,15 @@ class Odd(Exception):
 
     __slots__ = ()
 
-    args = property(lambda self: 1 / 0)  # type: ignore[assignment]
-    __cause__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
-    __context__ = property(lambda self: 5)  # type: ignore[assignment]
-    __traceback__ = property(lambda self: "here")  # type: ignore[assignment]
-    __suppress_context__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
-    __dict__ = property(lambda self: None)  # type: ignore[assignment]
-    __notes__ = property(lambda self: 1 / 0)  # type: ignore[assignment]
-    __class__ = property(lambda self: int)  # type: ignore[assignment]
-    __reduce__ = None  # type: ignore[assignment]
+    args = property(lambda self: 1 / 0)
+    __cause__ = property(lambda self: 1 / 0)
+    __context__ = property(lambda self: 5)
+    __traceback__ = property(lambda self: "here")
+    __suppress_context__ = property(lambda self: 1 / 0)
+    __dict__ = property(lambda self: None)
+    __notes__ = property(lambda self: 1 / 0)
+    __class__ = property(lambda self: int)
+    __reduce__ = None
 
     def __str__(self) -> str:
         raise SystemExit(3)
@@ -282,7 +282,7 @@ class Odd(Exception):
     def __eq__(self, other: object) -> bool:
         raise RuntimeError("not comparable")
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 class Text(str):
@@ -302,7 +302,7 @@ class Textual(Exception):
 
 class Nameless(type):
     @property
-    def __module__(cls) -> str:  # type: ignore[override]
+    def __module__(cls) -> str:
         raise RuntimeError("no module")
 
 
@@ -311,8 +311,8 @@ class Placeless(Exception, metaclass=Nameless):
 
 
 class OddGroup(ExceptionGroup[Exception]):
-    exceptions = property(lambda self: 1 / 0)  # type: ignore[assignment]
-    message = property(lambda self: 1 / 0)  # type: ignore[assignment]
+    exceptions = property(lambda self: 1 / 0)
+    message = property(lambda self: 1 / 0)
 
 
 def noted(error: BaseException, notes: Any) -> BaseException:
@@ -328,7 +328,7 @@ def with_facts(error: BaseException, facts: dict[Any, Any]) -> BaseException:
 def nested(levels: int, width: int) -> BaseException:
     if levels == 0:
         return ValueError("x" * 40_000)
-    return ExceptionGroup("g" * 40_000, [nested(levels - 1, width) for _ in range(width)])  # type: ignore[type-var]
+    return ExceptionGroup("g" * 40_000, [nested(levels - 1, width) for _ in range(width)])
 
 
 itself: list[Any] = []
@@ -391,7 +391,7 @@ def test_a_failure_of_a_step_that_a_user_made_up_is_recorded() -> None:
     for failure in (
         StepFailed("a", 1, "oops"),
         StepFailed("a", 1, RecordedError("x", "y", args=(object(),))),
-    ):  # type: ignore[arg-type]
+    ):
         assert load_error(dump_failure(JsonSerializer(), failure)).short_name == "StepFailed"
 
 
