@@ -1,6 +1,6 @@
 """A runtime's part in transactions of the user's own: connections, the store's statements, who may use what.
 
-`_transaction_calls` is about the steps that run in such transactions.
+`transaction_calls` is about the steps that run in such transactions.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from duramen._bridge import NativeStore, StoreFailed, native_error
@@ -129,16 +130,24 @@ class Lifecycle:
         return port, driver
 
     async def connected(self, migrate: bool) -> NativeStore | None:
-        """Open a distant store in a thread: the loop goes on while the network takes its time."""
+        """Open a distant store in a thread: the loop goes on while the network takes its time.
+
+        The thread is its own: those of the loop may all be busy with the program's work.
+        """
         target = self._settings.target
         if target.scheme != "postgres":
             return None
         options = self._settings.store_options(migrate=migrate)
+        thread = ThreadPoolExecutor(1, thread_name_prefix="duramen-open")
         try:
-            return await asyncio.to_thread(NativeStore, target.scheme, target.location, options)
+            return await asyncio.get_running_loop().run_in_executor(
+                thread, NativeStore, target.scheme, target.location, options
+            )
         except StoreFailed as error:
             kind, message = error.args
             raise native_error((kind, message)) from None
+        finally:
+            thread.shutdown(wait=False)
 
     def new_port(
         self,
