@@ -1,6 +1,7 @@
 """What the tests of several folders share: a Postgres server, and the stores that a test runs on."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import pytest
 
 from tests.postgres.schemas import drop, empty, migrate, new_schema
 from tests.postgres.server import URL_VARIABLE, server
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell ignores it for what it starts in the background, and so would the programs that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
