@@ -26,7 +26,9 @@ from pydantic import (
     RootModel,
     SecretBytes,
     SecretStr,
+    SerializerFunctionWrapHandler,
     computed_field,
+    model_serializer,
 )
 from typing_extensions import TypeAliasType, TypedDict
 
@@ -70,9 +72,21 @@ class Stamp(datetime):
     pass
 
 
+class Blob(bytes):
+    pass
+
+
 class Pair(NamedTuple):
     left: int
     right: str
+
+
+class Twin(Pair):
+    """Its instances can have attributes, as those of a `NamedTuple` cannot."""
+
+    @cached_property
+    def width(self) -> int:
+        return self.left + len(self.right)
 
 
 class Ok(BaseModel):
@@ -142,6 +156,28 @@ class Open(BaseModel):
     seen: int
 
 
+class Adds(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    seen: int
+
+    @model_serializer(mode="wrap")
+    def write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**write(self), "kind": "adds"}
+
+
+class Opened(BaseModel):
+    seen: int
+    _at: int = PrivateAttr()
+
+    def model_post_init(self, context: Any) -> None:
+        self._at = self.seen + 1
+
+    def close(self) -> "Opened":
+        del self._at
+        return self
+
+
 class Aliased(BaseModel):
     split: int = Field(validation_alias="in", serialization_alias="out")
     plain: int = Field(default=0, alias="other")
@@ -161,6 +197,11 @@ class Figures(BaseModel):
     @computed_field
     def doubled(self) -> int:
         return self.number * 2
+
+    @computed_field
+    @cached_property
+    def halved(self) -> float:
+        return self.number / 2
 
     number: int
 
@@ -193,6 +234,19 @@ class Late:
     made: int = field(init=False, default=0)
 
 
+@dataclass(slots=True)
+class Slotted:
+    left: int
+    right: int
+
+
+@dataclass
+class Half(Slotted):
+    """Keeps two of its fields in slots and one in a dictionary, which so has room for others."""
+
+    more: int = 0
+
+
 @dataclass
 class Wants:
     kept: int
@@ -223,8 +277,18 @@ def set_on(value: Any, **attributes: Any) -> Any:
     return value
 
 
+def set_inside(value: Any, **attributes: Any) -> Any:
+    value.__dict__.update(attributes)
+    return value
+
+
 def looked_at(value: Figures) -> Figures:
-    assert value.tripled == 3 * value.number  # which leaves it in the instance's dictionary
+    assert value.tripled == 6 * value.halved  # which leaves both in the instance's dictionary
+    return value
+
+
+def measured(value: Twin) -> Twin:
+    assert value.width
     return value
 
 
@@ -249,7 +313,15 @@ FAITHFUL: list[tuple[Any, Any]] = [
     *[(datetime, datetime(1, 1, 1, tzinfo=EAST)), (datetime, datetime(2026, 1, 1, tzinfo=ZoneInfo("UTC")))],
     *[(time, time(1, 2, 3, 4)), (time, time(1, tzinfo=UTC)), (date, date(9999, 12, 31))],
     *[(timedelta, timedelta(days=-1, microseconds=1)), (timedelta, timedelta(days=999_999_999))],
-    *[(Pair, Pair(1, "a")), (tuple[int, ...], (1, 2)), (tuple[()], ()), (deque[int], deque([1]))],
+    *[(Twin, Twin(1, "a")), (Twin, measured(Twin(1, "a"))), (list[bytes], [b"", b"x"]), (set[bytes], {b"x"})],
+    *[(dict[datetime, int], {datetime(2026, 1, 1, tzinfo=EAST): 1}), (dict[bytes, int], {b"x": 1})],
+    *[
+        (Opened, Opened(seen=1)),
+        (Pair, Pair(1, "a")),
+        (tuple[int, ...], (1, 2)),
+        (tuple[()], ()),
+        (deque[int], deque([1])),
+    ],
     *[(set[str], {"a", "b"}), (frozenset[tuple[int, str]], frozenset({(1, "a")})), (set[date], {date.min})],
     *[(OrderedDict[str, int], OrderedDict(b=1, a=2)), (Counter[str], Counter("aab"))],
     *[(defaultdict[str, list[int]], defaultdict(list, a=[1])), (dict[UUID, int], {UUID(int=1): 1})],
@@ -305,6 +377,12 @@ LIES: list[tuple[Any, Any, str, str]] = [
     (Late, set_on(Late(1), made=5), "$.made", "give what it makes of it"),
     (Wants, Wants(1, 2), "$.passed", "does not fit its type Wants"),
     (Place, set_on(Place("x"), more=1), "$.more", "does not come back"),
+    (Half, set_on(Half(1, 2), other=1), "$.other", "does not come back"),
+    (OrderedDict[str, int], set_on(OrderedDict(a=1), more=1), "$.more", "does not come back"),
+    (list[Twin], [set_on(Twin(1, "a"), more=1)], "$[0].more", "does not come back"),
+    (Ok, set_inside(Ok(text="x"), more=1), "$.more", "does not come back"),
+    (Opened, Opened(seen=1).close(), "$._at", "private attribute"),
+    (Adds, Adds(seen=1), "$.kind", "it is missing, and comes back as a str"),
     (Movie, {"title": "x", "more": 1}, "$.more", "does not know that key"),
     (Rounded, Rounded(value=0.25), "$.value", "changed when it is read"),
     (Seconds, Seconds(span=timedelta(days=999_999_999, microseconds=1)), "$.span", ""),
@@ -315,6 +393,7 @@ LIES: list[tuple[Any, Any, str, str]] = [
     (Box[Ok | Err], Box[Ok | Err](inside=Err(text="x")), "$.inside", "discriminator"),
     (Ok | Err | None, Err(text="x"), "$", "discriminator"),
     (RootModel[dict[str, Ok | Err]], RootModel[dict[str, Ok | Err]]({"a": Err(text="x")}), "$.root.a", ""),
+    (list[BaseModel], [Ok(text="x")], "$[0]", "declare it as Ok"),
     (Animal | Place, Place("x"), "$", "the JSON of a Place reads as an Animal"),
     (str | UUID, str(UUID(int=1)), "$", "a str comes back as a UUID"),
     (list[str | UUID], [str(UUID(int=1))], "$[0]", "a str comes back as a UUID"),
@@ -358,6 +437,9 @@ LIES: list[tuple[Any, Any, str, str]] = [
     (int, "1", "$", "a str comes back as an int"),
     (str, b"x", "$", "a bytes comes back as a str"),
     (bytes, "abcd", "$", "a str comes back as a bytes"),
+    (bytes, bytearray(b"x"), "$", "give a bytes"),
+    (list[bytes | None], [Blob(b"x")], "$[0]", "give a bytes"),
+    (dict[bytes, int], {Blob(b"x"): 1}, "$", "as a key: a Blob comes back as a bytes"),
     (float, 2**53 + 1, "$", ""),
     (set[int], {True}, "$[0]", "a bool comes back as an int"),
     (int, BIG, "$", "more than 4,300 digits"),
@@ -382,6 +464,8 @@ LIES: list[tuple[Any, Any, str, str]] = [
     (datetime, datetime(2026, 7, 1, tzinfo=BERLIN), "$", "Europe/Berlin comes back as a fixed offset"),
     (datetime, NAIVE.replace(fold=1), "$", "fold=1"),
     (list[datetime], [datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=UTC)], "$[0]", "fold=1"),
+    (dict[datetime, int], {datetime(2026, 7, 1, tzinfo=BERLIN): 1}, "$", "as a key: the time zone"),
+    (dict[time, int], {time(1, fold=1): 1}, "$", "fold=1"),
     (Holder, Holder(anything=timedelta(1)), "$.anything", "a timedelta comes back as a str"),
 ]
 """Values that would come back as something else, the path of the part that would, and words of the advice."""

@@ -4,9 +4,11 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from duramen._values import exceptions
 from duramen._values.payloads import dump_failure, step_failure
@@ -115,6 +117,9 @@ def test_causes_contexts_notes_and_groups_are_kept() -> None:
         RuntimeError("a", 1, None),
         TimeoutError(),
         FileNotFoundError(2, "No such file"),
+        PermissionError(13, "Not allowed", "a.txt"),
+        FileExistsError(17, "It is there", "a.txt", None, "b.txt"),
+        ImportError("no such module", name="shop", path="shop.py"),
         ZeroDivisionError("division by zero"),
         StopIteration(5),
         AssertionError("é\x00🪵"),
@@ -127,6 +132,26 @@ def test_builtin_errors_are_made_again(error: Exception) -> None:
     assert type(again) is type(error)
     assert again.args == error.args
     assert str(again) == str(error)
+
+
+def test_attributes_of_builtin_errors_are_made_again() -> None:
+    error = trip(FileNotFoundError(2, "No such file", "a.txt"))
+    assert isinstance(error, FileNotFoundError)
+    assert (error.errno, error.filename, str(error)) == (2, "a.txt", "[Errno 2] No such file: 'a.txt'")
+    error = trip(ImportError("m", name="shop"))
+    assert isinstance(error, ImportError)
+    assert (error.name, error.path) == ("shop", None)
+    with pytest.raises(SyntaxError) as caught:
+        compile("a b", "shop.py", "exec")
+    error = trip(caught.value)
+    assert isinstance(error, SyntaxError)
+    assert (error.filename, error.lineno, str(error)) == ("shop.py", 1, str(caught.value))
+    # But not the object that had no such attribute: it may hold anything.
+    with pytest.raises(AttributeError) as missing:
+        getattr({"password": "x"}, "passwort")  # noqa: B009
+    data = dump_error(missing.value)
+    assert b"password" not in data.replace(b"passwort", b"").partition(b'"attributes"')[2]
+    assert trip(missing.value).name == "passwort"
 
 
 def test_notes_and_causes_are_made_again() -> None:
@@ -161,6 +186,78 @@ def test_registered_classes_come_back_as_themselves_with_their_plain_attributes(
 def test_a_constructor_that_words_its_message_does_not_word_it_twice() -> None:
     register_exception(Worded)
     assert str(trip(Worded("7"))) == "order 7 failed"
+
+
+class Slotted(Exception):
+    __slots__ = ("code", "unset")
+
+    def __init__(self, code: int) -> None:
+        super().__init__("declined")
+        self.code = code
+
+
+class Priced(Exception):
+    def __init__(self, price: Decimal) -> None:
+        super().__init__(f"the price is {price}")
+        self.price = price
+
+
+class Held(Exception):
+    def __init__(self, price: Decimal) -> None:
+        super().__init__(price)
+        self.price = price
+
+
+class Leaving(Exception):
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        if code == 3:
+            raise SystemExit(code)
+
+
+def test_attributes_in_slots_come_back() -> None:
+    register_exception(Slotted)
+    again = trip(Slotted(5))
+    assert isinstance(again, Slotted)
+    assert (again.code, str(again), hasattr(again, "unset")) == (5, "declined", False)
+
+
+@pytest.mark.parametrize("cls", [Priced, Held])
+def test_what_is_no_plain_json_is_missing_and_never_something_else(cls: type[Exception]) -> None:
+    register_exception(cls)
+    error = cls(Decimal("1.50"))
+    again = trip(error)
+    assert isinstance(again, cls)
+    assert str(again) == str(error)
+    assert not hasattr(again, "price")  # least of all the text as the price
+
+
+def test_a_class_that_cannot_be_made_without_its_constructor_stays_recorded() -> None:
+    register_exception(ValidationError)
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(int).validate_python("x")
+    assert trip(caught.value) is None
+    assert step_failure(serial, "a", dump_error(caught.value)).error.short_name == "ValidationError"
+
+
+def test_a_constructor_that_wants_to_end_the_process_is_passed_over() -> None:
+    register_exception(Leaving)
+    error = Leaving(2)
+    error.args = (3,)
+    again = trip(error)
+    assert isinstance(again, Leaving)
+    assert again.args == (3,)
+
+
+def test_a_builtin_base_reads_its_arguments_though_the_constructor_is_left_out() -> None:
+    @register_exception
+    class Disk(OSError):
+        def __init__(self, *, where: str) -> None:
+            super().__init__(5, "broken", where)
+
+    again = trip(Disk(where="sda"))
+    assert isinstance(again, Disk)
+    assert (again.errno, again.filename, str(again)) == (5, "sda", "[Errno 5] broken: 'sda'")
 
 
 def test_nothing_is_imported_or_run_by_name() -> None:

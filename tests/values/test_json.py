@@ -16,7 +16,19 @@ import pydantic.dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, RootModel, computed_field, field_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    FutureDate,
+    FutureDatetime,
+    ImportString,
+    NewPath,
+    RootModel,
+    computed_field,
+    field_serializer,
+)
 from typing_extensions import TypedDict
 
 from duramen._values.adapters import adapter_of
@@ -356,6 +368,7 @@ REFUSED: list[tuple[str, Any, Any, str, str]] = [
     ("circle", None, circle(), "$[0].again", "circular"),
     ("too deep to write", None, deep(300), "$[0][0]", ""),
     ("too deep to read", None, deep(230), "$", "nested too deeply"),
+    ("too deep to read, typed", list[Any], deep(230), "$", "nested too deeply"),
     ("serialiser of the user's", Loud, Loud(x=1), "$", "no such thing"),
     ("not of the type", int, "abc", "$", "does not fit its type int"),
     ("not of the type, inside", list[int], [1, "x"], "$[1]", "does not fit"),
@@ -487,8 +500,13 @@ class Unknown:
         (Iterable[int], "read lazily"),
         ("NoSuchName", "cannot be stored"),
         (3, "cannot be stored"),
+        (FutureDate, "read by the clock"),
+        (dict[str, FutureDatetime | None], "read by the clock"),
+        (list[FilePath], "read by the files"),
+        (NewPath, "read by the files"),
+        (ImportString[Any], "read by the names of modules"),
     ],
-    ids=["class", "list", "callable", "dict", "iterator", "name", "number"],
+    ids=repr,
 )
 def test_annotations_that_cannot_be_stored_are_refused_when_defined(annotation: Any, reason: str) -> None:
     with pytest.raises(WorkflowDefinitionError, match=reason) as caught:

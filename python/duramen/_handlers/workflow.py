@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, get_origin, overload
 
 from typing_extensions import override
 
@@ -12,7 +12,7 @@ from duramen._values.serializer import JsonSerializer
 from duramen.errors import PayloadTooLarge, SerializationError, WorkflowDefinitionError
 
 from . import signatures
-from .callables import Definition, annotated, is_async_callable, unwrap
+from .callables import Definition, annotated, unwrap
 from .handlers import check_context, handler_of, parameters_of
 from .inputs import NO_INPUT
 from .options import (
@@ -116,12 +116,13 @@ class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
         self.tags = checked_tags(tags, where)
         self.state_type = state
         """Makes the first value of `Context.state`; None without state."""
-        if state is not None and (not callable(state) or is_async_callable(state)):
-            raise WorkflowDefinitionError(f"{where}: state is {state!r}: give a class, such as a model")
+        if state is not None:
+            # It is the type by which the state is written, too: a function that makes one does not say that.
+            if not callable(state) or not (isinstance(state, type) or get_origin(state)):
+                raise WorkflowDefinitionError(f"{where}: state is {state!r}: give a class, such as a model")
+            signatures.check_stored(state, f"state of {where}")
         self.events: dict[str, Any] = checked_events(events, where)
         """Types of events by name, to refuse a bad payload while its sender still listens."""
-        if isinstance(state, type):
-            signatures.check_stored(state, f"state of {where}")
         self.module: str = getattr(code_of, "__module__", "?")
         code = getattr(code_of, "__code__", None)
         self.location = "?" if code is None else f"{code.co_filename}:{code.co_firstlineno}"

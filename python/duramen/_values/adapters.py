@@ -16,7 +16,7 @@ from duramen.errors import DeserializationError, WorkflowDefinitionError
 from .fidelity import comes_back, find_difference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pydantic_core import SchemaValidator
 
@@ -34,10 +34,10 @@ BY_ALIAS = not _NAMES
 
 # fmt: off
 _PLAIN = frozenset([
-    "bool", "bytes", "dict", "float", "frozenset", "int", "list", "none", "nullable", "set", "str", "tuple",
+    "bool", "dict", "float", "frozenset", "int", "list", "none", "nullable", "set", "str", "tuple",
 ])
 # fmt: on
-"""Kinds of schema whose values are of built-in types all through."""
+"""Kinds of schema whose values are all through of built-in types that `comes_back` can tell apart."""
 
 _STEADY: frozenset[Any] = frozenset([list, dict, set, frozenset, tuple, str, int, float, deque, defaultdict])
 """Makers of defaults that make the same each time."""
@@ -109,20 +109,43 @@ def schema_facts(schema: Any) -> tuple[set[str], set[Any]]:
     """The kinds of schema that occur in a pydantic core schema, and the makers of defaults."""
     kinds: set[str] = set()
     factories: set[Any] = set()
+    for node in _nodes(schema):
+        kind = node.get("type")
+        if isinstance(kind, str):
+            kinds.add(kind)
+        if "default_factory" in node:
+            factories.add(_hashable(node["default_factory"]))
+    return kinds, factories
+
+
+def _nodes(schema: Any) -> Iterator[dict[str, Any]]:
+    """All that a core schema is made of."""
     todo: list[Any] = [schema]
     while todo:
         node = todo.pop()
         if isinstance(node, dict):
             node = cast("dict[str, Any]", node)
-            kind = node.get("type")
-            if isinstance(kind, str):
-                kinds.add(kind)
-            if "default_factory" in node:
-                factories.add(_hashable(node["default_factory"]))
+            yield node
             todo.extend(value for key, value in node.items() if key not in _NO_SCHEMA)
         elif isinstance(node, list | tuple):
             todo.extend(cast("list[Any]", node))
-    return kinds, factories
+
+
+def _depends(schema: Any) -> str | None:
+    """On what it depends, beside the payload, whether and as what a payload is read; None if on nothing."""
+    for node in _nodes(schema):
+        if node.get("now_op") == "future":
+            return "the clock"
+        function = node.get("function")
+        if isinstance(function, dict):
+            function = cast("dict[str, Any]", function).get("function")
+        if str(getattr(function, "__module__", "")).startswith("pydantic."):
+            name = str(getattr(function, "__qualname__", ""))
+            if name.startswith("PathType.validate_"):
+                return "the files of the machine"
+            if name == "import_string":
+                return "the names of modules"
+    return None
 
 
 def _hashable(thing: Any) -> Any:
@@ -213,6 +236,11 @@ def check_type(annotation: Any, where: str) -> None:
         raise WorkflowDefinitionError(
             f"{where}: {name} cannot be stored as JSON: {reason} (use plain data, a dataclass or a model)"
         ) from error
+    if (what := _depends(adapter.adapter.core_schema)) is not None:
+        raise WorkflowDefinitionError(
+            f"{where}: {name} is read by {what}: a value that is accepted now may be refused by a replay. "
+            "Declare a plain type (date, datetime, Path, str), and look at the value in a step"
+        )
     if "callable" in kinds:
         raise WorkflowDefinitionError(
             f"{where}: {name} holds a callable, which cannot be stored: pass its name or its data"

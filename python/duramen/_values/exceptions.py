@@ -12,7 +12,9 @@ from __future__ import annotations
 import builtins
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import PurePath
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from pydantic_core import from_json, to_json
@@ -29,7 +31,7 @@ from duramen.errors import (
 from .fidelity import is_plain_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
 E = TypeVar("E", bound=BaseException)
@@ -206,6 +208,8 @@ _traceback_of = cast("Any", BaseException.__traceback__).__get__
 _dict_of = BaseException.__dict__["__dict__"].__get__
 _members_of = cast("Any", BaseExceptionGroup.exceptions).__get__
 _message_of = cast("Any", BaseExceptionGroup.message).__get__
+_mro_of = type.__dict__["__mro__"].__get__
+_vars_of = type.__dict__["__dict__"].__get__
 
 
 def cause_of(error: BaseException) -> BaseException | None:
@@ -250,7 +254,7 @@ def _record(error: BaseException, room: _Room, seen: tuple[int, ...]) -> dict[st
         record["args"] = args
     attributes = {
         key: value
-        for key, value in list(facts.items())
+        for key, value in [*_slot_values(error, record.get("args", ())), *facts.items()]
         if type(key) is str and not key.startswith("__") and room.plain({key: value})
     }
     if attributes:
@@ -259,6 +263,41 @@ def _record(error: BaseException, room: _Room, seen: tuple[int, ...]) -> dict[st
     if cause is not None and id(cause) not in seen and len(seen) <= _MAX_CAUSES and room.records > 0:
         record["cause"] = _record(cause, room, (*seen, id(cause)))
     return record
+
+
+def _slots(cls: type[BaseException]) -> Iterator[tuple[str, Any]]:
+    """Where instances keep attributes outside of their dictionaries: `OSError.filename`, ``__slots__``."""
+    for each in _mro_of(cls):
+        for name, what in _vars_of(each).items():
+            if type(what) is MemberDescriptorType and not name.startswith("__"):
+                yield name, what
+
+
+def _slot_values(error: BaseException, args: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """What is kept there beside the arguments, from which the constructor makes it again."""
+    for name, slot in _slots(type(error)):
+        if slot is _OBJ:
+            continue
+        try:
+            value = slot.__get__(error)
+        except AttributeError:
+            continue
+        if value is not None and not any(value is each for each in args):
+            yield name, value
+
+
+_OBJ = vars(AttributeError)["obj"]
+"""What had no such attribute: the user's object, of any size, and no fact about the error."""
+
+
+def _set_attributes(error: BaseException, attributes: dict[str, Any]) -> None:
+    slots = dict(_slots(type(error)))
+    for name, value in attributes.items():
+        if name not in slots:
+            _dict_of(error)[name] = value
+            continue
+        with suppress(Exception):  # one that C code keeps as a number, or for itself
+            slots[name].__set__(error, value)
 
 
 def _notes(notes: Any, room: _Room) -> list[str]:
@@ -342,7 +381,7 @@ def rebuild_error(recorded: RecordedError, *, as_recorded: bool = False) -> Base
     if error is None:
         return None
     facts: dict[str, Any] = _dict_of(error)
-    facts.update(recorded.attributes or {})
+    _set_attributes(error, recorded.attributes or {})
     if recorded.notes:
         facts["__notes__"] = list(recorded.notes)
     facts["__recorded__"] = recorded
@@ -383,22 +422,42 @@ def _step_failure(cls: type[StepFailed], recorded: RecordedError, *, as_recorded
 def _instance(
     cls: type[BaseException], recorded: RecordedError, members: list[BaseException | None]
 ) -> BaseException | None:
-    make = cast("Callable[..., BaseException]", cls)
     args: tuple[Any, ...] = recorded.args if recorded.args is not None else (recorded.message,)
-    group = is_group(cls)
-    if group:
+    if is_group(cls):
         if not members or None in members:
             return None
-        args = (args[0], members)
-    try:
-        error = make(*args)
-    except Exception:  # noqa: BLE001 - a constructor of its own that wants other arguments
-        if cls.__module__ == "builtins" or group:
-            return None
-        # The constructor of the nearest built-in class knows the layout of its instances.
-        native = next(base for base in cls.__mro__ if base.__module__ == "builtins")
-        error = cast("Any", native).__new__(cls)
-    if not group:
-        # A constructor that words its message from its arguments would word it twice.
+        return _made(cls, args[0], members)
+    if cls.__module__ == "builtins":
+        error = _made(cls, *args)
+    else:
+        # Without its arguments, a constructor of its own would make others of the text.
+        error = None if recorded.args is None else _made(cls, *args)
+        if error is not None and _args_of(error) != args:
+            # It words its message from its arguments, so these are none, and nor is what it made of them.
+            _dict_of(error).clear()
+        if error is None:
+            error = _bare(cls, args)
+    if error is not None:
         _set_args(error, args)
+    return error
+
+
+def _made(cls: type[BaseException], *args: Any) -> BaseException | None:
+    try:
+        return cast("Callable[..., BaseException]", cls)(*args)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - a constructor of its own that wants other arguments, or does anything
+        return None
+
+
+def _bare(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException | None:
+    """An instance without the constructor of its class: that of the nearest built-in one knows its layout."""
+    native: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    try:
+        error = native.__new__(cls)
+    except TypeError:  # a class of C code with a layout of its own
+        return None
+    with suppress(Exception):  # a built-in one that wants other arguments
+        native.__init__(error, *args)
     return error

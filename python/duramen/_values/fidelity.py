@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict, deque
-from datetime import datetime, time, tzinfo
+from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum
 from functools import cached_property
@@ -58,7 +58,10 @@ class _Differs(Exception):
 
 
 def comes_back(given: Any, seen: Any) -> bool:
-    """Whether two values of built-in types are the same. False may also mean that others are among them.
+    """Whether two values of JSON's types are the same. False may also mean that others are among them.
+
+    There may be no bytes in the second: whatever has a buffer (a bytearray, a class derived from bytes) is
+    taken for bytes of the same contents.
 
     >>> comes_back({"a": [1]}, {"a": [1]}), comes_back([True], [1]), comes_back((1,), [1])
     (True, False, False)
@@ -176,6 +179,9 @@ def _set(given: Iterable[Any], seen: Any, conversions: list[Any] | None) -> None
 
 
 def _dict(given: dict[Any, Any], seen: dict[Any, Any], conversions: list[Any] | None) -> None:
+    if len(given) < len(seen):
+        more = next(key for key in seen if key not in given)
+        raise _at(member(more), _Differs(_advice(_MISSING, seen[more])))
     if len(given) != len(seen):
         texts = all(type(key) is str for key in seen)
         for key in given:
@@ -187,11 +193,14 @@ def _dict(given: dict[Any, Any], seen: dict[Any, Any], conversions: list[Any] | 
             f"of {len(given)} entries {len(seen)} come back: some keys are alike once they are written"
         )
     for (key, one), (key_seen, other) in zip(given.items(), seen.items(), strict=True):
-        if type(key) is not type(key_seen):
+        kind = type_of(key)
+        if kind is not type(key_seen):
             _key(key, key_seen, conversions)
         elif key != key_seen:
             _dict(given, _in_order_of(given, seen), conversions)
             return
+        elif kind not in _ATOMS:
+            _key(key, key_seen, conversions)
         cls = type_of(one)
         if not (cls in _ATOMS and cls is type(other) and one == other):
             _compare_at(member(key), one, other, conversions)
@@ -279,8 +288,36 @@ def _other(given: Any, seen: Any, conversions: list[Any] | None) -> None:
         raise _Differs(_advice(given, seen))
 
 
+def _cached(cls: type[Any]) -> frozenset[str]:
+    """The names under which a class's instances keep what they have worked out from the rest."""
+    return frozenset(
+        name for each in cls.__mro__ for name, what in vars(each).items() if isinstance(what, cached_property)
+    )
+
+
+def _attributes(given: Any, seen: Any, known: frozenset[str]) -> None:
+    """Compare the attributes of two objects, but for those that are known."""
+    theirs = seen.__dict__
+    for name, one in given.__dict__.items():
+        if name not in known and not name.startswith("__"):
+            _compare_at(member(name), one, theirs.get(name, _MISSING), None)
+
+
+def _with_attributes(compare: _Comparer, cls: type[Any]) -> _Comparer:
+    """For a class derived from a built-in one: instances may have attributes, of which `==` knows nothing."""
+    known = _cached(cls)
+
+    def both(given: Any, seen: Any, conversions: list[Any] | None) -> None:
+        compare(given, seen, conversions)
+        if given.__dict__:
+            _attributes(given, seen, known)
+
+    return both
+
+
 def _model_comparer(cls: type[BaseModel]) -> _Comparer:
     fields = tuple((name, member(name)) for name in cls.model_fields)
+    known = _cached(cls).union(cls.model_fields)
     excluded = frozenset(name for name, field in cls.model_fields.items() if field.exclude)
 
     def compare(given: Any, seen: Any, conversions: object) -> None:  # noqa: ARG001 - one shape for all
@@ -296,13 +333,16 @@ def _model_comparer(cls: type[BaseModel]) -> _Comparer:
                 if name in excluded:
                     raise _at(end, _Differs(_EXCLUDED)) from None
                 raise _at(end, found) from None
-        if given.__pydantic_extra__:
-            _dict(given.__pydantic_extra__, seen.__pydantic_extra__ or {}, None)
-        if given.__pydantic_private__:
+        if len(mine) > len(fields):
+            _attributes(given, seen, known)
+        if given.__pydantic_extra__ or seen.__pydantic_extra__:
+            _dict(given.__pydantic_extra__ or {}, seen.__pydantic_extra__ or {}, None)
+        if given.__pydantic_private__ or seen.__pydantic_private__:
+            private: dict[str, Any] = given.__pydantic_private__ or {}
             theirs: dict[str, Any] = seen.__pydantic_private__ or {}
-            for name, one in given.__pydantic_private__.items():
+            for name in {**private, **theirs}:
                 try:
-                    _compare(one, theirs.get(name, _MISSING), None)
+                    _compare(private.get(name, _MISSING), theirs.get(name, _MISSING), None)
                 except _Differs:
                     raise _at(member(name), _Differs(_PRIVATE)) from None
 
@@ -320,10 +360,7 @@ _PRIVATE = (
 
 def _dataclass_comparer(cls: type[Any]) -> _Comparer:
     fields = tuple((field.name, member(field.name)) for field in dataclasses.fields(cls))
-    known = frozenset(name for name, _ in fields)
-    cached = frozenset(
-        name for each in cls.__mro__ for name, what in vars(each).items() if isinstance(what, cached_property)
-    )
+    known = _cached(cls).union(name for name, _ in fields)
 
     def compare(given: Any, seen: Any, conversions: object) -> None:  # noqa: ARG001 - one shape for all
         for name, end in fields:
@@ -332,11 +369,8 @@ def _dataclass_comparer(cls: type[Any]) -> _Comparer:
             if not (kind in _ATOMS and kind is type(other) and one == other):
                 _compare_at(end, one, other, None)
         more = getattr(given, "__dict__", None)
-        if more is not None and len(more) > len(known):
-            theirs = seen.__dict__
-            for name in more.keys() - known - cached:
-                if not name.startswith("__"):
-                    _compare_at(member(name), more[name], theirs.get(name, _MISSING), None)
+        if more is not None and not more.keys() <= known:
+            _attributes(given, seen, known)
 
     return compare
 
@@ -370,10 +404,17 @@ def _make_comparer(cls: type[Any]) -> _Comparer:
         return _model_comparer(cls)
     if dataclasses.is_dataclass(cls):
         return _dataclass_comparer(cls)
-    for base in (float, Decimal, datetime, time, dict, tuple, list, set, frozenset):
-        if issubclass(cls, base):
-            return _comparers[base]
-    return _other
+    compare = next((_comparers[base] for base in _DERIVED if issubclass(cls, base)), _other)
+    return _with_attributes(compare, cls) if _has_more(cls) else compare
+
+
+_DERIVED: tuple[type[Any], ...] = (float, Decimal, datetime, time, dict, tuple, list, set, frozenset)
+_BUILT_IN = (*_DERIVED, str, int, bytes, complex, date, timedelta, deque)
+
+
+def _has_more(cls: type[Any]) -> bool:
+    """Whether a class is derived from a built-in one and gives its instances room for attributes."""
+    return cls.__dictoffset__ != 0 and any(issubclass(cls, base) for base in _BUILT_IN)
 
 
 # -- another type on the other side --------------------------------------------------------------------------
@@ -386,7 +427,7 @@ def _compare_types(given: Any, seen: Any, conversions: list[Any] | None) -> None
         raise _Differs(_advice(given, seen))
     if cls is int and other is float and given == seen:
         return
-    if issubclass(other, BaseModel) and other.__pydantic_generic_metadata__["origin"] is cls:
+    if issubclass(other, BaseModel) and _origin(other) is cls:
         # `Box(x=1)` is a `Box[int]` to type checkers, and to pydantic equal to one.
         _make_comparer(other)(given, seen, conversions)
         return
@@ -407,6 +448,11 @@ def _compare_types(given: Any, seen: Any, conversions: list[Any] | None) -> None
             f"{other.__name__} itself"
         )
     raise _Differs(_advice(given, seen))
+
+
+def _origin(cls: type[BaseModel]) -> object:
+    # `BaseModel` itself has no such attribute.
+    return getattr(cls, "__pydantic_generic_metadata__", {}).get("origin")
 
 
 def _advice(given: Any, seen: Any) -> str:

@@ -225,7 +225,8 @@ def _read_back(value: Any, data: bytes, adapter: Adapter, type: Any) -> Any:  # 
         if found is None:
             path, reason = _describe(error)
             name = getattr(type, "__name__", None) or str(type)
-            found = path, f"the value does not fit its type {name}: {reason}"
+            deep = "recursion limit" in reason
+            found = path, _TOO_DEEP if deep else f"the value does not fit its type {name}: {reason}"
         raise SerializationError(*found) from None
     except Exception as error:  # what a user's validator raises beside pydantic's errors
         raise SerializationError(
@@ -234,8 +235,10 @@ def _read_back(value: Any, data: bytes, adapter: Adapter, type: Any) -> Any:  # 
 
 
 def _unreadable(error: ValueError) -> str:
-    deep = "recursion" in str(error)
-    return "nested too deeply: the limit is 200 levels" if deep else f"it cannot be read back: {error}"
+    return _TOO_DEEP if "recursion limit" in str(error) else f"it cannot be read back: {error}"
+
+
+_TOO_DEEP = "nested too deeply: the limit is 200 levels"
 
 
 def message_type(payload: Any) -> Any:
