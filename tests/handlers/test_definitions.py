@@ -125,6 +125,8 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
     "reserved event": (plain, {"events": {"__x": int}}, "reserved"),
     "event type": (plain, {"events": {"x": threading.Lock}}, "event 'x'"),
     "state": (plain, {"state": 3}, "state"),
+    "maker of the state": (plain, {"state": lambda: 3}, "give a class"),
+    "state type with arguments": (plain, {"state": dict[str, threading.Lock]}, "state of workflow"),
     "state type": (plain, {"state": LaterType}, "state of workflow"),
     "input of none": (_input_free, {"input": int}, "takes none"),
 }

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -192,7 +193,7 @@ class Slotted(Exception):
     __slots__ = ("code", "unset")
 
     def __init__(self, code: int) -> None:
-        super().__init__("declined")
+        super().__init__("declined", code)
         self.code = code
 
 
@@ -208,18 +209,21 @@ class Held(Exception):
         self.price = price
 
 
-class Leaving(Exception):
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        if code == 3:
-            raise SystemExit(code)
+class Stamped(Exception):
+    made = 0
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.at = datetime.now(UTC)
+        Stamped.made += 1
+        self.number = Stamped.made
 
 
 def test_attributes_in_slots_come_back() -> None:
     register_exception(Slotted)
     again = trip(Slotted(5))
     assert isinstance(again, Slotted)
-    assert (again.code, str(again), hasattr(again, "unset")) == (5, "declined", False)
+    assert (again.code, again.args, hasattr(again, "unset")) == (5, ("declined", 5), False)
 
 
 @pytest.mark.parametrize("cls", [Priced, Held])
@@ -240,13 +244,16 @@ def test_a_class_that_cannot_be_made_without_its_constructor_stays_recorded() ->
     assert step_failure(serial, "a", dump_error(caught.value)).error.short_name == "ValidationError"
 
 
-def test_a_constructor_that_wants_to_end_the_process_is_passed_over() -> None:
-    register_exception(Leaving)
-    error = Leaving(2)
-    error.args = (3,)
-    again = trip(error)
-    assert isinstance(again, Leaving)
-    assert again.args == (3,)
+def test_no_constructor_of_a_users_class_runs_to_make_it_again() -> None:
+    register_exception(Stamped)
+    data = dump_error(Stamped("x"))
+    made = Stamped.made
+    for _ in range(2):
+        again = rebuild_error(load_error(data))
+        assert isinstance(again, Stamped)
+        assert (again.args, again.number) == (("x",), made)
+        assert not hasattr(again, "at")  # it would be another one on each replay
+    assert Stamped.made == made
 
 
 def test_a_builtin_base_reads_its_arguments_though_the_constructor_is_left_out() -> None:

@@ -104,8 +104,8 @@ def register_exception(
 ) -> type[E] | Callable[[type[E]], type[E]]:
     """Register an exception class, so that handlers catch it as itself. Usable as a decorator.
 
-    It is made again as ``cls(*args)``, or without its constructor if that refuses, and gets its plain
-    attributes back. A run whose journal holds an exception of a registered class needs that class for its
+    It is made again without its constructor: with its ``args``, and with those of its attributes that are
+    plain JSON. A run whose journal holds an exception of a registered class needs that class for its
     replay: where no class has the name that was recorded, the run is parked as stuck and says so.
 
     Args:
@@ -274,7 +274,7 @@ def _slots(cls: type[BaseException]) -> Iterator[tuple[str, Any]]:
 
 
 def _slot_values(error: BaseException, args: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """What is kept there beside the arguments, from which the constructor makes it again."""
+    """What is kept there, but for the arguments of a built-in class, which its constructor puts there again."""
     for name, slot in _slots(type(error)):
         if slot is _OBJ:
             continue
@@ -282,7 +282,8 @@ def _slot_values(error: BaseException, args: Iterable[Any]) -> Iterator[tuple[st
             value = slot.__get__(error)
         except AttributeError:
             continue
-        if value is not None and not any(value is each for each in args):
+        again = slot.__objclass__.__module__ == "builtins" and any(value is each for each in args)
+        if value is not None and not again:
             yield name, value
 
 
@@ -422,42 +423,24 @@ def _step_failure(cls: type[StepFailed], recorded: RecordedError, *, as_recorded
 def _instance(
     cls: type[BaseException], recorded: RecordedError, members: list[BaseException | None]
 ) -> BaseException | None:
+    """An instance with the arguments that were recorded, made without the constructor of a user's class.
+
+    That one may take other arguments than those that it hands on, ask the clock, or do anything; and a replay
+    has to give the handler what the first pass gave.
+    """
     args: tuple[Any, ...] = recorded.args if recorded.args is not None else (recorded.message,)
-    if is_group(cls):
+    group = is_group(cls)
+    if group:
         if not members or None in members:
             return None
-        return _made(cls, args[0], members)
-    if cls.__module__ == "builtins":
-        error = _made(cls, *args)
-    else:
-        # Without its arguments, a constructor of its own would make others of the text.
-        error = None if recorded.args is None else _made(cls, *args)
-        if error is not None and _args_of(error) != args:
-            # It words its message from its arguments, so these are none, and nor is what it made of them.
-            _dict_of(error).clear()
-        if error is None:
-            error = _bare(cls, args)
-    if error is not None:
-        _set_args(error, args)
-    return error
-
-
-def _made(cls: type[BaseException], *args: Any) -> BaseException | None:
-    try:
-        return cast("Callable[..., BaseException]", cls)(*args)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - a constructor of its own that wants other arguments, or does anything
-        return None
-
-
-def _bare(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException | None:
-    """An instance without the constructor of its class: that of the nearest built-in one knows its layout."""
+        args = (args[0], members)
+    # The constructor of the nearest built-in class knows the layout of its instances.
     native: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     try:
-        error = native.__new__(cls)
-    except TypeError:  # a class of C code with a layout of its own
-        return None
-    with suppress(Exception):  # a built-in one that wants other arguments
+        error: BaseException = native.__new__(cls, *args)
         native.__init__(error, *args)
+    except Exception:  # noqa: BLE001 - other arguments than it takes, or a class of C code with its own layout
+        return None
+    if not group:
+        _set_args(error, args)
     return error

@@ -17,6 +17,7 @@ from decimal import Decimal
 from enum import Enum
 from functools import cached_property
 from marshal import dumps as marshalled
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
@@ -361,6 +362,8 @@ _PRIVATE = (
 def _dataclass_comparer(cls: type[Any]) -> _Comparer:
     fields = tuple((field.name, member(field.name)) for field in dataclasses.fields(cls))
     known = _cached(cls).union(name for name, _ in fields)
+    room = sum(not isinstance(getattr(cls, name, None), MemberDescriptorType) for name, _ in fields)
+    """How many fields are kept in an instance's dictionary, and not in slots."""
 
     def compare(given: Any, seen: Any, conversions: object) -> None:  # noqa: ARG001 - one shape for all
         for name, end in fields:
@@ -369,7 +372,7 @@ def _dataclass_comparer(cls: type[Any]) -> _Comparer:
             if not (kind in _ATOMS and kind is type(other) and one == other):
                 _compare_at(end, one, other, None)
         more = getattr(given, "__dict__", None)
-        if more is not None and not more.keys() <= known:
+        if more is not None and len(more) != room:
             _attributes(given, seen, known)
 
     return compare
