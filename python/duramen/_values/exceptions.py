@@ -274,7 +274,7 @@ def _slots(cls: type[BaseException]) -> Iterator[tuple[str, Any]]:
 
 
 def _slot_values(error: BaseException, args: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """What is kept there, but for the arguments of a built-in class, which its constructor puts there again."""
+    """What is kept there, but for a built-in class's arguments, which its constructor puts there again."""
     for name, slot in _slots(type(error)):
         if slot is _OBJ:
             continue
