@@ -438,6 +438,7 @@ LIES: list[tuple[Any, Any, str, str]] = [
     (str, b"x", "$", "a bytes comes back as a str"),
     (bytes, "abcd", "$", "a str comes back as a bytes"),
     (bytes, bytearray(b"x"), "$", "give a bytes"),
+    (Any, [bytearray(b"x")], "$[0]", "declare it as bytes"),
     (list[bytes | None], [Blob(b"x")], "$[0]", "give a bytes"),
     (dict[bytes, int], {Blob(b"x"): 1}, "$", "as a key: a Blob comes back as a bytes"),
     (float, 2**53 + 1, "$", ""),

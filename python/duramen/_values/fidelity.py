@@ -491,7 +491,11 @@ def _advice(given: Any, seen: Any) -> str:
             f"the JSON of {mine} reads as {theirs}: tell them apart by a field of their own "
             "(kind: Literal[…]) and Field(discriminator=…)"
         )
-    return f"{mine} comes back as {theirs}: declare it as {name}, or give {theirs}"
+    return f"{mine} comes back as {theirs}: declare it as {_DECLARED.get(name, name)}, or give {theirs}"
+
+
+_DECLARED = {"bytearray": "bytes"}
+"""What to declare in place of types that nothing is read as."""
 
 
 def _a(name: str) -> str:
