@@ -35,6 +35,14 @@ async def fails(ctx: Context) -> None:
     raise ValueError("漢")
 
 
+@workflow(name="漢")
+async def named(ctx: Context) -> None: ...
+
+
+@workflow(version="漢")
+async def versioned(ctx: Context) -> None: ...
+
+
 @workflow
 async def steps(ctx: Context) -> str:
     return await ctx.step("漢", lambda: "done")
@@ -250,7 +258,15 @@ def test_a_latin1_database(pg: Server) -> None:
     connects(url)
 
     async def main() -> None:
-        async with Runtime(url, workflows=[hello, waits, fails, steps], work=True) as runtime:
+        # Every claim of a process has the names of its workflows, every heartbeat its own.
+        for options, what in (
+            ({"workflows": [hello, named]}, "name '漢'"),
+            ({"workflows": [hello, versioned]}, "version '漢'"),
+            ({"workflows": [hello], "owner": "漢"}, "owner '漢'"),
+        ):
+            with pytest.raises(InvalidArgument, match=f"{what}.*ENCODING 'UTF8'"):
+                await Runtime(url, **options).open()
+        async with Runtime(url, workflows=[hello, waits, fails, steps], owner="é", work=True) as runtime:
             # Inputs, results, memos and reasons are bytes there: any text will do.
             run = await runtime.start(hello, "漢字 … é", run_id="é", tags=["ü"], memo="漢")
             assert await run.result(timeout=20) == "hello 漢字 … é"

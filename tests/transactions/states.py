@@ -173,6 +173,31 @@ def _begun_in_two_phases(on: Driven) -> Any:
         yield on.raw.begin_twophase()
 
 
+def _converters(on: Driven) -> Any:
+    """Documented ways to have text come back as something else."""
+    if on.kit.driver in ASYNCPG:
+        yield on.raw.set_type_codec("text", schema="pg_catalog", encoder=str, decoder=lambda text: [text])
+        return
+    from psycopg.types.string import TextLoader
+
+    class Listed(TextLoader):
+        def load(self, data: Any) -> Any:
+            return [super().load(data)]
+
+    on.raw.adapters.register_loader("text", Listed)
+
+
+def _empty_is_null(on: Driven) -> Any:
+    from psycopg.types.string import StrDumper
+
+    class EmptyIsNull(StrDumper):
+        def dump(self, obj: str) -> Any:
+            return super().dump(obj) if obj else None
+
+    on.raw.adapters.register_dumper(str, EmptyIsNull)
+    yield
+
+
 ENTRIES = [
     State("as it comes", POSTGRES, "once", lambda on: ()),
     entry("autocommit", PSYCOPG, "once")(_autocommit),
@@ -185,6 +210,8 @@ ENTRIES = [
     entry("failed", POSTGRES, "refused")(_failed),
     entry("in a block", (*PSYCOPG, *ASYNCPG), "refused")(_block),
     entry("in a block, autocommit", PSYCOPG, "refused")(_autocommit_block),
+    entry("converters of text", (*PSYCOPG, *ASYNCPG), "refused")(_converters),
+    entry("text that becomes NULL", PSYCOPG, "refused")(_empty_is_null),
     entry("in a pipeline", PSYCOPG, "refused")(_pipeline),
     entry("in a pipeline at work", PSYCOPG, "refused")(_pipeline_at_work),
     entry("two phases", PSYCOPG, "refused")(_two_phases),
@@ -284,6 +311,16 @@ EXITS = [
     at_exit("rollback()", SQLALCHEMY, "refused", _method("rollback")),
     at_exit("rollback(), error", SQLALCHEMY, "failed", _method("rollback", Ours), "Ours"),
     at_exit("a session's commit()", ("sqlalchemy-sync",), "once", _session),
+    at_exit(
+        "SET client_encoding",
+        PSYCOPG,
+        "refused",
+        _statements("SET client_encoding TO sql_ascii"),
+        "come back",
+    ),
+    at_exit(
+        "SET TRANSACTION READ ONLY", POSTGRES, "failed", _statements("SET TRANSACTION READ ONLY"), "read-only"
+    ),
     at_exit("in a pipeline", PSYCOPG, "refused", _pipeline_at_work),
     at_exit("close()", POSTGRES, "failed", _method("close"), "closed"),
     at_exit("close()", SQLITE, "failed", _method("close"), "closed"),

@@ -9,7 +9,7 @@ import pytest
 
 from duramen import Context, Runtime, SignalResult, workflow
 from duramen.errors import InvalidArgument, InvalidId, RunIdConflict, SerializationError, UnusableConnection
-from tests.transactions.kits import Kit, Postgres, Sqlite
+from tests.transactions.kits import DRIVERS, Kit, Postgres, Sqlite
 
 pytestmark = pytest.mark.anyio
 
@@ -105,6 +105,18 @@ async def test_an_event_is_sent_if_it_commits_with_the_answers_of_an_ordinary_si
         assert await runtime.signal("w", "go", "again", signal_id="s") is SignalResult.DUPLICATE
         await runtime.sweep()
         assert [await runtime.result(run_id, 10) for run_id in ("w", "later")] == ["w", "later"]
+
+
+@pytest.mark.parametrize("driver", [driver for driver in DRIVERS if driver.endswith("-async")])
+async def test_changes_at_once_on_one_connection_are_made_one_after_the_other(kit: Kit) -> None:
+    """asyncpg refuses a statement while another one is under way."""
+    async with kit.runtime(hello, waiting) as runtime:
+        async with kit.transaction() as connection:
+            await asyncio.gather(
+                *(runtime.enqueue(hello, f"{n}", run_id=f"{n}", connection=connection) for n in range(9)),
+                *(runtime.signal(f"{n}", "go", connection=connection) for n in range(9)),
+            )
+        assert await runtime.count() == 9
 
 
 async def test_the_same_is_refused_as_without_a_connection(kit: Kit) -> None:

@@ -4,13 +4,15 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from duramen import Context, Retry, workflow
+from duramen import Context, Retry, RunFailed, workflow
+from duramen._driving import transactions
 from tests.postgres.wire import Side, Wire, wire
-from tests.transactions.kits import DRIVERS, Kit, Postgres
+from tests.transactions.kits import DRIVERS, Kit, Postgres, SqlAlchemy
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +73,46 @@ async def test_a_cut_connection_neither_loses_nor_repeats_the_effect(
     doubts = [record.args[1] for record in caplog.records if "is not known" in record.msg]
     assert len(doubts) == 1
     assert again == set(words[:-1]) - (set(doubts) if side == "after" else set())
+
+
+@pytest.mark.parametrize("wrong", ["password", "database"])
+async def test_a_server_that_refuses_costs_no_attempt_but_not_for_long(
+    kit: Kit, wrong: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A password may be about to be changed; one that stays wrong is told soon, and logged once."""
+    assert isinstance(kit, Postgres)
+    right = kit.dsn
+    parts = urlsplit(right)
+    if wrong == "password":
+        refused = right.replace(f":{parts.password}@", ":no-such-password@")
+    else:
+        refused = parts._replace(path="/no_such_database").geturl()
+    connected: list[str] = []
+    refusals = 3
+
+    def connect() -> Any:
+        kit.dsn = refused if len(connected) < refusals else right
+        connected.append(kit.dsn)
+        return kit.engine.connect() if isinstance(kit, SqlAlchemy) else kit.options["database"]()
+
+    @workflow
+    async def pay(ctx: Context, word: str) -> str:
+        return await ctx.transaction("write", kit.write(), word, retry=Retry(attempts=1), database=connect)
+
+    caplog.set_level(logging.WARNING, "duramen")
+    async with kit.runtime(pay) as runtime:
+        assert await (await runtime.start(pay, "one")).result(timeout=20) == "ONE"
+        assert len(connected) == refusals + 1
+        monkeypatch.setattr(transactions, "_PATIENCE_REFUSED", 0.2)
+        connected.clear()
+        refusals = 1_000
+        with pytest.raises(RunFailed, match=f"{wrong}"):
+            await (await runtime.start(pay, "two")).result(timeout=20)
+    assert kit.words() == ["one"]
+    begun_anew = [record for record in caplog.records if "begins anew" in record.msg]
+    assert len(begun_anew) == 2
+    assert all(wrong in record.getMessage() for record in begun_anew)
+    assert "no-such-password" not in caplog.text
 
 
 async def test_a_silent_connection_is_given_up_and_what_it_does_later_is_fenced(

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from duramen import Context, Retry, RunFailed, Runtime, sqlite, workflow
+from duramen._driving import transactions
 from duramen.errors import TransactionsUnsupported, UnusableConnection, WrongDatabase
 from tests.transactions.kits import Gate, Postgres, SqlAlchemy, Sqlite, make
 
@@ -142,6 +143,30 @@ async def test_function_and_driver_of_different_kinds(postgres: Postgres) -> Non
         async with Runtime(postgres.url, workflows=[program]) as runtime:
             assert "UnusableConnection" in await failure(runtime, program)
     sync_engine.dispose()
+
+
+@pytest.mark.parametrize("fn", [nothing, nothing_async])
+async def test_what_a_function_that_connects_may_give(postgres: Postgres, fn: Any) -> None:
+    """Anything but a connection of the function's own kind is refused, and ended if that can be done."""
+    other = make("psycopg-sync" if fn is nothing_async else "psycopg-async", postgres.url)
+    engine = create_engine(postgres.dsn.replace("://", "+psycopg://", 1))
+    kept = psycopg.connect(postgres.dsn)
+    for gives in (
+        lambda: None,
+        lambda: "a dsn",
+        lambda: psycopg.Connection,
+        kept.cursor,
+        lambda: asyncio.sleep(0),
+        lambda: engine,
+        engine.raw_connection,
+        lambda: Session(engine),
+        other.options["database"],
+    ):
+        program = using(fn, gives)
+        async with Runtime(postgres.url, workflows=[program]) as runtime:
+            assert "UnusableConnection" in await failure(runtime, program)
+    kept.close()
+    engine.dispose()
 
 
 # -- other databases -----------------------------------------------------------------------------------------
@@ -398,7 +423,43 @@ async def test_pools_and_single_connections(postgres: Postgres) -> None:
     alone = await asyncpg.connect(postgres.dsn)
     await play(asynchronous["asyncpg"], alone, "other single")
     await alone.close()
-    assert len(postgres.words()) == 12
+    async with asyncpg.create_pool(postgres.dsn, min_size=1, max_size=2) as other:
+        async with other.acquire() as lent:
+            await play(asynchronous["asyncpg"], lent, "lent")
+        async with Runtime(postgres.url, workflows=[hello]) as runtime:
+            with pytest.raises(UnusableConnection, match="closed"):
+                await runtime.enqueue(hello, "you", connection=lent)
+    assert len(postgres.words()) == 14
+
+
+async def test_who_waits_for_a_single_connection_waits_no_longer_than_a_minute(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The function waits for a run whose own function waits for the connection."""
+    monkeypatch.setattr(transactions, "_PATIENCE", 0.3)
+    kit = make("psycopg-async", postgres.url)
+    kit.create()
+    once = Retry(attempts=1)
+
+    @workflow
+    async def inner(ctx: Context) -> str:
+        return await ctx.transaction("write", kit.write(), "inner", retry=once)
+
+    async def write(connection: Any) -> str:
+        return await (await runtime.start(inner)).result(timeout=20)
+
+    @workflow
+    async def outer(ctx: Context) -> str:
+        return await ctx.transaction("write", write, retry=once)
+
+    async with (
+        await psycopg.AsyncConnection.connect(postgres.dsn) as single,
+        Runtime(postgres.url, workflows=[inner, outer], database=single) as runtime,
+    ):
+        with pytest.raises(RunFailed, match="another transaction has had the connection"):
+            await (await runtime.start(outer)).result(timeout=20)
+        assert await (await runtime.start(inner)).result(timeout=20) == "INNER"
+    assert kit.words() == ["inner"]
 
 
 async def test_a_slow_transaction_of_one_run_holds_no_other_run_up_on_postgres(postgres: Postgres) -> None:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from inspect import isawaitable
 from typing import Any
 
+import psycopg
 import pytest
 
 from duramen import Context, Retry, RunFailed, Runtime, StepFailed, workflow
@@ -137,6 +138,43 @@ async def test_an_engine_whose_connections_execute_something_first(kit: Kit) -> 
     event.listen(getattr(engine, "sync_engine", engine), "connect", set_path)
     state = State("connect", (), "once", lambda on: ())
     await play(kit, state, kit.write(lambda: calls.append(1)), calls, database=engine)
+
+
+@pytest.mark.parametrize("driver", ["sqlalchemy-sync", "sqlalchemy-async"])
+@pytest.mark.parametrize(
+    ("statement", "outcome"), [("SELECT 1", "once"), ("ROLLBACK", "refused"), ("COMMIT", "once")]
+)
+async def test_an_engine_that_executes_something_in_commit(kit: Kit, statement: str, outcome: str) -> None:
+    """A `commit` event comes after the last thing that is ours: what became of it is asked of the server."""
+    from sqlalchemy import event
+
+    engine = kit.engine
+    calls: list[int] = []
+    event.listen(
+        getattr(engine, "sync_engine", engine), "commit", lambda conn: conn.exec_driver_sql(statement)
+    )
+    state = State("commit", (), outcome, lambda on: (), says="in COMMIT" if outcome == "refused" else "")
+    await play(kit, state, kit.write(lambda: calls.append(1)), calls, database=engine)
+
+
+@pytest.mark.parametrize("driver", ["asyncpg-async"])
+async def test_a_single_connection_whose_transaction_cannot_be_ended_keeps_no_locks(kit: Kit) -> None:
+    """A task of the function's goes on, and asyncpg takes no ROLLBACK meanwhile."""
+    assert isinstance(kit, Postgres)
+    connection = await opened(kit)
+    left: list[asyncio.Task[Any]] = []
+
+    async def write(connection: Any, word: str) -> None:
+        await kit.insert(connection, word)
+        left.append(asyncio.ensure_future(connection.execute("SELECT pg_sleep(0.5)")))
+        await asyncio.sleep(0)
+
+    state = State("a task", (), "failed", lambda on: (), says="")
+    await play(kit, state, write, [], database=connection)
+    assert connection.is_closed()
+    await asyncio.gather(*left, return_exceptions=True)
+    with psycopg.connect(kit.own_dsn, options="-c lock_timeout=20s") as other:
+        other.execute(f"LOCK TABLE {kit.table} IN ACCESS EXCLUSIVE MODE")
 
 
 class Proxy:

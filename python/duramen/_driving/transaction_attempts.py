@@ -13,11 +13,12 @@ from duramen._stores.databases import (
     connecting_sync,
     is_aborted,
     is_lost_connection,
+    is_refused_connection,
     is_rolled_back,
 )
 
 from .exits import Trouble, note, recorded
-from .transactions import GivenUp
+from .transactions import GivenUp, NoTurn
 from .units import NotProven, PostgresUnit, RolledBack, SqliteUnit
 
 if TYPE_CHECKING:
@@ -45,7 +46,15 @@ class Doubt(Exception):
 
 
 class Lost(Exception):
-    """The connection was lost, or could not be had, before COMMIT. Its cause says more."""
+    """The connection was lost, or could not be had, before COMMIT. Its cause says more.
+
+    Args:
+        refused: the server does not take this user, this password, or has no such database.
+    """
+
+    def __init__(self, *, refused: bool) -> None:
+        super().__init__(refused)
+        self.refused = refused
 
 
 class Attempt:
@@ -160,10 +169,12 @@ class Attempt:
                 try:
                     async with AsyncExitStack() as transaction:
                         await self._work(unit, transaction)
-                    self._prove(unit)
-                except Exception as error:
-                    self._ask_connection(unit, error)
-                    if not self.committing:
+                    self._must_commit()
+                    await unit.prove()
+                    self._committed = True
+                except BaseException as error:
+                    self._failed(unit, error)
+                    if isinstance(error, Exception) and not self.committing:
                         await unit.look_back()
                     raise
         except BaseException as error:  # noqa: BLE001 - sorted there
@@ -192,9 +203,10 @@ class Attempt:
         transactions = self.call.transactions
         if self.source is None:
             return stack.enter_context(transactions.sqlite(self._freed))
-        lock = transactions.lock_of(self.source)
-        if lock is not None:
-            await stack.enter_async_context(lock)
+        turn = transactions.turn_on(self.source)
+        if turn is not None:
+            await turn.take()
+            stack.callback(turn.leave)
         return PostgresUnit(
             transactions, self.source, await stack.enter_async_context(connecting(self.source))
         )
@@ -213,10 +225,12 @@ class Attempt:
                 try:
                     with ExitStack() as transaction:
                         self._work_sync(unit, transaction)
-                    self._prove(unit)
-                except Exception as error:
-                    self._ask_connection(unit, error)
-                    if not self.committing:
+                    self._must_commit()
+                    unit.prove_sync()
+                    self._committed = True
+                except BaseException as error:
+                    self._failed(unit, error)
+                    if isinstance(error, Exception) and not self.committing:
                         unit.look_back_sync()
                     raise
         except BaseException as error:  # noqa: BLE001 - sorted there
@@ -247,10 +261,10 @@ class Attempt:
         transactions = self.call.transactions
         if self.source is None:
             return stack.enter_context(transactions.sqlite(self._freed))
-        lock = transactions.lock_of(self.source)
-        if lock is not None:
-            self._on_loop(lock.acquire())
-            stack.callback(self._tell, lock.release)
+        turn = transactions.turn_on(self.source)
+        if turn is not None:
+            self._on_loop(turn.take())
+            stack.callback(self._tell, turn.leave)
         return PostgresUnit(transactions, self.source, stack.enter_context(connecting_sync(self.source)))
 
     def _function_sync(self, connection: Any) -> Any:
@@ -279,16 +293,17 @@ class Attempt:
 
     # -- how it ended ----------------------------------------------------------------------------------------
 
-    def _prove(self, unit: PostgresUnit | SqliteUnit) -> None:
+    def _must_commit(self) -> None:
         if not self.committing:
             # A context manager may swallow what is raised in it (psycopg's `Rollback`, for one).
             raise self._raised[0]
-        unit.prove()
-        self._committed = True
 
-    def _ask_connection(self, unit: PostgresUnit | SqliteUnit, error: Exception) -> None:
+    def _failed(self, unit: PostgresUnit | SqliteUnit, error: BaseException) -> None:
+        """Ask the connection what it knows, before it is given back."""
         if not self.committing:
             self._lost_it = unit.was_lost(self._raised[0] if self._raised else error)
+        if error not in self._raised:
+            unit.cut_if_open()
 
     def _judge(self, error: BaseException) -> None:
         """Raise an error as what it means: one in COMMIT may say nothing about what became of it."""
@@ -305,14 +320,18 @@ class Attempt:
             why = str(error) if isinstance(error, NotProven) else f"{type(error).__name__}: {error}"
             raise Doubt(why) from error
         first = self._raised[0] if self._raised else error
-        if not self.committing and self._was_lost(first):
-            raise Lost from first
+        if not self.committing:
+            refused = self._unit is None and is_refused_connection(first)
+            if refused or self._was_lost(first):
+                raise Lost(refused=refused) from first
         if is_aborted(error):
             note(error, _SWALLOWED)
         raise error
 
     def _was_lost(self, error: BaseException) -> bool:
         if not isinstance(error, Exception):
+            return False
+        if isinstance(error, NoTurn):
             return False
         if isinstance(error, TimeoutError) and self._until is not None and self._loop.time() >= self._until:
             return False  # its own time is over

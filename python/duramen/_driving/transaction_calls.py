@@ -158,7 +158,7 @@ class TransactionCall(StepCall):
     def _lost(self, attempt: Attempt, lost: Lost) -> None:
         """The connection was lost before COMMIT. That costs time: the function begins anew."""
         transactions, key = self.transactions, (self.run_id, self.op, self.attempt)
-        first, pause = transactions.is_first_loss(*key), transactions.pause_before(*key)
+        first, pause = transactions.is_first_loss(*key), transactions.pause_before(*key, refused=lost.refused)
         if pause is None:
             transactions.settled(*key)
             self.done(None, lost.__cause__)

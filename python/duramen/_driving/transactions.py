@@ -17,7 +17,13 @@ from weakref import WeakKeyDictionary
 
 from duramen._bridge import Change, StoreFailed, native_error
 from duramen._handlers.step import is_async
-from duramen._stores.databases import driver_of, is_async_source, is_connection, session_connection
+from duramen._stores.databases import (
+    driver_of,
+    identity_of,
+    is_async_source,
+    is_connection,
+    session_connection,
+)
 from duramen._stores.sqlite_files import SqliteFile
 from duramen.errors import DuramenError, TransactionsUnsupported, UnusableConnection, WrongDatabase
 from duramen.sqlite import Connection
@@ -36,10 +42,12 @@ if TYPE_CHECKING:
     from .transaction_attempts import Attempt
     from .units import Script
 
-__all__ = ["GivenUp", "Transactions"]
+__all__ = ["GivenUp", "NoTurn", "Transactions"]
 
 _PATIENCE = 60.0
 """Seconds for which a transaction whose connection was lost begins anew; then it is a failed attempt."""
+_PATIENCE_REFUSED = 10.0
+"""The same for one that the server refuses: its password is being changed, or it is wrong."""
 _PAUSES = 0.01, 1.5, 1.0
 """Between two of them: the first pause, the factor, the longest. A pool may give many dead connections."""
 
@@ -50,6 +58,43 @@ look for it every few milliseconds, heartbeats among them."""
 
 class GivenUp(BaseException):
     """Nobody waits for the attempt any more: its transaction is to be rolled back."""
+
+
+class NoTurn(TimeoutError):
+    """One transaction has kept a single connection for so long that others no longer wait for it."""
+
+
+class Turn:
+    """Who may use a single connection: one transaction after the other."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._taken = 0
+
+    async def take(self) -> None:
+        """Wait for those before.
+
+        Raises:
+            NoTurn: nobody got on for a minute. (A function may wait for a run that wants the connection.)
+        """
+        while True:
+            before = self._taken
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    await self._lock.acquire()
+            except TimeoutError:
+                if self._taken == before:
+                    raise NoTurn(
+                        f"another transaction has had the connection that database= gave for more than "
+                        f"{_PATIENCE:g} s: give a pool, so that none has to wait for another"
+                    ) from None
+            else:
+                self._taken += 1
+                return
+
+    def leave(self) -> None:
+        """Let the next one have it."""
+        self._lock.release()
 
 
 class Transactions:
@@ -78,14 +123,17 @@ class Transactions:
         self._watch = LockWatch(lease)
         self._held = 0.0
         """For how long transactions have held the file's write lock since they last left it to others."""
-        self._lost: dict[tuple[str, str, int], tuple[float, int]] = {}
-        """Attempts that lost their connections: since when, and how often."""
+        self._lost: dict[tuple[str, str, int], tuple[float, float | None, int]] = {}
+        """Attempts that lost their connections: since when, since when the server refuses, how often."""
         self._free: list[SqliteFile] = []
         """SQLite connections that no attempt uses."""
         self._line: deque[Attempt] = deque()
         """Attempts on SQLite: the first one runs. A file has one writer, and whoever waits here for his turn
         takes no thread meanwhile."""
-        self._locks: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
+        self._turns: WeakKeyDictionary[Any, Turn] = WeakKeyDictionary()
+        """Of transactions on single connections."""
+        self._changes: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
+        """Of changes on one connection: some drivers take no second statement while one is under way."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def attach(self, port: Port) -> None:
@@ -147,9 +195,12 @@ class Transactions:
             )
         return database
 
-    def lock_of(self, database: Any) -> asyncio.Lock | None:
+    def turn_on(self, database: Any) -> Turn | None:
         """What excludes a second transaction on a single connection."""
-        return self._locks.setdefault(database, asyncio.Lock()) if is_connection(database) else None
+        return self._turn_of(database) if is_connection(database) else None
+
+    def _turn_of(self, connection: Any) -> Turn:
+        return self._turns.setdefault(identity_of(connection), Turn())
 
     @contextmanager
     def sqlite(self, freed: Callable[[], object]) -> Generator[SqliteUnit]:
@@ -172,18 +223,21 @@ class Transactions:
 
     # -- connections that were lost --------------------------------------------------------------------------
 
-    def pause_before(self, run_id: str, op: str, attempt: int) -> float | None:
+    def pause_before(self, run_id: str, op: str, attempt: int, *, refused: bool) -> float | None:
         """An attempt has lost its connection before COMMIT: seconds to wait before it begins anew.
 
         None if it has done so for long enough.
         """
         now, key = monotonic(), (run_id, op, attempt)
-        since, count = self._lost.get(key, (now, 0))
+        since, refused_since, count = self._lost.get(key, (now, None, 0))
+        refused_since = (now if refused_since is None else refused_since) if refused else None
         if now - since > _PATIENCE:
+            return None
+        if refused_since is not None and now - refused_since > _PATIENCE_REFUSED:
             return None
         if len(self._lost) > 10_000:  # of runs that went elsewhere
             self._lost = {key: found for key, found in self._lost.items() if now - found[0] < 2 * _PATIENCE}
-        self._lost[key] = since, count + 1
+        self._lost[key] = since, refused_since, count + 1
         first, factor, longest = _PAUSES
         return min(longest, first * factor ** min(count, 50)) * random.uniform(0.5, 1)  # noqa: S311
 
@@ -332,12 +386,13 @@ class Transactions:
                 "use runtime.sync in the thread that it belongs to, or an async driver"
             )
         identity = await self.identity()
-        try:
-            await play(driver, connection, self.identify(identity))
-        except WrongDatabase as refused:
-            identity = await self.identity_now(refused, identity)
-            await play(driver, connection, self.identify(identity))
-        return _answered(await play(driver, connection, change_script(self.script(change))))
+        async with self._changes.setdefault(identity_of(connection), asyncio.Lock()):
+            try:
+                await play(driver, connection, self.identify(identity))
+            except WrongDatabase as refused:
+                identity = await self.identity_now(refused, identity)
+                await play(driver, connection, self.identify(identity))
+            return _answered(await play(driver, connection, change_script(self.script(change))))
 
     def carry_out_sync(
         self,

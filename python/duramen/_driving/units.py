@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from duramen._stores.databases import (
     BEGUN,
+    ECHO,
     FATE,
     WHICH,
     State,
@@ -132,11 +133,27 @@ _ENDED = (
     "it is not "
     "called again"
 )
+_CONVERTED = (
+    "on the connection that database= gave values do not come back as they were sent: its client_encoding, "
+    "or converters for text, integers or bytea (adapters, codecs), change them, and with them what the store "
+    "writes: give one without these"
+)
+_UNDONE_IN_COMMIT = (
+    "code that runs in COMMIT (an event of SQLAlchemy's) has rolled the transaction back: nothing was "
+    "written, and the function is not called again"
+)
 _UNDER_WAY = (
     "the function has returned while a statement, a COPY or a pipeline was under way on its connection: "
     "end it before. "
     "Everything was rolled back"
 )
+
+
+def _number(row: Row | None) -> str | None:
+    """The number of the transaction that is open, from an answer that has come as it was sent."""
+    if not row or not isinstance(row[0], str | None) or row[1:] != ECHO:
+        raise UnusableConnection(_CONVERTED)
+    return row[0]
 
 
 class PostgresUnit:
@@ -190,8 +207,7 @@ class PostgresUnit:
         return self._driver.transaction(self.connection)
 
     def _begun(self, identity: str | None) -> Script[None]:
-        row = yield BEGUN, ()
-        self._number = row[0] if row else None
+        self._number = _number((yield BEGUN, ECHO))
         if not self._is_known():
             yield from self._transactions.identify(identity)
             self._transactions.knows(self._source)
@@ -215,8 +231,7 @@ class PostgresUnit:
         if state is State.IDLE:
             raise UnusableConnection(_ENDED)
         # Of one that has failed, or of a connection that is gone, the driver's own error says it.
-        row = yield WHICH, ()
-        if not row or row[0] != self._number:
+        if _number((yield WHICH, ECHO)) != self._number:
             raise UnusableConnection(_ENDED)
 
     async def record(self, change: Change) -> bool:
@@ -229,13 +244,48 @@ class PostgresUnit:
         script = change_script(self._transactions.script(change))
         return play_sync(self._driver, self.connection, script) is not None
 
-    def prove(self) -> None:
+    async def prove(self) -> None:
         """After COMMIT no transaction is open: else it was a savepoint's end, or none at all.
 
-        (psycopg leaves a transaction's block without an error when the connection is closed.)
+        (psycopg leaves a transaction's block without an error when the connection is closed.) Where code of
+        the user's ran in between, the server is asked what became of ours.
+
+        Raises:
+            NotProven, RolledBack: it is not proven; it is certain that it did not take place.
         """
+        self._prove_idle()
+        if self._driver.has_commit_hooks(self.connection):
+            async with self._driver.transaction(self.connection):
+                fate = await self._driver.fetch(self.connection, FATE, [self._number])
+            self._prove_fate(fate)
+
+    def prove_sync(self) -> None:
+        """The same."""
+        self._prove_idle()
+        if self._driver.has_commit_hooks(self.connection):
+            with self._driver.transaction(self.connection):
+                fate = self._driver.fetch(self.connection, FATE, [self._number])
+            self._prove_fate(fate)
+
+    def _prove_idle(self) -> None:
         if (state := self._driver.state(self.connection)) is not State.IDLE:
             raise NotProven(f"after COMMIT {state.value}")
+
+    @staticmethod
+    def _prove_fate(fate: Row | None) -> None:
+        if fate and fate[0] == "aborted":
+            raise RolledBack from UnusableConnection(_UNDONE_IN_COMMIT)
+        if not fate or fate[0] != "committed":
+            raise NotProven("the server does not say that it was committed")
+
+    def cut_if_open(self) -> None:
+        """Its end has failed. A connection that lasts would keep it open, and all that it has locked.
+
+        (A pool, or whoever closes a connection after use, sees to that.)
+        """
+        if is_connection(self._source) and self._driver.state(self.connection) is not State.IDLE:
+            with suppress(Exception):  # it is closed already
+                self._driver.cut(self.connection)
 
     async def look_back(self) -> None:
         """The function has failed, and everything was rolled back, unless it has committed something.
@@ -383,8 +433,14 @@ class SqliteUnit:
         """The same."""
         return self._file.apply(change) is not None
 
-    def prove(self) -> None:
+    async def prove(self) -> None:
         """SQLite has said so itself."""
+
+    def prove_sync(self) -> None:
+        """The same."""
+
+    def cut_if_open(self) -> None:
+        """What SQLite could not commit is rolled back."""
 
     async def look_back(self) -> None:
         """No statement of the function's could have ended it."""

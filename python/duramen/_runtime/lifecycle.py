@@ -118,6 +118,7 @@ class Lifecycle:
             raise
         try:
             await self._prepare(port)
+            await self._check_texts(port)
             driver.attach(port.engine)
             self._transactions.attach(port)
             port.engine.register(registry.keys())
@@ -128,6 +129,25 @@ class Lifecycle:
             await port.close(settings.shutdown_timeout)
             raise
         return port, driver
+
+    async def _check_texts(self, port: Port) -> None:
+        """Refuse names that the store cannot keep: every claim and every heartbeat of this process has them.
+
+        Raises:
+            InvalidArgument: the database's encoding lacks a character of one.
+        """
+        named = {f"the workflow's name {name!r}": name for name in self._registry.names()}
+        keys = self._registry.keys()
+        named |= {f"the version {version!r} of workflow {name!r}": version for name, version in keys}
+        if (label := self._settings.owner_label) is not None:
+            named[f"the owner {label!r}"] = label
+        for what, text in named.items():
+            if text.isascii():
+                continue
+            try:
+                await port.call(port.engine.get, [text])  # no matter what it finds
+            except InvalidArgument as error:
+                raise InvalidArgument(f"{what} cannot be kept: {error}") from None
 
     async def connected(self, migrate: bool) -> NativeStore | None:
         """Open a distant store in a thread: the loop goes on while the network takes its time.

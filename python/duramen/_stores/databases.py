@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEGUN",
+    "ECHO",
     "FATE",
     "WHICH",
     "Driver",
@@ -39,14 +40,20 @@ __all__ = [
     "is_aborted",
     "is_async_source",
     "is_lost_connection",
+    "is_refused_connection",
     "is_rolled_back",
     "is_unknown_table",
 ]
 
-BEGUN = "SELECT pg_current_xact_id()::text"
-"""The server's number for the transaction that is open. No other ever gets the same."""
+_ECHOED = "$1::text, $2::text, $3::int8, $4::bytea"
+BEGUN = f"SELECT pg_current_xact_id()::text, {_ECHOED}"
+"""The server's number for the transaction that is open (no other ever gets the same), and `ECHO`."""
 
-WHICH = "SELECT pg_current_xact_id_if_assigned()::text"
+ECHO: tuple[Any, ...] = ("", "a", 1 << 40, b"\0\xff")
+"""One value of each kind that the store's statements have. A connection on which the user's own converters
+change these on their way would write something else than the store says."""
+
+WHICH = f"SELECT pg_current_xact_id_if_assigned()::text, {_ECHOED}"
 """The same, of a transaction that has one."""
 
 FATE = "SELECT pg_xact_status($1::text::xid8)"
@@ -92,6 +99,14 @@ class Driver(Protocol):
 
     def state(self, connection: Any, /) -> State:
         """What the connection knows of itself."""
+        ...
+
+    def has_commit_hooks(self, connection: Any, /) -> bool:
+        """Whether code of the user's runs between the last statement and COMMIT."""
+        ...
+
+    def cut(self, connection: Any, /) -> None:
+        """End a connection whose transaction could not be ended, without asking the server. Never waits."""
         ...
 
     def check_idle(self, connection: Any, /) -> None:
@@ -173,6 +188,12 @@ class _Psycopg:
             return State.BUSY
         return _STATES.get(connection.info.transaction_status.name, State.BUSY)
 
+    def has_commit_hooks(self, _connection: Any) -> bool:
+        return False
+
+    def cut(self, connection: Any) -> None:
+        connection.pgconn.finish()
+
     def check_idle(self, connection: Any) -> None:
         _check_idle(self.state(connection))
 
@@ -203,9 +224,10 @@ class _Asyncpg:
     finds_out = False
 
     def check(self, connection: Any) -> None:
-        if connection.is_closed():
+        state = self.state(connection)
+        if state is State.CLOSED:
             raise UnusableConnection("the connection is closed: give one that is open")
-        if not connection.is_in_transaction():
+        if state is not State.OPEN:
             raise UnusableConnection(
                 "no transaction is open on the connection: use `async with conn.transaction():` around it"
             )
@@ -224,6 +246,12 @@ class _Asyncpg:
             return State.OPEN if connection.is_in_transaction() else State.IDLE
         except sys.modules["asyncpg"].InterfaceError:  # a pool has it back
             return State.CLOSED
+
+    def has_commit_hooks(self, _connection: Any) -> bool:
+        return False
+
+    def cut(self, connection: Any) -> None:
+        connection.terminate()
 
     def check_idle(self, connection: Any) -> None:
         _check_idle(self.state(connection))
@@ -299,6 +327,13 @@ class _SqlAlchemy:
         raw = getattr(connection, "sync_connection", connection).connection.driver_connection
         state = driver_of(raw).state(raw)
         return State.OPEN if state is State.IDLE and connection.in_transaction() else state
+
+    def has_commit_hooks(self, connection: Any) -> bool:
+        return bool(getattr(connection, "sync_connection", connection).dispatch.commit)
+
+    def cut(self, connection: Any) -> None:
+        raw = getattr(connection, "sync_connection", connection).connection.driver_connection
+        driver_of(raw).cut(raw)
 
 
 class _SqlAlchemyAsync(_SqlAlchemy):
@@ -394,6 +429,18 @@ def is_async_source(database: Any) -> bool | None:
     return driver_of(database).is_async  # raises, and says why
 
 
+def identity_of(connection: Any) -> Any:
+    """What stands for a connection in a weak dictionary: itself, but for a proxy of asyncpg's pools.
+
+    Raises:
+        UnusableConnection: the pool has it back.
+    """
+    found = getattr(connection, "_con", connection)
+    if found is None:
+        raise UnusableConnection(_GIVEN_CLOSED)
+    return found
+
+
 def is_connection(database: Any) -> bool:
     """Whether it is one connection, of which only one transaction at a time can make use."""
     return _find(database, _DRIVERS) is not None
@@ -403,6 +450,11 @@ def is_connection(database: Any) -> bool:
 async def connecting(database: Any) -> AsyncGenerator[Any]:
     """A connection from a source of connections."""
     async with await _opened(database) as connection:
+        if not driver_of(connection).is_async:
+            raise UnusableConnection(
+                f"the source of connections gives a blocking {type(connection).__name__} and the function is "
+                "`async def`: both must be of one kind"
+            )
         yield connection
 
 
@@ -423,9 +475,15 @@ async def _closing(connection: Any) -> AsyncGenerator[Any]:
     try:
         yield connection
     finally:
-        closed = connection.close()
+        closed = _close(connection)
         if isawaitable(closed):
             await closed
+
+
+def _close(connection: Any) -> Any:
+    """Close what a function gave, which need not be a connection."""
+    close = getattr(connection, "close", None)
+    return close() if callable(close) and not isinstance(connection, type) else None
 
 
 @contextmanager
@@ -447,7 +505,7 @@ def _opened_sync(database: Any) -> AbstractContextManager[Any]:
 @contextmanager
 def _closing_sync(connection: Any) -> Generator[Any]:
     if isawaitable(connection):
-        getattr(connection, "close", lambda: None)()
+        _close(connection)
         raise UnusableConnection(
             "the source of connections is async and the function is not: make the function `async def`, or "
             "give a source of blocking connections"
@@ -455,7 +513,7 @@ def _closing_sync(connection: Any) -> Generator[Any]:
     try:
         yield connection
     finally:
-        connection.close()
+        _close(connection)
 
 
 # -- errors --------------------------------------------------------------------------------------------------
@@ -526,6 +584,29 @@ def _says_lost(error: BaseException, kinds: set[tuple[str, str]]) -> bool:
         return True
     found = set(_kinds(error))
     return not found.isdisjoint(kinds) and ("psycopg_pool", "PoolClosed") not in found
+
+
+_REFUSED = ("28", "3D000", "42501")
+"""Codes with which a server refuses whoever asks for a connection: authorization, database, right."""
+
+
+def is_refused_connection(error: BaseException | None) -> bool:
+    """Whether an error in connecting is the server's word about user, password or database.
+
+    psycopg does not tell the code. It does tell that the server wanted a password, which one has that is
+    starting, ending or full before it wants anything.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        code = getattr(error, "sqlstate", None)
+        if isinstance(code, str):
+            return code.startswith(_REFUSED)
+        asked = getattr(error, "pgconn", None)
+        if getattr(asked, "needs_password", False) is True or getattr(asked, "used_password", False) is True:
+            return True
+        error = getattr(error, "orig", None) or error.__cause__ or error.__context__
+    return False
 
 
 def is_unknown_table(error: BaseException) -> bool:

@@ -153,7 +153,9 @@ class Runtime:
         self._services = Services(self, workflows, settings)
 
     def __repr__(self) -> str:
-        services = self._services
+        services: Services | None = getattr(self, "_services", None)
+        if services is None:
+            return "<Runtime (its arguments were refused)>"  # in a traceback with local variables
         known, state = len(services.registry), services.lifecycle.state
         return f"<Runtime {services.settings.target} ({known} workflows, {state})>"
 
