@@ -10,6 +10,7 @@ import pytest
 from duramen import Context, Runtime, SignalResult, workflow
 from duramen.errors import InvalidArgument, InvalidId, RunIdConflict, SerializationError, UnusableConnection
 from tests.transactions.kits import DRIVERS, Kit, Postgres, Sqlite
+from tests.transactions.states import ENTRIES, Driven, walk, walk_sync
 
 pytestmark = pytest.mark.anyio
 
@@ -181,6 +182,27 @@ async def test_a_connection_without_an_open_transaction_is_refused(kit: Kit) -> 
             if isawaitable(closed):
                 await closed
         assert await runtime.get_many(["r"]) == [None]
+
+
+@pytest.mark.parametrize("driver", ["psycopg-async", "psycopg-sync", "asyncpg-async"])
+async def test_converters_that_change_what_the_store_writes_are_refused(kit: Kit) -> None:
+    async with kit.runtime(hello) as runtime:
+
+        async def enqueue_after(steps: Callable[[Driven], Any]) -> None:
+            async with kit.transaction() as connection:
+                on = Driven(kit, connection)
+                if kit.is_async:
+                    await walk(steps(on))
+                    await runtime.enqueue(hello, "you", connection=connection)
+                else:
+                    walk_sync(steps(on))
+                    await asyncio.to_thread(lambda: runtime.sync.enqueue(hello, "you", connection=connection))
+
+        for state in ENTRIES:
+            if kit.driver in state.drivers and state.name in {"converters of text", "text that becomes NULL"}:
+                with pytest.raises(UnusableConnection, match="come back"):
+                    await enqueue_after(state.steps)
+        assert await runtime.count() == 0
 
 
 async def test_the_other_kind_of_connection_is_refused_with_the_way_out(kit: Kit) -> None:

@@ -1,6 +1,7 @@
 """What cannot take part in a transaction is refused with a typed error, before anything is written."""
 
 import asyncio
+import secrets
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from duramen import Context, Retry, RunFailed, Runtime, sqlite, workflow
 from duramen._driving import transactions
+from duramen._stores.databases import is_lost_connection, is_refused_connection
 from duramen.errors import TransactionsUnsupported, UnusableConnection, WrongDatabase
 from tests.transactions.kits import Gate, Postgres, SqlAlchemy, Sqlite, make
 
@@ -290,6 +292,25 @@ async def test_a_connection_that_cannot_be_made_is_a_failed_attempt(postgres: Po
     async with Runtime(postgres.url, workflows=[pay], database=connect) as runtime:
         assert await (await runtime.start(pay)).result(timeout=10) == "done"
     assert len(calls) == 2
+
+
+async def test_a_role_that_has_all_its_connections_is_not_refused(
+    postgres: Postgres, postgres_server: str
+) -> None:
+    """It will have one again, as after a restart: that is waited for longer than for another password."""
+    role, word = f"r_{secrets.token_hex(4)}", "some-word"
+    parts = urlsplit(postgres.dsn)
+    errors: list[psycopg.Error] = []
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{word}' CONNECTION LIMIT 0")
+        for password in (word, "another"):
+            netloc = f"{role}:{password}@{parts.netloc.rpartition('@')[2]}"
+            with pytest.raises(psycopg.OperationalError) as caught:
+                psycopg.connect(parts._replace(netloc=netloc).geturl())
+            errors.append(caught.value)
+        connection.execute(f"DROP ROLE {role}")
+    assert [is_refused_connection(error) for error in errors] == [False, True]
+    assert all(is_lost_connection(error) for error in errors)
 
 
 # -- what a function does to its transaction -----------------------------------------------------------------

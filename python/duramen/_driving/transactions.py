@@ -13,7 +13,7 @@ from inspect import iscoroutine
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from duramen._bridge import Change, StoreFailed, native_error
 from duramen._handlers.step import is_async
@@ -28,7 +28,7 @@ from duramen._stores.sqlite_files import SqliteFile
 from duramen.errors import DuramenError, TransactionsUnsupported, UnusableConnection, WrongDatabase
 from duramen.sqlite import Connection
 
-from .units import SqliteUnit, change_script, identity_script, play, play_sync
+from .units import SqliteUnit, change_script, echo_script, identity_script, play, play_sync
 from .write_locks import LockWatch
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ class Transactions:
         """Of transactions on single connections."""
         self._changes: WeakKeyDictionary[Any, asyncio.Lock] = WeakKeyDictionary()
         """Of changes on one connection: some drivers take no second statement while one is under way."""
+        self._honest: WeakSet[Any] = WeakSet()
+        """Connections on which values come back as they were sent."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def attach(self, port: Port) -> None:
@@ -386,7 +388,11 @@ class Transactions:
                 "use runtime.sync in the thread that it belongs to, or an async driver"
             )
         identity = await self.identity()
-        async with self._changes.setdefault(identity_of(connection), asyncio.Lock()):
+        key = identity_of(connection)
+        async with self._changes.setdefault(key, asyncio.Lock()):
+            if key not in self._honest:
+                await play(driver, connection, echo_script())
+                self._honest.add(key)
             try:
                 await play(driver, connection, self.identify(identity))
             except WrongDatabase as refused:
@@ -413,6 +419,9 @@ class Transactions:
             raise UnusableConnection(
                 f"{type(connection).__name__} is an async connection: await the runtime's own call"
             )
+        if connection not in self._honest:
+            play_sync(driver, connection, echo_script())
+            self._honest.add(connection)
         try:
             play_sync(driver, connection, self.identify(identity))
         except WrongDatabase as error:

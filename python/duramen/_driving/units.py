@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from duramen._stores.databases import (
     BEGUN,
     ECHO,
+    ECHOES,
     FATE,
     WHICH,
     State,
@@ -43,7 +44,16 @@ if TYPE_CHECKING:
     from .transactions import Transactions
     from .write_locks import LockWatch
 
-__all__ = ["NotProven", "PostgresUnit", "RolledBack", "SqliteUnit", "change_script", "play", "play_sync"]
+__all__ = [
+    "NotProven",
+    "PostgresUnit",
+    "RolledBack",
+    "SqliteUnit",
+    "change_script",
+    "echo_script",
+    "play",
+    "play_sync",
+]
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -134,7 +144,7 @@ _ENDED = (
     "called again"
 )
 _CONVERTED = (
-    "on the connection that database= gave values do not come back as they were sent: its client_encoding, "
+    "values do not come back from the connection as they were sent: its client_encoding, "
     "or converters for text, integers or bytea (adapters, codecs), change them, and with them what the store "
     "writes: give one without these"
 )
@@ -149,11 +159,27 @@ _UNDER_WAY = (
 )
 
 
+def echo_script() -> Script[None]:
+    """Refuse a connection on which values change on their way.
+
+    Raises:
+        UnusableConnection: they do.
+    """
+    _same((yield ECHOES, ECHO))
+
+
+def _same(row: Row | None) -> None:
+    if row != ECHO:
+        raise UnusableConnection(_CONVERTED)
+
+
 def _number(row: Row | None) -> str | None:
     """The number of the transaction that is open, from an answer that has come as it was sent."""
-    if not row or not isinstance(row[0], str | None) or row[1:] != ECHO:
+    number, *echo = row or (None,)
+    _same(tuple(echo))
+    if not isinstance(number, str | None):
         raise UnusableConnection(_CONVERTED)
-    return row[0]
+    return number
 
 
 class PostgresUnit:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BEGUN",
     "ECHO",
+    "ECHOES",
     "FATE",
     "WHICH",
     "Driver",
@@ -46,6 +47,9 @@ __all__ = [
 ]
 
 _ECHOED = "$1::text, $2::text, $3::int8, $4::bytea"
+ECHOES = f"SELECT {_ECHOED}"
+"""Gives back what it was given: `ECHO`."""
+
 BEGUN = f"SELECT pg_current_xact_id()::text, {_ECHOED}"
 """The server's number for the transaction that is open (no other ever gets the same), and `ECHO`."""
 
@@ -590,11 +594,14 @@ _REFUSED = ("28", "3D000", "42501")
 """Codes with which a server refuses whoever asks for a connection: authorization, database, right."""
 
 
+_PASSES = re.compile("too many|are reserved|starting up|shutting down|recovery|terminating|closed")
+
+
 def is_refused_connection(error: BaseException | None) -> bool:
     """Whether an error in connecting is the server's word about user, password or database.
 
-    psycopg does not tell the code. It does tell that the server wanted a password, which one has that is
-    starting, ending or full before it wants anything.
+    psycopg does not tell the code. It does tell that the server wanted a password, and hardly any other comes
+    so far: what ends there but will pass is told by its words (in another language it is one that refuses).
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -604,7 +611,7 @@ def is_refused_connection(error: BaseException | None) -> bool:
             return code.startswith(_REFUSED)
         asked = getattr(error, "pgconn", None)
         if getattr(asked, "needs_password", False) is True or getattr(asked, "used_password", False) is True:
-            return True
+            return _PASSES.search(str(error)) is None
         error = getattr(error, "orig", None) or error.__cause__ or error.__context__
     return False
 
