@@ -4,12 +4,13 @@ import asyncio
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from duramen import Context, Retry, Runtime, StepFailed, sqlite, workflow
+from duramen import Context, Retry, RunFailed, Runtime, StepFailed, sqlite, workflow
 from tests.transactions.kits import Gate, Kit, Sqlite
 
 pytestmark = pytest.mark.anyio
@@ -214,3 +215,40 @@ async def test_a_lock_that_is_another_s_for_long_costs_no_attempt(kit: Kit) -> N
         assert "step_attempt_failed" not in [entry.kind for entry in await runtime.timeline("r")]
     holder.close()
     assert kit.words() == ["one"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TEMP TABLE words (word TEXT)",  # would take what is meant for the table of that name
+        "PRAGMA query_only = 1",
+        "/* for good */ PRAGMA locking_mode = EXCLUSIVE",
+    ],
+)
+async def test_what_a_function_leaves_on_its_connection_is_not_the_next_one_s(
+    kit: Kit, statement: str
+) -> None:
+    assert isinstance(kit, Sqlite)
+    again = Retry(attempts=1)
+
+    @workflow
+    async def pay(ctx: Context, word: str) -> str:
+        return await ctx.transaction("write", kit.write(), word, retry=again)
+
+    @workflow
+    async def change(ctx: Context) -> None:
+        await ctx.transaction("change", execute_async if kit.is_async else execute, retry=again)
+
+    def execute(connection: sqlite.Connection) -> None:
+        connection.execute(statement)
+
+    async def execute_async(connection: sqlite.Connection) -> None:
+        connection.execute(statement)
+
+    async with kit.runtime(change, pay) as runtime:
+        for word in ("one", "two"):
+            changed = await runtime.start(change)
+            with suppress(RunFailed):  # that one it may hinder
+                await changed.result(timeout=20)
+            assert await (await runtime.start(pay, word)).result(timeout=20) == word.upper()
+            assert kit.words()[-1] == word  # in a connection of its own

@@ -218,7 +218,7 @@ class Transactions:
             yield unit
         finally:
             self._held += unit.held
-            if file.closed or file.in_transaction or self._port is None:
+            if file.closed or file.in_transaction or unit.is_changed or self._port is None:
                 file.close()
             else:
                 self._free.append(file)

@@ -380,6 +380,11 @@ class SqliteUnit:
         self.held = 0.0
         """For how long it had the write lock, in seconds."""
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether the next function would find traces of this one on the connection."""
+        return self._lent.is_changed
+
     async def begin(self, stack: AsyncExitStack) -> None:
         """Begin, as soon as nobody else writes; the stack ends it."""
         await self._file.begin_on_loop(managed=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -27,6 +28,10 @@ _BUSY = 5
 Value = None | int | float | str | bytes
 
 
+_LASTS = re.compile(r"\b(pragma|temp|temporary|attach)\b", re.IGNORECASE)
+"""What statements say whose effect may outlast a transaction, and even its rollback."""
+
+
 class SqliteFile:
     """A connection, with the exceptions of `sqlite3`. It may be used from any thread, by one at a time.
 
@@ -40,6 +45,8 @@ class SqliteFile:
         self.path = path
         self.busy_timeout = busy_timeout
         """In seconds."""
+        self.is_changed = False
+        """It may have settings or temporary tables by now that the next user would not expect."""
 
     @classmethod
     def open(cls, path: str, synchronous: str, busy_timeout: float) -> SqliteFile:
@@ -87,6 +94,7 @@ class SqliteFile:
         self, sql: str, values: Sequence[Value] | Mapping[str, Value]
     ) -> tuple[list[str], list[tuple[Any, ...]], int, int]:
         """Execute a statement: its columns and rows, how many rows it changed, the last row id."""
+        self._note(sql)
         try:
             return self.native.execute(sql, values)
         except SqlFailed as error:
@@ -94,10 +102,14 @@ class SqliteFile:
 
     def execute_script(self, sql: str) -> None:
         """Execute many statements without values."""
+        self._note(sql)
         try:
             self.native.execute_script(sql)
         except SqlFailed as error:
             raise _exception(error) from None
+
+    def _note(self, sql: str) -> None:
+        self.is_changed = self.is_changed or _LASTS.search(sql) is not None
 
     def apply(self, change: Change) -> tuple[Any, ...] | None:
         """Carry a change of the store's out in the open transaction; None: refused."""
