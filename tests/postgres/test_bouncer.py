@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
-from duramen import Runtime
+from duramen import Context, Retry, RunFailed, Runtime, workflow
+from duramen._driving import transactions
 from duramen.errors import DuramenError
 from duramen.store import Store
 from duramen.testing import StoreContract, open_store
@@ -77,3 +80,29 @@ def test_without_the_option_for_it_the_error_names_the_option(pooled: str) -> No
 
     with pytest.raises(DuramenError, match='set statement_cache to "off"'):
         asyncio.run(main())
+
+
+@workflow
+async def writing(ctx: Context) -> int:
+    return await ctx.transaction("write", one, retry=Retry(attempts=1))
+
+
+async def one(connection: asyncpg.Connection) -> int:
+    found: int = await connection.fetchval("SELECT 1")
+    return found
+
+
+def test_what_it_refuses_in_its_own_code_is_told_soon(pooled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions, "_PATIENCE_REFUSED", 0.2)
+    parts = urlsplit(pooled)
+    right = parts._replace(query="").geturl()
+    wrong = right.replace(f":{parts.password}@", ":nonsense@")
+
+    async def main() -> None:
+        async with Runtime(pooled, workflows=[writing], database=lambda: asyncpg.connect(right)) as runtime:
+            assert await (await runtime.start(writing)).result(timeout=30) == 1
+        async with Runtime(pooled, workflows=[writing], database=lambda: asyncpg.connect(wrong)) as runtime:
+            with pytest.raises(RunFailed, match="authentication failed"):
+                await (await runtime.start(writing)).result(timeout=30)
+
+    asyncio.run(main())

@@ -594,7 +594,12 @@ _REFUSED = ("28", "3D000", "42501")
 """Codes with which a server refuses whoever asks for a connection: authorization, database, right."""
 
 
-_PASSES = re.compile("too many|are reserved|starting up|shutting down|recovery|terminating|closed")
+_PASSES = re.compile(
+    "too many|are reserved|no more conn|starting up|shutting down|recovery|terminating|closed|cannot connect"
+)
+_POOLER = "08P01"
+_POOLER_REFUSES = re.compile("authentication failed|no such|does not exist")
+"""PgBouncer has one code for all that it does not do, and its words are never translated."""
 
 
 def is_refused_connection(error: BaseException | None) -> bool:
@@ -607,6 +612,8 @@ def is_refused_connection(error: BaseException | None) -> bool:
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         code = getattr(error, "sqlstate", None)
+        if code == _POOLER:
+            return _POOLER_REFUSES.search(str(error)) is not None
         if isinstance(code, str):
             return code.startswith(_REFUSED)
         asked = getattr(error, "pgconn", None)
