@@ -469,6 +469,7 @@ class Run:
     def value(
         self, kind: int
     ) -> bytes: ...  # 0 now (int ms as JSON), 1 uuid (JSON string), 2 random (JSON number)
+    def patched(self, id: str) -> bool: ...
     def last_op(self) -> str: ...  # id of the operation requested last
     def cancel_op(self, slot: int) -> bool: ...  # True: a step in flight, stop it
     # None: idle; commits went on their way

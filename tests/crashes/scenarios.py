@@ -385,6 +385,21 @@ async def retried_after_failure(env: Environment) -> Any:
     return await env.result(run)
 
 
+@workflow
+async def changed(ctx: Context) -> list[str]:
+    told = []
+    if ctx.patched("check"):
+        told.append(await ctx.step("check", work, "checked"))
+    await ctx.sleep(60)
+    branches = ["new" if ctx.patched(name) else "old" for name in ("check", "insure")]
+    return [*told, *branches, await ctx.step("end", work, "end")]
+
+
+@scenario(changed)
+async def patches(env: Environment) -> Any:
+    return await env.result(await env.runtime.start(changed, run_id="r"))
+
+
 # -- recorded values and state -------------------------------------------------------------------------------
 
 

@@ -25,7 +25,7 @@ NAMES = sorted(path.stem for path in HERE.glob("*.json"))
 UNFINISHED = ("queued", "running", "waiting", "stuck", "terminated")
 
 # Kinds of entries that the format has and no code writes yet.
-NOT_WRITTEN = {"child_started", "child_finished", "patch_marked"}
+NOT_WRITTEN = {"child_started", "child_finished"}
 
 
 def load(name: str) -> dict[str, Any]:

@@ -193,6 +193,10 @@ impl Run {
         Ok(PyBytes::new(py, &value))
     }
 
+    fn patched(&self, id: &str) -> PyResult<bool> {
+        self.lock().machine.request_patch(id).map_err(halted)
+    }
+
     fn last_op(&self) -> String {
         self.lock().machine.last_op().to_string()
     }

@@ -212,6 +212,18 @@ impl<M: HasMachine> Port for Desk<M> {
         }
     }
 
+    fn patched(&mut self, id: &str) -> Ask {
+        let machine = self.driver.machine();
+        let before = machine.journal_len();
+        match machine.request_patch(id) {
+            Ok(is_in_force) => {
+                self.learn(before, true, &format!("patched {id} {is_in_force}"));
+                Ask::Ready(Told::Value(is_in_force.to_string()))
+            }
+            Err(halt) => halted(halt),
+        }
+    }
+
     fn take(&mut self, slot: Slot) -> Option<Told> {
         self.answers.remove(&slot)
     }

@@ -22,6 +22,8 @@ pub trait Port {
     fn event(&mut self, name: &str, timeout: Option<Millis>) -> Ask;
     fn approval(&mut self, timeout: Option<Millis>) -> Ask;
     fn value(&mut self, kind: ValueKind) -> Ask;
+    /// The generated code never changes, so that every patch is in force.
+    fn patched(&mut self, id: &str) -> Ask;
     /// What the operation was answered, if it was.
     fn take(&mut self, slot: Slot) -> Option<Told>;
     /// The handler does not wait for it any more.
@@ -258,6 +260,7 @@ fn run(node: Rc<Node>, ctx: Ctx) -> Job {
             Node::Event { name, timeout } => ctx.port.borrow_mut().event(name, *timeout),
             Node::Approval { timeout } => ctx.port.borrow_mut().approval(*timeout),
             Node::Value(kind) => ctx.port.borrow_mut().value(*kind),
+            Node::Patched(id) => ctx.port.borrow_mut().patched(id),
         };
         flow_of(ctx.wait(ask).await?)
     })

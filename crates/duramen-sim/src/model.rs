@@ -50,6 +50,8 @@ struct Reading {
     automatic: BTreeMap<&'static str, u32>,
     open: BTreeMap<Slot, Operation>,
     answers: BTreeMap<Slot, Told>,
+    /// Whose marks were read.
+    patches: BTreeSet<String>,
     slots: Slot,
     /// When the run was reopened last.
     reopened_at: Option<Millis>,
@@ -94,6 +96,19 @@ impl Reading {
         }
     }
 
+    /// Whether nothing of the handler's is recorded behind this place. A reopening tells it nothing.
+    fn is_at_the_end(&mut self) -> bool {
+        while let Some(next) = self.ahead.first()
+            && next.kind == Kind::RunReopened
+        {
+            let at = next.at;
+            self.ahead.remove(0);
+            self.reopen(at);
+        }
+        let next = self.ahead.first();
+        next.is_none_or(|next| next.kind == Kind::RunTerminated)
+    }
+
     fn slot_of(&self, id: &str) -> Option<Slot> {
         let mut open = self.open.iter();
         open.find(|(_, operation)| operation.id == id)
@@ -129,19 +144,7 @@ impl Port for Reading {
 
     fn value(&mut self, kind: ValueKind) -> Ask {
         let id = self.numbered(kind.name());
-        // A reopening tells the handler nothing.
-        while let Some(next) = self.ahead.first()
-            && next.kind == Kind::RunReopened
-        {
-            let at = next.at;
-            self.ahead.remove(0);
-            self.reopen(at);
-        }
-        if self
-            .ahead
-            .first()
-            .is_none_or(|next| next.kind == Kind::RunTerminated)
-        {
+        if self.is_at_the_end() {
             return Ask::Halted; // not recorded yet
         }
         let entry = self.ahead.remove(0);
@@ -151,6 +154,23 @@ impl Port for Reading {
             return Ask::Halted;
         }
         Ask::Ready(Told::Value(text(&entry)))
+    }
+
+    fn patched(&mut self, id: &str) -> Ask {
+        if self.patches.contains(id) {
+            return Ask::Ready(Told::Value("true".to_owned()));
+        }
+        if self.is_at_the_end() {
+            return Ask::Halted; // not recorded yet
+        }
+        let entry = self.ahead.remove(0);
+        if entry.kind != Kind::PatchMarked || *entry.op != *id {
+            let (kind, op) = (entry.kind.name(), &entry.op);
+            self.wrong = Some(format!("{kind} {op:?} where patch {id} was asked for"));
+            return Ask::Halted;
+        }
+        self.patches.insert(id.to_owned());
+        Ask::Ready(Told::Value("true".to_owned()))
     }
 
     fn take(&mut self, slot: Slot) -> Option<Told> {

@@ -24,6 +24,8 @@ pub enum Node {
         timeout: Option<Millis>,
     },
     Value(ValueKind),
+    /// Asks whether a patch is in force.
+    Patched(&'static str),
     /// One after the other.
     Seq(Vec<Rc<Node>>),
     /// `gather`: all of them, failures included.
@@ -121,7 +123,8 @@ fn children(node: &Node) -> Vec<&Rc<Node>> {
         | Node::Sleep(_)
         | Node::Event { .. }
         | Node::Approval { .. }
-        | Node::Value(_) => Vec::new(),
+        | Node::Value(_)
+        | Node::Patched(_) => Vec::new(),
     }
 }
 
@@ -209,7 +212,8 @@ impl Maker<'_> {
             }
         };
         // What fails is caught more often than not, or most handlers would end at their beginning.
-        let catches = !matches!(node, Node::Value(_) | Node::Sleep(_)) && self.rng.one_in(2);
+        let catches = !matches!(node, Node::Value(_) | Node::Patched(_) | Node::Sleep(_))
+            && self.rng.one_in(2);
         Rc::new(if catches {
             Node::Catch(Rc::new(node))
         } else {
@@ -229,8 +233,12 @@ impl Maker<'_> {
             0 => Node::Sleep(self.rng.span(0, 40)),
             1 => Node::Sleep(self.rng.span(100, 4_000)),
             2 => {
-                let kinds = [ValueKind::Now, ValueKind::Uuid, ValueKind::Random];
-                Node::Value(self.rng.pick(&kinds, ValueKind::Now))
+                let [now, uuid, random] =
+                    [ValueKind::Now, ValueKind::Uuid, ValueKind::Random].map(Ok);
+                match self.rng.pick(&[now, uuid, random, Err("p"), Err("q")], now) {
+                    Ok(kind) => Node::Value(kind),
+                    Err(patch) => Node::Patched(patch),
+                }
             }
             3 | 4 => Node::Event {
                 name: self.rng.pick(&EVENTS, EVENTS[0]),
@@ -305,6 +313,7 @@ impl fmt::Display for Node {
             Self::Event { name, timeout } => write!(f, "event {name}{}", within(timeout)),
             Self::Approval { timeout } => write!(f, "approval{}", within(timeout)),
             Self::Value(kind) => write!(f, "{}", kind.name()),
+            Self::Patched(id) => write!(f, "patched {id}"),
             Self::Seq(of) => list(f, "seq", of),
             Self::All(of) => list(f, "all", of),
             Self::Race(of) => list(f, "race", of),

@@ -466,9 +466,13 @@ class Context(Generic[StateT]):
         try:
             return self._run.value(kind)
         except Halted as error:
-            self._host.halt()
-            self._loop.unwind(str(error) or "this run is no longer driven here")
+            self._ended(error)
             return _DEAD_VALUES[kind]
+
+    def _ended(self, error: Halted) -> None:
+        """Nobody drives the run any more, and this call cannot wait for that to take effect."""
+        self._host.halt()
+        self._loop.unwind(str(error) or "this run is no longer driven here")
 
     def now(self) -> datetime:
         """The run's time (UTC), to the millisecond: recorded, so replays see the same."""
@@ -481,6 +485,44 @@ class Context(Generic[StateT]):
     def random(self) -> float:
         """A random number from 0 up to but not including 1: recorded."""
         return float(self._value(VALUE_RANDOM, "ctx.random"))
+
+    def patched(self, id: str) -> bool:  # noqa: A002
+        """Whether this run follows code that was changed here, so that runs under way go on as they began.
+
+        True for a run that comes to this place for the first time; that is recorded, once for each id. False
+        for a run that was further when the changed code was deployed: it goes on with the branch that its
+        journal knows. Each replay is told the same, and so is each further question about the same id. When
+        no run without the mark is left, delete the question and the older branch.
+
+        Args:
+            id: a name of the change, unique in the workflow, up to 255 characters; it may be that of a step.
+
+        Raises:
+            InvalidId: the id cannot be used.
+
+        Example:
+            >>> import asyncio
+            >>> from duramen import Context, Runtime, workflow
+            >>> @workflow
+            ... async def ordering(ctx: Context, order: str) -> str:
+            ...     if ctx.patched("fraud-check"):
+            ...         order = await ctx.step("check", "{} checked".format, order)
+            ...     return await ctx.step("ship", "{}, shipped".format, order)
+            >>> async def main() -> str:
+            ...     async with Runtime("memory://", workflows=[ordering]) as runtime:
+            ...         return await (await runtime.start(ordering, "o-1")).result()
+            >>> asyncio.run(main())
+            'o-1 checked, shipped'
+        """
+        self._check("ctx.patched")
+        check_id("patch id", id)
+        try:
+            return self._run.patched(id)
+        except Halted as error:
+            self._ended(error)
+            return False
+        except InvalidIdError as error:
+            raise InvalidId(str(error)) from None
 
     # -- what others see -------------------------------------------------------------------------------------
 

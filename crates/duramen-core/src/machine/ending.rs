@@ -39,7 +39,7 @@ pub(super) fn finish(
     wall: Millis,
 ) -> Result<Option<Status>, Divergence> {
     let (kind, status, how) = ending.how();
-    run.pass_reopenings();
+    run.pass_notes();
     if let Some(placed) = run.history.pop() {
         return if placed.entry.kind == kind && run.history.is_empty() {
             Ok(None)

@@ -45,7 +45,7 @@ use crate::ids::{Millis, OpId, Payload};
 use crate::inbox::Slot;
 use crate::journal::{BadEntry, ENCODING, Entry, Kind};
 use crate::primitives::timer::TimerStem;
-use crate::primitives::{approval, event, step, timer, value};
+use crate::primitives::{approval, event, patch, step, timer, value};
 use crate::progress::desk::Desk;
 use crate::progress::state::Progress;
 use crate::retry::RetryPolicy;
@@ -210,6 +210,11 @@ impl Machine {
             self.park(divergence.clone());
             Halt::Diverged(divergence)
         })
+    }
+
+    /// The handler asks whether the run follows its patched code; see [`patch`]. It never suspends.
+    pub fn request_patch(&mut self, id: &str) -> Result<bool, Halt> {
+        Ok(patch::request(self.ask()?, id)?)
     }
 
     /// What a primitive may touch, if the handler may still ask.

@@ -95,7 +95,8 @@ fn barrier_is_reached(sim: &Sim, slot: Slot, op: &str) {
 /// Entries that no effect waits for.
 fn is_light(entry: &Entry) -> bool {
     let ends = matches!(entry.kind, Kind::StepCompleted | Kind::StepFailed);
-    entry.kind == Kind::ValueRecorded || (ends && entry.op.starts_with('L'))
+    matches!(entry.kind, Kind::ValueRecorded | Kind::PatchMarked)
+        || (ends && entry.op.starts_with('L'))
 }
 
 /// Entries that bring the handler an outcome.
@@ -256,7 +257,10 @@ fn check_story(sim: &Sim) {
     assert_eq!(sim.store.read.len(), messages.len());
     // Budget: every commit carries something that must be durable, or releases the lease.
     let releases = sim.store.commits.len() - sim.saves();
-    let hard = |entry: &&Entry| !matches!(entry.kind, Kind::ValueRecorded | Kind::WaitOpened);
+    let hard = |entry: &&Entry| {
+        let soft = [Kind::ValueRecorded, Kind::PatchMarked, Kind::WaitOpened];
+        !soft.contains(&entry.kind)
+    };
     assert!(sim.saves() <= journal.iter().filter(hard).count());
     assert!(sim.store.commits.len() <= sim.saves() + releases);
 }

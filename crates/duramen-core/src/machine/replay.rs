@@ -43,6 +43,7 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
             note(run, &placed)?;
         }
         Kind::RunReopened => run.reopened(placed.entry.at),
+        Kind::PatchMarked => run.patches.marked(placed.entry.op),
         Kind::ValueRecorded
         | Kind::RunCreated
         | Kind::RunFinished
@@ -51,7 +52,6 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
         | Kind::RunTerminated
         | Kind::ChildStarted
         | Kind::ChildFinished
-        | Kind::PatchMarked
         | Kind::Unknown(_) => return Err(not_asked(run, &placed)),
     }
     Ok(None)

@@ -3,6 +3,7 @@
 pub mod approval;
 pub mod cancel;
 pub mod event;
+pub mod patch;
 pub mod step;
 pub mod timer;
 pub mod value;

@@ -62,7 +62,7 @@ impl Desk<'_> {
 impl Desk<'_> {
     /// The entry that the handler must be told of next.
     pub(crate) fn next_recorded(&mut self) -> Option<&Placed> {
-        self.run.pass_reopenings();
+        self.run.pass_notes();
         self.run.history.front()
     }
 
@@ -83,6 +83,22 @@ impl Desk<'_> {
     pub(crate) fn is_served(&mut self, slot: Slot) -> bool {
         let history = &self.run.history;
         history.is_empty() && history.has_memo() && self.run.recall(slot)
+    }
+}
+
+/// Patches of the code.
+impl Desk<'_> {
+    /// Whether a patch is in force for this run, if that is settled.
+    pub(crate) fn patch(&self, patch: &str) -> Option<bool> {
+        self.run.patches.get(patch)
+    }
+
+    pub(crate) fn patched(&mut self, patch: OpId) {
+        self.run.patches.marked(patch);
+    }
+
+    pub(crate) fn passed_without(&mut self, patch: OpId) {
+        self.run.patches.passed_without(patch);
     }
 }
 

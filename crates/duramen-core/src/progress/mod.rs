@@ -13,6 +13,7 @@ pub mod history;
 pub mod ledger;
 pub mod naming;
 pub mod op;
+pub(crate) mod patches;
 pub(crate) mod state;
 pub(crate) mod steps;
 pub(crate) mod turn;

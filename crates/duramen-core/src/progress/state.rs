@@ -8,6 +8,7 @@ use super::history::{History, Placed};
 use super::ledger::Ledger;
 use super::naming::Naming;
 use super::op::{Op, OpKind, Ops, StepPhase};
+use super::patches::Patches;
 use super::steps::Steps;
 use super::turn::Outcome;
 use crate::ids::{Millis, OpId};
@@ -32,6 +33,7 @@ pub(crate) struct Progress {
     /// Where each entry of the journal stands.
     pub(crate) ledger: Ledger,
     pub(crate) ends: Ends,
+    pub(crate) patches: Patches,
     /// The id that the last request got.
     pub(crate) last_op: OpId,
 }
@@ -50,6 +52,7 @@ impl Progress {
             arrivals: Arrivals::default(),
             ledger: Ledger::new(length),
             ends: Ends::default(),
+            patches: Patches::default(),
             last_op: "".into(),
         }
     }
@@ -120,15 +123,21 @@ impl Progress {
         }
     }
 
-    /// Goes through reopenings that come next. They tell the handler nothing, so what it asks for
-    /// is compared with the entry behind them.
-    pub(crate) fn pass_reopenings(&mut self) {
+    /// Goes through the entries that come next and tell the handler nothing: reopenings, and marks of patches,
+    /// which nobody needs to ask for (the code may have no older branch any more). So what it asks for is compared
+    /// with the entry behind them.
+    pub(crate) fn pass_notes(&mut self) {
         while let Some(placed) = self.history.front()
-            && placed.entry.kind == Kind::RunReopened
+            && matches!(placed.entry.kind, Kind::RunReopened | Kind::PatchMarked)
         {
-            let at = placed.entry.at;
-            self.history.pop();
-            self.reopened(at);
+            let Some(placed) = self.history.pop() else {
+                return;
+            };
+            if placed.entry.kind == Kind::RunReopened {
+                self.reopened(placed.entry.at);
+            } else {
+                self.patches.marked(placed.entry.op);
+            }
         }
     }
 

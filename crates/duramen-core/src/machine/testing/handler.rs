@@ -171,10 +171,24 @@ impl Ctx {
         let asked = self.with(|world| world.machine.request_value(kind));
         match asked {
             Ok(value) => text(&value),
-            Err(halt) => {
-                self.with(|world| world.halt = Some(halt));
-                std::future::pending().await
-            }
+            Err(halt) => self.stop(halt).await,
+        }
+    }
+
+    /// The handler may not go on.
+    async fn stop<T>(&self, halt: Halt) -> T {
+        self.with(|world| world.halt = Some(halt));
+        std::future::pending().await
+    }
+
+    pub(crate) fn try_patched(&self, id: &str) -> Result<bool, Halt> {
+        self.with(|world| world.machine.request_patch(id))
+    }
+
+    pub(crate) async fn patched(&self, id: &str) -> bool {
+        match self.try_patched(id) {
+            Ok(is_in_force) => is_in_force,
+            Err(halt) => self.stop(halt).await,
         }
     }
 

@@ -27,6 +27,8 @@ pub(crate) enum Node {
     },
     Approve(Option<Millis>),
     Value(u8),
+    /// Of code that never changes: always in force.
+    Patched(u8),
     Seq(Vec<Node>),
     /// All of them; the first failure by position counts.
     Par(Vec<Node>),
@@ -63,7 +65,7 @@ impl Node {
     /// Whether how it ends cannot depend on when things happen.
     pub(crate) fn is_timeless(&self) -> bool {
         match self {
-            Self::Step { .. } | Self::Sleep(_) | Self::Value(_) => true,
+            Self::Step { .. } | Self::Sleep(_) | Self::Value(_) | Self::Patched(_) => true,
             Self::Event { timeout, .. } | Self::Approve(timeout) => timeout.is_none(),
             Self::Seq(nodes) | Self::Par(nodes) => nodes.iter().all(Self::is_timeless),
             Self::Race(_) | Self::Within(..) => false,
@@ -97,6 +99,9 @@ impl Node {
                     [ValueKind::Now, ValueKind::Uuid, ValueKind::Random][usize::from(kind) % 3];
                 Ok(ctx.value(kind).await)
             }),
+            Self::Patched(id) => {
+                job(async move { Ok(ctx.patched(&format!("p{id}")).await.to_string()) })
+            }
             Self::Seq(nodes) => job(async move {
                 let mut out = Vec::new();
                 for node in nodes {
@@ -167,6 +172,7 @@ pub(crate) fn nodes() -> impl Strategy<Value = Node> {
         2 => (0..2_u8, timeout()).prop_map(|(name, timeout)| Node::Event { name, timeout }),
         1 => timeout().prop_map(Node::Approve),
         2 => (0..3_u8).prop_map(Node::Value),
+        1 => (0..2_u8).prop_map(Node::Patched),
     ];
     leaf.prop_recursive(3, 20, 3, |inner| {
         let some = || prop::collection::vec(inner.clone(), 1..4);
