@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from duramen import Context, Runtime, WorkflowDef, workflow
-from duramen.errors import InvalidId, NotADurableContext, StepFailed
+from duramen.errors import InvalidId, RunFailed
 from duramen.testing import Environment, replay
 from tests.postgres.schemas import migrate
 from tests.regressions.support import until_status
@@ -38,12 +38,8 @@ class Deploys:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    async def until(self, code: Order, run_id: str, status: str) -> None:
-        """Go on with this code until the run is there; nothing is kept in memory for the next code."""
-        async with Runtime(self.url, workflows=[code], warm=0, lease=2, work=True) as runtime:
-            await until_status(runtime, run_id, status)
-
     async def start(self, code: Order, run_id: str) -> None:
+        """Until it waits for its payment; nothing is kept in memory for the next code."""
         async with Runtime(self.url, workflows=[code], warm=0, lease=2) as runtime:
             await runtime.start(code, run_id=run_id)
             await until_status(runtime, run_id, "waiting")
@@ -100,10 +96,12 @@ def test_a_retired_patch_takes_on_all_but_the_runs_of_the_old_branch(deploys: De
         await deploys.start(deployed(ORIGINAL), "old")
         await deploys.start(deployed(PATCHED_TWICE), "new")
         assert await deploys.paid(deployed(RETIRED), "new") == WHOLE
-        await deploys.until(deployed(RETIRED), "old", "stuck")
+        async with Runtime(deploys.url, workflows=[deployed(RETIRED)], warm=0, work=True) as runtime:
+            await runtime.signal("old", "paid")
+            parked = await until_status(runtime, "old", "stuck")
+            assert "check" in (parked.note or "")
         async with Runtime(deploys.url, workflows=[deployed(PATCHED)], warm=0, work=True) as runtime:
             await runtime.retry("old")
-            await runtime.signal("old", "paid")
             assert await runtime.result("old", timeout=20) == OLD
 
     asyncio.run(main())
@@ -143,24 +141,16 @@ def within_a_step(ctx: Context) -> Callable[[], bool]:
     return lambda: ctx.patched("p")
 
 
-def test_steps_and_ended_handlers_cannot_ask() -> None:
-    kept: list[Context] = []
-
+def test_a_step_cannot_ask() -> None:
     @workflow
     async def asking(ctx: Context) -> None:
-        kept.append(ctx)
         await ctx.step("ask", within_a_step(ctx))
 
     async def main() -> None:
         async with Environment([asking]) as env:
             run = await env.runtime.start(asking)
-            with pytest.raises(Exception, match="asking") as failure:
+            with pytest.raises(RunFailed, match=r"ctx\.patched was called outside of its handler"):
                 await env.result(run)
-            cause = failure.value.__cause__
-            assert isinstance(cause, StepFailed | NotADurableContext)
-            assert "ctx.patched was called" in str(cause)
-            with pytest.raises(NotADurableContext, match=r"ctx\.patched"):
-                kept[0].patched("p")
 
     asyncio.run(main())
 
@@ -170,7 +160,7 @@ def test_a_step_may_have_the_name_of_a_patch() -> None:
     async def namesakes(ctx: Context) -> list[bool]:
         found = [ctx.patched("check")]
         await ctx.step("check", print, "step")
-        return [*found, ctx.patched("check"), ctx.patched("check#2")]
+        return [*found, ctx.patched("check"), ctx.patched("step")]
 
     async def main() -> None:
         async with Environment([namesakes]) as env:
