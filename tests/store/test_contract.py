@@ -7,7 +7,7 @@ import pytest
 
 from duramen.store import Store
 from duramen.testing import StoreContract, open_store
-from tests.postgres.schemas import connected, drop, new_schema, put_in_parts
+from tests.postgres.schemas import drop, new_schema, put_in_parts
 from tests.store.python_store import PythonStore
 
 
