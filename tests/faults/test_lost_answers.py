@@ -82,7 +82,7 @@ async def test_the_answer_of_a_store_is_lost(url: str, method: str, nth: int) ->
         assert await one_run(runtime, "r") == [line.replace("before", "r") for line in told]
         more = store.calls - usual
     assert store.calls[method] >= nth
-    # The same again, and a look at how the run stands; what goes by the clock (leases, messages) is not counted.
+    # The same again, and a look at how the run stands. Leases and messages are asked for by the clock.
     assert more["claim"] == 0, more
     assert more[method] <= 1, more
     assert more["standing"] <= 1, more

@@ -38,6 +38,10 @@ impl Log {
     /// Begins a log that has become long anew, outside of a transaction.
     pub(crate) fn bound(&mut self, connection: &Connection) {
         let length = std::fs::metadata(&self.path).map_or(0, |found| found.len());
+        if length <= LONG {
+            // Others may have cut it back meanwhile.
+            self.next = LONG;
+        }
         if length <= self.next {
             return;
         }
