@@ -198,6 +198,7 @@ def test_exit_in_a_handler_or_a_step_fails_only_that_run(harness: Harness) -> No
     assert (ending.status, ending.error.type_name) == ("failed", "builtins.SystemExit")
 
 
+@pytest.mark.slow
 def test_a_handler_that_spins_leaves_the_host_its_turns(memory: Harness, caplog: Any) -> None:
     stop: list[int] = []
 

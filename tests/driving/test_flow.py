@@ -197,7 +197,8 @@ def test_recorded_values_and_facts(harness: Harness) -> None:
     ending = finish(harness, handler, 5)
     assert ending.output == ["r", 5, "7", ["a", "b"], *seen[0]], ending
     assert all(values == seen[0] for values in seen)
-    assert len(seen) == (1 if harness.warm else len(seen))
+    # A handler is kept in memory where that is possible in time, and begins anew with a claim only.
+    assert len(seen) <= ending.detail.row.epoch
 
 
 def test_retries_fatal_and_rules(harness: Harness) -> None:

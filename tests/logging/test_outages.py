@@ -14,7 +14,8 @@ from tests.postgres.server import Server, server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(110)]
 
-LOST, BACK = "the store is in trouble", "the store answers again after"
+LOST, LASTS = "the store is in trouble", "the store has been in trouble for"
+BACK = "the store answers again after"
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ async def test_a_server_that_is_stopped_and_started_again(pg: Server) -> None:
             first = await asyncio.to_thread(kept.await_, "duramen.store", LOST)
             assert first.levelno == logging.WARNING
             assert vars(first)["duramen_error"] in first.getMessage()
-            await asyncio.sleep(4)  # the outage has to last: nothing can be waited for in it
+            await asyncio.to_thread(kept.await_, "duramen.store", LASTS)
             await asyncio.to_thread(pg.start)
             await asyncio.to_thread(kept.await_, "duramen.store", BACK)
             assert (await runtime.run(short, 2)).output == 3
@@ -74,6 +75,6 @@ async def test_details_are_told_at_debug_and_a_change_of_the_level_is_seen(
             await asyncio.to_thread(kept.await_, "duramen.engine", "trying again")
             logging.getLogger("duramen").setLevel(logging.CRITICAL)
             silent = len(kept.kept)
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(1.5)  # time for what must not be told
             assert len(kept.kept) == silent
         await asyncio.gather(started, return_exceptions=True)

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -13,6 +14,10 @@ from duramen.testing import open_store
 
 OURS = {"schema", "isolation", "pool_size", "statement_cache", "store_timeout", "notify", "flavour"}
 """Parameters of a store's URL that libpq does not know."""
+
+
+IN_PARTS = Path(__file__).parents[2] / "crates/duramen-store-postgres/tests/suite/in_parts.sql"
+"""Makes the tables of runs into partitioned ones; they are empty."""
 
 
 def new_schema(url: str) -> str:
@@ -41,6 +46,13 @@ def without_schema(url: str) -> tuple[str, str]:
 def migrate(url: str) -> None:
     """Make a store's tables; unlike others a Postgres store does not do so when a runtime opens it."""
     open_store(url, migrate=True)._native.close()  # without an event loop: one may be running
+
+
+def put_in_parts(url: str) -> None:
+    """Make a store's tables, and of those of runs tables in parts by run id."""
+    migrate(url)
+    with connected(url) as connection:
+        connection.execute(IN_PARTS.read_bytes())
 
 
 @contextmanager

@@ -91,6 +91,8 @@ CALLS: list[tuple[str, type[DuramenError], Callable[[Runtime], Awaitable[Any]]]]
     ("bad cursor", InvalidArgument, lambda r: r.list(cursor="rubbish")),
     ("bad status", InvalidArgument, lambda r: r.list(status="asleep")),
     ("no status", InvalidArgument, lambda r: r.list(status=[])),
+    ("no wait", InvalidArgument, lambda r: r.list(waiting_for="")),
+    ("a zero in a wait", InvalidArgument, lambda r: r.count(waiting_for="a\0b")),
     ("naive filter", InvalidArgument, lambda r: r.count(created_after=NAIVE)),
     ("bad index", InvalidArgument, lambda r: r.timeline("w", from_index=-1)),
     ("bad sweep limit", InvalidArgument, lambda r: r.sweep(limit=0)),

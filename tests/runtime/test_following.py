@@ -73,5 +73,5 @@ async def test_a_retry_that_is_left_to_others_is_left_to_them() -> None:
         run = await runtime.enqueue(flow, run_id="others")
         await runtime.sweep()
         await runtime.retry("others", drive=False)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # time for it to be taken up after all
         assert (await run.get()).status == "queued"

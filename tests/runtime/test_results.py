@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -43,30 +43,43 @@ class Counting(WrappedStore):
         return sum(self.calls[method] for method in READS)
 
 
+class Both(NamedTuple):
+    """A runtime that drives, and one that only waits; the calls of the store of each are counted."""
+
+    drives: Runtime
+    waits: Runtime
+    driving: Counting
+    waiting: Counting
+
+
 @asynccontextmanager
-async def two() -> AsyncGenerator[tuple[Runtime, Runtime, Counting]]:
-    """A runtime that drives, and one that only waits, whose calls of the store are counted."""
+async def two() -> AsyncGenerator[Both]:
     store = open_store("memory://")
-    counting = Counting(store)
-    async with Runtime(store, workflows=ALL) as drives, Runtime(counting, workflows=ALL) as waits:
-        yield drives, waits, counting
+    driving, waiting = Counting(store), Counting(store)
+    async with Runtime(driving, workflows=ALL) as drives, Runtime(waiting, workflows=ALL) as waits:
+        yield Both(drives, waits, driving, waiting)
 
 
-async def callers(runtime: Runtime, run_ids: list[str], count: int = CALLERS) -> list[asyncio.Task[Any]]:
-    """So many calls of `result`, each as far as it gets without an end."""
+async def callers(
+    runtime: Runtime, store: Counting, run_ids: list[str], count: int = CALLERS
+) -> list[asyncio.Task[Any]]:
+    """So many calls of `result`, all of which have asked how their runs stand, and wait."""
+    before = store.asked["get"]
     tasks = [asyncio.create_task(runtime.result(run_ids[n % len(run_ids)])) for n in range(count)]
-    await asyncio.sleep(0.5)
+    async with asyncio.timeout(20):
+        while store.asked["get"] < before + count:  # noqa: ASYNC110 - the store tells nobody
+            await asyncio.sleep(0.005)
     return tasks
 
 
 @pytest.mark.parametrize("runs", [1, 50])
 async def test_many_who_wait_for_runs_of_others_share_one_look(runs: int) -> None:
-    async with two() as (drives, waits, store):
+    async with two() as (drives, waits, _, store):
         ids = [(await drives.start(waiting, "go")).run_id for _ in range(runs)]
-        tasks = await callers(waits, ids)
+        tasks = await callers(waits, store, ids)
         store.calls.clear()
         begun = asyncio.get_running_loop().time()
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.5)  # looks are counted over a length of time
         took = asyncio.get_running_loop().time() - begun
         # Ten looks a second at the most, and not one read of what they do not ask for.
         assert store.reads <= 10 * took + 1
@@ -90,7 +103,7 @@ async def test_ends_of_runs_driven_here_are_told_without_any_read() -> None:
             if (await run.get()).status == "waiting":
                 break
             await asyncio.sleep(0.005)
-        tasks = await callers(runtime, ["w"])
+        tasks = await callers(runtime, store, ["w"])
         store.calls.clear()
         await run.signal("go", "on")
         assert await asyncio.wait_for(asyncio.gather(*tasks), 10) == ["on"] * CALLERS
@@ -100,14 +113,14 @@ async def test_ends_of_runs_driven_here_are_told_without_any_read() -> None:
 
 @pytest.mark.parametrize("here", [True, False])
 async def test_every_end_is_told(here: bool) -> None:
-    async with two() as (drives, waits, _):
-        asked = drives if here else waits
+    async with two() as (drives, waits, driving, elsewhere):
+        asked = (drives, driving) if here else (waits, elsewhere)
         for run_id, workflow, given in (
             ("fails", failing, "no"), ("cancelled", waiting, "go"),
             ("terminated", waiting, "go"), ("deleted", waiting, "go"),
         ):  # fmt: skip
             await drives.start(workflow, given, run_id=run_id)
-        tasks = await callers(asked, ["fails", "cancelled", "terminated", "deleted"], 4)
+        tasks = await callers(*asked, ["fails", "cancelled", "terminated", "deleted"], 4)
         await drives.cancel("cancelled")
         await drives.terminate("terminated")
         await drives.delete("deleted", force=True)
@@ -116,18 +129,18 @@ async def test_every_end_is_told(here: bool) -> None:
 
 
 async def test_who_waits_is_told_that_the_runtime_was_closed() -> None:
-    async with two() as (drives, waits, _):
+    async with two() as (drives, waits, _, store):
         await drives.start(waiting, "go", run_id="w")
-        (task,) = await callers(waits, ["w"], 1)
+        (task,) = await callers(waits, store, ["w"], 1)
         await waits.close()
         with pytest.raises(RuntimeClosed):
             await asyncio.wait_for(task, 5)
 
 
 async def test_nothing_is_asked_for_those_who_stopped_waiting() -> None:
-    async with two() as (drives, waits, store):
+    async with two() as (drives, waits, _, store):
         await drives.start(waiting, "go", run_id="w")
-        tasks = await callers(waits, ["w"], 20)
+        tasks = await callers(waits, store, ["w"], 20)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -135,5 +148,5 @@ async def test_nothing_is_asked_for_those_who_stopped_waiting() -> None:
             await waits.result("w", timeout=0.05)
         await asyncio.sleep(0.2)  # a look that was under way
         store.calls.clear()
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1.2)  # time for a look that nobody asked for
         assert not store.reads

@@ -7,7 +7,7 @@ import pytest
 
 from duramen.store import Store
 from duramen.testing import StoreContract, open_store
-from tests.postgres.schemas import drop, new_schema
+from tests.postgres.schemas import drop, new_schema, put_in_parts
 from tests.store.python_store import PythonStore
 
 
@@ -36,6 +36,16 @@ class TestPostgres(StoreContract):
         if place not in self.urls:
             self.urls[place] = new_schema(self.server)
         return open_store(self.urls[place], migrate=True)
+
+
+class TestPostgresInParts(TestPostgres):
+    """Over tables that are divided by run id, where each statement names one run."""
+
+    async def open_store(self, place: Path) -> Store:
+        if place not in self.urls:
+            url = self.urls[place] = f"{new_schema(self.server)}&flavour=routed"
+            put_in_parts(url)
+        return open_store(self.urls[place])
 
 
 class TestPython(StoreContract):

@@ -165,15 +165,18 @@ def test_an_answer_in_a_wrong_form_is_named(tmp_path: Path) -> None:
 
 
 def test_a_store_that_hangs_does_not_keep_the_runtime_from_closing(tmp_path: Path) -> None:
-    class Slow(PythonStore):
-        async def count(self, asked: Any, /) -> Any:
-            await asyncio.sleep(3600)
-
     async def main() -> None:
+        hangs = asyncio.Event()
+
+        class Slow(PythonStore):
+            async def count(self, asked: Any, /) -> Any:
+                hangs.set()
+                await asyncio.sleep(3600)
+
         runtime = Runtime(Slow(tmp_path / "runs.db"), workflows=[sum_up], migrate=True, shutdown_timeout=0.2)
         await runtime.open()
         asked = asyncio.ensure_future(runtime.count())
-        await asyncio.sleep(0.05)
+        await hangs.wait()
         await asyncio.wait_for(runtime.close(), 5)
         with pytest.raises(Exception, match="closed"):
             await asked

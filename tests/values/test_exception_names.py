@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import duramen
+
+pytestmark = pytest.mark.slow
 
 APP = """
 import asyncio

@@ -59,6 +59,7 @@ print("read", len(FAITHFUL))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", ["0", "1", "4711"])
 def test_it_comes_back_as_it_is_in_another_process_with_another_hash_seed(seed: str) -> None:
     payloads = [serial.dumps(value, annotation).decode() for annotation, value in FAITHFUL]

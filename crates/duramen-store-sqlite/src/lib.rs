@@ -18,6 +18,7 @@ mod inbox;
 mod intervene;
 mod job;
 mod lists;
+mod log;
 mod migrate;
 mod oneshot;
 mod open;

@@ -8,6 +8,7 @@ use duramen_core::store::{Schema, StoreError};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::error::Fault;
+use crate::log::LONG;
 use crate::migrate;
 use crate::options::{SqliteOptions, Synchronous};
 use crate::place::Place;
@@ -135,7 +136,11 @@ fn set_up(connection: &Connection, options: &SqliteOptions) -> Result<(), Fault>
     // one that writes over it (measured), so the log should be short enough to be reused soon.
     connection.pragma_update(None, "wal_autocheckpoint", 1_000)?;
     // A log that once grew (during a long read) is cut back to this after a checkpoint.
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.pragma_update(
+        None,
+        "journal_size_limit",
+        i64::try_from(LONG).unwrap_or(i64::MAX),
+    )?;
     // No mmap: an I/O error in mapped pages would kill the process instead of failing a call.
     connection.pragma_update(None, "mmap_size", 0)?;
     if let Some(most) = options.max_pages {

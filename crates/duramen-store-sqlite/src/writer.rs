@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use crate::codes::Class;
 use crate::error::Fault;
 use crate::job::{CommitJob, Job};
+use crate::log::Log;
 use crate::open;
 use crate::options::{Point, SqliteOptions};
 use crate::place::Place;
@@ -112,6 +113,7 @@ impl Writer {
 
     fn serve(&self, connection: &Connection, mut first: Option<Vec<Box<dyn Job>>>) -> Stopped {
         let mut session: Option<Session<'_>> = None;
+        let mut log = Log::of(connection);
         while let Some(group) = first.take().or_else(|| self.next_group()) {
             if session.is_none() {
                 match Session::new(connection) {
@@ -131,6 +133,7 @@ impl Writer {
                 tracing::warn!(file = %self.place.path().display(), "the SQLite writer met trouble; it opens anew");
                 return Stopped::Spoilt;
             }
+            log.bound(connection);
         }
         Stopped::Closed
     }

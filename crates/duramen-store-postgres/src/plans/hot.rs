@@ -223,7 +223,7 @@ pub(super) fn of_given_runs(book: &Book) -> Vec<Hot<'_>> {
         hot(
             "sent",
             &book.sent,
-            "ARRAY['run-00000001'], ARRAY[1::bigint], ARRAY[0], ARRAY[1::bigint]",
+            "ARRAY['run-00000101'], ARRAY[1::bigint], ARRAY[0], ARRAY[101::bigint]",
             2,
         ),
         alone("load", &book.load, "'run-00000007', 0, 100", 2),

@@ -14,6 +14,14 @@ const RUNS: i64 = 20_000;
 /// What the store's sessions have, and what they come to when a plan was used some times.
 const MODES: [&str; 2] = ["force_custom_plan", "force_generic_plan"];
 
+/// Much more of one run than statistics make of any: what is asked for by its key is found by that.
+const MUCH: &str = "
+    INSERT INTO {inbox} (seq, at, kind, encoding, state, run_id, message_id, name, payload)
+    SELECT 1 + n, 0, 0, 1, 1, run_id, 'old-' || n, 'go', ''
+    FROM unnest(ARRAY['run-00000007', 'run-00000096']) run_id, generate_series(1, 500) n;
+    INSERT INTO {outgoing} (entry, at, number, kind, run_id, target, body)
+    SELECT 1, 101, n, 1, 'run-00000101', 'other', '' FROM generate_series(1, 500) n";
+
 /// Statements of the routed flavour alone: about one run, and about all.
 fn of_one(book: &Book) -> Vec<Hot<'_>> {
     let own = &book.routed;
@@ -176,6 +184,7 @@ async fn check_all(client: &tokio_postgres::Client, url: &str, names: &Names) {
     };
     analyze().await;
     fill(client, names, 91, RUNS).await;
+    client.batch_execute(&names.fill(MUCH)).await.unwrap();
     check_each("stale").await;
     analyze().await;
     check_each("analyzed").await;

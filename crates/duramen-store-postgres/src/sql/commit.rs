@@ -41,17 +41,33 @@ pub(crate) const FENCE: &str = "WITH b AS MATERIALIZED (SELECT u.*, (SELECT j.id
      WHERE (e.n IN (SELECT n FROM ok)) IS TRUE)";
 
 /// Messages that are consumed or set aside, each once.
-pub(crate) const READ: &str = ", m AS MATERIALIZED (SELECT DISTINCT ON (m.n, m.seq) m.n, m.run_id, m.note, m.reply, \
+pub(crate) const READ: &str = ", m AS MATERIALIZED (SELECT DISTINCT ON (m.n, m.seq) m.n, m.run_id, m.seq, m.note, m.reply, \
      u.message_id, u.bytes FROM unnest($25::bigint[], $26::text[], $27::bigint[], $28::text[], $29::bytea[]) \
      WITH ORDINALITY AS m(n, run_id, seq, note, reply, place) \
      CROSS JOIN LATERAL (SELECT i.message_id, octet_length(i.payload)::bigint AS bytes FROM {inbox} i \
      WHERE i.run_id = {run m} AND i.seq = m.seq AND i.state = 0 OFFSET 0) u \
-     WHERE (m.n IN (SELECT n FROM ok)) IS TRUE ORDER BY m.n, m.seq, m.place), \
-     reads AS (UPDATE {inbox} i SET state = CASE WHEN m.note IS NULL THEN 1 ELSE 2 END, \
+     WHERE (m.n IN (SELECT n FROM ok)) IS TRUE ORDER BY m.n, m.seq, m.place)";
+
+/// What becomes of them, where a statement is about several runs.
+pub(crate) const READ_BY_RUNS: &str = ", reads AS (UPDATE {inbox} i SET \
+     state = CASE WHEN m.note IS NULL THEN 1 ELSE 2 END, \
      payload = CASE WHEN m.note IS NULL THEN ''::bytea ELSE i.payload END, note = m.note, \
      reply = CASE WHEN m.note IS NULL THEN m.reply END \
-     FROM m WHERE i.run_id = {run m} AND i.message_id = m.message_id), \
-     g AS MATERIALIZED (SELECT n, count(*) AS read, sum(bytes)::bigint AS bytes FROM m GROUP BY n), \
+     FROM m WHERE i.run_id = m.run_id AND i.message_id = m.message_id)";
+
+/// The same where it is about one. With the run given, the server takes its messages for few, whatever it knows of them, and
+/// would compare each that the run ever had with each that is read. A conflict with the key is found by the key. (None is
+/// inserted: each was found above, and nobody deletes a run whose row is locked.)
+pub(crate) const READ_BY_KEY: &str = ", reads AS (INSERT INTO {inbox} AS i \
+     (seq, at, kind, encoding, state, run_id, message_id, name, payload, note, reply) \
+     SELECT m.seq, 0, 0, 0, CASE WHEN m.note IS NULL THEN 1 ELSE 2 END, m.run_id, m.message_id, '', ''::bytea, m.note, \
+     CASE WHEN m.note IS NULL THEN m.reply END FROM m \
+     ON CONFLICT (run_id, message_id) DO UPDATE SET state = excluded.state, \
+     payload = CASE WHEN excluded.note IS NULL THEN ''::bytea ELSE i.payload END, note = excluded.note, \
+     reply = excluded.reply)";
+
+/// And what else comes with them.
+pub(crate) const READ_TOGETHER: &str = ", g AS MATERIALIZED (SELECT n, count(*) AS read, sum(bytes)::bigint AS bytes FROM m GROUP BY n), \
      states AS (INSERT INTO {run_data} (run_id, state) SELECT s.run_id, s.state \
      FROM unnest($30::bigint[], $31::text[], $32::bytea[]) AS s(n, run_id, state) \
      WHERE (s.n IN (SELECT n FROM ok)) IS TRUE \

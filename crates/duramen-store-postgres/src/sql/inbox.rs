@@ -107,5 +107,5 @@ pub(crate) const REFUSED: &str = concat!(
 
 pub(crate) const RECEIPTS: &str = "SELECT u.n, i.state, i.note, i.reply \
      FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS u(run_id, message_id, n) \
-     JOIN {inbox} i ON i.run_id = {run u} AND i.message_id = u.message_id";
+     CROSS JOIN LATERAL (SELECT * FROM {inbox} i WHERE i.run_id = {run u} AND i.message_id = u.message_id OFFSET 0) i";
 pub(crate) const RECEIPTS_TYPES: &[Type] = &[Type::TEXT_ARRAY, Type::TEXT_ARRAY];

@@ -179,7 +179,7 @@ impl Book {
         // Those that wait their turn for the run, a moment.
         let in_line = |template: &str, types| sql(&template.replace(" SKIP LOCKED", ""), types);
         let append = [commit::FENCE, commit::ANSWER].concat();
-        let rewrite = |reads| {
+        let rewrite = |reads: &str| {
             let parts = [
                 commit::FENCE,
                 reads,
@@ -189,7 +189,12 @@ impl Book {
             ];
             parts.concat()
         };
-        let (committed, read) = (rewrite(commit::NOTHING_READ), rewrite(commit::READ));
+        let reads = match flavour {
+            Flavour::Plain => commit::READ_BY_RUNS,
+            Flavour::Routed => commit::READ_BY_KEY,
+        };
+        let reads = [commit::READ, reads, commit::READ_TOGETHER].concat();
+        let (committed, read) = (rewrite(commit::NOTHING_READ), rewrite(&reads));
         let [claim, claim_alone] = lease::claims();
         Self {
             flavour,

@@ -15,8 +15,8 @@ use duramen_store_testing::{
 
 use crate::support::{Held, Place, block_on};
 
-/// Far more than anything here takes, and far less than the lock is held.
-const SOON: Duration = Duration::from_secs(2);
+/// The lock is held until all are answered; who waited for it would lose the connection after 15 seconds.
+const SOON: Duration = Duration::from_secs(10);
 
 fn open(place: &Place, options: PostgresOptions) -> PostgresStore {
     let store = place.open_with(PostgresOptions {

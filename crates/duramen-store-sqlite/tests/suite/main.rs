@@ -8,6 +8,7 @@ mod crash;
 mod differential;
 mod files;
 mod grouping;
+mod log;
 mod migrations;
 mod rules;
 mod support;
