@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from asyncio import CancelledError, Future, Task, TimerHandle
 from collections.abc import Callable
 from contextvars import Context as ContextVars
@@ -30,6 +29,7 @@ from duramen._bridge import (
 )
 from duramen._handlers.context import Context
 from duramen._handlers.step import current_context
+from duramen._logging import CarefulLogger, logger
 from duramen._loop.loop import RunLoop, RunTimer, keep_threads_out
 from duramen._values.payloads import Decision, decode, load_decision, load_reason, step_failure
 from duramen._values.serializer import Serializer
@@ -114,7 +114,7 @@ class Services:
     """When the budget of this pass is over, on the clock of `time.monotonic`."""
     min_remaining: float = 1.0
     """With fewer seconds of budget left no fresh step is started."""
-    log: logging.Logger = field(default_factory=lambda: logging.getLogger("duramen"))
+    log: CarefulLogger = field(default_factory=lambda: logger("duramen"))
     on_finished: Callable[[RunHost, int, Any], object] | None = None
     """Called when the handler has ended (nothing is durable yet): kind, and its value or error."""
     on_state: Callable[[RunHost, bytes], object] | None = None

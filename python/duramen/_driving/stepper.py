@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import os
 import threading
 from collections import deque
@@ -37,12 +36,13 @@ from typing import Any, cast
 from typing_extensions import override
 
 from duramen._handlers.callables import is_async_callable
+from duramen._logging import logger
 from duramen._loop.insides import forget_quietly, is_about_to_be_cancelled
 from duramen.errors import RuntimeClosed
 
 __all__ = ["NoOutcome", "StepJob", "Stepper"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 Done = Callable[[Any, BaseException | None], object]
 

@@ -7,7 +7,6 @@ and flushes the engine once at the end of each such round.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +15,7 @@ from duramen._bridge import Advance, Drive, Evict, Resume
 from duramen._driving.exits import say
 from duramen._driving.host import RunHost, Services
 from duramen._driving.records import run_failed, run_stuck
+from duramen._logging import logger
 from duramen._values.durations import from_ms
 
 from .rows import read_payload
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_HERE", "Collector", "Driver", "Left"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 
 class Collector:
@@ -58,7 +58,9 @@ class Collector:
         if self._publish is not None:
             try:
                 self._publish(event)
-            except Exception:  # noqa: BLE001 - a run must not suffer from who listens to it
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001 - a run must not suffer from who listens to it
                 _log.exception("a live event of run %r could not be published", event.run_id)
 
     def add_state(self, run_id: str, at: datetime, state: Any) -> None:

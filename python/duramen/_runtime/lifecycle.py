@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from duramen._bridge import NativeStore, StoreFailed, native_error
+from duramen._logging import logger
 from duramen._values.checks import new_owner
 from duramen.errors import ForkedProcess, InvalidArgument, RuntimeClosed, RuntimeNotOpen
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lifecycle"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 
 class Lifecycle:

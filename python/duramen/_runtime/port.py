@@ -7,13 +7,13 @@ in.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 from duramen._bridge import Engine, Newer, Reply, StoreFailed, StoreRequest, native_error
+from duramen._logging import logger
 from duramen._loop.insides import get_running_loop
 from duramen._loop.loop import RunLoop
 from duramen._stores.second_sqlite import Watch
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Port"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 
 class _Process:
