@@ -151,7 +151,7 @@ async def test_what_the_applications_logging_raises_reaches_no_run(
 ) -> None:
     interrupted.clear()
     met: list[str] = []
-    async with Runtime(url, workflows=[*ENDS, neighbour]) as runtime:
+    async with Runtime(url, workflows=[*ENDS, neighbour], lease=1) as runtime:
         with broken(met, error):
             others = [await runtime.start(neighbour) for _ in range(3)]
             for definition in ENDS:

@@ -27,8 +27,8 @@ import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
+from functools import partial
 from time import monotonic
 from types import CoroutineType
 from typing import Any, cast
@@ -39,6 +39,8 @@ from duramen._handlers.callables import is_async_callable
 from duramen._logging import logger
 from duramen._loop.insides import forget_quietly, is_about_to_be_cancelled
 from duramen.errors import RuntimeClosed
+
+from .threads import StepThreads
 
 __all__ = ["NoOutcome", "StepJob", "Stepper"]
 
@@ -229,7 +231,8 @@ class Stepper:
 
     Args:
         loop: the host's loop (asyncio's, uvloop's…).
-        max_threads: the most functions that run in threads at once. Default: as `ThreadPoolExecutor` has it.
+        max_threads: the most functions that run in threads at once. Default: four more than there are
+            processors, 32 at the most.
 
     >>> async def greet(name: str) -> str:
     ...     return f"hello {name}"
@@ -256,7 +259,7 @@ class Stepper:
         self._closed = False
 
         self._max_threads = max_threads or min(32, (os.cpu_count() or 1) + 4)
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = StepThreads("duramen-step")
         self._threads_busy = 0
         self._thread_queue: deque[StepJob] = deque()
         self._doubted: deque[StepJob] = deque()
@@ -463,12 +466,7 @@ class Stepper:
 
     def _start_thread(self, job: StepJob) -> bool:
         """Hand a job to a thread. False if there is none and none can be started: the job was left alone."""
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._max_threads, thread_name_prefix="duramen-step")
         context = job.context_setup.copy()  # pyright: ignore[reportOptionalMemberAccess]
-        # Whoever takes the job out has it: the pool's queue keeps what it could not start a thread for, and
-        # another of its threads may find it there.
-        place = [job]
         self._threads_busy += 1
         job.state = _IN_THREAD
         self._live.add(job)
@@ -476,10 +474,8 @@ class Stepper:
             job.deadline = self.loop.time() + job.timeout
             job.timer = self.loop.call_at(job.deadline, self._thread_late, job)
         try:
-            self._threads.submit(self._in_thread, place, context)
+            self._threads.submit(partial(self._in_thread, job, context))
         except RuntimeError as error:
-            if not _taken_back(place):
-                return True
             self._threads_busy -= 1
             self._live.discard(job)
             job.no_timeout()
@@ -492,11 +488,7 @@ class Stepper:
         self._short_of_threads = False
         return True
 
-    def _in_thread(self, place: list[StepJob], context: Context) -> None:
-        try:
-            job = place.pop()
-        except IndexError:
-            return  # it was taken back
+    def _in_thread(self, job: StepJob, context: Context) -> None:
         result = error = None
         try:
             result = context.run(job.fn, *job.args)
@@ -614,8 +606,7 @@ class Stepper:
             if not waiter.done():
                 self._awake += 1
                 waiter.set_result(None)
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     async def aclose(self) -> None:
         """`close`, and wait until the runners have ended, also for a step that swallows its cancellation."""
@@ -632,15 +623,6 @@ def _judged(job: StepJob, runner: _Runner, error: BaseException) -> BaseExceptio
         # step's own cancelled it, and has taken that back.
         return error
     return NoOutcome("the program cancelled the task in which the step ran")
-
-
-def _taken_back(place: list[StepJob]) -> bool:
-    """Whether no thread has taken the job that lies there; none will any more."""
-    try:
-        place.pop()
-    except IndexError:
-        return False
-    return True
 
 
 def _is_awaitable(result: object) -> bool:
