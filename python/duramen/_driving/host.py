@@ -434,6 +434,19 @@ class RunHost:
                 self.services.log.exception("the state of run %r could not be told", self.run.run_id)
         return True
 
+    def state_has_strayed(self) -> bool:
+        """Whether the state has changed since the handler came to rest: then somebody else has changed it."""
+        context = self._context
+        if context is None or self.definition.state_type is None or self.run.replaying or not self._state:
+            return False
+        try:
+            plain = plain_payload(self.serializer, context.state, self.definition.state_type)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - the handler hears of it at its next turn
+            return True
+        return plain != self._state
+
     # -- ways out --------------------------------------------------------------------------------------------
 
     def _way_out(self, error: BaseException, again: Callable[[], object]) -> bool:
