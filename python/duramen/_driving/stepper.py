@@ -16,6 +16,7 @@ However a job ends, `done` hears of it, once:
 - a job whose runner was cancelled by anybody but `StepJob.cancel` (the program cancels all its tasks, as
   `asyncio.run` does at its end) has no outcome: `done` gets `NoOutcome`;
 - `KeyboardInterrupt` means the process: `done` gets it, then it is raised to whoever runs the loop;
+- if `done` itself raises, it hears `NoOutcome` in a second call;
 - a thread that cannot be started is tried again later, with the job in its place in the line.
 """
 
@@ -512,29 +513,39 @@ class Stepper:
     def _collect(self) -> None:
         """Take what came back from threads, then give the free threads their next jobs."""
         self._collecting = False
-        interrupt: BaseException | None = None
+        interrupt: KeyboardInterrupt | None = None
         while self._returned:
             job, result, error = self._returned.popleft()
             self._threads_busy -= 1
-            self._live.discard(job)
-            if job.state == _DONE:  # cancelled or late: nobody waits for it any more
-                if type(result) is CoroutineType:
-                    result.close()
-                continue
-            job.no_timeout()
-            if error is None and _is_awaitable(result):
-                job.awaitable = result
-                job.state = _QUEUED
-                self._queue.append(job)
-                if not self._awake:
-                    self._wake_runner()
-                continue
-            self._settle(job, result, error)
-            if issubclass(type(error), KeyboardInterrupt):
+            try:
+                self._take(job, result, error)
+            except BaseException as raised:  # noqa: BLE001 - the others have to be taken
+                if isinstance(raised, KeyboardInterrupt):
+                    interrupt = raised
+                if job.state == _IN_THREAD:
+                    self._settle(job, None, NoOutcome("what it returned was lost"))
+            if isinstance(error, KeyboardInterrupt):
                 interrupt = error
         self._next_thread()
         if interrupt is not None:
             raise interrupt
+
+    def _take(self, job: StepJob, result: Any, error: BaseException | None) -> None:
+        """Take what came back of one job: its outcome, or what has to be awaited for it."""
+        self._live.discard(job)
+        if job.state == _DONE:  # cancelled or late: nobody waits for it any more
+            if type(result) is CoroutineType:
+                result.close()
+            return
+        job.no_timeout()
+        if error is None and _is_awaitable(result):
+            job.awaitable = result
+            job.state = _QUEUED
+            self._queue.append(job)
+            if not self._awake:
+                self._wake_runner()
+        else:
+            self._settle(job, result, error)
 
     def _next_thread(self) -> None:
         for _ in range(len(self._thread_queue)):
@@ -587,6 +598,9 @@ class Stepper:
             raise
         except BaseException as raised:  # noqa: BLE001
             self._done_failed(job, raised)
+            if not isinstance(error, NoOutcome):
+                # Whoever listens has not taken the outcome: that it is lost has to be known.
+                self._settle(job, None, NoOutcome("its outcome was lost"))
 
     def close(self) -> None:
         """Take no more jobs, cancel those that are queued or in flight, let the runners end. Does not wait.

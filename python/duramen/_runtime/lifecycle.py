@@ -18,6 +18,7 @@ from .port import Port
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Coroutine
 
     from duramen._bridge import Engine, RunEvent
@@ -152,7 +153,7 @@ class Lifecycle:
     def new_port(
         self,
         loop: asyncio.AbstractEventLoop,
-        on_events: Callable[[list[RunEvent]], None],
+        on_events: Callable[[deque[RunEvent]], None],
         *,
         migrate: bool,
         opened: NativeStore | None,
