@@ -513,18 +513,18 @@ class Stepper:
     def _collect(self) -> None:
         """Take what came back from threads, then give the free threads their next jobs."""
         self._collecting = False
-        interrupt: KeyboardInterrupt | None = None
+        interrupt: BaseException | None = None
         while self._returned:
             job, result, error = self._returned.popleft()
             self._threads_busy -= 1
             try:
                 self._take(job, result, error)
             except BaseException as raised:  # noqa: BLE001 - the others have to be taken
-                if isinstance(raised, KeyboardInterrupt):
+                if issubclass(type(raised), KeyboardInterrupt):
                     interrupt = raised
                 if job.state == _IN_THREAD:
                     self._settle(job, None, NoOutcome("what it returned was lost"))
-            if isinstance(error, KeyboardInterrupt):
+            if issubclass(type(error), KeyboardInterrupt):
                 interrupt = error
         self._next_thread()
         if interrupt is not None:
@@ -598,7 +598,7 @@ class Stepper:
             raise
         except BaseException as raised:  # noqa: BLE001
             self._done_failed(job, raised)
-            if not isinstance(error, NoOutcome):
+            if not issubclass(type(error), NoOutcome):
                 # Whoever listens has not taken the outcome: that it is lost has to be known.
                 self._settle(job, None, NoOutcome("its outcome was lost"))
 

@@ -121,7 +121,7 @@ def check_workflows(runtime: Runtime) -> list[str]:
 def _heed_hangup() -> None:
     """End in order when the terminal is closed, unless whoever started this wants it to go on (nohup)."""
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        signal.signal(signal.SIGHUP, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def _end_in_time(drain: float) -> None:

@@ -116,11 +116,13 @@ def _draw(value: Any, place: str, found: dict[str, str], around: tuple[int, ...]
         found[place] = f"{cls.__name__} {sorted(repr(_picture(item)) for item in value)}"
         return
     elif issubclass(cls, Mapping):
-        parts = [(f".{key}" if isinstance(key, str) else f"[{key!r}]", item) for key, item in value.items()]
+        entries = cast("Mapping[Any, Any]", value).items()
+        parts = [(f".{key}" if isinstance(key, str) else f"[{key!r}]", item) for key, item in entries]
     elif (names := _fields(cls)) is not None:
         parts = [(f".{name}", getattr(value, name)) for name in names if hasattr(value, name)]
         if issubclass(cls, BaseModel):
-            parts += [(f".{name}", item) for name, item in (value.__pydantic_extra__ or {}).items()]
+            extra: dict[str, Any] = value.__pydantic_extra__ or {}
+            parts += [(f".{name}", item) for name, item in extra.items()]
     else:
         found[place] = f"{cls.__name__} {id(value)}"
         return
