@@ -8,7 +8,6 @@ and one for what it has to say, a JSON object a line.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ import threading
 import time
 from contextlib import suppress
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -128,12 +128,14 @@ def _end_in_time(drain: float) -> None:
     """Have this process ended if it hangs after a signal, as a supervisor does with its workers.
 
     A step that ignores its cancellation, or a thread, would keep it for ever. The handlers are called beside
-    those of the loop, also while a step blocks that.
+    those of the loop, also while a step or a handler of a run blocks that.
     """
-    patience = itertools.chain([drain + GRACE], itertools.repeat(GRACE))
+    # The thread is there beforehand, and the queue's `put` may be called in the midst of anything.
+    told: SimpleQueue[None] = SimpleQueue()
+    threading.Thread(target=_end, args=(told, drain), name="duramen-end", daemon=True).start()
 
     def heed(before: Any, number: int, frame: Any) -> None:
-        threading.Thread(target=_end, args=(next(patience),), name="duramen-end", daemon=True).start()
+        told.put(None)
         if callable(before):
             before(number, frame)
 
@@ -141,8 +143,11 @@ def _end_in_time(drain: float) -> None:
         signal.signal(number, partial(heed, signal.getsignal(number)))
 
 
-def _end(seconds: float) -> None:
-    time.sleep(seconds)
+def _end(told: SimpleQueue[None], drain: float) -> None:
+    told.get()
+    with suppress(Empty):
+        told.get(timeout=drain)  # a second signal waits for no step
+    time.sleep(GRACE)
     sentence = (
         "the worker has not ended in time, because a step or a thread hangs: it is ended now; its runs go on "
         "elsewhere when their leases have ended"
