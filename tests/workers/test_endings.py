@@ -448,16 +448,10 @@ async def beside_a_task():
     keep.append(asyncio.create_task(swallowing()))
     await asyncio.sleep(600)
 
-async def blocking():
-    note("begun")
-    time.sleep(600)
-
 keep = []
 
 @workflow
 async def hangs(ctx: Context, how: str) -> None:
-    if how == "in_the_handler":
-        await blocking()
     await ctx.step("hang", globals()[how])
 
 runtime = Runtime(os.environ["APP_URL"], workflows=[hangs], lease=1)
@@ -474,7 +468,7 @@ async def hangs(ctx: Context, how: str) -> None:
     ("how", "code"),
     [
         ("in_a_thread", 0), ("swallowing", 1), ("in_the_loops_executor", 1), ("in_a_pool_of_its_own", 1),
-        ("beside_a_task", 1), ("blocking", 1), ("in_the_handler", 1),
+        ("beside_a_task", 1),
     ],
 )  # fmt: skip
 def test_a_worker_alone_ends_whatever_hangs_in_it(shop: Shop, tmp_path: Path, how: str, code: int) -> None:

@@ -128,7 +128,7 @@ def _end_in_time(drain: float) -> None:
     """Have this process ended if it hangs after a signal, as a supervisor does with its workers.
 
     A step that ignores its cancellation, or a thread, would keep it for ever. The handlers are called beside
-    those of the loop, also while a step or a handler of a run blocks that.
+    those of the loop, as a rule also while that is blocked.
     """
     # The thread is there beforehand, and the queue's `put` may be called in the midst of anything.
     told: SimpleQueue[None] = SimpleQueue()
