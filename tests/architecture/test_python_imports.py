@@ -16,6 +16,7 @@ EXTENSION = "duramen._native"
 # under TYPE_CHECKING names a type of a later room; it creates no order of loading.)
 ROOMS = (
     "duramen.errors",
+    "duramen._logging",
     "duramen._bridge",
     "duramen._values",
     "duramen._loop",
@@ -118,6 +119,23 @@ def test_rooms_import_earlier_rooms_only(path: Path) -> None:
     assert own is not None
     later = ROOMS[ROOMS.index(own) + 1 :]
     assert not [name for name in imported(path, at_run_time=True) if within(name, later)]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in MODULES
+        if within(module_name(path), ROOMS)
+        and module_name(path) not in {"duramen._logging", "duramen._runtime.logs"}
+    ],
+    ids=module_name,
+)
+def test_loggers_are_those_that_never_raise(path: Path) -> None:
+    """What an application's logging raises must not reach what drives runs."""
+    assert not [name for name in imported(path) if name == "logging.getLogger"]
+    calls = [node for node in ast.walk(ast.parse(read(path))) if isinstance(node, ast.Attribute)]
+    assert not [node.lineno for node in calls if node.attr == "getLogger"]
 
 
 def test_every_module_has_a_room() -> None:

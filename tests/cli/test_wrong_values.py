@@ -64,6 +64,7 @@ WRONG: list[tuple[list[Any], int]] = [
     (["worker", b"\xff:x"], 2),
     (["worker", "app:runtime"], 2),
     (["worker", "app:later"], 2),
+    (["worker", "app:runtime", "-q", "-v"], 2),
     (["worker", f"{LONG}:x"], 3),
     (["worker", "app:no.such.name"], 3),
     (["worker", "exits:runtime"], 5),

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import gc
+import subprocess
 import sys
 import threading
 import time
@@ -104,6 +105,51 @@ def test_the_result_of_a_cancelled_function_is_dropped(bench: Any) -> None:
             await asyncio.sleep(0.001)
 
     bench(body, max_threads=1)
+
+
+UNENDING = """
+import asyncio, threading
+from duramen._driving.stepper import StepJob, Stepper
+
+begun = threading.Event()
+
+def for_ever():
+    begun.set()
+    threading.Event().wait()
+
+async def main():
+    stepper = Stepper(asyncio.get_running_loop())
+    stepper.submit(StepJob(for_ever, done=lambda *_: None))
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+    await stepper.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_a_function_that_never_returns_does_not_keep_the_process() -> None:
+    subprocess.run([sys.executable, "-c", UNENDING], timeout=60, check=True)
+
+
+def test_threads_are_used_again_and_end_with_the_stepper(bench: Any) -> None:
+    names: list[str] = []
+    threads: list[threading.Thread] = []
+
+    def step() -> None:
+        threads.append(threading.current_thread())
+        names.append(threads[-1].name)
+
+    async def body(bench: Bench) -> None:
+        for _ in range(20):
+            await bench.run(step)
+
+    bench(body, max_threads=8)
+    # One may not yet count as free when the next step comes.
+    assert len(set(names)) <= 8
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
 
 
 class Callable_:

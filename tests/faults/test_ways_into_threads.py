@@ -1,10 +1,13 @@
 """No handler gets into a thread or onto another loop: it is refused before anything happens there."""
 
+import _thread
 import asyncio
 import concurrent.futures
+import functools
 import importlib
 import logging
 import logging.handlers
+import multiprocessing
 import queue
 import subprocess
 import sys
@@ -32,6 +35,10 @@ def effect() -> None:
     effects.append("happened")
 
 
+def effect_in(file: str) -> None:
+    Path(file).touch()
+
+
 async def effect_on_a_loop() -> None:
     effects.append("happened on a loop")
 
@@ -50,6 +57,20 @@ def start_a_thread() -> None:
 async def in_a_new_pool() -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         await asyncio.wrap_future(pool.submit(effect))
+
+
+async def in_a_new_pool_of_processes(executor: str, method: str) -> None:
+    context = multiprocessing.get_context(method)
+    if executor == "concurrent":
+        with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+            await asyncio.wrap_future(pool.submit(effect))
+    else:
+        with context.Pool(1) as pool:
+            pool.apply(effect)
+
+
+def submitted(pool: concurrent.futures.Executor) -> None:
+    pool.submit(effect_in, given["file"])
 
 
 async def through_a_portal() -> None:
@@ -88,6 +109,21 @@ WAYS: dict[str, Callable[[], Any]] = {
     "a pool that is there": lambda: asyncio.wrap_future(given["pool"].submit(effect)),
     "a pool made for it": in_a_new_pool,
     "a thread": start_a_thread,
+    "a thread, the low way": lambda: _thread.start_new_thread(effect, ()),
+    "a pool of processes": lambda: given["processes"].submit(effect_in, given["file"]).result(),
+    "a pool of processes, to be left": lambda: (
+        str(given["processes"].submit(effect_in, given["file"])) and None
+    ),
+    "a pool of multiprocessing": lambda: given["pool of processes"].apply(effect_in, (given["file"],)),
+    "a pool of multiprocessing, mapped": lambda: given["pool of processes"].map(effect_in, [given["file"]]),
+    **{
+        f"a new pool of processes, {executor}, {method}": functools.partial(
+            in_a_new_pool_of_processes, executor, method
+        )
+        for executor in ("concurrent", "multiprocessing")
+        for method in multiprocessing.get_all_start_methods()
+    },
+    "a process": lambda: multiprocessing.get_context("spawn").Process(target=effect).start(),
     "a timer": lambda: threading.Timer(0, effect).start(),
     "anyio's portal": through_a_portal,
     "anyio.from_thread": lambda: anyio.from_thread.run_sync(effect),
@@ -112,9 +148,17 @@ async def trying(ctx: Context, way: str) -> str:
 
 
 @pytest.fixture
-def pool() -> Iterator[None]:
-    with concurrent.futures.ThreadPoolExecutor(1) as given["pool"]:
+def pool(tmp_path: Path) -> Iterator[None]:
+    given["file"] = str(tmp_path / "effect")
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as given["pool"],
+        concurrent.futures.ProcessPoolExecutor(1, spawn) as given["processes"],
+        spawn.Pool(1) as given["pool of processes"],
+    ):
         given["pool"].submit(int).result()
+        given["processes"].submit(int).result()
+        given["pool of processes"].apply(int)
         yield
 
 
@@ -124,7 +168,7 @@ async def test_every_way_into_a_thread_or_onto_another_loop_is_refused_before_it
     effects.clear()
     given["loop"] = asyncio.get_running_loop()
     async with Runtime(url, workflows=[trying], watchdog=0) as runtime:
-        threads = threading.active_count()
+        threads, processes = threading.active_count(), set(multiprocessing.active_children())
         for way in WAYS:
             await runtime.enqueue(trying, way, run_id=way)
         found = {run.run_id: run.kind for run in (await runtime.sweep(max_queued=100)).queued}
@@ -135,16 +179,22 @@ async def test_every_way_into_a_thread_or_onto_another_loop_is_refused_before_it
             assert error.short_name in {"NotDurableError", "RuntimeError", "NoEventLoopError"}, (way, error)
         await asyncio.sleep(0)
         assert threading.active_count() == threads
+        assert set(multiprocessing.active_children()) == processes
     assert effects == []
+    given["processes"].submit(int).result()  # what had been given to it before was done by now
+    assert not Path(given["file"]).exists()  # noqa: ASYNC240
 
 
 PROGRAM = """
-import anyio, anyio.to_thread, asyncio, os, signal
+import anyio, anyio.to_thread, asyncio, concurrent.futures, sys
 from duramen import Context, Runtime, workflow
 
 @workflow
 async def w(ctx: Context) -> None:
-    await anyio.to_thread.run_sync(print, "effect")
+    if sys.argv[1] == "thread":
+        await anyio.to_thread.run_sync(print, "effect")
+    with concurrent.futures.ProcessPoolExecutor(1) as pool:
+        pool.submit(print, "effect")
 
 async def main():
     async with Runtime("memory://", workflows=[w]) as runtime:
@@ -158,9 +208,10 @@ asyncio.run(main())
 """
 
 
-def test_a_process_whose_handler_wanted_a_thread_ends() -> None:
+@pytest.mark.parametrize("wanted", ["thread", "process"])
+def test_a_process_whose_handler_wanted_a_thread_ends(wanted: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", PROGRAM, wanted], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "RunFailed\n"
 
@@ -218,13 +269,15 @@ SHARED: dict[str, Callable[[], Any]] = {
     "queue": asyncio.Queue,
     "event": asyncio.Event,
     "condition": asyncio.Condition,
+    "barrier": lambda: asyncio.Barrier(3),
+    "bounded semaphore": lambda: asyncio.BoundedSemaphore(1),
 }
 
 
 async def use(name: str, thing: Any) -> None:
     if name == "queue":
         await thing.get()
-    elif name == "event":
+    elif name in {"event", "barrier"}:
         await thing.wait()
     elif name == "condition":
         async with thing:

@@ -103,6 +103,22 @@ def no_dict() -> Exception:
     return error
 
 
+class Text(str):
+    """A text that raises."""
+
+    __slots__ = ()
+
+    def encode(self, *_: Any) -> bytes:
+        raise SystemExit("from encode")
+
+    __len__ = __iter__ = __format__ = encode
+
+
+class TellingText(Exception):
+    def __str__(self) -> str:
+        return Text("a text")
+
+
 class Lying(Exception):
     @property
     def __class__(self) -> Any:
@@ -137,6 +153,7 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "odd, cancelled": lambda: Odd(asyncio.CancelledError),
     "odd arguments": no_dict,
     "lying": Lying,
+    "a text that raises": TellingText,
     "nameless": Nameless,
     "exit": lambda: SystemExit(0),
     "exit with an object": lambda: SystemExit(object()),

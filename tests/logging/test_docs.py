@@ -45,7 +45,7 @@ def test_the_page_names_every_logger() -> None:
     bridge = (ROOT / "crates/duramen-python/src/logs.rs").read_text("utf-8")
     used = set(re.findall(r'"(duramen\.[a-z.]+)"', bridge))
     for path in (ROOT / "python/duramen").rglob("*.py"):
-        used |= set(re.findall(r'getLogger\("([a-z.]+)"\)', path.read_text("utf-8")))
+        used |= set(re.findall(r'(?:getL|l)ogger\("([a-z.]+)"\)', path.read_text("utf-8")))
     assert used >= {"duramen", "duramen.run", "duramen.engine"}
     assert used - {"duramen.replay"} <= named
     assert all(logging.getLogger(name) for name in named)

@@ -461,6 +461,8 @@ async def test_a_sweep_can_publish_live_events_as_they_happen(runtime: Runtime) 
         published.append((event.run_id, event.data))
         if event.data == 1:
             raise OSError("the socket is gone")
+        if event.data == 2:
+            raise SystemExit
 
     swept = await runtime.sweep(publish=publish, max_events=1)
     assert published == [("e", 0), ("e", 1), ("e", 2)]

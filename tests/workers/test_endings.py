@@ -381,27 +381,131 @@ def test_runs_that_failed_and_that_are_stuck_are_counted_apart(
     assert counts == {"completed": 3, "failed": 2, "stuck": 1, "cancelled": 0}
 
 
-def test_the_log_of_a_worker_says_how_runs_ended(shop: Shop, tmp_path: Path) -> None:
+def said_by(shop: Shop, tmp_path: Path, *options: str) -> str:
+    """What a worker says on stderr while it drives a run that completes and one that fails."""
     (tmp_path / "unhappy.py").write_text(ENDS)
-    failed = shop.enqueue(ends, 2, "failed", prefix="failed")
+    failed = shop.enqueue(ends, 1, "failed", prefix="failed")
     completed = shop.enqueue(ends, 1, "completed", prefix="completed")
-    command = [
-        sys.executable,
-        "-c",
-        "from duramen.cli import main; main()",
-        "worker",
-        "unhappy:runtime",
-        "-v",
-    ]
+    command = [sys.executable, "-c", "from duramen.cli import main; main()", "worker", "unhappy:runtime"]
     environment = {**os.environ, "APP_URL": shop.url}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        [*command, *options], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
     ) as worker:
         try:
             eventually(lambda: shop.all_are(completed, "completed") and shop.all_are(failed, "failed"))
             worker.send_signal(signal.SIGTERM)
-            _, said = worker.communicate(timeout=30)
+            _, said = worker.communicate(timeout=60)
         finally:
             worker.kill()
-    assert "drained: 0 runs active, 3 claimed, 1 completed, 2 failed, 0 lost" in said
+    return said
+
+
+def test_the_log_of_a_worker_says_how_runs_ended(shop: Shop, tmp_path: Path) -> None:
+    said = said_by(shop, tmp_path, "-v")
+    assert "drained: 0 runs active, 2 claimed, 1 completed, 1 failed, 0 lost" in said
     assert "serves ends 1" in said
+
+
+@pytest.mark.parametrize("options", [("-q",), ("--quiet", "--processes", "2")], ids=["alone", "fleet"])
+def test_a_quiet_worker_says_what_went_wrong_and_nothing_else(
+    shop: Shop, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    (line,) = said_by(shop, tmp_path, *options).splitlines()
+    assert " ERROR " in line
+    assert "run 'failed:0' (ends 1) failed: ValueError: failed" in line
+
+
+# -- workers in which something hangs
+
+HANGING = """
+import asyncio, os, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from duramen import Context, Runtime, workflow
+from tests.workers.app import note
+
+def in_a_thread():
+    note("begun")
+    time.sleep(600)
+
+async def swallowing():
+    note("begun")
+    while True:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            pass
+
+async def in_the_loops_executor():
+    note("begun")
+    await asyncio.to_thread(time.sleep, 600)
+
+async def in_a_pool_of_its_own():
+    pool = ThreadPoolExecutor(1)
+    note("begun")
+    await asyncio.wrap_future(pool.submit(time.sleep, 600))
+
+async def beside_a_task():
+    keep.append(asyncio.create_task(swallowing()))
+    await asyncio.sleep(600)
+
+keep = []
+
+@workflow
+async def hangs(ctx: Context, how: str) -> None:
+    await ctx.step("hang", globals()[how])
+
+runtime = Runtime(os.environ["APP_URL"], workflows=[hangs], lease=1)
+"""
+
+
+@workflow
+async def hangs(ctx: Context, how: str) -> None:
+    """For those who enqueue."""
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ("in_a_thread", 0), ("swallowing", 1), ("in_the_loops_executor", 1), ("in_a_pool_of_its_own", 1),
+        ("beside_a_task", 1),
+    ],
+)  # fmt: skip
+def test_a_worker_alone_ends_whatever_hangs_in_it(shop: Shop, tmp_path: Path, how: str, code: int) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING)
+    shop.enqueue(hangs, 1, how)
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    worker = shop.fleet("--drain-timeout", "0.2", app="hanging:runtime", PYTHONPATH=path)
+    eventually(lambda: shop.ledger["begun"] > 0)
+    # The signals are heeded from its being ready on, which a step may be ahead of.
+    worker.await_("ready")
+    assert worker.end(limit=60) == code, worker.errors
+    assert ("the worker has not ended in time" in worker.errors) is bool(code)
+
+
+ENDING = """
+import asyncio, os
+from duramen import Context, Runtime, workflow
+
+async def cancel_all() -> None:
+    for task in asyncio.all_tasks():
+        task.cancel()
+
+@workflow
+async def hangs(ctx: Context, how: str) -> None:
+    await ctx.step("cancel", cancel_all)
+
+runtime = Runtime(os.environ["APP_URL"], workflows=[hangs], lease=1)
+"""
+
+
+def test_an_application_that_cancels_all_tasks_ends_its_worker_with_a_sentence(
+    shop: Shop, tmp_path: Path
+) -> None:
+    (tmp_path / "ending.py").write_text(ENDING)
+    shop.enqueue(hangs, 1, "")
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    worker = shop.fleet(app="ending:runtime", PYTHONPATH=path)
+    assert worker.wait(60) == 5
+    assert "the application cancelled all tasks of the process" in worker.errors
+    assert "Traceback" not in worker.errors

@@ -22,9 +22,8 @@ from duramen._values.serializer import CodecSerializer, JsonSerializer, round_tr
 from duramen.errors import DeserializationError, NotDurableError, SerializationError
 
 if TYPE_CHECKING:
-    import logging
-
     from duramen._handlers.retry import Retry
+    from duramen._logging import CarefulLogger
     from duramen._values.serializer import Serializer
 
 __all__ = [
@@ -197,7 +196,8 @@ def text_of(error: BaseException) -> str:
         raise
     except BaseException as failure:  # noqa: BLE001
         text = f"<its __str__ raised {name_of(failure)}>"
-    return text.encode("utf-8", "backslashreplace").decode()
+    # Not its own `encode`: the text may be of a subclass of `str` that raises as well.
+    return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
 def name_of(error: BaseException) -> str:
@@ -205,10 +205,10 @@ def name_of(error: BaseException) -> str:
     return type.__dict__["__name__"].__get__(type(error))
 
 
-def say(log: logging.Logger, what: str, error: BaseException) -> None:
+def say(log: CarefulLogger, what: str, error: BaseException) -> None:
     """Log an exception with its traceback, or as far as it lets itself be told."""
     try:
-        log.error("%s", what, exc_info=error)
+        log.logger.error("%s", what, exc_info=error)
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001 - a handler of the log asked it something

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from asyncio import CancelledError, Future, Task, TimerHandle
 from collections.abc import Callable
 from contextvars import Context as ContextVars
@@ -30,6 +29,7 @@ from duramen._bridge import (
 )
 from duramen._handlers.context import Context
 from duramen._handlers.step import current_context
+from duramen._logging import CarefulLogger, logger
 from duramen._loop.loop import RunLoop, RunTimer, keep_threads_out
 from duramen._values.payloads import Decision, decode, load_decision, load_reason, step_failure
 from duramen._values.serializer import Serializer
@@ -114,7 +114,7 @@ class Services:
     """When the budget of this pass is over, on the clock of `time.monotonic`."""
     min_remaining: float = 1.0
     """With fewer seconds of budget left no fresh step is started."""
-    log: logging.Logger = field(default_factory=lambda: logging.getLogger("duramen"))
+    log: CarefulLogger = field(default_factory=lambda: logger("duramen"))
     on_finished: Callable[[RunHost, int, Any], object] | None = None
     """Called when the handler has ended (nothing is durable yet): kind, and its value or error."""
     on_state: Callable[[RunHost, bytes], object] | None = None
@@ -433,6 +433,19 @@ class RunHost:
             except Exception:
                 self.services.log.exception("the state of run %r could not be told", self.run.run_id)
         return True
+
+    def state_has_strayed(self) -> bool:
+        """Whether the state has changed since the handler came to rest: then somebody else has changed it."""
+        context = self._context
+        if context is None or self.definition.state_type is None or self.run.replaying or not self._state:
+            return False
+        try:
+            plain = plain_payload(self.serializer, context.state, self.definition.state_type)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - the handler hears of it at its next turn
+            return True
+        return plain != self._state
 
     # -- ways out --------------------------------------------------------------------------------------------
 

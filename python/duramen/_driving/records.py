@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from duramen._logging import logger
+
 from .exits import name_of, text_of
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["attempt_failed", "run_failed", "run_stuck"]
 
-_log = logging.getLogger("duramen.run")
+_log = logger("duramen.run")
 
 _LONGEST = 1000
 """Characters of an exception's text."""
@@ -111,6 +113,8 @@ def _tell(
     # Tracebacks are many lines, and the failure is recorded: they are for those who look closely.
     traced = error if _log.isEnabledFor(logging.DEBUG) else None
     try:
-        _log.log(level, message, *args, exc_info=traced, extra=facts)
-    except Exception:  # noqa: BLE001 - a handler asked the exception, or is broken; the run goes on
+        _log.logger.log(level, message, *args, exc_info=traced, extra=facts)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - a handler asked the exception, or is broken; the run goes on
         _log.log(level, message, *args, extra=facts)

@@ -16,6 +16,7 @@ However a job ends, `done` hears of it, once:
 - a job whose runner was cancelled by anybody but `StepJob.cancel` (the program cancels all its tasks, as
   `asyncio.run` does at its end) has no outcome: `done` gets `NoOutcome`;
 - `KeyboardInterrupt` means the process: `done` gets it, then it is raised to whoever runs the loop;
+- if `done` itself raises, it hears `NoOutcome` in a second call;
 - a thread that cannot be started is tried again later, with the job in its place in the line.
 """
 
@@ -23,13 +24,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
+from functools import partial
 from time import monotonic
 from types import CoroutineType
 from typing import Any, cast
@@ -37,12 +37,15 @@ from typing import Any, cast
 from typing_extensions import override
 
 from duramen._handlers.callables import is_async_callable
+from duramen._logging import logger
 from duramen._loop.insides import forget_quietly, is_about_to_be_cancelled
 from duramen.errors import RuntimeClosed
 
+from .threads import StepThreads
+
 __all__ = ["NoOutcome", "StepJob", "Stepper"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 Done = Callable[[Any, BaseException | None], object]
 
@@ -229,7 +232,8 @@ class Stepper:
 
     Args:
         loop: the host's loop (asyncio's, uvloop's…).
-        max_threads: the most functions that run in threads at once. Default: as `ThreadPoolExecutor` has it.
+        max_threads: the most functions that run in threads at once. Default: four more than there are
+            processors, 32 at the most.
 
     >>> async def greet(name: str) -> str:
     ...     return f"hello {name}"
@@ -256,7 +260,7 @@ class Stepper:
         self._closed = False
 
         self._max_threads = max_threads or min(32, (os.cpu_count() or 1) + 4)
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = StepThreads("duramen-step")
         self._threads_busy = 0
         self._thread_queue: deque[StepJob] = deque()
         self._doubted: deque[StepJob] = deque()
@@ -463,12 +467,7 @@ class Stepper:
 
     def _start_thread(self, job: StepJob) -> bool:
         """Hand a job to a thread. False if there is none and none can be started: the job was left alone."""
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._max_threads, thread_name_prefix="duramen-step")
         context = job.context_setup.copy()  # pyright: ignore[reportOptionalMemberAccess]
-        # Whoever takes the job out has it: the pool's queue keeps what it could not start a thread for, and
-        # another of its threads may find it there.
-        place = [job]
         self._threads_busy += 1
         job.state = _IN_THREAD
         self._live.add(job)
@@ -476,10 +475,8 @@ class Stepper:
             job.deadline = self.loop.time() + job.timeout
             job.timer = self.loop.call_at(job.deadline, self._thread_late, job)
         try:
-            self._threads.submit(self._in_thread, place, context)
+            self._threads.submit(partial(self._in_thread, job, context))
         except RuntimeError as error:
-            if not _taken_back(place):
-                return True
             self._threads_busy -= 1
             self._live.discard(job)
             job.no_timeout()
@@ -492,11 +489,7 @@ class Stepper:
         self._short_of_threads = False
         return True
 
-    def _in_thread(self, place: list[StepJob], context: Context) -> None:
-        try:
-            job = place.pop()
-        except IndexError:
-            return  # it was taken back
+    def _in_thread(self, job: StepJob, context: Context) -> None:
         result = error = None
         try:
             result = context.run(job.fn, *job.args)
@@ -524,25 +517,35 @@ class Stepper:
         while self._returned:
             job, result, error = self._returned.popleft()
             self._threads_busy -= 1
-            self._live.discard(job)
-            if job.state == _DONE:  # cancelled or late: nobody waits for it any more
-                if type(result) is CoroutineType:
-                    result.close()
-                continue
-            job.no_timeout()
-            if error is None and _is_awaitable(result):
-                job.awaitable = result
-                job.state = _QUEUED
-                self._queue.append(job)
-                if not self._awake:
-                    self._wake_runner()
-                continue
-            self._settle(job, result, error)
+            try:
+                self._take(job, result, error)
+            except BaseException as raised:  # noqa: BLE001 - the others have to be taken
+                if issubclass(type(raised), KeyboardInterrupt):
+                    interrupt = raised
+                if job.state == _IN_THREAD:
+                    self._settle(job, None, NoOutcome("what it returned was lost"))
             if issubclass(type(error), KeyboardInterrupt):
                 interrupt = error
         self._next_thread()
         if interrupt is not None:
             raise interrupt
+
+    def _take(self, job: StepJob, result: Any, error: BaseException | None) -> None:
+        """Take what came back of one job: its outcome, or what has to be awaited for it."""
+        self._live.discard(job)
+        if job.state == _DONE:  # cancelled or late: nobody waits for it any more
+            if type(result) is CoroutineType:
+                result.close()
+            return
+        job.no_timeout()
+        if error is None and _is_awaitable(result):
+            job.awaitable = result
+            job.state = _QUEUED
+            self._queue.append(job)
+            if not self._awake:
+                self._wake_runner()
+        else:
+            self._settle(job, result, error)
 
     def _next_thread(self) -> None:
         for _ in range(len(self._thread_queue)):
@@ -595,6 +598,9 @@ class Stepper:
             raise
         except BaseException as raised:  # noqa: BLE001
             self._done_failed(job, raised)
+            if not issubclass(type(error), NoOutcome):
+                # Whoever listens has not taken the outcome: that it is lost has to be known.
+                self._settle(job, None, NoOutcome("its outcome was lost"))
 
     def close(self) -> None:
         """Take no more jobs, cancel those that are queued or in flight, let the runners end. Does not wait.
@@ -614,8 +620,7 @@ class Stepper:
             if not waiter.done():
                 self._awake += 1
                 waiter.set_result(None)
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     async def aclose(self) -> None:
         """`close`, and wait until the runners have ended, also for a step that swallows its cancellation."""
@@ -632,15 +637,6 @@ def _judged(job: StepJob, runner: _Runner, error: BaseException) -> BaseExceptio
         # step's own cancelled it, and has taken that back.
         return error
     return NoOutcome("the program cancelled the task in which the step ran")
-
-
-def _taken_back(place: list[StepJob]) -> bool:
-    """Whether no thread has taken the job that lies there; none will any more."""
-    try:
-        place.pop()
-    except IndexError:
-        return False
-    return True
 
 
 def _is_awaitable(result: object) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import logging
 from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Any
 
+from duramen._logging import logger
 from duramen._stores.databases import (
     connecting,
     connecting_sync,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Attempt", "Doubt", "Lost", "Refused"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 _SWALLOWED = (
     "a statement of the function's failed before and the function went on, but Postgres takes nothing "

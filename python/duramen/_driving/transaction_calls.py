@@ -13,7 +13,6 @@ are there together or not at all:
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from typing_extensions import override
 
 from duramen._handlers.step import is_async
+from duramen._logging import logger
 from duramen.errors import (
     DuramenError,
     StoreClosed,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TransactionCall"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 
 class TransactionCall(StepCall):

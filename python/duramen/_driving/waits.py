@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from duramen._handlers.step import current_context, current_step
 
-from .exits import Trouble, failure_payload, is_cancellation, may_retry, name_of, note, recorded, text_of
+from .exits import (
+    Trouble,
+    failure_payload,
+    is_cancellation,
+    may_retry,
+    name_of,
+    note,
+    recorded,
+    say,
+    text_of,
+)
 from .records import attempt_failed
 from .stepper import NoOutcome, StepJob
 
@@ -91,6 +101,15 @@ class StepCall:
 
     def done(self, result: Any, error: BaseException | None) -> None:
         """Take the outcome of an attempt. It may run inside of a task, so it only takes note."""
+        try:
+            self._take(result, error)
+        except BaseException as lost:
+            self.host.leave(f"the outcome of step {self.op!r} was not recorded: {name_of(lost)}")
+            if issubclass(type(lost), KeyboardInterrupt):
+                raise
+            say(self.host.services.log, f"the outcome of step {self.op!r} was lost", lost)
+
+    def _take(self, result: Any, error: BaseException | None) -> None:
         host = self.host
         job = self.job
         if job is None or host.closed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from asyncio import Future
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from duramen._bridge import (
     InvalidIdError,
     invalid_id,
 )
+from duramen._logging import CarefulLogger, logger
 from duramen._loop.insides import eager_starts, get_running_loop
 from duramen._values.checks import check_id, check_text
 from duramen._values.durations import duration_ms, from_ms, instant_ms
@@ -36,7 +36,8 @@ from .retry import check_retry
 from .step import StepDef, current_step, plan_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
+    import logging
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from duramen._driving.host import RunHost
     from duramen.errors import StepFailed
@@ -75,23 +76,21 @@ _DEAD_VALUES = {VALUE_NOW: b"0", VALUE_UUID: b'"00000000-0000-4000-8000-00000000
 """What code gets that goes on and on asking although its run is no longer driven here."""
 
 
-class _RunLog(logging.LoggerAdapter[logging.Logger]):
+class _RunLog(CarefulLogger):
     """Adds the run's fields to each record, and says nothing while the run is replayed."""
 
-    def __init__(self, logger: logging.Logger, host: RunHost) -> None:
+    def __init__(self, host: RunHost) -> None:
         run = host.run
         facts = {"run_id": run.run_id, "workflow": run.workflow, "version": run.version}
-        super().__init__(logger, {**facts, **{f"duramen_{name}": fact for name, fact in facts.items()}})
+        super().__init__(
+            logger("duramen.run").logger,
+            {**facts, **{f"duramen_{name}": fact for name, fact in facts.items()}},
+        )
         self._host = host
 
     @override
     def isEnabledFor(self, level: int) -> bool:
         return not self._host.run.replaying and super().isEnabledFor(level)
-
-    @override
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
-        return msg, kwargs
 
 
 class Context(Generic[StateT]):
@@ -568,7 +567,7 @@ class Context(Generic[StateT]):
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger (``duramen.run``) whose records carry the run's fields; replays do not repeat them."""
         if self._log is None:
-            self._log = _RunLog(logging.getLogger("duramen.run"), self._host)
+            self._log = _RunLog(self._host)
         return self._log
 
     # -- facts -----------------------------------------------------------------------------------------------

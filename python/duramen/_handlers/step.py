@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol
 
 from typing_extensions import override
 
+from duramen._logging import logger
 from duramen._values.checks import check_id
 from duramen._values.serializer import Serializer, recorded_reader
 from duramen.errors import DuramenError, NotADurableContext, WorkflowDefinitionError
@@ -32,7 +32,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ here, once, for the release at hand; a test fails when one is gone.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import sys
 import threading
 from asyncio import events, futures, tasks
 from concurrent.futures import ThreadPoolExecutor
-from functools import wraps
+from functools import cache, wraps
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, cast
 
@@ -129,10 +130,12 @@ is no part of what it does."""
 
 
 def guard_threads(refuse: Callable[[asyncio.AbstractEventLoop, str], object]) -> None:
-    """Ask `refuse` before a thread or another loop is given work while a loop is running.
+    """Ask `refuse` before a thread, a process or another loop is given work while a loop is running.
 
-    There is no hook for it, and an audit hook would make each look at a frame ten times as slow. So three
+    There is no hook for it, and an audit hook would make each look at a frame ten times as slow. So some
     functions of the standard library are wrapped, once; where `refuse` lets it pass they do what they did.
+    Pools of processes are among them because they have threads of their own: a pool that was refused those
+    would have left processes behind, for which the interpreter waits at its end.
 
     Args:
         refuse: called with the loop that runs in the calling thread and a word for what is tried. It raises
@@ -140,12 +143,30 @@ def guard_threads(refuse: Callable[[asyncio.AbstractEventLoop, str], object]) ->
     """
     for place, name, what in (
         (threading.Thread, "start", "a thread (threading.Thread or anyio.to_thread)"),
+        (_thread, "start_new_thread", "a thread (_thread.start_new_thread)"),
         (ThreadPoolExecutor, "submit", "a thread (ThreadPoolExecutor.submit)"),
         (asyncio, "run_coroutine_threadsafe", "another loop (asyncio.run_coroutine_threadsafe)"),
+        *_processes(),
     ):
         function = vars(place)[name]
         if not hasattr(function, "duramen_guard"):
             setattr(place, name, _guarded(function, what, refuse))
+
+
+@cache
+def _processes() -> tuple[tuple[Any, str, str], ...]:
+    # Loaded here: `import duramen` need not wait for it.
+    try:
+        from concurrent.futures.process import ProcessPoolExecutor
+        from multiprocessing.pool import Pool
+        from multiprocessing.process import BaseProcess
+    except ImportError:  # a system without processes
+        return ()
+    return (
+        (BaseProcess, "start", "a process (multiprocessing.Process or a pool of them)"),
+        (ProcessPoolExecutor, "submit", "a process (ProcessPoolExecutor.submit)"),
+        (Pool, "_check_running", "a process (multiprocessing.Pool)"),  # every use of one begins with it
+    )
 
 
 def _guarded(

@@ -18,7 +18,6 @@ Three things of asyncio would spoil that and are dealt with here:
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from _thread import get_ident
 from collections import deque
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from typing_extensions import override
 
+from duramen._logging import logger
 from duramen.errors import NotDurableError, RunEvicted
 
 from .compat import close_passed_coroutines, ordered_as_completed
@@ -74,7 +74,7 @@ T = TypeVar("T")
 # tasks of all runs (anyio has one) can still tell them apart.
 _salts = count(1)
 
-_log = logging.getLogger("duramen.loop")
+_log = logger("duramen.loop")
 
 _NEVER_SECONDS = 100 * 365.25 * 86400
 """A timer further away than this never fires: `sleep(math.inf)` and its kind are ways to say "for ever"."""

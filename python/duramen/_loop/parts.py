@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from contextvars import Context, copy_context
 from itertools import repeat
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from typing_extensions import override
 
+from duramen._logging import logger
 from duramen.errors import RunEvicted
 
 from .insides import ANYIO_CANCELS_AGAIN, current_frame, handle_slot, unblock
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_log = logging.getLogger("duramen.loop")
+_log = logger("duramen.loop")
 
 _CLOSING_ROUNDS = 100
 """How often a coroutine that awaits again and again while it is ended is asked to."""

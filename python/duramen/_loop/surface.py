@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
+
+from duramen._logging import logger
 
 from .refusals import RefusingLoop
 
 if TYPE_CHECKING:
     import asyncio
 
-_log = logging.getLogger("duramen.loop")
+_log = logger("duramen.loop")
 
 
 class SurfaceLoop(RefusingLoop):

@@ -7,7 +7,6 @@ and flushes the engine once at the end of each such round.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +15,7 @@ from duramen._bridge import Advance, Drive, Evict, Resume
 from duramen._driving.exits import say
 from duramen._driving.host import RunHost, Services
 from duramen._driving.records import run_failed, run_stuck
+from duramen._logging import logger
 from duramen._values.durations import from_ms
 
 from .rows import read_payload
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NOT_HERE", "Collector", "Driver", "Left"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 
 class Collector:
@@ -58,7 +58,9 @@ class Collector:
         if self._publish is not None:
             try:
                 self._publish(event)
-            except Exception:  # noqa: BLE001 - a run must not suffer from who listens to it
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001 - a run must not suffer from who listens to it
                 _log.exception("a live event of run %r could not be published", event.run_id)
 
     def add_state(self, run_id: str, at: datetime, state: Any) -> None:
@@ -186,28 +188,37 @@ class Driver:
 
     # -- rounds ----------------------------------------------------------------------------------------------
 
-    def on_events(self, events: list[RunEvent]) -> None:
-        """Act on what the engine says of runs, in its order, then flush it once."""
-        for event in events:
-            ticket = event.ticket
-            if type(event) is Drive:
-                self._drive(ticket, event.run)
-                continue
-            host = self._hosts.get(ticket)
-            if host is None:
-                continue
-            if type(event) is Advance:
-                self._advance(ticket, host, event.driven)
-            elif type(event) is Resume:
-                host.services = self._services_for(self._runs[ticket])
-                self._activate(ticket)
-                self._safely(host, "advance")
-            elif type(event) is Evict:
-                self._safely(host, "evict")
-                self._forget(ticket, None)
-            else:
-                self._lost(ticket, host, event.error)
+    def on_events(self, events: deque[RunEvent]) -> None:
+        """Act on what the engine says of runs, in its order, and take it out; then flush the engine once."""
+        while events:
+            event = events.popleft()
+            try:
+                self._on_event(event)
+            except BaseException as error:  # noqa: BLE001 - the other events have to be acted on
+                if type(event) is Drive and event.ticket not in self._hosts:
+                    event.run.abandon()
+                self._give_back(event.ticket, error)
         self._end_round()
+
+    def _on_event(self, event: RunEvent) -> None:
+        ticket = event.ticket
+        if type(event) is Drive:
+            self._drive(ticket, event.run)
+            return
+        host = self._hosts.get(ticket)
+        if host is None:
+            return
+        if type(event) is Advance:
+            self._advance(ticket, host, event.driven)
+        elif type(event) is Resume:
+            host.services = self._services_for(self._runs[ticket])
+            self._activate(ticket)
+            self._safely(host, "advance")
+        elif type(event) is Evict:
+            self._safely(host, "evict")
+            self._forget(ticket, None)
+        else:
+            self._lost(ticket, host, event.error)
 
     def _advance(self, ticket: int, host: RunHost, driven: str | None) -> None:
         self._touched.pop(host, None)
@@ -261,10 +272,16 @@ class Driver:
 
     def _round(self) -> None:
         self._round_due = False
-        touched, self._touched = self._touched, {}
-        for host in touched:
-            self._safely(host, "advance")
-        self._end_round()
+        try:
+            for host in list(self._touched):
+                if host not in self._touched:
+                    continue  # the engine has spoken of it meanwhile
+                del self._touched[host]
+                self._safely(host, "advance")
+            self._end_round()
+        finally:
+            if self._touched:
+                self.round_soon()
 
     def _end_round(self) -> None:
         if self._engine is not None:
@@ -308,12 +325,23 @@ class Driver:
         except KeyboardInterrupt as interrupt:
             self._interrupt = interrupt  # for the end of the round: the others have to be told first
         except BaseException as error:  # noqa: BLE001 - a defect in one run must not stop the others
+            if method == "evict":
+                say(_log, "a run could not be dropped from memory in order", error)
+            else:
+                ticket = next((ticket for ticket, each in self._hosts.items() if each is host), None)
+                self._give_back(ticket, error)
+
+    def _give_back(self, ticket: int | None, error: BaseException) -> None:
+        """Let a run go about which something was raised that nobody answers for."""
+        if issubclass(type(error), KeyboardInterrupt):
+            self._interrupt = KeyboardInterrupt(*error.args)
+        else:
             say(_log, "a run could not be driven on; another process may take it over", error)
-            ticket = next((ticket for ticket, each in self._hosts.items() if each is host), None)
-            if ticket is not None and method != "evict":
-                self._runs[ticket].abandon()
-                self._safely(host, "evict")
-                self._forget(ticket, _LOST)
+        host = None if ticket is None else self._hosts.get(ticket)
+        if ticket is not None and host is not None:
+            self._runs[ticket].abandon()
+            self._safely(host, "evict")
+            self._forget(ticket, _LOST)
 
     def _activate(self, ticket: int) -> None:
         if not self._active:

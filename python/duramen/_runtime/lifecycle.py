@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from duramen._bridge import NativeStore, StoreFailed, native_error
+from duramen._logging import logger
 from duramen._values.checks import new_owner
 from duramen.errors import ForkedProcess, InvalidArgument, RuntimeClosed, RuntimeNotOpen
 
@@ -18,6 +18,7 @@ from .port import Port
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Coroutine
 
     from duramen._bridge import Engine, RunEvent
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Lifecycle"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 
 class Lifecycle:
@@ -172,7 +173,7 @@ class Lifecycle:
     def new_port(
         self,
         loop: asyncio.AbstractEventLoop,
-        on_events: Callable[[list[RunEvent]], None],
+        on_events: Callable[[deque[RunEvent]], None],
         *,
         migrate: bool,
         opened: NativeStore | None,

@@ -114,7 +114,7 @@ def _tell(event: LogEvent) -> None:
         record.created = event.at
         record.msecs = int(event.at * 1000) % 1000 + 0.0
         logger.handle(record)
-    except Exception:  # noqa: BLE001, S110 - a filter of the application's; the next event is told all the same
+    except BaseException:  # noqa: BLE001, S110 - a filter of the application's; the next event is told all the same
         pass
 
 

@@ -7,13 +7,14 @@ in.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from duramen._bridge import Engine, Newer, Reply, StoreFailed, StoreRequest, native_error
+from duramen._logging import logger
 from duramen._loop.insides import get_running_loop
 from duramen._loop.loop import RunLoop
 from duramen._stores.second_sqlite import Watch
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Port"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 
 class _Process:
@@ -57,7 +58,8 @@ class Port:
         loop: the host's loop.
         target: the store.
         settings: keyword arguments of the engine: owner, lease, hold, warm, options.
-        on_events: called with each batch of events that are not replies to calls, in their order.
+        on_events: called with the events that are not replies to calls, in their order. It takes out those
+            that it has acted on.
         opened: the store, if it has been opened already.
     """
 
@@ -66,13 +68,17 @@ class Port:
         loop: asyncio.AbstractEventLoop,
         target: Target,
         settings: dict[str, Any],
-        on_events: Callable[[list[RunEvent]], None],
+        on_events: Callable[[deque[RunEvent]], None],
         opened: NativeStore | None = None,
     ) -> None:
         self.loop = loop
         self.thread = threading.get_ident()
         self._pid = os.getpid()
         self._on_events = on_events
+        # What has been taken from the engine and not been acted on yet.
+        self._taken: deque[Any] = deque()
+        self._events: deque[RunEvent] = deque()
+        self._replies: deque[Reply] = deque()
         self._futures: dict[int, asyncio.Future[Any]] = {}
         self._next_token = 1
         self._closed = False
@@ -144,16 +150,36 @@ class Port:
             os.read(self._read_fd, 65536)
         except (BlockingIOError, InterruptedError):
             pass
-        self.collect()
+        try:
+            self.collect()
+        except BaseException:
+            # The engine does not wake the loop again for what lies there already.
+            if not self._closed:
+                self.loop.call_soon(self.collect)
+            raise
 
     def collect(self) -> int:
         """Take what the engine has and pass it on; gives how much that was."""
         if self._closed:
             return 0
-        events = self.engine.drain()
-        others: list[RunEvent] = []
-        replies: list[Reply] = []
-        for event in events:
+        taken, others, replies = self._taken, self._events, self._replies
+        taken.extend(self.engine.drain())
+        count = len(taken)
+        try:
+            self._sort()
+            # Runs first: whoever waits for a reply then finds the run that it speaks of.
+            if others:
+                self._on_events(others)
+        finally:
+            self._reply()
+            if (taken or others or replies) and not self._closed:  # something was raised on the way
+                self.loop.call_soon(self.collect)
+        return count
+
+    def _sort(self) -> None:
+        taken, others, replies = self._taken, self._events, self._replies
+        while taken:
+            event = taken.popleft()
             if type(event) is Reply:
                 replies.append(event)
             elif type(event) is StoreRequest:
@@ -167,10 +193,10 @@ class Port:
                 )
             else:
                 others.append(event)
-        # Runs first: whoever waits for a reply then finds the run that it speaks of.
-        if others:
-            self._on_events(others)
-        for reply in replies:
+
+    def _reply(self) -> None:
+        while self._replies:
+            reply = self._replies.popleft()
             future = self._futures.pop(reply.token, None)
             if future is None or future.done():
                 continue  # the caller was cancelled meanwhile
@@ -179,7 +205,6 @@ class Port:
                 future.set_result(reply.value)
             else:
                 future.set_exception(native_error(error))
-        return len(events)
 
     # -- calling ---------------------------------------------------------------------------------------------
 

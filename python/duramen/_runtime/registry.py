@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 from duramen._handlers.workflow import WorkflowDef
+from duramen._logging import logger
 from duramen.errors import DuplicateWorkflow, InvalidArgument, UnknownWorkflow, WorkflowDefinitionError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ __all__ = ["Registry"]
 
 AnyWorkflow = WorkflowDef[Any, Any]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 
 class Registry:

@@ -11,6 +11,8 @@ from duramen.errors import StoreNewer, StoreUnmigrated
 from .views import SchemaView
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from duramen._bridge import RunEvent, Schema
 
     from .lifecycle import Lifecycle
@@ -86,5 +88,5 @@ async def _asked(port: Port, *, migrate: bool) -> SchemaView:
     return SchemaView(schema.found, schema.needed, tuple(schema.applied))
 
 
-def _ignore(events: list[RunEvent]) -> None:
+def _ignore(events: deque[RunEvent]) -> None:
     pass

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
-import logging
 import os
 import threading
 import weakref
@@ -17,6 +16,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from duramen._handlers.inputs import NO_INPUT
+from duramen._logging import logger
 from duramen.errors import ForkedProcess, RuntimeClosed, RuntimeNotOpen
 
 from .carrying import carried_sync
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Facade", "SyncRun", "blocking", "iterating", "starting", "taking_many", "unopened"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 OutputT = TypeVar("OutputT")
 T = TypeVar("T")

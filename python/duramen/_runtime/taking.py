@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import TYPE_CHECKING, Any
+
+from duramen._logging import logger
 
 if TYPE_CHECKING:
     from .driver import Left
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Taking"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 _LOOK_AGAIN = 1.0
 """Seconds after which is looked whether a run is still driven here."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from duramen._logging import logger
+
 if TYPE_CHECKING:
     from types import FrameType
 
 __all__ = ["Watchdog"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 _frames = sys._current_frames  # pyright: ignore[reportPrivateUsage] - documented, name notwithstanding
 _HERE = str(Path(__file__).parent)
 _STDLIB = str(Path(asyncio.__file__).parent.parent)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING
+
+from duramen._logging import logger
 
 from .signals import caught_signals
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Working"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 
 class Working:

@@ -8,13 +8,13 @@ password may have got among them.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from duramen._logging import logger
 from duramen.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TAKEN", "UNSUPPORTED", "Parameters", "resolve"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 TAKEN: Mapping[str, str | None] = {
     "host": "PGHOST",

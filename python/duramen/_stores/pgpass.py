@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import stat
 import sys
 from typing import TYPE_CHECKING
 
+from duramen._logging import logger
 from duramen.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["password_for"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 
 def password_for(path: Path, servers: Sequence[tuple[str, str]], database: str, user: str) -> str | None:

@@ -9,7 +9,6 @@ it, and would slow down every frame that is looked at, everywhere.)
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import sqlite3
 import threading
@@ -19,12 +18,14 @@ from sqlite3 import dbapi2 as sqlite3_dbapi2
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from duramen._logging import logger
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["SECOND_SQLITE", "Watch"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 SECOND_SQLITE = (
     "sqlite3, aiosqlite and SQLAlchemy open the file with another copy of SQLite than Duramen's. Two copies "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any
 
+from duramen._logging import logger
 from duramen.errors import (
     InvalidArgument,
     StoreClosed,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StoreServer"]
 
-_log = logging.getLogger("duramen")
+_log = logger("duramen")
 
 _KINDS: tuple[tuple[type[Exception], str], ...] = (
     (StoreUnavailable, "unavailable"),

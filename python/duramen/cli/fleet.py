@@ -73,7 +73,8 @@ class Settings:
     target: str
     concurrency: int
     drain: float
-    verbose: bool = False
+    level: int
+    """From which on is logged, as `logging` numbers it."""
 
 
 @dataclass

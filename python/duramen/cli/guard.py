@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import traceback
+from asyncio import CancelledError
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
@@ -77,6 +78,12 @@ def _outcome(program: Callable[[], object]) -> int:
     except DuramenError as error:
         complain("\n".join([str(error), *getattr(error, "__notes__", ())]))
         return code_of(error)
+    except CancelledError:
+        complain(
+            "the application cancelled all tasks of the process, the one that runs this command included: "
+            "code in it should cancel its own alone"
+        )
+        return Exit.APPLICATION
     except Exception as error:  # noqa: BLE001 - the outermost place: nobody else would say it
         return _unexpected(error)
     return Exit.OK

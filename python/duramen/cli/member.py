@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -46,9 +48,21 @@ COUNTS = ("active", "claimed", "ended", "completed", "failed", "cancelled", "stu
 
 
 async def drive(
-    runtime: Runtime, *, concurrency: int, drain: float, tell: Callable[[dict[str, Any]], None]
+    runtime: Runtime,
+    *,
+    concurrency: int,
+    drain: float,
+    tell: Callable[[dict[str, Any]], None],
+    alone: bool = False,
 ) -> None:
-    """Drive runs until SIGTERM, SIGINT or SIGHUP; `tell` is called with what happens.
+    """Drive runs until SIGTERM, SIGINT or SIGHUP.
+
+    Args:
+        runtime: is opened and closed here.
+        concurrency: how many runs at a time.
+        drain: seconds that steps in flight have at the end.
+        tell: is called with what happens.
+        alone: no supervisor kills this process if it hangs: it ends itself.
 
     Raises:
         typer.Exit: the runtime has no workflow that could be driven.
@@ -63,6 +77,8 @@ async def drive(
         work = asyncio.create_task(runtime.work(concurrency=concurrency, drain=drain, handle_signals=True))
         # When it is ready a signal ends it in order: the work has begun, and listens to them.
         await asyncio.sleep(0)
+        if alone:
+            _end_in_time(drain)
         tell({"event": "ready", "owner": runtime.owner, "serves": serves, "broken": broken})
 
         async def report() -> None:
@@ -105,7 +121,41 @@ def check_workflows(runtime: Runtime) -> list[str]:
 def _heed_hangup() -> None:
     """End in order when the terminal is closed, unless whoever started this wants it to go on (nohup)."""
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
+        signal.signal(signal.SIGHUP, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def _end_in_time(drain: float) -> None:
+    """Have this process ended if it hangs after a signal, as a supervisor does with its workers.
+
+    A step that ignores its cancellation, or a thread, would keep it for ever. The handlers are called beside
+    those of the loop, as a rule also while that is blocked.
+    """
+    # The thread is there beforehand, and the queue's `put` may be called in the midst of anything.
+    told: SimpleQueue[None] = SimpleQueue()
+    threading.Thread(target=_end, args=(told, drain), name="duramen-end", daemon=True).start()
+
+    def heed(before: Any, number: int, frame: Any) -> None:
+        told.put(None)
+        if callable(before):
+            before(number, frame)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, partial(heed, signal.getsignal(number)))
+
+
+def _end(told: SimpleQueue[None], drain: float) -> None:
+    told.get()
+    with suppress(Empty):
+        told.get(timeout=drain)  # a second signal waits for no step
+    time.sleep(GRACE)
+    sentence = (
+        "the worker has not ended in time, because a step or a thread hangs: it is ended now; its runs go on "
+        "elsewhere when their leases have ended"
+    )
+    saying = threading.Thread(target=complain, args=(sentence,), daemon=True)
+    saying.start()
+    saying.join(1)  # nobody may read it
+    os._exit(Exit.FAILED)
 
 
 def _counts(runtime: Runtime) -> dict[str, int]:
@@ -113,11 +163,11 @@ def _counts(runtime: Runtime) -> dict[str, int]:
     return {name: stats[name] for name in COUNTS}
 
 
-def set_up_logging(*, verbose: bool) -> None:
+def set_up_logging(level: int = logging.INFO) -> None:
     """Log to stderr, unless the application has set up its own: `basicConfig` does nothing then."""
     handler = logging.StreamHandler()
     handler.setFormatter(HarmlessFormatter("%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.INFO)
+    logging.basicConfig(handlers=[handler], level=level)
 
 
 def main(settings: str) -> int:
@@ -137,7 +187,7 @@ def main(settings: str) -> int:
             os.write(said, json.dumps(fact).encode() + b"\n")
 
     def work() -> None:
-        set_up_logging(verbose=bool(given["verbose"]))
+        set_up_logging(int(given["level"]))
         target = str(given["target"])
         tell({"event": "doing", "what": f"imports {target.partition(':')[0]}"})
         runtime = find_runtime(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -51,23 +52,27 @@ def worker(
     ] = 25.0,
     as_json: AsJson = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
 ) -> None:
     """Drive due runs until SIGTERM or Ctrl-C; steps in flight are finished and recorded first.
 
     A second signal does not wait for them. With --processes, a supervisor starts that many workers, replaces
-    those that die and passes signals on. Exit code 1: some had to be killed at the end.
+    those that die and passes signals on. Exit code 1: some had to be killed at the end, or the one alone.
 
     Exit code 5: the application has no workflow to drive, or cannot be imported.
     """
-    set_up_logging(verbose=verbose)
+    if verbose and quiet:
+        raise typer.BadParameter("--verbose and --quiet: give one of them")
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
+    set_up_logging(level)
     if processes > 1:
-        member = Settings(target, concurrency, drain_timeout, verbose=verbose)
+        member = Settings(target, concurrency, drain_timeout, level)
         with _telling(JsonLines() if as_json else log_event) as (tell, end):
             end(perform(supervise(member, processes, tell=tell, apart=as_json)))
     else:
         runtime = _found(target)
         with _telling(JsonLines() if as_json else FactLog()) as (tell, end):
-            perform(drive(runtime, concurrency=concurrency, drain=drain_timeout, tell=tell))
+            perform(drive(runtime, concurrency=concurrency, drain=drain_timeout, tell=tell, alone=True))
             end(Exit.OK)
 
 
@@ -119,7 +124,7 @@ def sweep(
 
     Exit code 1 if a run of this pass failed or got stuck.
     """
-    set_up_logging(verbose=False)
+    set_up_logging()
     runtime = _found(target)
     options: dict[str, Any] = {} if limit is None else {"limit": limit}
     if max_duration is not None:

@@ -11,6 +11,7 @@ import sys
 if "pytest" in sys.modules:
     sys.modules["pytest"].register_assert_rewrite(f"{__name__}.store_contract", f"{__name__}._contract")
 
+from ._arguments import ArgumentChanged
 from ._crashes import CrashFailed, CrashReport, crash_everywhere
 from ._env import Environment
 from ._faults import Delay, FaultyStore, LoseAnswer, LoseRequest, Refuse, StoreCall
@@ -20,6 +21,7 @@ from ._suspend import SuspendFailed, SuspendReport, suspend_matrix
 from .store_contract import StoreContract
 
 __all__ = [
+    "ArgumentChanged",
     "CrashFailed",
     "CrashReport",
     "Delay",

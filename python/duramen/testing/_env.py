@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +14,7 @@ from duramen._values.durations import from_ms, instant_ms
 from duramen.errors import InvalidArgument, RunTimedOut
 from duramen.store import lane_key
 
+from ._arguments import ArgumentChanged
 from ._env_steps import StepWatch
 from ._faults import FaultyStore
 from ._replay import replay
@@ -44,7 +46,8 @@ class Environment:
     Everything durable follows that clock: ``ctx.now()``, sleeps, time-outs, back-offs, deadlines, leases, the
     timeouts of steps. Steps themselves are really run, and take no time by it. After the block each run is
     replayed from its journal; a handler that looked at the wall clock, at random numbers or at the outside
-    world without recording it is found out there.
+    world without recording it is found out there. A step that changes what it was given is warned of
+    (`ArgumentChanged`).
 
     Args:
         workflows: as for `Runtime`.
@@ -122,6 +125,7 @@ class Environment:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.steps.closed:
+            self._warn_of_changes()
             return
         try:
             if kind is None:
@@ -331,6 +335,14 @@ class Environment:
                 quiet = 0
             else:
                 quiet += 1
+
+        self._warn_of_changes()
+
+    def _warn_of_changes(self) -> None:
+        """Say which steps have changed what they were given; what the warning may raise reaches the test."""
+        changes, self.steps.changes = self.steps.changes, []
+        for change in changes:
+            warnings.warn(change, ArgumentChanged, stacklevel=2)
 
     def _collect(self) -> int:
         port = self._lifecycle.port

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import override
 
 from duramen._driving.stepper import StepJob, Stepper
+from duramen._driving.waits import StepCall
+
+from ._arguments import Given
 
 if TYPE_CHECKING:
     from duramen._bridge import Clock
@@ -25,8 +28,9 @@ class _Open:
 
     number: int
     job: StepJob
-    call: Any
+    call: StepCall
     done: Callable[[Any, BaseException | None], object]
+    given: Given
     since: float
     """On the clock of `time.monotonic`."""
     deadline: int | None = None
@@ -60,16 +64,18 @@ class StepWatch:
         """Called with run id, operation id and attempt of each step that is about to begin."""
         self.closed = False
         """The process counts as dead: no step begins any more."""
+        self.changes: list[str] = []
+        """What has to be said of steps that changed what they were given."""
 
     def begin(self, job: StepJob) -> bool:
         """Take over a job's timeout and outcome. False if it must not begin."""
         if self.closed:
             return False
-        call: Any = getattr(job.done, "__self__", None)
+        call: StepCall = cast("Any", job.done).__self__
         if self.on_start is not None:
             self.on_start(call.run_id, call.op, call.attempt)
         self._begun += 1
-        step = _Open(self._begun, job, call, job.done, monotonic())
+        step = _Open(self._begun, job, call, job.done, Given(call.plan.call, call.args), monotonic())
         if job.timeout is not None:
             step.deadline = self._clock.now() + max(1, round(job.timeout * 1000))
             job.timeout = None
@@ -80,6 +86,7 @@ class StepWatch:
     def _done(self, step: _Open, result: Any, error: BaseException | None) -> None:
         self._open.discard(step)
         self.outcomes += 1
+        self._note_changes(step)
         if step.timed_out and isinstance(error, CancelledError):
             step.call.started = float("-inf")  # as measured by the real clock it would not be late
             error = TimeoutError()
@@ -87,6 +94,18 @@ class StepWatch:
             self._held.append((step.number, partial(step.done, result, error)))
         else:
             step.done(result, error)
+
+    def _note_changes(self, step: _Open) -> None:
+        call = step.call
+        what = step.given.changed()
+        if call.host.state_has_strayed():
+            what.append("the state (ctx.state)")
+        if what:
+            self.changes.append(
+                f"step {call.op!r} of run {call.run_id!r} ({call.host.run.workflow}): while it ran, "
+                f"{' and '.join(what)} changed. What a step changes is lost when the run is taken up again, "
+                "for the step does not run then: let it return what is new, or give it a copy"
+            )
 
     def release(self) -> bool:
         """Let outcomes through that were held back: one, or all. False if there is none."""

@@ -7,7 +7,6 @@ the history ends the replay ends, so no step is ever started, and no timer waite
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
@@ -27,6 +26,7 @@ from duramen._bridge import (
     native_error,
 )
 from duramen._driving.host import RunHost, Services
+from duramen._logging import logger
 from duramen._runtime.history import HistorySource, load_payload, read_history
 from duramen._values.payloads import load_recorded
 from duramen._values.serializer import JsonSerializer
@@ -52,8 +52,8 @@ _KINDS: dict[int, Literal["completed", "failed", "cancelled"]] = {
 }
 
 # What a host has to say of its handler was said when the run was driven.
-_SILENT = logging.getLogger("duramen.replay")
-_SILENT.disabled = True
+_SILENT = logger("duramen.replay")
+_SILENT.logger.disabled = True
 
 _ANSWER_TIMEOUT = 30.0
 """Seconds that the engine may take for an answer. It has nothing to wait for, so this is a defect's bound."""
