@@ -17,7 +17,7 @@ from .exits import name_of, text_of
 if TYPE_CHECKING:
     from duramen._bridge import Run
 
-__all__ = ["attempt_failed", "run_failed", "run_stuck"]
+__all__ = ["attempt_failed", "line_of", "run_failed", "run_stuck"]
 
 _log = logger("duramen.run")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from duramen._driving.records import line_of
 from duramen._handlers.workflow import WorkflowDef
 from duramen._logging import logger
 from duramen.errors import DuplicateWorkflow, InvalidArgument, UnknownWorkflow, WorkflowDefinitionError
@@ -79,13 +80,14 @@ class Registry:
         for path in self._lazy:
             try:
                 self.add(_imported(path))
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - a user's module may raise anything
                 if path not in self.broken:
                     _log.error(
-                        "workflow %r cannot be loaded, so its runs wait until it can: %s: %s",
+                        "workflow %r cannot be loaded, so its runs wait until it can: %s",
                         path,
-                        type(error).__name__,
-                        error,
+                        line_of(error),
                         exc_info=error,
                     )
                 self.broken[path] = error
@@ -148,7 +150,7 @@ class Registry:
     def _unknown(self, name: str, version: str | None) -> UnknownWorkflow:
         error = UnknownWorkflow(name, version)
         for path, reason in self.broken.items():
-            error.add_note(f"{path!r} could not be loaded: {type(reason).__name__}: {reason}")
+            error.add_note(f"{path!r} could not be loaded: {line_of(reason)}")
         return error
 
     def types(self, name: str, version: str) -> tuple[Any, Any, Any]:

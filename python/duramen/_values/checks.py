@@ -215,9 +215,9 @@ def unpack_cursor(cursor: str | None) -> tuple[int, str] | None:
         return None
     try:
         created_at, run_id = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        if type(created_at) is int and isinstance(run_id, str):
-            return created_at, run_id
-    except (ValueError, TypeError, AttributeError):
+        if type(created_at) is int and -(2**63) <= created_at < 2**63:
+            return created_at, check_id("cursor", run_id)
+    except (ValueError, TypeError, AttributeError, RecursionError, InvalidArgument):
         pass
     raise InvalidArgument(f"{cursor!r} is no cursor: pass the `cursor` of a page unchanged")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sqlite3
-from contextlib import closing, suppress
+import tempfile
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote, unquote
@@ -20,7 +22,7 @@ from .options import AsJson  # noqa: TC001 - typer reads the hint
 from .output import print_json, stdout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 __all__ = ["backup", "copy_store"]
 
@@ -63,11 +65,32 @@ def backup(
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        size, runs = copy_store(source, target, force=force, show=show)
+        with _ending_in_order():
+            size, runs = copy_store(source, target, force=force, show=show)
     if as_json:
         print_json({"file": str(target), "bytes": size, "runs": runs})
     else:
         console.print(f"{runs} runs, {size} bytes, checked: {target}", soft_wrap=True)
+
+
+@contextmanager
+def _ending_in_order() -> Generator[None]:
+    """Let a signal that asks for the end be an exception, as Ctrl-C is: what is half done is removed."""
+
+    def end(number: int, _frame: object) -> None:
+        raise typer.Exit(128 + number)
+
+    before = {
+        number: signal.signal(number, end)
+        for name in ("SIGTERM", "SIGHUP")
+        # Under nohup it is ignored, and goes on being so.
+        if (number := getattr(signal, name, None)) and signal.getsignal(number) is signal.SIG_DFL
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _source(url: str) -> Path:
@@ -96,13 +119,19 @@ def copy_store(
     """
     if not os.path.isfile(source):  # noqa: PTH113 - unlike Path's it takes any name
         raise StoreUnavailable(f"there is no file {str(source)!r}: check the URL")
-    fresh = target.parent / f".{os.getpid()}.part"
+    if os.stat(source).st_nlink > 1:  # noqa: PTH116 - the same
+        raise StoreUnavailable(
+            f"{str(source)!r} has more than one name (hard links): what was committed last stands in a log that "
+            "is named after one of them; remove the others"
+        )
+    fresh: Path | None = None
     try:
         _check_target(source, target, force=force)
-        with suppress(FileNotFoundError):
-            fresh.unlink()
-        # Nobody else may read it before it has the rights of the original.
-        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        # Its name is nobody else's: not that of a process of another machine or container either. Nobody else
+        # may read it before it has the rights of the original.
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".duramen-", suffix=".part")
+        os.close(descriptor)
+        fresh = Path(name)
         _copy(source, fresh, show)
         runs = _checked(fresh)
         fresh.chmod(source.stat().st_mode & 0o777)
@@ -115,9 +144,9 @@ def copy_store(
         said = f"{str(target)!r} cannot be written: {error.strerror}"
         raise (StoreFull if error.errno == errno.ENOSPC else InvalidArgument)(said) from None
     finally:
-        for path in (fresh, *(Path(f"{fresh}{end}") for end in BESIDE)):
+        for end in ("", *BESIDE) if fresh is not None else ():
             with suppress(OSError):
-                path.unlink()
+                Path(f"{fresh}{end}").unlink()
 
 
 def _check_target(source: Path, target: Path, *, force: bool) -> None:
@@ -128,6 +157,8 @@ def _check_target(source: Path, target: Path, *, force: bool) -> None:
     if target.exists() or target.is_symlink():
         if target.exists() and target.samefile(source):
             raise InvalidArgument("the copy and the store are the same file")
+        if target.exists() and not target.is_file():
+            raise InvalidArgument(f"{str(target)!r} is no file that could be replaced: name another one")
         if not force:
             raise InvalidArgument(f"{str(target)!r} exists: name another file, or replace it with --force")
     for end in BESIDE:

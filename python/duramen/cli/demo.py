@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from rich.console import Console
 
+from duramen.errors import InvalidArgument
+
 from .exits import Exit
 from .options import AsJson, perform
-from .output import complain, print_json, stdout
+from .output import complain, print_json, stdout, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -38,7 +40,7 @@ def demo(
     picture: Annotated[
         Path | None, typer.Option(help="Write the last screen to this SVG file.", show_default=False)
     ] = None,
-    limit: Annotated[float, typer.Option(help="Seconds after which it gives up.", min=1)] = 180,
+    limit: Annotated[float, typer.Option(help="Seconds after which it gives up.", min=1, max=86_400)] = 180,
     as_json: AsJson = False,
 ) -> None:
     """Process 500 orders with two workers; kill one, stop the other, and prove that nothing was lost.
@@ -49,11 +51,7 @@ def demo(
     from duramen.demo import play
     from duramen.demo.conductor import Trouble
 
-    if folder is not None and folder.exists() and any(folder.iterdir()):
-        complain(f"{str(folder)!r} is not empty: name a new folder")
-        raise typer.Exit(Exit.USAGE)
-    home = folder or Path(tempfile.mkdtemp(prefix="duramen-demo-"))
-    home.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="duramen-demo-")) if folder is None else _made(folder)
     console = Console(file=io.StringIO()) if as_json else stdout()
     try:
         result = perform(_until_told(play.play(home, orders, console, limit)))
@@ -61,8 +59,9 @@ def demo(
         complain(f"the demonstration broke off: {trouble}")
         raise typer.Exit(Exit.FAILED) from None
     if picture is not None:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.write_text(result.picture(), "utf-8")
+        with suppress(OSError):  # it is said below
+            picture.parent.mkdir(parents=True, exist_ok=True)
+        write_file(picture, result.picture(), "utf-8")
     if as_json:
         print_json(result.facts())
     if not result.holds:
@@ -70,6 +69,21 @@ def demo(
         raise typer.Exit(Exit.FAILED)
     if folder is None:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _made(folder: Path) -> Path:
+    """Make a folder, or make sure that there is nothing in it.
+
+    Raises:
+        InvalidArgument: there is, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not any(folder.iterdir()):
+            return folder
+    except OSError as error:
+        raise InvalidArgument(f"{str(folder)!r} cannot be used: {error.strerror}") from None
+    raise InvalidArgument(f"{str(folder)!r} is not empty: name a new folder")
 
 
 async def _until_told(work: Coroutine[Any, Any, T]) -> T:

@@ -15,7 +15,7 @@ import typer
 from duramen import DuramenError
 
 from .exits import Exit, code_of
-from .output import OutputLost, Stream, complain
+from .output import OutputLost, Stream, complain, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,10 +65,10 @@ def _outcome(program: Callable[[], object]) -> int:
     try:
         program()
     except SystemExit as end:
-        if isinstance(end.code, str):
-            complain(end.code)
+        if end.code is not None and not isinstance(end.code, int):
+            complain(str(end.code))  # as Python does
             return Exit.FAILED
-        return int(end.code or 0)
+        return end.code or 0
     except typer.Exit as end:  # raised outside of a command, as workers do
         return end.exit_code
     except KeyboardInterrupt:
@@ -84,12 +84,12 @@ def _outcome(program: Callable[[], object]) -> int:
             "code in it should cancel its own alone"
         )
         return Exit.APPLICATION
-    except Exception as error:  # noqa: BLE001 - the outermost place: nobody else would say it
+    except BaseException as error:  # noqa: BLE001 - the outermost place: nobody else would say it
         return _unexpected(error)
     return Exit.OK
 
 
-def _unexpected(error: Exception) -> int:
+def _unexpected(error: BaseException) -> int:
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
     if isinstance(error, RecursionError):
@@ -102,10 +102,7 @@ def _unexpected(error: Exception) -> int:
         where = f"{error.filename}: " if error.filename else ""
         complain(f"{where}{error.strerror}")
         return Exit.FAILED
-    complain(
-        f"this should not happen: {type(error).__name__}: {error} ({TRACEBACK}=1 in the environment shows "
-        "where)"
-    )
+    complain(f"this should not happen: {reason(error)} ({TRACEBACK}=1 in the environment shows where)")
     return Exit.DEFECT
 
 

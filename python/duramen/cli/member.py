@@ -24,7 +24,7 @@ import typer
 
 from .exits import Exit
 from .guard import guarded
-from .output import complain, one_line
+from .output import complain, one_line, reason
 from .target import find_runtime
 from .telling import HarmlessFormatter
 
@@ -43,6 +43,9 @@ GRACE = 5.0
 
 DRAINING = b"d"
 """What the supervisor writes down the lifeline before it asks its workers to end."""
+
+MOST = 20_000
+"""Bytes of a list in what a worker says: a line has to fit into the pipe to its supervisor as a whole."""
 
 COUNTS = ("active", "claimed", "ended", "completed", "failed", "cancelled", "stuck", "lost", "refused")
 
@@ -70,16 +73,14 @@ async def drive(
     tell({"event": "doing", "what": "opens its store"})
     async with runtime:
         serves = check_workflows(runtime)
-        broken = {
-            path: one_line(f"{type(error).__name__}: {error}") for path, error in runtime.broken.items()
-        }
+        broken = {path: one_line(reason(error)) for path, error in runtime.broken.items()}
         _heed_hangup()
         work = asyncio.create_task(runtime.work(concurrency=concurrency, drain=drain, handle_signals=True))
         # When it is ready a signal ends it in order: the work has begun, and listens to them.
         await asyncio.sleep(0)
         if alone:
             _end_in_time(drain)
-        tell({"event": "ready", "owner": runtime.owner, "serves": serves, "broken": broken})
+        tell({"event": "ready", "owner": runtime.owner, "serves": _some(serves), "broken": _some(broken)})
 
         async def report() -> None:
             while True:
@@ -94,6 +95,23 @@ async def drive(
             tell({"event": "drained", **_counts(runtime)})
 
 
+def _some(texts: list[str] | dict[str, str]) -> Any:
+    """As many of them as find room in a line, and how many there are more.
+
+    >>> _some(["a 1", "b 2"]), len(_some([f"workflow {number}" for number in range(5000)]))
+    (['a 1', 'b 2'], 1144)
+    """
+    room = MOST
+    for shown, text in enumerate(texts):
+        room -= len(json.dumps([text, texts[text] if isinstance(texts, dict) else ""]))
+        if room < 0:
+            more = f"{len(texts) - shown} more"
+            if isinstance(texts, dict):
+                return {**dict(list(texts.items())[:shown]), more: "there was no room to name them"}
+            return [*texts[:shown], more]
+    return texts
+
+
 def check_workflows(runtime: Runtime) -> list[str]:
     """What an open runtime serves: names with versions.
 
@@ -102,10 +120,7 @@ def check_workflows(runtime: Runtime) -> list[str]:
     """
     serves = [f"{name} {version}" for name, version in runtime.workflows]
     if not serves:
-        reasons = [
-            f"{path} cannot be loaded: {type(error).__name__}: {error}"
-            for path, error in runtime.broken.items()
-        ]
+        reasons = [f"{path} cannot be loaded: {reason(error)}" for path, error in runtime.broken.items()]
         complain(
             "\n".join(
                 [

@@ -9,6 +9,7 @@ through here: `harmless` is the rule, and whatever is printed for people passes 
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import json
 import re
@@ -25,8 +26,11 @@ from rich.segment import Segment
 from rich.text import Text
 from typing_extensions import override
 
+from duramen.errors import InvalidArgument
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from rich.console import ConsoleOptions, RenderableType
     from rich.style import Style
@@ -40,9 +44,11 @@ __all__ = [
     "one_line",
     "plain",
     "print_json",
+    "reason",
     "stdout",
     "to_json",
     "words",
+    "write_file",
 ]
 
 
@@ -85,6 +91,19 @@ def one_line(text: str, most: int = 200) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+def reason(error: BaseException) -> str:
+    """An exception's class and text, whatever its own methods do.
+
+    >>> reason(ValueError("no such card")), reason(KeyError())
+    ('ValueError: no such card', 'KeyError')
+    """
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - it is an exception of the application's
+        text = "(its text cannot be read)"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def words(text: str, style: str | Style = "") -> Text:
     """A text of others for a table, laid out as it will be printed."""
     return Text(harmless(text, lines=True), style=style)
@@ -114,6 +133,21 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("duramen.plain", _in_ascii)
+
+
+def write_file(path: Path, text: str, encoding: str) -> None:
+    """Write a file that was asked for.
+
+    Raises:
+        InvalidArgument: there can be no such file.
+        OutputLost: there is no room for it.
+    """
+    try:
+        path.write_text(text, encoding)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
+            raise OutputLost(error) from None
+        raise InvalidArgument(f"{path} cannot be written: {error.strerror}") from None
 
 
 class Stream(io.TextIOWrapper):

@@ -18,7 +18,7 @@ from duramen.errors import InvalidArgument, InvalidId, UnknownRun
 from . import tables, timeline
 from .exits import Exit
 from .options import AsJson, RunId, Store, open_store, perform
-from .output import complain, harmless, plain, print_json, stdout, to_json
+from .output import complain, harmless, plain, print_json, stdout, to_json, write_file
 from .times import ago, span
 
 if TYPE_CHECKING:
@@ -183,11 +183,8 @@ def export(
     found = perform(work())
     if output is None:
         print_json(found)
-        return
-    try:
-        output.write_text(to_json(found, indent=1) + "\n", "ascii")
-    except OSError as error:
-        raise InvalidArgument(f"{output} cannot be written: {error.strerror}") from None
+    else:
+        write_file(output, to_json(found, indent=1) + "\n", "ascii")
 
 
 @app.command("watch")

@@ -6,10 +6,11 @@ import importlib
 import inspect
 import sys
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from textwrap import indent
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,7 +18,10 @@ from duramen import Runtime
 from duramen.errors import InvalidArgument
 
 from .exits import Exit
-from .output import complain, harmless
+from .output import complain, harmless, reason
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 __all__ = ["find_runtime"]
 
@@ -36,30 +40,55 @@ def find_runtime(target: str) -> Runtime:
         raise InvalidArgument(f"{target!r} is not MODULE:RUNTIME, for instance app.main:runtime")
     with suppress(FileNotFoundError):  # the folder has been deleted: the module may be elsewhere
         sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise _broken(f"module {module_name!r} cannot be imported", error) from None
-        complain(f"there is no module {error.name!r} here or in the environment of {sys.executable}")
-        raise typer.Exit(Exit.NOT_FOUND) from None
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the application's code raises
-        raise _broken(f"module {module_name!r} cannot be imported", error) from None
-    for name in path.split("."):
-        if not hasattr(found, name):
-            complain(f"module {module_name!r} has no {path!r}")
-            raise typer.Exit(Exit.NOT_FOUND)
-        found = getattr(found, name)
-    if inspect.isfunction(found) and not inspect.signature(found).parameters:
+    with _application(f"module {module_name!r} cannot be imported"):
         try:
-            found = found()  # a factory
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the application's code raises
-            raise _broken(f"{target!r} makes no runtime", error) from None
-    if not isinstance(found, Runtime):
-        if inspect.iscoroutine(found):
-            found.close()
-        raise InvalidArgument(f"{target!r} is a {type(found).__name__}, not a Runtime")
-    return found
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                raise
+            complain(f"there is no module {error.name!r} here or in the environment of {sys.executable}")
+            raise typer.Exit(Exit.NOT_FOUND) from None
+    with _application(f"{target!r} cannot be looked up"):
+        for name in path.split("."):
+            if not hasattr(found, name):
+                complain(f"module {module_name!r} has no {path!r}")
+                raise typer.Exit(Exit.NOT_FOUND)
+            found = getattr(found, name)
+    with _application(f"{target!r} makes no runtime"):
+        if _is_factory(found):
+            found = found()
+        if isinstance(found, Runtime):
+            return found
+    if inspect.iscoroutine(found):
+        found.close()
+    raise InvalidArgument(f"{target!r} is a {type(found).__name__}, not a Runtime")
+
+
+def _is_factory(found: Any) -> bool:
+    """Whether it is a function, plain or partial, cached or bound, that can be called without arguments."""
+    if not any(kind(found) for kind in (inspect.isroutine, _is_partial)):
+        return False
+    needed = (each for each in inspect.signature(found).parameters.values() if each.default is each.empty)
+    return all(each.kind in {each.VAR_POSITIONAL, each.VAR_KEYWORD} for each in needed)
+
+
+def _is_partial(found: Any) -> bool:
+    return isinstance(found, partial)
+
+
+@contextmanager
+def _application(what: str) -> Generator[None]:
+    """Whatever the application's code raises in here, it has broken.
+
+    Raises:
+        typer.Exit: it has, and where was shown.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, typer.Exit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - its own SystemExit, too, or what is no Exception
+        raise _broken(what, error) from None
 
 
 def _broken(what: str, error: BaseException) -> typer.Exit:
@@ -69,8 +98,8 @@ def _broken(what: str, error: BaseException) -> typer.Exit:
         ("<frozen importlib", _HERE, _IMPORTLIB)
     ):
         trace = trace.tb_next
-    shown = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
+    shown = "".join(traceback.format_exception(error.with_traceback(trace)))
     # Set in, so that no line of it can pretend to be said by somebody else.
     sys.stderr.write(indent(harmless(shown, lines=True), "  "))
-    complain(f"{what}: {type(error).__name__}: {error}")
+    complain(f"{what}: {reason(error)}")
     return typer.Exit(Exit.APPLICATION)

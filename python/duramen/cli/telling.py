@@ -157,7 +157,7 @@ class Teller:
 
     def _run(self) -> None:
         while (event := self._events.get()) is not None:
-            with suppress(OSError):
+            with suppress(Exception):  # also what a filter of the application's raises: the next one is told
                 self._tell(event)
 
     def close(self, patience: float) -> bool:

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["sweep", "worker"]
 
+LONGEST_DRAIN = 7 * 24 * 3600.0
+"""Seconds. Whoever gives more means milliseconds, or no end, which is what not stopping the worker is for."""
+
 PARTING = 2.0
 """Seconds that whoever reads the events has for the last of them."""
 
@@ -42,13 +45,13 @@ Target = Annotated[
 def worker(
     target: Target,
     concurrency: Annotated[
-        int, typer.Option(help="How many runs to drive at a time, in each process.", min=1)
+        int, typer.Option(help="How many runs to drive at a time, in each process.", min=1, max=100_000)
     ] = 100,
     processes: Annotated[
         int, typer.Option(help="How many processes to start and to keep running.", min=1, max=MOST_PROCESSES)
     ] = 1,
     drain_timeout: Annotated[
-        float, typer.Option(help="Seconds that steps in flight have at the end.", min=0)
+        float, typer.Option(help="Seconds that steps in flight have at the end.", min=0, max=LONGEST_DRAIN)
     ] = 25.0,
     as_json: AsJson = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
