@@ -208,6 +208,77 @@ def test_a_copy_that_is_broken_off_leaves_nothing_under_its_name(app: Path) -> N
     assert beside(app / "copy.db") == []
 
 
+def in_a_name_space(app: Path, target: str) -> subprocess.Popen[bytes]:
+    """A backup whose process has the same id as others of its kind, as in containers."""
+    spaces = ["unshare", "--user", "--map-root-user", "--pid", "--fork"]
+    command = [*spaces, *COMMAND, "backup", "sqlite:///app.db", target]
+    return subprocess.Popen(command, cwd=app, env=environment(), stderr=subprocess.PIPE)
+
+
+def test_copies_made_at_once_by_processes_of_one_id_are_whole(app: Path) -> None:
+    async def grow() -> None:
+        async with Runtime(f"sqlite:///{app}/app.db", workflows=[pair]) as runtime:
+            for number in range(100):
+                await runtime.enqueue(pair, "x" * 100_000, run_id=f"q:{number}")
+
+    asyncio.run(grow())
+    copies = [(app / f"copy{number}.db", in_a_name_space(app, f"copy{number}.db")) for number in range(3)]
+    for path, process in copies:
+        try:
+            said = process.communicate(timeout=LIMIT)[1]
+        finally:
+            process.kill()
+        assert (process.returncode, said) == (0, b"")
+        assert count(path) == 103
+    assert not list(app.glob(".*"))
+
+
+def test_what_is_no_file_is_not_replaced(app: Path) -> None:
+    os.mkfifo(app / "pipe")
+    (app / "dangling").symlink_to("/nowhere/copy.db")
+    for name in ("pipe", "/dev/null"):
+        for options in ([], ["--force"]):
+            ran = run(app, "backup", "sqlite:///app.db", name, *options)
+            assert (ran.returncode, ran.stderr.count(b"\n")) == (2, 1)
+    assert (app / "pipe").is_fifo()
+    assert run(app, "backup", "sqlite:///app.db", "dangling").returncode == 2
+
+
+def test_a_store_with_two_names_is_not_copied(app: Path) -> None:
+    """By the other name the log of those who write to it is not found."""
+    os.link(app / "app.db", app / "other.db")
+    for name in ("app.db", "other.db"):
+        ran = run(app, "backup", f"sqlite:///{name}", "copy.db")
+        assert ran.returncode == 4
+        assert b"several names" in ran.stderr
+    assert not (app / "copy.db").exists()
+
+
+ENDED = """
+import os, sys
+from duramen.cli import backup, main
+
+number, checked = int(sys.argv.pop()), backup._checked
+backup._checked = lambda fresh: (os.kill(os.getpid(), number), checked(fresh))[1]
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda each: each.name)
+def test_a_signal_leaves_nothing_behind(app: Path, number: signal.Signals) -> None:
+    before = sorted(app.iterdir())
+    ran = subprocess.run(
+        [sys.executable, "-c", ENDED, "backup", "sqlite:///app.db", "copy.db", str(number.value)],
+        cwd=app,
+        env=environment(),
+        capture_output=True,
+        check=False,
+        timeout=LIMIT,
+    )
+    assert (ran.returncode, ran.stderr) == (128 + number, b"")
+    assert sorted(app.iterdir()) == before
+
+
 def test_progress_is_for_terminals_alone(app: Path) -> None:
     code, shown = in_a_terminal(app, "backup", "sqlite:///app.db", "copy.db")
     assert code == 0

@@ -12,6 +12,7 @@ import pytest
 
 from duramen.cli.exits import Exit
 from tests.cli.kinds import on_sqlite
+from tests.cli.programs import environment, run
 
 
 @on_sqlite
@@ -76,6 +77,76 @@ def test_a_target_that_is_no_runtime(duramen, target: str, code: int) -> None:
     ran = duramen("sweep", target)
     assert (ran.code, ran.out) == (code, "")
     assert ran.err.startswith("duramen: ")
+
+
+TARGETS = """
+import functools, shop
+class Fails:
+    def __str__(self): raise ValueError("no text")
+class Silent(Exception):
+    __str__ = Fails.__str__
+class Apart(BaseException): pass
+class Made:
+    def runtime(self, *parts, **more): return shop.runtime
+    @property
+    def unbound(self): raise RuntimeError("not bound yet")
+class Proxy:
+    @property
+    def __class__(self): raise RuntimeError("not bound yet")
+made, proxy = Made(), Proxy()
+@functools.cache
+def cached(): return shop.runtime
+def given(runtime=shop.runtime): return runtime
+def needy(runtime): return runtime
+partly = functools.partial(needy, shop.runtime)
+def apart(): raise Apart("aside")
+def silent(): raise Silent
+def cancelled(): raise __import__("asyncio").CancelledError
+def ends(): raise SystemExit([1])
+"""
+
+
+@on_sqlite
+@pytest.mark.parametrize("path", ["cached", "given", "partly", "made.runtime"])
+def test_whatever_can_be_called_without_arguments_makes_a_runtime(duramen, folder: Path, path: str) -> None:
+    (folder / "targets.py").write_text(TARGETS)
+    ran = duramen("sweep", f"targets:{path}", "--max-queued", "0")
+    assert (ran.code, ran.out) == (0, "nothing was due; more may be due\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "reason"),
+    [
+        ("needy", 2, "'targets:needy' is a function, not a Runtime"),
+        ("Made", 2, "'targets:Made' is a type, not a Runtime"),
+        ("apart", 5, "'targets:apart' makes no runtime: Apart: aside"),
+        ("silent", 5, "'targets:silent' makes no runtime: Silent: (its text cannot be read)"),
+        ("cancelled", 5, "'targets:cancelled' makes no runtime: CancelledError"),
+        ("ends", 5, "'targets:ends' makes no runtime: SystemExit: [1]"),
+        ("made.unbound", 5, "'targets:made.unbound' cannot be looked up: RuntimeError: not bound yet"),
+        ("proxy", 5, "'targets:proxy' makes no runtime: RuntimeError: not bound yet"),
+    ],
+)
+def test_an_application_that_breaks(folder: Path, path: str, code: int, reason: str) -> None:
+    (folder / "targets.py").write_text(TARGETS)
+    ran = run(folder, "sweep", f"targets:{path}", env=environment(SHOP_URL="sqlite:///app.db"))
+    assert (ran.returncode, ran.stdout) == (code, b"")
+    assert ran.stderr.decode().splitlines()[-1] == f"duramen: {reason}"
+
+
+@pytest.mark.parametrize("error", ["BaseException('aside')", "__import__('asyncio').CancelledError"])
+def test_a_module_that_raises_what_is_no_exception(folder: Path, error: str) -> None:
+    (folder / "aside.py").write_text(f"raise {error}")
+    ran = run(folder, "sweep", "aside:runtime")
+    assert (ran.returncode, ran.stdout) == (5, b"")
+    assert ran.stderr.splitlines()[-1].startswith(b"duramen: module 'aside' cannot be imported: ")
+    # As a module of one workflow it costs that one.
+    (folder / "partly.py").write_text(
+        "import shop\nfrom duramen import Runtime\n"
+        "runtime = Runtime('sqlite:///app.db', workflows=['aside:x', shop.add])"
+    )
+    env = environment(SHOP_URL="sqlite:///app.db")
+    assert run(folder, "sweep", "partly:runtime", "--max-queued", "0", env=env).returncode == 0
 
 
 def test_worker_drives_until_it_is_asked_to_end(duramen, folder: Path, shop_url: str) -> None:

@@ -1,5 +1,6 @@
 """Values that cannot be used, and some that only look so: a sentence and a code for each."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,11 @@ from tests.cli.programs import hostile_store, quickly, run
 
 DEEP = "[" * 900 + "]" * 900
 LONG = "x" * 5000
+
+
+def cursor(place: list[Any]) -> str:
+    """As a page gives it, with whatever in it."""
+    return base64.urlsafe_b64encode(json.dumps(place).encode()).decode().rstrip("=")
 
 
 WRONG: list[tuple[list[Any], int]] = [
@@ -31,6 +37,12 @@ WRONG: list[tuple[list[Any], int]] = [
     (["runs", "list", "--cursor", LONG], 2),
     (["runs", "list", "--cursor", b"\xff\xfe"], 2),
     (["runs", "list", "--cursor", "W" * 100_000], 2),
+    (["runs", "list", "--cursor", cursor([2**64, "x"])], 2),
+    (["runs", "list", "--cursor", cursor([-(2**63) - 1, "x"])], 2),
+    (["runs", "list", "--cursor", cursor([1, "\ud800"])], 2),
+    (["runs", "list", "--cursor", cursor([1, "\0"])], 2),
+    (["runs", "list", "--cursor", cursor([1, LONG])], 2),
+    (["runs", "list", "--cursor", cursor([True, "x"])], 2),
     (["runs", "list", "--tag", "a\x1b[2J"], 2),
     (["runs", "list", "--workflow", LONG], 2),
     (["runs", "list", "--since", "nan"], 2),
@@ -56,6 +68,13 @@ WRONG: list[tuple[list[Any], int]] = [
     (["runs", "list", "-s", "nonsense"], 2),
     (["migrate", f"sqlite:///{LONG}.db"], 4),
     (["migrate", "sqlite:////proc/nowhere/app.db"], 4),
+    (["demo", "--folder", "app.db"], 2),
+    (["demo", "--folder", "app.db/new"], 2),
+    (["demo", "--folder", "."], 2),
+    (["demo", "--limit", "inf"], 2),
+    (["worker", "app:make", "--drain-timeout", "inf"], 2),
+    (["worker", "app:make", "--drain-timeout", "1e300"], 2),
+    (["worker", "app:make", "--concurrency", "9" * 20], 2),
     (["worker", "..:x"], 2),
     (["worker", ".app:x"], 2),
     (["worker", ":"], 2),
@@ -113,6 +132,15 @@ def test_what_cannot_be_used(folder: Path, arguments: list[Any], code: int) -> N
     assert "secret" not in said
     if said.startswith("duramen: "):
         assert len(said) < 3000, "what was given does not bury what is said about it"
+
+
+@pytest.mark.parametrize(
+    ("file", "code"), [("/dev/full", 6), (".", 2), ("nowhere/run.json", 2), (f"{LONG}", 2)]
+)
+def test_an_export_that_cannot_be_written(folder: Path, file: str, code: int) -> None:
+    run_id = json.loads(quickly(folder, "runs", "list", "--limit", "1", "--json").stdout)["runs"][0]["run_id"]
+    ran = quickly(folder, "runs", "export", run_id, "--output", file)
+    assert (ran.returncode, ran.stdout, ran.stderr.count(b"\n")) == (code, b"", 1)
 
 
 @pytest.mark.parametrize("url", ["sqlite:///a%20%25%3Fb.db", "sqlite:///{folder}/a%20%25%3Fb.db"])

@@ -334,6 +334,31 @@ def test_a_worker_says_what_it_serves_and_what_it_cannot(shop: Shop, tmp_path: P
         assert fleet.end() == 0
 
 
+MANY = """
+import os
+from duramen import Context, Runtime, workflow
+
+async def nothing(ctx: Context) -> None: ...
+
+served = [workflow(name=f"{'é' * 200}{number}")(nothing) for number in range(100)]
+broken = [f"nowhere.{'x' * 200}{number}:order" for number in range(300)]
+runtime = Runtime(os.environ["APP_URL"], workflows=[*served, *broken])
+"""
+
+
+def test_a_worker_that_serves_very_much_is_ready(shop: Shop, tmp_path: Path) -> None:
+    """What it says of that has to get through the pipe to its supervisor in one piece."""
+    (tmp_path / "many.py").write_text(MANY)
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    for options in ((), ("--processes", "2")):
+        fleet = shop.fleet(*options, app="many:runtime", PYTHONPATH=path)
+        ready = fleet.await_("ready")
+        shown = len(ready["serves"]) - 1
+        assert ready["serves"][-1] == f"{100 - shown} more"
+        assert f"{301 - len(ready['broken'])} more" in ready["broken"]
+        assert fleet.end() == 0
+
+
 ENDS = """
 import os
 from duramen import Context, Runtime, workflow

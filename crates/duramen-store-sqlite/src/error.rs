@@ -76,8 +76,9 @@ impl Fault {
 
     /// Whether the connection that met it should be opened anew.
     pub(crate) fn spoils_the_connection(&self) -> bool {
-        // A value in one row says nothing about the connection.
-        !matches!(self, Self::Damaged(_)) && self.trouble().spoils_the_connection()
+        // A value in one row says nothing about the connection, and what was committed through it may be nowhere but in
+        // the files that it has open.
+        !matches!(self, Self::Damaged(_) | Self::Lost(_)) && self.trouble().spoils_the_connection()
     }
 }
 

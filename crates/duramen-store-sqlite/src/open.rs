@@ -42,6 +42,7 @@ pub(crate) fn write_connection(
             OpenFlags::SQLITE_OPEN_READ_WRITE
         };
         place.check_again()?;
+        place.check_mount()?;
         if options.migrate {
             make_private(name);
         }
@@ -58,6 +59,7 @@ pub(crate) fn write_connection(
         }
         set_up(&connection, options)?;
         let schema = schema(&mut connection, options)?;
+        place.remember_beside(&connection);
         // From here on the writer waits for the lock in its own way; see `Writer::begin`.
         connection.busy_timeout(Duration::ZERO)?;
         connection.set_prepared_statement_cache_capacity(64);

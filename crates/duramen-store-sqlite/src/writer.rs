@@ -90,6 +90,7 @@ impl Writer {
     }
 
     fn close(&self, connection: Connection) {
+        self.place.forget_beside();
         if let Err((_, error)) = connection.close() {
             tracing::warn!(file = %self.place.path().display(), %error, "closing failed");
         }
@@ -250,8 +251,8 @@ impl Writer {
         session: &mut Session<'_>,
         work: impl FnOnce(&mut Session<'_>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        // A look at the file's name costs a microsecond or two; what is written to a file that was removed
-        // would be lost without a word.
+        // A look at the names of the file and its log costs some microseconds; what is written to one that was
+        // removed would be lost without a word.
         self.place.check()?;
         // What other processes write meanwhile is not known.
         session.lease = None;

@@ -121,7 +121,7 @@ def copy_store(
         raise StoreUnavailable(f"there is no file {str(source)!r}: check the URL")
     if os.stat(source).st_nlink > 1:  # noqa: PTH116 - the same
         raise StoreUnavailable(
-            f"{str(source)!r} has more than one name (hard links): what was committed last stands in a log that "
+            f"{str(source)!r} has several names (hard links): what was committed last stands in a log that "
             "is named after one of them; remove the others"
         )
     fresh: Path | None = None

@@ -244,6 +244,96 @@ fn a_file_that_was_removed_or_replaced_takes_nothing_more() {
     assert!(block_on(store.get(vec!["a".into()])).unwrap()[0].is_some());
 }
 
+#[test]
+fn a_log_that_was_removed_or_replaced_takes_nothing_more() {
+    let remove = |path: &Path| std::fs::remove_file(path).unwrap();
+    let replace = |path: &Path| {
+        let fresh = path.with_extension("fresh");
+        drop(std::fs::File::create(&fresh).unwrap());
+        std::fs::rename(fresh, path).unwrap();
+    };
+    for end in ["-wal", "-shm"] {
+        for lose in [&remove as &dyn Fn(&Path), &replace] {
+            let home = Home::new();
+            let store = home.open();
+            create(&store, vec![new_run("a")]);
+            let mut beside = home.file().into_os_string();
+            beside.push(end);
+            lose(Path::new(&beside));
+            let refused = |error: &StoreError| {
+                let said = error.to_string();
+                assert!(error.is_of_the_place(), "{said}");
+                assert!(
+                    said.contains("part of the store") && said.contains(end),
+                    "{said}"
+                );
+            };
+            for _ in 0..2 {
+                refused(&block_on(store.create(vec![new_run("b")])).unwrap_err());
+            }
+            // What would be opened now would have another log than the writer.
+            refused(&block_on(store.get(vec!["a".into()])).unwrap_err());
+            refused(
+                &store
+                    .outside(Synchronous::Full, Duration::ZERO)
+                    .unwrap_err(),
+            );
+            // Closed in order, nothing is lost.
+            block_on(store.close()).unwrap();
+            let store = home.open();
+            let found = block_on(store.get(vec!["a".into(), "b".into()])).unwrap();
+            assert_eq!(
+                found.iter().map(Option::is_some).collect::<Vec<_>>(),
+                [true, false]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_log_that_was_put_back_is_the_same_as_before() {
+    let home = Home::new();
+    let store = home.open();
+    create(&store, vec![new_run("a")]);
+    let log = home.directory().join("runs.db-wal");
+    let aside = home.directory().join("aside");
+    std::fs::rename(&log, &aside).unwrap();
+    assert!(block_on(store.create(vec![new_run("b")])).is_err());
+    std::fs::rename(&aside, &log).unwrap();
+    create(&store, vec![new_run("b")]);
+}
+
+const MOUNTED: &str = "DURAMEN_TEST_MOUNTED";
+
+#[test]
+fn a_file_that_is_mounted_by_itself_is_refused() {
+    let Some(directory) = std::env::var_os(MOUNTED) else {
+        let home = Home::new();
+        let store = home.open();
+        block_on(store.close()).unwrap();
+        let output = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c"])
+            .arg("cd \"$DURAMEN_TEST_MOUNTED\" && touch \"a b\" && mount --bind runs.db \"a b\" && exec \"$0\" \"$@\"")
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "files::a_file_that_is_mounted_by_itself_is_refused"])
+            .env(MOUNTED, home.directory())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}");
+        return;
+    };
+    let directory = Path::new(&directory);
+    let link = directory.join("link.db");
+    std::os::unix::fs::symlink("a b", &link).unwrap();
+    for path in [&directory.join("a b"), &link] {
+        let error = open(path).unwrap_err();
+        assert!(error.to_string().contains("mount its folder"), "{error}");
+        assert!(error.is_of_the_place());
+    }
+    block_on(open(&directory.join("runs.db")).unwrap().close()).unwrap();
+}
+
 const WANDERER: &str = "DURAMEN_TEST_WANDERER";
 
 #[test]
