@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from duramen import Runtime
-from duramen.errors import ForkedProcess
+from duramen.errors import ForkedProcess, RuntimeClosed
 from tests.runtime.workflows import ALL, adding, emitting, waiting, working
 
 ROOT = Path(__file__).parents[2]
@@ -180,20 +180,69 @@ def test_signals_without_work_end_as_python_does(url: str, how: str) -> None:
                 sys.exit(0)
         asyncio.run(main())
         """,
+        """
+        import os
+        from duramen.errors import RuntimeClosed
+        class Late:
+            def __del__(self):
+                try:
+                    runtime.sync.count()
+                except RuntimeClosed:
+                    os.write(1, b"refused")
+        runtime = Runtime(sys.argv[1], workflows=ALL)
+        runtime.sync.start(working, 0.3)
+        late = Late()
+        """,
     ],
-    ids=["unused", "left open", "sync left open", "daemon thread", "sys.exit"],
+    ids=["unused", "left open", "sync left open", "daemon thread", "sys.exit", "a call in __del__"],
 )
 def test_the_interpreter_ends(code: str, any_url: str) -> None:
     begin = time.monotonic()
     process = spawn(code, any_url)
     try:
-        _, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=30)
     except subprocess.TimeoutExpired:
         process.kill()
         pytest.fail("it hangs")
     assert process.returncode == 0, err
+    assert ("refused" in out) == ("__del__" in code)
     assert "panicked" not in err
     assert time.monotonic() - begin < 12
+
+
+def test_a_runtime_that_was_left_open_on_a_loop_that_has_ended(url: str) -> None:
+    """As by a notebook or a test that forgets it: the next loop opens it again."""
+    runtime = Runtime(url, workflows=ALL)
+
+    async def forgets(run_id: str) -> str:
+        await runtime.open()
+        await runtime.start(working, 0.0, run_id=run_id)
+        await runtime.result(run_id, timeout=30)
+        return runtime.owner
+
+    assert asyncio.run(forgets("one")) != asyncio.run(forgets("two"))
+
+    async def closes() -> None:
+        async with runtime:
+            assert await runtime.count() == 2
+
+    asyncio.run(closes())
+
+
+def test_any_thread_may_look_how_it_goes(url: str) -> None:
+    async def main() -> None:
+        async with Runtime(url, workflows=ALL) as runtime:
+            seen = (runtime.owner, runtime.stats()["active"])
+
+            async def look() -> tuple[str, int]:
+                return runtime.owner, runtime.stats()["active"]
+
+            assert await asyncio.to_thread(lambda: (runtime.owner, runtime.stats()["active"])) == seen
+            assert await asyncio.to_thread(lambda: asyncio.run(look())) == seen
+        with pytest.raises(RuntimeClosed):
+            await asyncio.to_thread(runtime.stats)
+
+    asyncio.run(main())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from duramen.errors import RuntimeClosed
@@ -15,7 +16,7 @@ from duramen.errors import RuntimeClosed
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
 
-__all__ = ["carried", "carried_items", "carried_sync"]
+__all__ = ["carried", "carried_items", "carried_sync", "check_interpreter"]
 
 T = TypeVar("T")
 
@@ -71,6 +72,16 @@ def _gone() -> RuntimeClosed:
     )
 
 
+def check_interpreter() -> None:
+    """Refuse what needs another thread once the interpreter ends, as in `__del__`: none of them runs then.
+
+    Raises:
+        RuntimeClosed: it does.
+    """
+    if sys.is_finalizing():
+        raise RuntimeClosed("the interpreter is ending: make the last calls before (atexit still can)")
+
+
 def carried_sync(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Make a call on another thread's loop and block until it has been answered.
 
@@ -80,6 +91,7 @@ def carried_sync(loop: asyncio.AbstractEventLoop, make: Callable[[], Coroutine[A
     future = _begun(loop, make)
     try:
         while not concurrent.futures.wait([future], timeout=_LOOK).done:
+            check_interpreter()
             if not loop.is_running():
                 raise _gone()
         return future.result()

@@ -82,9 +82,11 @@ class Lifecycle:
 
     async def open(self) -> None:
         """See `Runtime.open`."""
+        if self.port is not None and self.is_foreign:
+            self.port.check()
+        # Left open by a program whose loop has ended, such as an earlier `asyncio.run`.
+        self.abandon_closed()
         if self.port is not None or self._opening:
-            if self.port is not None and self.is_foreign:
-                self.port.check()
             raise InvalidArgument("the runtime is open already: use it, or make another one for another loop")
         self._opening = True
         try:
@@ -207,10 +209,11 @@ class Lifecycle:
 
     def abandon_closed(self) -> None:
         """Forget what was left open on a loop that is closed; its runs go on elsewhere after their lease."""
-        port = self.port
-        if port is None or not port.loop.is_closed():
+        port, driver = self.port, self._driver
+        if port is None or driver is None or not port.loop.is_closed():
             return
         self.port = self._driver = None
+        driver.detach()
         self._delayed.clear()
         self._background.clear()
         self._transactions.detach()
@@ -246,6 +249,24 @@ class Lifecycle:
         Raises:
             RuntimeNotOpen: it was never opened; RuntimeClosed: it was closed.
         """
+        port = self._opened()
+        port.check()
+        return port
+
+    @property
+    def facts(self) -> tuple[Engine, Driver]:
+        """What knows how it goes, for any thread that wants to look.
+
+        Raises:
+            RuntimeNotOpen: it was never opened; RuntimeClosed: it was closed.
+        """
+        driver, port = self._driver, self._opened()
+        port.check(anywhere=True)
+        if driver is None:
+            raise RuntimeClosed("the runtime was closed meanwhile")
+        return port.engine, driver
+
+    def _opened(self) -> Port:
         port = self.port
         if port is None:
             if self.is_foreign and self._was_open:
@@ -257,7 +278,6 @@ class Lifecycle:
             raise RuntimeNotOpen(
                 "the runtime is not open: use `async with runtime:` or `await runtime.open()`"
             )
-        port.check()
         return port
 
     @property

@@ -208,8 +208,11 @@ class Port:
 
     # -- calling ---------------------------------------------------------------------------------------------
 
-    def check(self) -> None:
+    def check(self, *, anywhere: bool = False) -> None:
         """Refuse calls from a forked child, another loop, or a handler.
+
+        Args:
+            anywhere: it is no call, but a look that any thread may take.
 
         Raises:
             ForkedProcess: this is a child of the process that opened the runtime.
@@ -228,11 +231,12 @@ class Port:
                 raise NotDurableError(
                     "a handler called its runtime, which cannot be recorded: do it in a step (ctx.step)"
                 )
-            raise RuntimeNotOpen(
-                "the runtime is open on another event loop, which cannot run while this code does: make one "
-                "Runtime for each loop of a thread, or call it from another thread (await it on the loop "
-                "there, or use runtime.sync)"
-            )
+            if not anywhere:
+                raise RuntimeNotOpen(
+                    "the runtime is open on another event loop, which cannot run while this code does: make "
+                    "one Runtime for each loop of a thread, or call it from another thread (await it on the "
+                    "loop there, or use runtime.sync)"
+                )
         if self._closed:
             raise RuntimeClosed("the runtime was closed: open it again with `async with runtime:`")
 

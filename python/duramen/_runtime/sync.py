@@ -19,7 +19,7 @@ from duramen._handlers.inputs import NO_INPUT
 from duramen._logging import logger
 from duramen.errors import ForkedProcess, RuntimeClosed, RuntimeNotOpen
 
-from .carrying import carried_sync
+from .carrying import carried_sync, check_interpreter
 from .views import RunHandle, RunRequest
 
 if TYPE_CHECKING:
@@ -103,8 +103,9 @@ class Facade:
 
         Raises:
             RuntimeNotOpen: the calling thread runs an event loop, which must not be blocked.
-            RuntimeClosed: the runtime's loop does not run (any more).
+            RuntimeClosed: the runtime's loop does not run (any more), or the interpreter ends.
         """
+        check_interpreter()
         try:
             asyncio.get_running_loop()
         except RuntimeError:

@@ -199,12 +199,12 @@ class Runtime:
 
     @property
     def owner(self) -> str:
-        """The name under which this runtime holds leases; new with each opening.
+        """The name under which this runtime holds leases; new with each opening. Any thread may ask.
 
         Raises:
             RuntimeNotOpen: it is not open.
         """
-        return self._services.lifecycle.engine.owner()
+        return self._services.lifecycle.facts[0].owner()
 
     @property
     def broken(self) -> dict[str, BaseException]:
@@ -222,10 +222,14 @@ class Runtime:
     def stats(self) -> dict[str, int]:
         """Counters since it was opened: commits, claims, runs ended and so on; `active`: now.
 
-        Of the runs that `ended` in this process, `completed`, `failed`, `cancelled` and `stuck` say how.
+        Of the runs that `ended` in this process, `completed`, `failed`, `cancelled` and `stuck` say how. Any
+        thread may ask, whatever event loop it has.
+
+        Raises:
+            RuntimeNotOpen: it is not open.
         """
-        lifecycle = self._services.lifecycle
-        return {**lifecycle.engine.stats(), **lifecycle.driver.ends}
+        engine, driver = self._services.lifecycle.facts
+        return {**engine.stats(), **driver.ends}
 
     async def migrate(self) -> SchemaView:
         """Bring the store's schema up to date. Works on a runtime that is not open, too.
