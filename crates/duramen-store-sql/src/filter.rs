@@ -41,25 +41,32 @@ pub trait Dialect {
 
 /// The statement of one page, newest first: one row more than asked for, so that the last page is known to
 /// be the last (see [`page`]). Its text depends only on which fields of the filter are there, and on how
-/// many statuses, so that a store's statements stay few.
+/// many statuses, so that a store's statements stay few. `first` are conditions with the marks that the dialect gave last.
 pub fn list<D: Dialect>(
     dialect: &mut D,
     select: &str,
+    mut first: Vec<String>,
     filter: &Filter,
     limit: u32,
     cursor: Option<&Cursor>,
 ) -> String {
-    let mut terms = terms(dialect, filter);
-    terms.extend(cursor.map(|cursor| dialect.after(cursor)));
-    let text = conditioned(select, &terms);
+    first.extend(terms(dialect, filter));
+    first.extend(cursor.map(|cursor| dialect.after(cursor)));
+    let text = conditioned(select, &first);
     let most = dialect.integer(i64::from(limit) + 1);
     let prefix = D::PREFIX;
     format!("{text} ORDER BY {prefix}created_at DESC, {prefix}run_id DESC LIMIT {most}")
 }
 
-/// The statement that counts what a filter lets through.
-pub fn count<D: Dialect>(dialect: &mut D, select: &str, filter: &Filter) -> String {
-    conditioned(select, &terms(dialect, filter))
+/// The statement that counts what a filter and the `first` conditions let through.
+pub fn count<D: Dialect>(
+    dialect: &mut D,
+    select: &str,
+    mut first: Vec<String>,
+    filter: &Filter,
+) -> String {
+    first.extend(terms(dialect, filter));
+    conditioned(select, &first)
 }
 
 /// The page of what [`list`] found.
@@ -188,8 +195,8 @@ mod tests {
         };
         let mut plain = Plain::default();
         assert_eq!(
-            count(&mut plain, "SELECT", &filter),
-            "SELECT WHERE workflow = :1 AND version = :2 AND queue = :3 AND parent = :4 \
+            count(&mut plain, "SELECT", vec!["first".to_owned()], &filter),
+            "SELECT WHERE first AND workflow = :1 AND version = :2 AND queue = :3 AND parent = :4 \
              AND status IN (:5, :6) AND tags HAS :7 AND waits HAS :8 AND created_at > :9 \
              AND created_at < :10 AND finished_at < :11 AND run_id >= :12 AND run_id < :13"
         );
@@ -211,12 +218,12 @@ mod tests {
             ..Filter::default()
         };
         assert_eq!(
-            list(&mut plain, "SELECT", &everything, 10, Some(&cursor)),
+            list(&mut plain, "SELECT", Vec::new(), &everything, 10, Some(&cursor)),
             "SELECT WHERE (created_at, run_id) < (:1, :2) \
              ORDER BY created_at DESC, run_id DESC LIMIT :3"
         );
         assert_eq!(plain.0, ["5", "r", "11"]);
-        let first = list(&mut Plain::default(), "SELECT", &everything, 10, None);
+        let first = list(&mut Plain::default(), "SELECT", Vec::new(), &everything, 10, None);
         assert!(!first.contains("WHERE"), "{first}");
     }
 
