@@ -1,8 +1,10 @@
 //! Filters as conditions, pages as one statement.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use duramen_core::run::RunRow;
+use duramen_core::ids::Millis;
+use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{Cursor, Filter, Page};
 
 /// How a database says it. It gathers the values of one statement, each of which it gives a mark in the
@@ -67,6 +69,33 @@ pub fn count<D: Dialect>(
 ) -> String {
     first.extend(terms(dialect, filter));
     conditioned(select, &first)
+}
+
+/// The statuses that a filter lets through (none named: any); none if there is no such status.
+pub fn statuses(wanted: &Filter) -> Option<BTreeSet<Status>> {
+    let statuses: BTreeSet<Status> = wanted.status.iter().copied().collect();
+    if wanted.waiting_for.is_none() {
+        return Some(statuses);
+    }
+    // No others have wait keys.
+    let with_waits = BTreeSet::from([Status::Running, Status::Waiting]);
+    if statuses.is_empty() {
+        return Some(with_waits);
+    }
+    Some(&statuses & &with_waits).filter(|both| !both.is_empty())
+}
+
+/// Of what a filter lets through that which was created after one instant and not after another.
+#[must_use]
+pub fn within(wanted: &Filter, since: Millis, until: Millis) -> Filter {
+    let mut part = wanted.clone();
+    if since > Millis::MIN {
+        part.created_after = part.created_after.max(Some(since));
+    }
+    if let Some(behind) = until.checked_add(1) {
+        part.created_before = Some(part.created_before.map_or(behind, |at| at.min(behind)));
+    }
+    part
 }
 
 /// The page of what [`list`] found.
@@ -157,7 +186,6 @@ fn after_prefix(prefix: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use duramen_core::run::Status;
 
     #[derive(Default)]
     struct Plain(Vec<String>);

@@ -183,17 +183,11 @@ impl Stream {
         self
     }
 
-    /// Of what was created after one instant and not after another.
     fn within(&self, since: Millis, until: Millis) -> Self {
-        let mut part = self.clone();
-        let rest = &mut part.rest;
-        if since > Millis::MIN {
-            rest.created_after = rest.created_after.max(Some(since));
+        Self {
+            rest: filter::within(&self.rest, since, until),
+            ..self.clone()
         }
-        if let Some(behind) = until.checked_add(1) {
-            rest.created_before = Some(rest.created_before.map_or(behind, |at| at.min(behind)));
-        }
-        part
     }
 
     fn begin(&self) -> (Values, Vec<String>) {
@@ -464,7 +458,7 @@ impl Look<'_> {
         if items.into_iter().flatten().any(no_list_has) {
             return Ok(Vec::new());
         }
-        let Some(statuses) = statuses(wanted) else {
+        let Some(statuses) = filter::statuses(wanted) else {
             return Ok(Vec::new());
         };
         let wanted = &Filter {
@@ -660,20 +654,6 @@ impl Look<'_> {
         }
         self.walk(wanted)
     }
-}
-
-/// The statuses that a filter lets through (none named: any); none if there is no such status.
-fn statuses(wanted: &Filter) -> Option<BTreeSet<Status>> {
-    let statuses: BTreeSet<Status> = wanted.status.iter().copied().collect();
-    if wanted.waiting_for.is_none() {
-        return Some(statuses);
-    }
-    // No others have wait keys.
-    let with_waits = BTreeSet::from([Status::Running, Status::Waiting]);
-    if statuses.is_empty() {
-        return Some(with_waits);
-    }
-    Some(&statuses & &with_waits).filter(|both| !both.is_empty())
 }
 
 fn is_of_lanes(wanted: &Filter) -> bool {
