@@ -59,7 +59,7 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    /// The statement of a page; none for what is more than a statement.
+    /// The statement of a page.
     pub(crate) fn page(
         &self,
         values: &mut Values,
@@ -67,14 +67,19 @@ impl Way {
         cursor: Option<&Cursor>,
     ) -> String {
         let first = self.first(values, cursor);
-        let (select, rest) = match self {
+        match self {
             Self::Plain(rest) | Self::Resting(_, _, rest) | Self::Each(rest) => {
-                (list::ROWS.to_owned(), rest)
+                filter::list(values, list::ROWS, first, rest, limit, cursor)
             }
-            Self::Tag(_, rest) => (list::TAGGED.to_owned(), rest),
-            Self::Few(few, rest) => (few_of(values, list::FEW, few), rest),
-        };
-        filter::list(values, &select, first, rest, limit, cursor)
+            Self::Tag(_, rest) => {
+                let text = filter::all(values, list::TAGGED, first, rest);
+                filter::newest(values, &text, "t.", limit)
+            }
+            Self::Few(few, rest) => {
+                let select = few_of(values, list::FEW, few);
+                filter::list(values, &select, first, rest, limit, cursor)
+            }
+        }
     }
 
     pub(crate) fn count(&self, values: &mut Values) -> String {
@@ -88,7 +93,7 @@ impl Way {
             Self::Tag(_, rest) => (list::COUNT_TAGGED.to_owned(), rest),
             Self::Few(few, rest) => (few_of(values, list::COUNT_FEW, few), rest),
         };
-        filter::count(values, &select, first, rest)
+        filter::all(values, &select, first, rest)
     }
 
     /// What the filter does not say.
@@ -121,13 +126,13 @@ impl Way {
 }
 
 fn few_of(values: &mut Values, select: &str, few: &Filter) -> String {
-    let text = filter::count(values, list::WHOLE, Vec::new(), few);
+    let text = filter::all(values, list::WHOLE, Vec::new(), few);
     select.replace("{few}", &text)
 }
 
 /// Whether there are no more than so many.
 pub(crate) fn size(values: &mut Values, few: &Filter, most: u32) -> String {
-    let text = filter::count(values, list::ANY, Vec::new(), few);
+    let text = filter::all(values, list::ANY, Vec::new(), few);
     let stop = u64::from(most) + 1;
     format!("SELECT count(*) FROM ({text} LIMIT {stop}) few")
 }

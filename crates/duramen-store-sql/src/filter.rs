@@ -55,13 +55,17 @@ pub fn list<D: Dialect>(
     first.extend(terms(dialect, filter));
     first.extend(cursor.map(|cursor| dialect.after(cursor)));
     let text = conditioned(select, &first);
+    newest(dialect, &text, D::PREFIX, limit)
+}
+
+/// A statement's newest rows, by what stands before the columns; one more than asked for.
+pub fn newest<D: Dialect>(dialect: &mut D, text: &str, prefix: &str, limit: u32) -> String {
     let most = dialect.integer(i64::from(limit) + 1);
-    let prefix = D::PREFIX;
     format!("{text} ORDER BY {prefix}created_at DESC, {prefix}run_id DESC LIMIT {most}")
 }
 
-/// The statement that counts what a filter and the `first` conditions let through.
-pub fn count<D: Dialect>(
+/// The statement over all that a filter and the `first` conditions let through.
+pub fn all<D: Dialect>(
     dialect: &mut D,
     select: &str,
     mut first: Vec<String>,
@@ -223,7 +227,7 @@ mod tests {
         };
         let mut plain = Plain::default();
         assert_eq!(
-            count(&mut plain, "SELECT", vec!["first".to_owned()], &filter),
+            all(&mut plain, "SELECT", vec!["first".to_owned()], &filter),
             "SELECT WHERE first AND workflow = :1 AND version = :2 AND queue = :3 AND parent = :4 \
              AND status IN (:5, :6) AND tags HAS :7 AND waits HAS :8 AND created_at > :9 \
              AND created_at < :10 AND finished_at < :11 AND run_id >= :12 AND run_id < :13"

@@ -210,7 +210,7 @@ impl Stream {
     pub(crate) fn count(&self) -> (String, Vec<Value>) {
         let (mut values, first) = self.begin();
         let select = format!("SELECT count(*) FROM {}", self.from);
-        let text = filter::count(&mut values, &select, first, &self.rest);
+        let text = filter::all(&mut values, &select, first, &self.rest);
         (text, values.values)
     }
 
@@ -222,7 +222,7 @@ impl Stream {
         };
         let (mut values, first) = self.begin();
         let select = format!("SELECT 1 FROM {}", self.from);
-        let text = filter::count(&mut values, &select, first, &asked);
+        let text = filter::all(&mut values, &select, first, &asked);
         let stop = u64::from(most) + 1;
         (
             format!("SELECT count(*) FROM ({text} LIMIT {stop})"),
@@ -236,7 +236,7 @@ impl Stream {
         first.push(format!("{column} > ?"));
         values.values.push(behind.to_owned().into());
         let select = format!("SELECT {column} FROM {}", self.from);
-        let text = filter::count(&mut values, &select, first, &Filter::default());
+        let text = filter::all(&mut values, &select, first, &Filter::default());
         (format!("{text} ORDER BY {column} LIMIT 1"), values.values)
     }
 }
