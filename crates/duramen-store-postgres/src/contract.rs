@@ -155,7 +155,9 @@ impl Queries for PostgresStore {
 
     fn list(&self, filter: Filter, limit: u32, cursor: Option<Cursor>) -> StoreFuture<Page> {
         self.ask(async move |inner| {
-            Lists::of(&inner).page(&filter, limit, cursor.as_ref()).await
+            Lists::of(&inner)
+                .page(&filter, limit, cursor.as_ref())
+                .await
         })
     }
 

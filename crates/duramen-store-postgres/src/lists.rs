@@ -60,12 +60,7 @@ pub(crate) enum Way {
 
 impl Way {
     /// The statement of a page.
-    pub(crate) fn page(
-        &self,
-        values: &mut Values,
-        limit: u32,
-        cursor: Option<&Cursor>,
-    ) -> String {
+    pub(crate) fn page(&self, values: &mut Values, limit: u32, cursor: Option<&Cursor>) -> String {
         let first = self.first(values, cursor);
         match self {
             Self::Plain(rest) | Self::Resting(_, _, rest) | Self::Each(rest) => {

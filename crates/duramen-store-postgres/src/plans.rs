@@ -294,15 +294,29 @@ fn lists(names: &Names) -> Vec<(&'static str, Sql, String, i64)> {
     add("workflows", (Values::default(), workflows), "", 14);
     add("all", each(&plain()), four, 52 * 4);
     add("completed of a span", each(&completed), four, 1_000);
-    add("workflow", page(&[workflow.clone()], None), "'workflow-1'", 52);
+    add(
+        "workflow",
+        page(&[workflow.clone()], None),
+        "'workflow-1'",
+        52,
+    );
     add(
         "next of a workflow",
         page(&[workflow], Some(&cursor)),
         &format!("'workflow-1', {after}"),
         53,
     );
-    for (name, of, rows) in [("tag", "tag-1", 52), ("rare tag", "rare", 100), ("no tag", "no", 0)] {
-        add(name, page(&[tag(of, plain())], None), &format!("'{of}'"), 2 * rows);
+    for (name, of, rows) in [
+        ("tag", "tag-1", 52),
+        ("rare tag", "rare", 100),
+        ("no tag", "no", 0),
+    ] {
+        add(
+            name,
+            page(&[tag(of, plain())], None),
+            &format!("'{of}'"),
+            2 * rows,
+        );
     }
     add(
         "next of a tag",
@@ -317,11 +331,24 @@ fn lists(names: &Names) -> Vec<(&'static str, Sql, String, i64)> {
         "'tag-1', 'workflow-1'",
         2 * 52 * 4,
     );
-    add("rare waits", page(&[rests(Status::Waiting, "event:rare", plain())], None), "'event:rare'", 100);
-    add("waits", page(&[rests(Status::Waiting, "event:go", plain())], None), "'event:go'", 52);
+    add(
+        "rare waits",
+        page(&[rests(Status::Waiting, "event:rare", plain())], None),
+        "'event:rare'",
+        100,
+    );
+    add(
+        "waits",
+        page(&[rests(Status::Waiting, "event:go", plain())], None),
+        "'event:go'",
+        52,
+    );
     add(
         "next of waits",
-        page(&[rests(Status::Waiting, "event:go", plain())], Some(&cursor)),
+        page(
+            &[rests(Status::Waiting, "event:go", plain())],
+            Some(&cursor),
+        ),
         &format!("'event:go', {after}"),
         53,
     );
@@ -336,11 +363,31 @@ fn lists(names: &Names) -> Vec<(&'static str, Sql, String, i64)> {
     let bad = [Status::Failed, Status::Stuck].map(|status| rests(status, "", plain()));
     add("failed and stuck", page(&bad, None), "'', ''", 104);
     add("children", page(&[parent], None), "'parent-1'", 52);
-    add("long ago", page(&[Way::Few(ended.clone(), plain())], None), "", 200);
+    add(
+        "long ago",
+        page(&[Way::Few(ended.clone(), plain())], None),
+        "",
+        200,
+    );
     let begins = [Way::Few(prefix.clone(), plain())];
-    add("prefix", page(&begins, None), "'run-000001', 'run-000002'", 100);
-    add("few of a prefix", few(&prefix), "'run-000001', 'run-000002'", 100);
-    add("few of a workflow", few(&of_workflow("workflow-1")), "'workflow-1'", 1_001);
+    add(
+        "prefix",
+        page(&begins, None),
+        "'run-000001', 'run-000002'",
+        100,
+    );
+    add(
+        "few of a prefix",
+        few(&prefix),
+        "'run-000001', 'run-000002'",
+        100,
+    );
+    add(
+        "few of a workflow",
+        few(&of_workflow("workflow-1")),
+        "'workflow-1'",
+        1_001,
+    );
     add("few ended", few(&ended), "", 200);
     for (name, status) in [
         ("few queued", Status::Queued),
@@ -349,7 +396,12 @@ fn lists(names: &Names) -> Vec<(&'static str, Sql, String, i64)> {
     ] {
         add(name, few(&of_status(status)), "", 1_001);
     }
-    add("queued", page(&[Way::Few(of_status(Status::Queued), plain())], None), "", 1_000);
+    add(
+        "queued",
+        page(&[Way::Few(of_status(Status::Queued), plain())], None),
+        "",
+        1_000,
+    );
     all
 }
 

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use duramen_core::ids::{Payload, RunId};
 use duramen_core::journal::Entry;
-use duramen_core::store::{
-    Message, OutgoingKind, RunDetail, Standing, Unsent, UnsentAsk,
-};
+use duramen_core::store::{Message, OutgoingKind, RunDetail, Standing, Unsent, UnsentAsk};
 use duramen_store_sql::{Columns, Damaged, RUN_COLUMNS, entry, message, payload, run_row};
 use tokio_postgres::Row;
 

@@ -250,12 +250,26 @@ mod tests {
             ..Filter::default()
         };
         assert_eq!(
-            list(&mut plain, "SELECT", Vec::new(), &everything, 10, Some(&cursor)),
+            list(
+                &mut plain,
+                "SELECT",
+                Vec::new(),
+                &everything,
+                10,
+                Some(&cursor)
+            ),
             "SELECT WHERE (created_at, run_id) < (:1, :2) \
              ORDER BY created_at DESC, run_id DESC LIMIT :3"
         );
         assert_eq!(plain.0, ["5", "r", "11"]);
-        let first = list(&mut Plain::default(), "SELECT", Vec::new(), &everything, 10, None);
+        let first = list(
+            &mut Plain::default(),
+            "SELECT",
+            Vec::new(),
+            &everything,
+            10,
+            None,
+        );
         assert!(!first.contains("WHERE"), "{first}");
     }
 

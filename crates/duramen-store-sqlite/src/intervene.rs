@@ -90,9 +90,7 @@ impl Session<'_> {
         let tags = lists::disclose(found.text("tags")?);
         let created_at = found.integer("created_at")?;
         drop(rows);
-        let mut delete = self
-            .connection
-            .prepare_cached(sql::intervene::DELETE_TAG)?;
+        let mut delete = self.connection.prepare_cached(sql::intervene::DELETE_TAG)?;
         for tag in tags {
             delete.execute(params![tag, created_at, run_id])?;
         }

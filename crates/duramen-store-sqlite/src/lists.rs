@@ -46,7 +46,8 @@ const NARROW: u32 = 1_000;
 const MOST_STREAMS: usize = 500;
 
 /// What a run waits for, as `runs_resting` has it.
-pub(crate) const WAIT: &str = "(CASE WHEN instr(substr(waits, 2), char(31)) = length(waits) - 1 THEN waits ELSE '' END)";
+pub(crate) const WAIT: &str =
+    "(CASE WHEN instr(substr(waits, 2), char(31)) = length(waits) - 1 THEN waits ELSE '' END)";
 const LANE: &str = "lane";
 
 /// Milliseconds; each span is [`GROWTH`] times as long as the one before it. That many make a hundred years.
@@ -217,7 +218,11 @@ impl Stream {
     /// How many there are in its index, whatever is asked of them; counted no further than `most` and one more.
     pub(crate) fn size(&self, most: u32) -> (String, Vec<Value>) {
         let asked = Filter {
-            id_prefix: self.rest.id_prefix.clone().filter(|_| self.terms.is_empty()),
+            id_prefix: self
+                .rest
+                .id_prefix
+                .clone()
+                .filter(|_| self.terms.is_empty()),
             ..Filter::default()
         };
         let (mut values, first) = self.begin();
@@ -321,12 +326,7 @@ impl Newest {
 }
 
 impl Look<'_> {
-    fn page(
-        &self,
-        streams: &[Stream],
-        limit: u32,
-        cursor: Option<&Cursor>,
-    ) -> Result<Page, Fault> {
+    fn page(&self, streams: &[Stream], limit: u32, cursor: Option<&Cursor>) -> Result<Page, Fault> {
         let mut newest = Newest {
             keys: BTreeSet::new(),
             most: (limit as usize).saturating_add(1),
@@ -401,11 +401,7 @@ impl Look<'_> {
     }
 
     /// When the newest run of a lane was created that the page may show.
-    fn newest_of(
-        &self,
-        stream: &Stream,
-        cursor: Option<&Cursor>,
-    ) -> Result<Option<Millis>, Fault> {
+    fn newest_of(&self, stream: &Stream, cursor: Option<&Cursor>) -> Result<Option<Millis>, Fault> {
         let whole = Stream {
             rest: Filter {
                 created_before: stream.rest.created_before,
@@ -479,7 +475,10 @@ impl Look<'_> {
             };
             vec![Stream::of_tag(tag, rest)]
         });
-        let of_prefix = wanted.id_prefix.as_ref().filter(|prefix| !prefix.is_empty());
+        let of_prefix = wanted
+            .id_prefix
+            .as_ref()
+            .filter(|prefix| !prefix.is_empty());
         let of_prefix = of_prefix.map(|_| vec![Stream::of_prefix(wanted.clone())]);
         let of_lanes = if is_of_lanes(wanted) {
             Some(self.walk(wanted)?)
@@ -554,9 +553,7 @@ impl Look<'_> {
             return Ok(Some(split));
         }
         if self.are_few(&whole, self.few.live)? {
-            let unordered = |stream: Stream| Stream {
-                    ..stream
-            };
+            let unordered = |stream: Stream| Stream { ..stream };
             return Ok(Some(whole.into_iter().map(unordered).collect()));
         }
         Ok(None)

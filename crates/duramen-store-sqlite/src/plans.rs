@@ -8,7 +8,9 @@ use duramen_core::run::Status;
 use duramen_core::store::{Cursor, Filter};
 use rusqlite::{Connection, StatementStatus};
 
-use crate::lists::{ALL, CANCELLED, FAILED, QUEUED, RUNNING, STUCK, Stream, TERMINATED, WAIT, WAITING, list};
+use crate::lists::{
+    ALL, CANCELLED, FAILED, QUEUED, RUNNING, STUCK, Stream, TERMINATED, WAIT, WAITING, list,
+};
 use crate::session::Session;
 use crate::{migrate, sql};
 

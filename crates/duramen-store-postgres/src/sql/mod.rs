@@ -201,7 +201,9 @@ impl Book {
             let text = run::CREATE.replace("{tagged}", tagged);
             match flavour {
                 Flavour::Plain => sql(&text.replace("{mine}", run::MINE), run::CREATE_MANY_TYPES),
-                Flavour::Routed => sql(&text.replace("{mine}", run::MINE_BEFORE), run::CREATE_TYPES),
+                Flavour::Routed => {
+                    sql(&text.replace("{mine}", run::MINE_BEFORE), run::CREATE_TYPES)
+                }
             }
         };
         Self {
