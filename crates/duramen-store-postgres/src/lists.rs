@@ -53,7 +53,7 @@ pub(crate) enum Way {
     /// Runs of a status that rest, newest first of each wait key.
     Resting(Status, String, Filter),
     /// Few runs, of which these are shown.
-    Few(Filter, Filter),
+    Few(Box<Filter>, Filter),
     /// All workflows.
     Each(Filter),
 }
@@ -238,7 +238,7 @@ impl<'s> Lists<'s> {
         }
         for narrow in narrow(&wanted) {
             if self.are_few(&narrow, NARROW).await? {
-                return Ok(vec![Way::Few(narrow, wanted)]);
+                return Ok(vec![Way::Few(Box::new(narrow), wanted)]);
             }
         }
         if let Some(ways) = self.of_statuses(&wanted).await? {
@@ -253,7 +253,7 @@ impl<'s> Lists<'s> {
                 ..Filter::default()
             };
             if self.are_few(&ended, FEW).await? {
-                return Ok(vec![Way::Few(ended, wanted)]);
+                return Ok(vec![Way::Few(Box::new(ended), wanted)]);
             }
         }
         Ok(vec![Way::Each(wanted)])
@@ -284,11 +284,11 @@ impl<'s> Lists<'s> {
                     ways.push(several);
                 }
                 // As many as are driven at a time.
-                (Status::Running, Some(_)) => ways.push(Way::Few(all, wanted.clone())),
+                (Status::Running, Some(_)) => ways.push(Way::Few(Box::new(all), wanted.clone())),
                 (Status::Queued | Status::Running | Status::Waiting, _)
                     if self.are_few(&all, FEW).await? =>
                 {
-                    ways.push(Way::Few(all, wanted.clone()));
+                    ways.push(Way::Few(Box::new(all), wanted.clone()));
                 }
                 _ => return Ok(None),
             }

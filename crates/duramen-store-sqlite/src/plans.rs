@@ -395,12 +395,12 @@ fn no_list_goes_through_what_it_does_not_show() {
     migrate::apply(&connection).unwrap();
     connection.execute_batch(MANY).unwrap();
     let counted = Arc::new(AtomicU64::new(0));
-    let counter = counted.clone();
-    let count = move || {
-        counter.fetch_add(1, Ordering::Relaxed);
+    let steps = counted.clone();
+    let step = move || {
+        steps.fetch_add(1, Ordering::Relaxed);
         false
     };
-    connection.progress_handler(1, Some(count)).unwrap();
+    connection.progress_handler(1, Some(step)).unwrap();
     for wanted in &rare_and_common() {
         let first = list(&connection, wanted, 50, None).unwrap();
         let first_steps = counted.swap(0, Ordering::Relaxed);
