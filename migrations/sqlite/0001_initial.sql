@@ -84,8 +84,8 @@ CREATE INDEX runs_due ON runs (status, lane, priority, ready_at, run_id) WHERE r
 
 -- Running runs by owner: what a successor takes over, what is to be recovered from an owner that has ended (by lane), and
 -- what is in hand. Cost: one insert when a run is claimed, one delete when it is let go; nothing for heartbeats
--- and for commits that keep the run.
-CREATE INDEX runs_owned ON runs (owner, lane, run_id) WHERE owner IS NOT NULL;
+-- and for commits that keep the run. (The last two columns, as those of `runs_resting`, spare lists the look at the rows.)
+CREATE INDEX runs_owned ON runs (owner, lane, run_id, created_at, waits) WHERE owner IS NOT NULL;
 
 -- Runs that wait, and those that did not end well or are stuck, which people are told to watch: by what they wait for (its key with U+001F
 -- around it; the empty text for runs that wait for several things, and for those that wait for nothing) and lane, newest
@@ -95,7 +95,7 @@ CREATE INDEX runs_owned ON runs (owner, lane, run_id) WHERE owner IS NOT NULL;
 CREATE INDEX runs_resting ON runs (
     status,
     (CASE WHEN instr(substr(waits, 2), char(31)) = length(waits) - 1 THEN waits ELSE '' END),
-    lane, created_at, run_id
+    lane, created_at, run_id, waits
 ) WHERE status = 2 OR status = 4 OR status = 5 OR status = 6 OR status = 7;
 
 -- Lists, newest first in each lane: those of a workflow, a queue or a version are read from their lanes alone, and all
