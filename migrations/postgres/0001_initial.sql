@@ -12,6 +12,7 @@
 \if :{?runs} \else \set runs runs \endif
 \if :{?journal} \else \set journal journal \endif
 \if :{?inbox} \else \set inbox inbox \endif
+\if :{?run_tags} \else \set run_tags run_tags \endif
 \if :{?run_data} \else \set run_data run_data \endif
 \if :{?outgoing} \else \set outgoing outgoing \endif
 \if :{?owners} \else \set owners owners \endif
@@ -20,14 +21,14 @@
 \set runs_created :runs _created
 \set runs_owned :runs _owned
 \set runs_unread :runs _unread
-\set runs_failed :runs _failed
+\set runs_resting :runs _resting
 \set runs_finished :runs _finished
 \set runs_parent :runs _parent
 \set inbox_unread :inbox _unread
 \set inbox_set_aside :inbox _set_aside
 \set outgoing_at :outgoing _at
 
--- Every key of a run's tables begins with the run id, and the tables do not refer to each other: no foreign keys, no
+-- Every key of a run's tables begins with the run id (that of `run_tags` ends with it), and the tables do not refer to each other: no foreign keys, no
 -- triggers, no sequences, no functions. What keeps a run's tables together is that every change of a run is one
 -- statement or one transaction fenced by its row in `runs`.
 -- Times are milliseconds since 1970-01-01 UTC by the database's clock. Texts compare by their bytes (COLLATE "C"), so that
@@ -99,14 +100,21 @@ CREATE INDEX :"runs_due" ON :"schema".:"runs" (status, lane, priority, ready_at,
 -- What an owner holds; of an owner that has ended, what is to be taken, lane by lane. One entry for each claim.
 CREATE INDEX :"runs_owned" ON :"schema".:"runs" (owner, lane, run_id) WHERE owner IS NOT NULL;
 
--- Lists, newest first. Runs of one millisecond are sorted by their ids when read, which keeps the ids out of it.
-CREATE INDEX :"runs_created" ON :"schema".:"runs" (created_at);
+-- Lists, newest first for each workflow; a list of all runs is put together from those of all workflows. Runs of one
+-- millisecond are sorted by their ids when read, which keeps the ids out of it.
+CREATE INDEX :"runs_created" ON :"schema".:"runs" (workflow, created_at);
 
 -- Messages that reached a running run: empty nearly always, so that the poll for them is one probe.
 CREATE INDEX :"runs_unread" ON :"schema".:"runs" (owner) WHERE owner IS NOT NULL AND inbox_len > inbox_seen;
 
--- The lists that people watch, failed and stuck runs: small where all is well, whatever else the table holds.
-CREATE INDEX :"runs_failed" ON :"schema".:"runs" (status, created_at, run_id) WHERE status IN (4, 7);
+-- The lists that people watch: runs that wait, by what they wait for, and those that did not end well or are stuck. The
+-- empty text stands for runs that wait for several things or for nothing (and for names that an index could not hold).
+-- One entry for each pause.
+CREATE INDEX :"runs_resting" ON :"schema".:"runs" (
+    status,
+    (CASE WHEN cardinality(waits) = 1 AND octet_length(waits[1]) <= 1100 THEN waits[1] ELSE '' END),
+    created_at, run_id
+) WHERE status IN (2, 4, 5, 6, 7);
 
 -- What a purge takes, oldest end first: one entry for each run that has ended, without the id as in the list.
 CREATE INDEX :"runs_finished" ON :"schema".:"runs" (finished_at) WHERE finished_at IS NOT NULL;
@@ -170,6 +178,14 @@ CREATE TABLE :"schema".:"run_data" (
     run_id text  COLLATE "C" NOT NULL PRIMARY KEY,
     state  bytea,
     memo   bytea
+);
+
+-- The runs of each tag, newest first; written with the run, never changed. One row for each tag of a run.
+CREATE TABLE :"schema".:"run_tags" (
+    created_at bigint NOT NULL,
+    tag        text   COLLATE "C" NOT NULL,
+    run_id     text   COLLATE "C" NOT NULL,
+    PRIMARY KEY (tag, created_at, run_id)
 );
 
 -- What left a run with a commit and is still to be carried out: mostly empty. `entry` is the index of the commit's first

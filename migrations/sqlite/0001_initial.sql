@@ -2,7 +2,7 @@
 --
 -- Applied by the library itself, by `duramen migrate`, or by hand: sqlite3 FILE < 0001_initial.sql
 --
--- Every key of a run's tables begins with the run id, and these do not refer to each other: no foreign
+-- Every key of a run's tables begins with the run id (that of `run_tags` ends with it), and these do not refer to each other: no foreign
 -- keys, no triggers, no counters shared by two runs. What keeps a run's tables together is that every
 -- change of a run is one transaction fenced by its row in `runs`.
 -- Times are milliseconds since 1970-01-01 UTC. Lists (tags, waits) are text with U+001F before,
@@ -84,21 +84,24 @@ CREATE INDEX runs_due ON runs (status, lane, priority, ready_at, run_id) WHERE r
 
 -- Running runs by owner: what a successor takes over, what is to be recovered from an owner that has ended (by lane), and
 -- what is in hand. Cost: one insert when a run is claimed, one delete when it is let go; nothing for heartbeats
--- and for commits that keep the run.
-CREATE INDEX runs_owned ON runs (owner, lane, run_id) WHERE owner IS NOT NULL;
+-- and for commits that keep the run. (The last two columns, as those of `runs_resting`, spare lists the look at the rows.)
+CREATE INDEX runs_owned ON runs (owner, lane, run_id, created_at, waits) WHERE owner IS NOT NULL;
 
--- Runs that only a message or a person sets going again, newest first: waits without a deadline, which are not in
--- `runs_due` (with them every live run stands in one small index, so that lists of live runs need not walk through
--- all that ever ended), and failed and stuck runs, which people are told to watch. (`ready_at`, though always NULL,
--- spares a count the look at the rows.) Cost: what a pause with a deadline costs there; nothing for others. One
--- index for both: each one more is opened by every statement that writes a row, whether or not the row is in it. (OR:
+-- Runs that wait, and those that did not end well or are stuck, which people are told to watch: by what they wait for (its key with U+001F
+-- around it; the empty text for runs that wait for several things, and for those that wait for nothing) and lane, newest
+-- first. Cost: one insert for a pause, one delete when the run is claimed; nothing for runs that end without either. One
+-- index for all: each one more is opened by every statement that writes a row, whether or not the row is in it. (OR:
 -- for IN with more than two values such a statement would make a table of them.)
-CREATE INDEX runs_resting ON runs (status, created_at, run_id, ready_at)
-    WHERE ready_at IS NULL AND (status = 2 OR status = 4 OR status = 7);
+CREATE INDEX runs_resting ON runs (
+    status,
+    (CASE WHEN instr(substr(waits, 2), char(31)) = length(waits) - 1 THEN waits ELSE '' END),
+    lane, created_at, run_id, waits
+) WHERE status = 2 OR status = 4 OR status = 5 OR status = 6 OR status = 7;
 
--- Lists, newest first. Cost: one insert for each run, nearly always at the end of the index; no column of it
--- ever changes.
-CREATE INDEX runs_created ON runs (created_at, run_id);
+-- Lists, newest first in each lane: those of a workflow, a queue or a version are read from their lanes alone, and all
+-- runs from all lanes, which are as many as there are workflows and versions. Cost: one insert for each run, nearly
+-- always behind the last of its lane; no column of it changes but for runs whose format is raised.
+CREATE INDEX runs_created ON runs (lane, created_at, run_id);
 
 -- What a purge looks for. Cost: one insert when a run ends, nearly always at the end of the index.
 CREATE INDEX runs_finished ON runs (finished_at, run_id) WHERE finished_at IS NOT NULL;
@@ -172,6 +175,14 @@ CREATE TABLE run_data (
     run_id TEXT NOT NULL PRIMARY KEY,
     state  BLOB,
     memo   BLOB
+) STRICT, WITHOUT ROWID;
+
+-- The runs of each tag, newest first; written with the run, never changed. Cost: one insert for each tag of a run.
+CREATE TABLE run_tags (
+    tag        TEXT    NOT NULL,
+    created_at INTEGER NOT NULL,
+    run_id     TEXT    NOT NULL,
+    PRIMARY KEY (tag, created_at, run_id)
 ) STRICT, WITHOUT ROWID;
 
 -- The journal for people: kinds by name, times as text, payloads as text (they are JSON unless the

@@ -89,7 +89,7 @@ def test_other_names_are_described() -> None:
         "app_runs_owned",
         "app_runs_created",
         "app_runs_unread",
-        "app_runs_failed",
+        "app_runs_resting",
         "app_runs_finished",
         "app_runs_parent",
     }

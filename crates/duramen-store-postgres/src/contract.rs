@@ -13,6 +13,7 @@ use duramen_core::store::{
     Standing, Store, StoreError, StoreFuture, Transactions, Unsent, UnsentAsk, Wake,
 };
 
+use crate::lists::Lists;
 use crate::migrate::MIGRATIONS;
 use crate::{
     PostgresStore, Use, claim, commit, inbox, intervene, migrate, outside, owners, query, refused,
@@ -154,15 +155,14 @@ impl Queries for PostgresStore {
 
     fn list(&self, filter: Filter, limit: u32, cursor: Option<Cursor>) -> StoreFuture<Page> {
         self.ask(async move |inner| {
-            let link = inner.link(Use::Read);
-            query::list(link, &inner.names, &filter, limit, cursor.as_ref()).await
+            Lists::of(&inner)
+                .page(&filter, limit, cursor.as_ref())
+                .await
         })
     }
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
-        self.ask(async move |inner| {
-            query::count(inner.link(Use::Read), &inner.names, &filter).await
-        })
+        self.ask(async move |inner| Lists::of(&inner).count(&filter).await)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Creations: a row, the beginning of its journal, and a memo if there is one.
+//! Creations: a row, the beginning of its journal, and a memo and tags if there are any.
 //!
 //! An id that somebody else's transaction is about to create is the one thing that has to be waited for on
 //! the server: until that transaction ends nobody can say whether the id is free. The wait is short (`link.rs`);
@@ -313,9 +313,14 @@ async fn insert(
     ];
     let mine: Vec<&(dyn ToSql + Sync)> = mine.iter().map(|mine| mine as _).collect();
     let params = book.of_run(&[params, &mine].concat(), &run_id[0]);
+    let create = if tags.iter().any(Option::is_some) {
+        &book.create_tagged
+    } else {
+        &book.create
+    };
     let mut repeats = 0;
     let rows = loop {
-        match link.run_unless_locked(&book.create, &params).await {
+        match link.run_unless_locked(create, &params).await {
             // Others have created one of them since this statement began.
             Err(fault) if fault.is_of_a_key() && repeats < REPEATS => repeats += 1,
             other => break other?,

@@ -24,6 +24,7 @@ mod inbox;
 mod intervene;
 mod lane;
 mod link;
+mod lists;
 mod migrate;
 mod options;
 mod outside;

@@ -101,11 +101,12 @@ pub struct Names {
 }
 
 /// The tables and views, by the names that statements use for them.
-pub const TABLES: [&str; 8] = [
+pub const TABLES: [&str; 9] = [
     "runs",
     "journal",
     "inbox",
     "run_data",
+    "run_tags",
     "outgoing",
     "owners",
     "journal_json",
@@ -118,7 +119,7 @@ const SUFFIXES: [&str; 9] = [
     "_owned",
     "_created",
     "_unread",
-    "_failed",
+    "_resting",
     "_finished",
     "_parent",
     "_set_aside",

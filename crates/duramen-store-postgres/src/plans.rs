@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 
 use duramen_core::run::Status;
 use duramen_core::store::{Cursor, Filter};
+use duramen_store_sql::filter;
 use futures_util::FutureExt;
 use serde_json::Value;
 use tokio_postgres::types::{FromSql, Type};
@@ -17,8 +18,8 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::error::Fault;
 use crate::link::Link;
-use crate::query::page;
-use crate::sql::Sql;
+use crate::lists::{Values, Way, page_of, page_of_each, size};
+use crate::sql::{Sql, list};
 use crate::{Names, PostgresOptions, PostgresStore, Statements, Use};
 
 mod hot;
@@ -43,7 +44,8 @@ const FILL: &str = "
         status, CASE (n / 200) % 2 WHEN 0 THEN 5 ELSE 8 END, 1, 'run-' || lpad(n::text, 8, '0'),
         'default' || chr(31) || 'workflow-' || n % 4 || chr(31) || '1' || chr(31) || '1',
         CASE status WHEN 1 THEN 'owner-' || n % 8 END, 'default', 'workflow-' || n % 4, '1',
-        CASE status WHEN 2 THEN ARRAY['event:go'] END, '\\x00000000000000000000000000000000',
+        CASE WHEN n <= 200 AND status = 2 THEN ARRAY['event:rare'] WHEN status = 2 AND n % 10 = 5 THEN ARRAY['event:go', 'timer']
+            WHEN status = 2 THEN ARRAY['event:go'] END, '\\x00000000000000000000000000000000',
         CASE WHEN n % 1000 = 62 THEN 'parent-' || n % 7 END
     FROM (SELECT n, n % 100 AS live, n % 100 = 99 AS due, CASE WHEN n % 100 = 99 THEN CASE n % 200 WHEN 99 THEN 0 ELSE 2 END
         WHEN n % 100 < 50 THEN 2 WHEN n % 1000 = 60 THEN 4 WHEN n % 1000 = 61 THEN 7 WHEN n % 100 < 95 THEN 3 ELSE 1 END AS status
@@ -56,6 +58,9 @@ const FILL: &str = "
     FROM generate_series($from, $until) n WHERE n % 100 < 5 OR n % 100 = 99 OR n % 300 = 96;
     INSERT INTO {run_data} (run_id, state)
     SELECT 'run-' || lpad(n::text, 8, '0'), '\\x7b7d' FROM generate_series($from, $until, 10) n;
+    INSERT INTO {run_tags} (created_at, tag, run_id)
+    SELECT n, CASE WHEN n <= 50 THEN 'rare' ELSE 'tag-' || n % 3 END, 'run-' || lpad(n::text, 8, '0')
+    FROM generate_series($from, $until) n;
     INSERT INTO {outgoing} (entry, at, number, kind, run_id, target, body)
     SELECT 1, n, 0, 1, 'run-' || lpad(n::text, 8, '0'), 'other', '' FROM generate_series($from, $until, 100) n;
     INSERT INTO {owners} (owner, format, started_at, seen_at, lease_until, ended_at)
@@ -193,15 +198,13 @@ async fn explained(
 
 async fn check(store: &PostgresStore, when: &str) {
     let inner = &store.inner;
-    let pages = pages(&inner.names);
+    let pages = lists(&inner.names);
     let pages = pages.iter().map(|(name, sql, arguments, rows)| Hot {
         name,
         sql,
         arguments: arguments.clone(),
         rows: *rows,
     });
-    // Which of two indexes is shorter is what statistics are for.
-    let pages = pages.filter(|page| page.name != "long ago" || !when.starts_with("stale"));
     let mut wrong = Vec::new();
     let all = [
         hot::of_given_runs(&inner.book),
@@ -227,85 +230,183 @@ async fn check(store: &PostgresStore, when: &str) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Pages of the list, with a row more and another that shows those of an instant to be complete: the first,
-/// the next, and that of one workflow, which is one run of four. Failed and stuck runs, children and those that ended
-/// long ago come from indexes of their own, what is driven from that of the owners.
-fn pages(names: &Names) -> Vec<(&'static str, Sql, String, i64)> {
+/// What a list asks, with a row more than a page and another that shows those of an instant to be complete. Of each
+/// workflow there is one run of four, of each tag one of three, of what is rare a hundred; half of the runs wait, for an
+/// event or for it and a timer.
+#[allow(clippy::too_many_lines, reason = "it is a table")]
+fn lists(names: &Names) -> Vec<(&'static str, Sql, String, i64)> {
     let cursor = Cursor {
         created_at: 100_000,
         run_id: "run-00100000".into(),
     };
-    let of_workflow = Filter {
-        workflow: Some("workflow-1".to_owned()),
-        ..Filter::default()
-    };
+    let plain = Filter::default;
     let of_status = |status| Filter {
         status: vec![status],
-        ..Filter::default()
+        ..plain()
     };
-    let of_parent = Filter {
+    let of_workflow = |name: &str| Filter {
+        workflow: Some(name.to_owned()),
+        ..plain()
+    };
+    let tag = |name: &str, rest| Way::Tag(name.to_owned(), rest);
+    let rests = |status, wait: &str, rest| Way::Resting(status, wait.to_owned(), rest);
+    let several = Filter {
+        waiting_for: Some("event:go".to_owned()),
+        ..plain()
+    };
+    let mut all = Vec::new();
+    let mut add = |name, sql: (Values, String), arguments: &str, rows| {
+        let (values, text) = sql;
+        all.push((name, values.sql(names, &text), arguments.to_owned(), rows));
+    };
+    let page = |ways: &[Way], after: Option<&Cursor>| {
+        let mut values = Values::default();
+        let text = page_of(ways, &mut values, 50, after);
+        (values, text)
+    };
+    let each = |rest: &Filter| {
+        let mut values = Values::default();
+        let workflows: Vec<String> = (0..4).map(|n| format!("workflow-{n}")).collect();
+        let text = page_of_each(&workflows, rest, &mut values, 50, None);
+        (values, text)
+    };
+    let few = |few: &Filter| {
+        let mut values = Values::default();
+        let text = size(&mut values, few, 1_000);
+        (values, text)
+    };
+    let parent = Way::Plain(Filter {
         parent: Some("parent-1".into()),
-        ..Filter::default()
-    };
+        ..plain()
+    });
     let ended = Filter {
         finished_before: Some(200),
-        ..Filter::default()
+        ..plain()
     };
-    let sql = |filter: &Filter, cursor| {
-        let (values, text) = page(filter, 50, cursor);
-        values.sql(names, &text)
+    let prefix = Filter {
+        id_prefix: Some("run-000001".to_owned()),
+        ..plain()
     };
-    vec![
-        (
-            "first page",
-            sql(&Filter::default(), None),
-            String::new(),
-            52,
+    let workflow = Way::Plain(of_workflow("workflow-1"));
+    let workflows = list::WORKFLOWS.replace("{until}", "");
+    let four = "ARRAY['workflow-0', 'workflow-1', 'workflow-2', 'workflow-3']";
+    let completed = filter::within(&of_status(Status::Completed), 199_000, 200_000);
+    let after = "'run-00100000'";
+    add("workflows", (Values::default(), workflows), "", 14);
+    add("all", each(&plain()), four, 52 * 4);
+    add("completed of a span", each(&completed), four, 1_000);
+    add(
+        "workflow",
+        page(std::slice::from_ref(&workflow), None),
+        "'workflow-1'",
+        52,
+    );
+    add(
+        "next of a workflow",
+        page(&[workflow], Some(&cursor)),
+        &format!("'workflow-1', {after}"),
+        53,
+    );
+    for (name, of, rows) in [
+        ("tag", "tag-1", 52),
+        ("rare tag", "rare", 100),
+        ("no tag", "no", 0),
+    ] {
+        add(
+            name,
+            page(&[tag(of, plain())], None),
+            &format!("'{of}'"),
+            2 * rows,
+        );
+    }
+    add(
+        "next of a tag",
+        page(&[tag("tag-1", plain())], Some(&cursor)),
+        &format!("'tag-1', {after}"),
+        106,
+    );
+    // A run is of each of four workflows in turn.
+    add(
+        "workflow of a tag",
+        page(&[tag("tag-1", of_workflow("workflow-1"))], None),
+        "'tag-1', 'workflow-1'",
+        2 * 52 * 4,
+    );
+    add(
+        "rare waits",
+        page(&[rests(Status::Waiting, "event:rare", plain())], None),
+        "'event:rare'",
+        100,
+    );
+    add(
+        "waits",
+        page(&[rests(Status::Waiting, "event:go", plain())], None),
+        "'event:go'",
+        52,
+    );
+    add(
+        "next of waits",
+        page(
+            &[rests(Status::Waiting, "event:go", plain())],
+            Some(&cursor),
         ),
-        (
-            "next page",
-            sql(&Filter::default(), Some(&cursor)),
-            "'run-00100000'".to_owned(),
-            53,
+        &format!("'event:go', {after}"),
+        53,
+    );
+    add(
+        "waits for several",
+        page(&[rests(Status::Waiting, "", several.clone())], None),
+        "'', 'event:go'",
+        52,
+    );
+    let driven = Way::Few(Box::new(of_status(Status::Running)), several);
+    add("driven", page(&[driven], None), "'event:go'", 8_000);
+    let bad = [Status::Failed, Status::Stuck].map(|status| rests(status, "", plain()));
+    add("failed and stuck", page(&bad, None), "'', ''", 104);
+    add("children", page(&[parent], None), "'parent-1'", 52);
+    add(
+        "long ago",
+        page(&[Way::Few(Box::new(ended.clone()), plain())], None),
+        "",
+        200,
+    );
+    let begins = [Way::Few(Box::new(prefix.clone()), plain())];
+    add(
+        "prefix",
+        page(&begins, None),
+        "'run-000001', 'run-000002'",
+        100,
+    );
+    add(
+        "few of a prefix",
+        few(&prefix),
+        "'run-000001', 'run-000002'",
+        100,
+    );
+    add(
+        "few of a workflow",
+        few(&of_workflow("workflow-1")),
+        "'workflow-1'",
+        1_001,
+    );
+    add("few ended", few(&ended), "", 200);
+    for (name, status) in [
+        ("few queued", Status::Queued),
+        ("few running", Status::Running),
+        ("few waiting", Status::Waiting),
+    ] {
+        add(name, few(&of_status(status)), "", 1_001);
+    }
+    add(
+        "queued",
+        page(
+            &[Way::Few(Box::new(of_status(Status::Queued)), plain())],
+            None,
         ),
-        (
-            "page of a workflow",
-            sql(&of_workflow, None),
-            "'workflow-1'".to_owned(),
-            52 * 4,
-        ),
-        (
-            "failed",
-            sql(&of_status(Status::Failed), None),
-            String::new(),
-            52,
-        ),
-        (
-            "stuck",
-            sql(&of_status(Status::Stuck), None),
-            String::new(),
-            52,
-        ),
-        (
-            "queued",
-            sql(&of_status(Status::Queued), None),
-            String::new(),
-            52 * 200,
-        ),
-        (
-            "running",
-            sql(&of_status(Status::Running), None),
-            String::new(),
-            8_000,
-        ),
-        (
-            "children",
-            sql(&of_parent, None),
-            "'parent-1'".to_owned(),
-            52,
-        ),
-        ("long ago", sql(&ended, None), String::new(), 200),
-    ]
+        "",
+        1_000,
+    );
+    all
 }
 
 async fn connect(url: &str) -> Client {
@@ -344,7 +445,9 @@ async fn check_all(client: &Client, url: &str, names: &Names) {
     let run = async |text: &str| {
         client.batch_execute(&names.fill(text)).await.unwrap();
     };
-    let tables = ["runs", "journal", "inbox", "run_data", "outgoing", "owners"];
+    let tables = [
+        "runs", "journal", "inbox", "run_data", "run_tags", "outgoing", "owners",
+    ];
     let each = async |command: &str| {
         for table in tables {
             run(&command.replace('?', &format!("{{{table}}}"))).await;

@@ -1,25 +1,18 @@
 //! What people and drivers ask.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use duramen_core::ids::{Payload, RunId};
 use duramen_core::journal::Entry;
-use duramen_core::run::{RunRow, Status};
-use duramen_core::store::{
-    Cursor, Filter, Message, OutgoingKind, Page, RunDetail, Standing, Unsent, UnsentAsk,
-};
-use duramen_store_sql::filter::{self, Dialect};
+use duramen_core::store::{Message, OutgoingKind, RunDetail, Standing, Unsent, UnsentAsk};
 use duramen_store_sql::{Columns, Damaged, RUN_COLUMNS, entry, message, payload, run_row};
 use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
 
 use crate::error::Fault;
 use crate::flavour::{in_batches, place_in};
 use crate::link::{Link, Params};
-use crate::options::Names;
 use crate::row::{Reader, clean, column, signed};
-use crate::sql::{self, Book, Sql};
+use crate::sql::Book;
 
 /// In the plain flavour all rows from one snapshot; a second question only for runs that got messages.
 pub(crate) async fn get(
@@ -201,133 +194,4 @@ pub(crate) async fn load(
     rows.iter()
         .map(|row| entry(&mut Reader::new(row)))
         .collect()
-}
-
-pub(crate) async fn list(
-    link: &Link,
-    names: &Names,
-    wanted: &Filter,
-    limit: u32,
-    cursor: Option<&Cursor>,
-) -> Result<Page, Fault> {
-    let mut rows: Vec<RunRow> = Vec::new();
-    for wanted in apart(wanted) {
-        let (values, text) = page(&wanted, limit, cursor);
-        for row in &values.ask(link, names, &text).await? {
-            rows.push(run_row(&mut Reader::new(row))?);
-        }
-    }
-    rows.sort_by(|a, b| (b.created_at, &b.run_id).cmp(&(a.created_at, &a.run_id)));
-    Ok(filter::page(rows, limit))
-}
-
-/// Failed and stuck runs, which people like to see together, stand one behind the other in their index: one look for each
-/// begins at the newest.
-fn apart(wanted: &Filter) -> Vec<Filter> {
-    let mut status = wanted.status.clone();
-    status.sort_unstable();
-    status.dedup();
-    if status != [Status::Failed, Status::Stuck] {
-        return vec![wanted.clone()];
-    }
-    status
-        .into_iter()
-        .map(|one| Filter {
-            status: vec![one],
-            ..wanted.clone()
-        })
-        .collect()
-}
-
-/// The statement of one page.
-pub(crate) fn page(wanted: &Filter, limit: u32, cursor: Option<&Cursor>) -> (Values, String) {
-    let mut values = Values::default();
-    let text = filter::list(&mut values, sql::query::LIST, wanted, limit, cursor);
-    (values, text)
-}
-
-pub(crate) async fn count(link: &Link, names: &Names, wanted: &Filter) -> Result<u64, Fault> {
-    let mut values = Values::default();
-    let text = filter::count(&mut values, sql::query::COUNT, wanted);
-    let rows = values.ask(link, names, &text).await?;
-    let count: i64 = rows.first().map_or(Ok(0), |row| column(row, 0, "count"))?;
-    Ok(u64::try_from(count).unwrap_or(0))
-}
-
-/// The parameters of a statement.
-#[derive(Default)]
-pub(crate) struct Values {
-    types: Vec<Type>,
-    values: Vec<Box<dyn ToSql + Sync + Send>>,
-}
-
-impl Dialect for Values {
-    const PREFIX: &'static str = "r.";
-
-    fn kept<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        clean(text)
-    }
-
-    fn text(&mut self, value: &str) -> String {
-        self.mark(Type::TEXT, clean(value).into_owned())
-    }
-
-    /// Numbers stand in the text, so that the planner knows whether few or many rows are before or after an instant.
-    fn integer(&mut self, value: i64) -> String {
-        format!("'{value}'::bigint")
-    }
-
-    /// Only so does the planner know that a partial index has them all. One status
-    /// alone says in the words of the index what else holds for its runs.
-    fn one_of(&mut self, column: &str, codes: &[i64]) -> String {
-        let queued = Status::Queued.code();
-        let running = Status::Running.code();
-        match codes {
-            [one] if *one == queued => format!("{column} = {one} AND r.ready_at IS NOT NULL"),
-            [one] if *one == running => format!("{column} = {one} AND r.owner IS NOT NULL"),
-            [one] => format!("{column} = {one}"),
-            codes => {
-                let codes: Vec<String> = codes.iter().map(i64::to_string).collect();
-                format!("{column} IN ({})", codes.join(", "))
-            }
-        }
-    }
-
-    fn contains(&mut self, column: &str, item: &str) -> String {
-        format!("{} = ANY({column})", self.text(item))
-    }
-
-    fn after(&mut self, cursor: &Cursor) -> String {
-        // The index has the time alone; the row comparison sorts out those of the same instant.
-        let at = self.integer(cursor.created_at);
-        let run_id = self.text(&cursor.run_id);
-        format!("r.created_at <= {at} AND (r.created_at, r.run_id) < ({at}, {run_id})")
-    }
-}
-
-impl Values {
-    /// Takes a value and gives its place in the text.
-    fn mark(&mut self, of: Type, value: impl ToSql + Sync + Send + 'static) -> String {
-        self.types.push(of);
-        self.values.push(Box::new(value));
-        format!("${}", self.values.len())
-    }
-
-    pub(crate) fn sql(&self, names: &Names, text: &str) -> Sql {
-        Sql {
-            text: names.fill(text),
-            types: Cow::Owned(self.types.clone()),
-            prepare: false,
-        }
-    }
-
-    async fn ask(self, link: &Link, names: &Names, text: &str) -> Result<Vec<Row>, Fault> {
-        let sql = self.sql(names, text);
-        let values: Vec<&(dyn ToSql + Sync)> = self
-            .values
-            .iter()
-            .map(|value| &**value as &(dyn ToSql + Sync))
-            .collect();
-        link.read(&sql, &values).await
-    }
 }

@@ -1,8 +1,10 @@
 //! Filters as conditions, pages as one statement.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use duramen_core::run::RunRow;
+use duramen_core::ids::Millis;
+use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{Cursor, Filter, Page};
 
 /// How a database says it. It gathers the values of one statement, each of which it gives a mark in the
@@ -41,25 +43,63 @@ pub trait Dialect {
 
 /// The statement of one page, newest first: one row more than asked for, so that the last page is known to
 /// be the last (see [`page`]). Its text depends only on which fields of the filter are there, and on how
-/// many statuses, so that a store's statements stay few.
+/// many statuses, so that a store's statements stay few. `first` are conditions with the marks that the dialect gave last.
 pub fn list<D: Dialect>(
     dialect: &mut D,
     select: &str,
+    mut first: Vec<String>,
     filter: &Filter,
     limit: u32,
     cursor: Option<&Cursor>,
 ) -> String {
-    let mut terms = terms(dialect, filter);
-    terms.extend(cursor.map(|cursor| dialect.after(cursor)));
-    let text = conditioned(select, &terms);
+    first.extend(terms(dialect, filter));
+    first.extend(cursor.map(|cursor| dialect.after(cursor)));
+    let text = conditioned(select, &first);
+    newest(dialect, &text, D::PREFIX, limit)
+}
+
+/// A statement's newest rows, by what stands before the columns; one more than asked for.
+pub fn newest<D: Dialect>(dialect: &mut D, text: &str, prefix: &str, limit: u32) -> String {
     let most = dialect.integer(i64::from(limit) + 1);
-    let prefix = D::PREFIX;
     format!("{text} ORDER BY {prefix}created_at DESC, {prefix}run_id DESC LIMIT {most}")
 }
 
-/// The statement that counts what a filter lets through.
-pub fn count<D: Dialect>(dialect: &mut D, select: &str, filter: &Filter) -> String {
-    conditioned(select, &terms(dialect, filter))
+/// The statement over all that a filter and the `first` conditions let through.
+pub fn all<D: Dialect>(
+    dialect: &mut D,
+    select: &str,
+    mut first: Vec<String>,
+    filter: &Filter,
+) -> String {
+    first.extend(terms(dialect, filter));
+    conditioned(select, &first)
+}
+
+/// The statuses that a filter lets through (none named: any); none if there is no such status.
+pub fn statuses(wanted: &Filter) -> Option<BTreeSet<Status>> {
+    let statuses: BTreeSet<Status> = wanted.status.iter().copied().collect();
+    if wanted.waiting_for.is_none() {
+        return Some(statuses);
+    }
+    // No others have wait keys.
+    let with_waits = BTreeSet::from([Status::Running, Status::Waiting]);
+    if statuses.is_empty() {
+        return Some(with_waits);
+    }
+    Some(&statuses & &with_waits).filter(|both| !both.is_empty())
+}
+
+/// Of what a filter lets through that which was created after one instant and not after another.
+#[must_use]
+pub fn within(wanted: &Filter, since: Millis, until: Millis) -> Filter {
+    let mut part = wanted.clone();
+    if since > Millis::MIN {
+        part.created_after = part.created_after.max(Some(since));
+    }
+    if let Some(behind) = until.checked_add(1) {
+        part.created_before = Some(part.created_before.map_or(behind, |at| at.min(behind)));
+    }
+    part
 }
 
 /// The page of what [`list`] found.
@@ -150,7 +190,6 @@ fn after_prefix(prefix: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use duramen_core::run::Status;
 
     #[derive(Default)]
     struct Plain(Vec<String>);
@@ -188,8 +227,8 @@ mod tests {
         };
         let mut plain = Plain::default();
         assert_eq!(
-            count(&mut plain, "SELECT", &filter),
-            "SELECT WHERE workflow = :1 AND version = :2 AND queue = :3 AND parent = :4 \
+            all(&mut plain, "SELECT", vec!["first".to_owned()], &filter),
+            "SELECT WHERE first AND workflow = :1 AND version = :2 AND queue = :3 AND parent = :4 \
              AND status IN (:5, :6) AND tags HAS :7 AND waits HAS :8 AND created_at > :9 \
              AND created_at < :10 AND finished_at < :11 AND run_id >= :12 AND run_id < :13"
         );
@@ -211,12 +250,26 @@ mod tests {
             ..Filter::default()
         };
         assert_eq!(
-            list(&mut plain, "SELECT", &everything, 10, Some(&cursor)),
+            list(
+                &mut plain,
+                "SELECT",
+                Vec::new(),
+                &everything,
+                10,
+                Some(&cursor)
+            ),
             "SELECT WHERE (created_at, run_id) < (:1, :2) \
              ORDER BY created_at DESC, run_id DESC LIMIT :3"
         );
         assert_eq!(plain.0, ["5", "r", "11"]);
-        let first = list(&mut Plain::default(), "SELECT", &everything, 10, None);
+        let first = list(
+            &mut Plain::default(),
+            "SELECT",
+            Vec::new(),
+            &everything,
+            10,
+            None,
+        );
         assert!(!first.contains("WHERE"), "{first}");
     }
 

@@ -1,4 +1,4 @@
-//! Creations: a row, journal entry 0 and what the run brings of a journal, and a memo if there is one.
+//! Creations: a row, journal entry 0 and what the run brings of a journal, and a memo and tags if there are any.
 //!
 //! The budget of one is two `INSERT`s; one that leases the run adds a look at its owner for each transaction. What
 //! the runs of a batch have in common is bound once: a third of the work of that statement was binding.
@@ -41,6 +41,10 @@ impl Session<'_> {
         self.append(&new.run_id, 1, &new.entries)?;
         if let Some(memo) = &new.memo {
             self.insert_memo.execute(params![&*new.run_id, &**memo])?;
+        }
+        for tag in &new.tags {
+            let args = params![tag, row.created_at, &*new.run_id];
+            self.insert_tag.execute(args)?;
         }
         Ok(Created::Created { row })
     }

@@ -4,7 +4,7 @@ use duramen_core::ids::Millis;
 use duramen_core::journal::Entry;
 use duramen_core::run::Status;
 use duramen_core::store::{Intervened, Intervention};
-use duramen_store_sql::Columns;
+use duramen_store_sql::{Columns, lists};
 use rusqlite::params;
 
 use crate::clock::instant;
@@ -71,10 +71,28 @@ impl Session<'_> {
     }
 
     fn delete(&mut self, run_id: &str) -> Result<(), Fault> {
+        self.delete_tags(run_id)?;
         for statement in sql::intervene::DELETE {
             self.connection
                 .prepare_cached(statement)?
                 .execute([run_id])?;
+        }
+        Ok(())
+    }
+
+    fn delete_tags(&mut self, run_id: &str) -> Result<(), Fault> {
+        let mut tags = self.connection.prepare_cached(sql::intervene::TAGS)?;
+        let mut rows = tags.query([run_id])?;
+        let Some(found) = rows.next()? else {
+            return Ok(());
+        };
+        let mut found = Reader::new(found);
+        let tags = lists::disclose(found.text("tags")?);
+        let created_at = found.integer("created_at")?;
+        drop(rows);
+        let mut delete = self.connection.prepare_cached(sql::intervene::DELETE_TAG)?;
+        for tag in tags {
+            delete.execute(params![tag, created_at, run_id])?;
         }
         Ok(())
     }

@@ -1,148 +1,274 @@
 //! Lists and counts of runs.
 //!
-//! Newest first is the order of one index, `runs_created`. Whoever asks for few among many would walk all of it, so a
-//! filter is split into sources, each with the index that has the fewest rows for it, and their pages are merged:
+//! What a filter lets through is read from *streams*: stretches of an index in which the runs come newest first. A stream is
+//! read no further than to the first run that is older than a whole page from the streams before it; so a page costs some
+//! fifty keys and a descent for each stream, however many runs there are. Which streams:
 //!
-//! - failed runs, stuck runs and waits without a deadline have an index in the order of lists;
-//! - queued, running and other waiting runs stand in the indexes of claims and owners. They are read whole
-//!   and sorted as long as they are few ([`FEW`]): a million that ended cost nothing then. If they are more, the
-//!   newest runs are likely among them, and walking finds a page soon;
-//! - runs that ended before an instant likewise ([`FEW_FINISHED`]; walking passes over all that ended later, so it
-//!   is worth less);
-//! - only waiting and running runs have wait keys, so a filter by one looks at no others.
+//! - of a tag, of a parent: one each;
+//! - of a workflow, a queue, a version, or of all runs: one for each lane (`runs_created`);
+//! - of waiting, failed, cancelled, terminated and stuck runs: one for each lane and wait key (`runs_resting`), as long as
+//!   there are not too many ([`MOST_STREAMS`]). Runs that wait for several things at once stand together; a filter by one of these goes through them;
+//! - queued and running runs stand in the indexes of claims and owners, in no order of lists. They are read whole as long
+//!   as they are few ([`FEW`]). If they are more, the newest runs are likely among them, and those of all lanes that
+//!   are of the status make a page soon. So it is with runs that ended before an instant ([`FEW_FINISHED`]; lanes pass over
+//!   all that ended later, so that they are worth less), and with those whose ids have a prefix.
 //!
-//! All else (tags, workflows, names of completed runs) walks.
+//! Where the runs of lanes are filtered further, a lane may have none that fit, and would be gone through to its end for a
+//! page that another lane fills at once. So lanes are read side by side, in spans of time that grow ([`FIRST_SPAN`]).
+//!
+//! Of two fields of a filter the one with few runs decides; where each lets many through and both together few, all of
+//! one are gone through.
 
 use std::collections::BTreeSet;
 
-use duramen_core::run::{RunRow, Status};
+use duramen_core::ids::{Millis, RunId};
+use duramen_core::run::Status;
 use duramen_core::store::{Cursor, Filter, Page};
 use duramen_store_sql::filter::{self, Dialect};
-use duramen_store_sql::{lists, run_columns, run_row};
+use duramen_store_sql::{lists, run_row};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use crate::error::Fault;
 use crate::row::Reader;
+use crate::sql;
 
-/// So many rows are looked up and sorted in some 30 ms.
+/// So many rows are looked up in some 20 ms.
 const FEW: u32 = 20_000;
 
 /// See the module's head.
 const FEW_FINISHED: u32 = 100_000;
 
-/// Rows that one index has.
+/// So many runs of a tag or of lanes are gone through before anything else is thought of: in some 2 ms.
+const NARROW: u32 = 1_000;
+
+/// So many streams are begun in some 2 ms.
+const MOST_STREAMS: usize = 500;
+
+/// What a run waits for, as `runs_resting` has it.
+pub(crate) const WAIT: &str =
+    "(CASE WHEN instr(substr(waits, 2), char(31)) = length(waits) - 1 THEN waits ELSE '' END)";
+const LANE: &str = "lane";
+
+/// Milliseconds; each span is [`GROWTH`] times as long as the one before it. That many make a hundred years.
+const FIRST_SPAN: Millis = 100;
+const GROWTH: Millis = 8;
+const MOST_SPANS: u32 = 12;
+
+/// Runs that one index has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Source {
     pub(crate) index: &'static str,
-    /// With literals (running runs, and only these, have an owner): a bound value does not tell SQLite that a partial index has the row.
-    pub(crate) condition: &'static str,
-    /// Whether its index has them in the order of lists, so that it need not be small.
-    pub(crate) ordered: bool,
+    /// With literals (running runs, and only these, have an owner): a bound value does not tell SQLite that a partial
+    /// index has the row.
+    condition: &'static str,
+    /// What stands in the index between these and the time. If there is nothing, it is in no order of lists.
+    split: &'static [&'static str],
 }
 
-const fn source(index: &'static str, condition: &'static str, ordered: bool) -> Source {
+pub(crate) const ALL: Source = source("runs_created", "", &[LANE]);
+pub(crate) const QUEUED: Source = source("runs_due", "status = 0 AND ready_at IS NOT NULL", &[]);
+pub(crate) const RUNNING: Source = source("runs_owned", "owner IS NOT NULL", &[]);
+pub(crate) const WAITING: Source = source("runs_resting", "status = 2", &[WAIT, LANE]);
+pub(crate) const FAILED: Source = source("runs_resting", "status = 4", &[WAIT, LANE]);
+pub(crate) const CANCELLED: Source = source("runs_resting", "status = 5", &[WAIT, LANE]);
+pub(crate) const TERMINATED: Source = source("runs_resting", "status = 6", &[WAIT, LANE]);
+pub(crate) const STUCK: Source = source("runs_resting", "status = 7", &[WAIT, LANE]);
+
+const fn source(
+    index: &'static str,
+    condition: &'static str,
+    split: &'static [&'static str],
+) -> Source {
     Source {
         index,
         condition,
-        ordered,
+        split,
     }
 }
 
-const QUEUED: [Source; 1] = [source(
-    "runs_due",
-    "status = 0 AND ready_at IS NOT NULL",
-    false,
-)];
-const RUNNING: [Source; 1] = [source("runs_owned", "owner IS NOT NULL", false)];
-const WAITING: [Source; 2] = [
-    source("runs_due", "status = 2 AND ready_at IS NOT NULL", false),
-    source("runs_resting", "status = 2 AND ready_at IS NULL", true),
-];
-const FAILED: [Source; 1] = [source(
-    "runs_resting",
-    "status = 4 AND ready_at IS NULL",
-    true,
-)];
-const STUCK: [Source; 1] = [source(
-    "runs_resting",
-    "status = 7 AND ready_at IS NULL",
-    true,
-)];
-
-/// The sources that have all runs of a status, if there are any.
-pub(crate) const fn sources_of(status: Status) -> &'static [Source] {
+/// The source that has all runs of a status, if there is one.
+const fn source_of(status: Status) -> Option<&'static Source> {
     match status {
-        Status::Queued => &QUEUED,
-        Status::Running => &RUNNING,
-        Status::Waiting => &WAITING,
-        Status::Failed => &FAILED,
-        Status::Stuck => &STUCK,
-        Status::Completed | Status::Cancelled | Status::Terminated => &[],
+        Status::Queued => Some(&QUEUED),
+        Status::Running => Some(&RUNNING),
+        Status::Waiting => Some(&WAITING),
+        Status::Failed => Some(&FAILED),
+        Status::Stuck => Some(&STUCK),
+        Status::Cancelled => Some(&CANCELLED),
+        Status::Terminated => Some(&TERMINATED),
+        Status::Completed => None,
     }
 }
 
-/// One statement of a list or a count.
-#[derive(Debug, Default)]
-pub(crate) struct Part {
-    index: Option<&'static str>,
-    condition: Option<&'static str>,
-    /// If it has no condition.
-    status: Vec<Status>,
+/// A condition, and the value of its question mark.
+type Term = (String, Option<Value>);
+
+/// Where some runs stand, newest first or in another order (a short one, which is sorted), and what is still asked of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Stream {
+    from: String,
+    terms: Vec<Term>,
+    rest: Filter,
+    /// See the module's head.
+    in_spans: bool,
 }
 
-impl Part {
-    pub(crate) fn of(source: &Source) -> Self {
+impl Stream {
+    pub(crate) fn of(source: &Source, rest: Filter) -> Self {
+        let mut terms = Vec::new();
+        if !source.condition.is_empty() {
+            terms.push((source.condition.to_owned(), None));
+        }
         Self {
-            index: Some(source.index),
-            condition: Some(source.condition),
-            status: Vec::new(),
+            from: format!("runs INDEXED BY {}", source.index),
+            terms,
+            rest,
+            in_spans: false,
         }
     }
 
-    fn from(&self, what: &str) -> String {
-        match self.index {
-            Some(index) => format!("SELECT {what} FROM runs INDEXED BY {index}"),
-            None => format!("SELECT {what} FROM runs"),
+    /// One tag's runs. Their rows are looked up if more is asked of them than a tag's row says.
+    pub(crate) fn of_tag(tag: &str, rest: Filter) -> Self {
+        let said = Filter {
+            created_after: rest.created_after,
+            created_before: rest.created_before,
+            id_prefix: rest.id_prefix.clone(),
+            ..Filter::default()
+        };
+        let from = if rest == said {
+            "run_tags"
+        } else {
+            "(SELECT t.tag, t.created_at, t.run_id, r.workflow, r.version, r.queue, r.parent, r.status, r.tags, r.waits, \
+             r.finished_at FROM run_tags t CROSS JOIN runs r ON r.run_id = t.run_id)"
+        };
+        Self {
+            from: from.to_owned(),
+            terms: vec![("tag = ?".to_owned(), Some(tag.to_owned().into()))],
+            rest,
+            in_spans: false,
         }
     }
 
-    /// Its own part of a filter, and the values that stand for it.
-    fn filter(&self, wanted: &Filter) -> (Filter, Values) {
-        // What statuses there are is in the condition; any one makes the dialect say it.
-        let status = match self.condition {
-            Some(_) => vec![Status::Queued],
-            None => self.status.clone(),
+    pub(crate) fn children(parent: &str, rest: Filter) -> Self {
+        Self {
+            from: "runs INDEXED BY runs_parent".to_owned(),
+            terms: vec![("parent = ?".to_owned(), Some(parent.to_owned().into()))],
+            rest,
+            in_spans: false,
+        }
+    }
+
+    pub(crate) fn ended_before(at: Millis, rest: Filter) -> Self {
+        Self {
+            from: "runs INDEXED BY runs_finished".to_owned(),
+            terms: vec![("finished_at < ?".to_owned(), Some(at.into()))],
+            rest,
+            in_spans: false,
+        }
+    }
+
+    /// By the key of the table, which has the ids in order.
+    pub(crate) fn of_prefix(rest: Filter) -> Self {
+        Self {
+            from: "runs NOT INDEXED".to_owned(),
+            terms: Vec::new(),
+            rest,
+            in_spans: false,
+        }
+    }
+
+    pub(crate) fn with(mut self, column: &str, value: &str) -> Self {
+        self.terms
+            .push((format!("{column} = ?"), Some(value.to_owned().into())));
+        self
+    }
+
+    fn within(&self, since: Millis, until: Millis) -> Self {
+        Self {
+            rest: filter::within(&self.rest, since, until),
+            ..self.clone()
+        }
+    }
+
+    fn begin(&self) -> (Values, Vec<String>) {
+        let (mut values, mut first) = (Values::default(), Vec::new());
+        for (text, value) in &self.terms {
+            first.push(text.clone());
+            values.values.extend(value.clone());
+        }
+        (values, first)
+    }
+
+    /// Keys, newest first.
+    pub(crate) fn keys(&self, limit: u32, cursor: Option<&Cursor>) -> (String, Vec<Value>) {
+        let (mut values, first) = self.begin();
+        let select = format!("SELECT created_at, run_id FROM {}", self.from);
+        let text = filter::list(&mut values, &select, first, &self.rest, limit, cursor);
+        (text, values.values)
+    }
+
+    pub(crate) fn count(&self) -> (String, Vec<Value>) {
+        let (mut values, first) = self.begin();
+        let select = format!("SELECT count(*) FROM {}", self.from);
+        let text = filter::all(&mut values, &select, first, &self.rest);
+        (text, values.values)
+    }
+
+    /// How many there are in its index, whatever is asked of them; counted no further than `most` and one more.
+    pub(crate) fn size(&self, most: u32) -> (String, Vec<Value>) {
+        let asked = Filter {
+            id_prefix: self
+                .rest
+                .id_prefix
+                .clone()
+                .filter(|_| self.terms.is_empty()),
+            ..Filter::default()
         };
-        let values = Values {
-            values: Vec::new(),
-            condition: self.condition,
-        };
+        let (mut values, first) = self.begin();
+        let select = format!("SELECT 1 FROM {}", self.from);
+        let text = filter::all(&mut values, &select, first, &asked);
+        let stop = u64::from(most) + 1;
         (
-            Filter {
-                status,
-                ..wanted.clone()
-            },
-            values,
+            format!("SELECT count(*) FROM ({text} LIMIT {stop})"),
+            values.values,
         )
     }
 
-    pub(crate) fn list(
-        &self,
-        wanted: &Filter,
-        limit: u32,
-        cursor: Option<&Cursor>,
-    ) -> (String, Vec<Value>) {
-        let (filter, mut values) = self.filter(wanted);
-        let select = self.from(run_columns!(""));
-        let text = filter::list(&mut values, &select, &filter, limit, cursor);
-        (text, values.values)
+    /// The next value of a column of its index behind another.
+    pub(crate) fn next(&self, column: &str, behind: &str) -> (String, Vec<Value>) {
+        let (mut values, mut first) = self.begin();
+        first.push(format!("{column} > ?"));
+        values.values.push(behind.to_owned().into());
+        let select = format!("SELECT {column} FROM {}", self.from);
+        let text = filter::all(&mut values, &select, first, &Filter::default());
+        (format!("{text} ORDER BY {column} LIMIT 1"), values.values)
     }
+}
 
-    pub(crate) fn count(&self, wanted: &Filter) -> (String, Vec<Value>) {
-        let (filter, mut values) = self.filter(wanted);
-        let text = filter::count(&mut values, &self.from("count(*)"), &filter);
-        (text, values.values)
+/// Looks into one state of the file.
+struct Look<'c> {
+    connection: &'c Connection,
+    few: Few,
+}
+
+/// How many rows of a source that is not in the order of lists are few, and so on (see the constants).
+#[derive(Debug, Clone, Copy)]
+struct Few {
+    live: u32,
+    finished: u32,
+    narrow: u32,
+    streams: usize,
+}
+
+impl Default for Few {
+    fn default() -> Self {
+        Self {
+            live: FEW,
+            finished: FEW_FINISHED,
+            narrow: NARROW,
+            streams: MOST_STREAMS,
+        }
     }
 }
 
@@ -152,175 +278,399 @@ pub(crate) fn list(
     limit: u32,
     cursor: Option<&Cursor>,
 ) -> Result<Page, Fault> {
-    list_of(
+    let look = Look {
         connection,
-        &parts(connection, wanted, Few::default())?,
-        wanted,
-        limit,
-        cursor,
-    )
-}
-
-fn list_of(
-    connection: &Connection,
-    parts: &[Part],
-    wanted: &Filter,
-    limit: u32,
-    cursor: Option<&Cursor>,
-) -> Result<Page, Fault> {
-    let mut rows: Vec<RunRow> = Vec::new();
-    for part in parts {
-        let (text, values) = part.list(wanted, limit, cursor);
-        let mut statement = connection.prepare_cached(&text)?;
-        let mut found = statement.query(params_from_iter(values))?;
-        while let Some(one) = found.next()? {
-            rows.push(run_row(&mut Reader::new(one))?);
-        }
-    }
-    if parts.len() > 1 {
-        rows.sort_unstable_by(|a, b| (b.created_at, &b.run_id).cmp(&(a.created_at, &a.run_id)));
-    }
-    Ok(filter::page(rows, limit))
+        few: Few::default(),
+    };
+    look.page(&look.streams(wanted)?, limit, cursor)
 }
 
 pub(crate) fn count(connection: &Connection, wanted: &Filter) -> Result<u64, Fault> {
-    let statuses_alone = *wanted
-        == Filter {
-            status: wanted.status.clone(),
-            ..Filter::default()
-        };
-    let few = Few {
-        live: if statuses_alone { u32::MAX } else { FEW },
-        ..Few::default()
+    let of_statuses = Filter {
+        status: wanted.status.clone(),
+        ..Filter::default()
     };
-    count_of(connection, &parts(connection, wanted, few)?, wanted)
-}
-
-fn count_of(connection: &Connection, parts: &[Part], wanted: &Filter) -> Result<u64, Fault> {
-    let mut sum = 0;
-    for part in parts {
-        let (text, values) = part.count(wanted);
-        let mut statement = connection.prepare_cached(&text)?;
-        let count: i64 = statement.query_row(params_from_iter(values), |found| found.get(0))?;
-        sum += u64::try_from(count).unwrap_or(0);
+    let mut few = Few::default();
+    if *wanted == of_statuses {
+        // Counted in the index alone.
+        few.live = u32::MAX;
     }
-    Ok(sum)
+    let look = Look { connection, few };
+    look.count(&look.streams(wanted)?)
 }
 
-/// How many rows of a source that is not in the order of lists are few.
-#[derive(Debug, Clone, Copy)]
-struct Few {
-    live: u32,
-    finished: u32,
+/// The newest keys of all that were offered.
+struct Newest {
+    keys: BTreeSet<(Millis, RunId)>,
+    most: usize,
 }
 
-impl Default for Few {
-    fn default() -> Self {
-        Self {
-            live: FEW,
-            finished: FEW_FINISHED,
+impl Newest {
+    /// False if it is older than all that are wanted.
+    fn take(&mut self, key: (Millis, RunId)) -> bool {
+        if self.keys.len() < self.most {
+            return self.keys.insert(key);
         }
+        if self.keys.first().is_none_or(|oldest| key < *oldest) {
+            return false;
+        }
+        self.keys.pop_first();
+        self.keys.insert(key)
+    }
+
+    /// Whether no run that was created at an instant or before can be among them.
+    fn is_complete_since(&self, at: Millis) -> bool {
+        let oldest = self.keys.first().map(|(created_at, _)| *created_at);
+        self.keys.len() >= self.most && oldest.is_none_or(|oldest| oldest > at)
     }
 }
 
-/// The statements that together give what a filter lets through, each row once.
-fn parts(connection: &Connection, wanted: &Filter, few: Few) -> Result<Vec<Part>, Fault> {
-    let items = [&wanted.tag, &wanted.waiting_for];
-    if items
-        .into_iter()
-        .flatten()
-        .any(|item| lists::sought(item).is_none())
-    {
-        // No list has such an item. (And SQLite refuses an index for a condition that nothing meets.)
-        return Ok(Vec::new());
-    }
-    let mut wanted_statuses: BTreeSet<Status> = wanted.status.iter().copied().collect();
-    if wanted.waiting_for.is_some() {
-        let with_waits = BTreeSet::from([Status::Running, Status::Waiting]);
-        wanted_statuses = if wanted_statuses.is_empty() {
-            with_waits
-        } else {
-            &wanted_statuses & &with_waits
+impl Look<'_> {
+    fn page(&self, streams: &[Stream], limit: u32, cursor: Option<&Cursor>) -> Result<Page, Fault> {
+        let mut newest = Newest {
+            keys: BTreeSet::new(),
+            most: (limit as usize).saturating_add(1),
         };
-        if wanted_statuses.is_empty() {
+        let (in_spans, at_once): (Vec<_>, Vec<_>) =
+            streams.iter().partition(|stream| stream.in_spans);
+        for stream in at_once {
+            self.offer(stream, limit, cursor, &mut newest)?;
+        }
+        self.offer_in_spans(&in_spans, limit, cursor, &mut newest)?;
+        let mut row = self.connection.prepare_cached(sql::run::ROW)?;
+        let mut rows = Vec::with_capacity(newest.keys.len());
+        for (_, run_id) in newest.keys.iter().rev() {
+            if let Some(found) = row.query([&**run_id])?.next()? {
+                rows.push(run_row(&mut Reader::new(found))?);
+            }
+        }
+        Ok(filter::page(rows, limit))
+    }
+
+    fn offer(
+        &self,
+        stream: &Stream,
+        limit: u32,
+        cursor: Option<&Cursor>,
+        newest: &mut Newest,
+    ) -> Result<(), Fault> {
+        let (text, values) = stream.keys(limit, cursor);
+        let mut statement = self.connection.prepare_cached(&text)?;
+        let mut found = statement.query(params_from_iter(values))?;
+        while let Some(key) = found.next()? {
+            let run_id: String = key.get(1)?;
+            if !newest.take((key.get(0)?, run_id.into())) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn offer_in_spans(
+        &self,
+        streams: &[&Stream],
+        limit: u32,
+        cursor: Option<&Cursor>,
+        newest: &mut Newest,
+    ) -> Result<(), Fault> {
+        let mut until = None;
+        for stream in streams {
+            until = until.max(self.newest_of(stream, cursor)?);
+        }
+        let Some(mut until) = until else {
+            return Ok(());
+        };
+        let mut length = FIRST_SPAN;
+        for span in 1..=MOST_SPANS {
+            let since = if span == MOST_SPANS {
+                Millis::MIN
+            } else {
+                until.saturating_sub(length)
+            };
+            for stream in streams {
+                let stream = stream.within(since, until);
+                self.offer(&stream, limit, cursor, newest)?;
+            }
+            if since == Millis::MIN || newest.is_complete_since(since) {
+                break;
+            }
+            until = since;
+            length *= GROWTH;
+        }
+        Ok(())
+    }
+
+    /// When the newest run of a lane was created that the page may show.
+    fn newest_of(&self, stream: &Stream, cursor: Option<&Cursor>) -> Result<Option<Millis>, Fault> {
+        let whole = Stream {
+            rest: Filter {
+                created_before: stream.rest.created_before,
+                ..Filter::default()
+            },
+            ..stream.clone()
+        };
+        let (text, values) = whole.keys(0, cursor);
+        let mut statement = self.connection.prepare_cached(&text)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+    }
+
+    fn count(&self, streams: &[Stream]) -> Result<u64, Fault> {
+        let mut sum = 0;
+        for stream in streams {
+            let (text, values) = stream.count();
+            sum += self.number(&text, values)?;
+        }
+        Ok(sum)
+    }
+
+    fn number(&self, text: &str, values: Vec<Value>) -> Result<u64, Fault> {
+        let mut statement = self.connection.prepare_cached(text)?;
+        let number: i64 = statement.query_row(params_from_iter(values), |found| found.get(0))?;
+        Ok(u64::try_from(number).unwrap_or(0))
+    }
+
+    /// Whether streams have no more than so many runs together.
+    fn are_few(&self, streams: &[Stream], most: u32) -> Result<bool, Fault> {
+        if most == u32::MAX {
+            return Ok(true);
+        }
+        let mut left = most;
+        for stream in streams {
+            let (text, values) = stream.size(left);
+            let size = u32::try_from(self.number(&text, values)?).unwrap_or(u32::MAX);
+            let Some(less) = left.checked_sub(size) else {
+                return Ok(false);
+            };
+            left = less;
+        }
+        Ok(true)
+    }
+
+    /// The streams that together have what a filter lets through, each run once.
+    fn streams(&self, wanted: &Filter) -> Result<Vec<Stream>, Fault> {
+        let items = [&wanted.tag, &wanted.waiting_for];
+        let no_list_has = |item: &String| lists::sought(item).is_none();
+        if items.into_iter().flatten().any(no_list_has) {
             return Ok(Vec::new());
         }
-    }
-    if wanted_statuses.is_empty() || wanted.parent.is_some() {
-        // A parent has an index of its own, in the order of lists.
-        return Ok(vec![walk(connection, wanted, wanted_statuses, few)?]);
-    }
-    let mut parts = Vec::new();
-    let mut walked = BTreeSet::new();
-    for status in wanted_statuses {
-        let sources = sources_of(status);
-        let mut small = !sources.is_empty();
-        for source in sources {
-            small = small && (source.ordered || is_few(connection, source, few.live, None)?);
+        let Some(statuses) = filter::statuses(wanted) else {
+            return Ok(Vec::new());
+        };
+        let wanted = &Filter {
+            status: statuses.iter().copied().collect(),
+            ..wanted.clone()
+        };
+        if let Some(parent) = &wanted.parent {
+            let rest = Filter {
+                parent: None,
+                ..wanted.clone()
+            };
+            return Ok(vec![Stream::children(parent, rest)]);
         }
-        if small {
-            parts.extend(sources.iter().map(Part::of));
+        let of_tag = wanted.tag.as_ref().map(|tag| {
+            let rest = Filter {
+                tag: None,
+                ..wanted.clone()
+            };
+            vec![Stream::of_tag(tag, rest)]
+        });
+        let of_prefix = wanted
+            .id_prefix
+            .as_ref()
+            .filter(|prefix| !prefix.is_empty());
+        let of_prefix = of_prefix.map(|_| vec![Stream::of_prefix(wanted.clone())]);
+        let of_lanes = if is_of_lanes(wanted) {
+            Some(self.walk(wanted)?)
         } else {
-            walked.insert(status);
+            None
+        };
+        for narrow in [&of_tag, &of_prefix, &of_lanes].into_iter().flatten() {
+            if self.are_few(narrow, self.few.narrow)? {
+                return Ok(narrow.clone());
+            }
         }
+        if let Some(of_statuses) = self.of_statuses(wanted, statuses, of_tag.is_some())? {
+            return Ok(of_statuses);
+        }
+        if let Some(of_tag) = of_tag {
+            return Ok(of_tag);
+        }
+        self.walk_or_ended(wanted)
     }
-    if !walked.is_empty() {
-        parts.push(walk(connection, wanted, walked, few)?);
+
+    /// Those of statuses, each in the way that is best for it; none if all runs are to be gone through, or if a tag has
+    /// less.
+    fn of_statuses(
+        &self,
+        wanted: &Filter,
+        statuses: BTreeSet<Status>,
+        has_tag: bool,
+    ) -> Result<Option<Vec<Stream>>, Fault> {
+        let (mut found, mut walked) = (Vec::new(), Vec::new());
+        for status in statuses {
+            let streams = match source_of(status) {
+                Some(source) => self.of_status(source, status, wanted, has_tag)?,
+                None => None,
+            };
+            match streams {
+                Some(streams) => found.extend(streams),
+                None => walked.push(status),
+            }
+        }
+        if found.is_empty() && !walked.is_empty() || wanted.status.is_empty() {
+            return Ok(None);
+        }
+        if !walked.is_empty() {
+            if has_tag {
+                return Ok(None);
+            }
+            let rest = Filter {
+                status: walked,
+                ..wanted.clone()
+            };
+            found.extend(self.walk_or_ended(&rest)?);
+        }
+        Ok(Some(found))
     }
-    Ok(parts)
+
+    fn of_status(
+        &self,
+        source: &Source,
+        status: Status,
+        wanted: &Filter,
+        has_tag: bool,
+    ) -> Result<Option<Vec<Stream>>, Fault> {
+        let rest = Filter {
+            status: Vec::new(),
+            ..wanted.clone()
+        };
+        let whole = vec![Stream::of(source, rest.clone())];
+        if !source.split.is_empty()
+            && !has_tag
+            && let Some(split) = self.split(source, status, &rest)?
+        {
+            return Ok(Some(split));
+        }
+        if self.are_few(&whole, self.few.live)? {
+            let unordered = |stream: Stream| Stream { ..stream };
+            return Ok(Some(whole.into_iter().map(unordered).collect()));
+        }
+        Ok(None)
+    }
+
+    /// One stream for each wait key and lane; none if these are too many.
+    fn split(
+        &self,
+        source: &Source,
+        status: Status,
+        rest: &Filter,
+    ) -> Result<Option<Vec<Stream>>, Fault> {
+        let whole = Stream::of(source, rest.clone());
+        // With any key those that have several come under none.
+        let mut keys = vec![String::new()];
+        match &rest.waiting_for {
+            Some(wait) => keys.extend(lists::sought(wait)),
+            // Others wait for nothing.
+            None if status == Status::Waiting => {
+                while let Some(next) = self.next(&whole, WAIT, keys.last())? {
+                    keys.push(next);
+                    if keys.len() > self.few.streams {
+                        return Ok(None);
+                    }
+                }
+            }
+            None => {}
+        }
+        let mut streams = Vec::new();
+        for key in keys {
+            let mut of_key = whole.clone().with(WAIT, &key);
+            if !key.is_empty() {
+                of_key.rest.waiting_for = None;
+            }
+            streams.extend(self.by_lane(&of_key)?);
+            if streams.len() > self.few.streams {
+                return Ok(None);
+            }
+        }
+        Ok(Some(streams))
+    }
+
+    fn next(
+        &self,
+        stream: &Stream,
+        column: &str,
+        behind: Option<&String>,
+    ) -> Result<Option<String>, Fault> {
+        let (text, values) = stream.next(column, behind.map_or("", |behind| behind));
+        let mut statement = self.connection.prepare_cached(&text)?;
+        let mut rows = statement.query(params_from_iter(values))?;
+        Ok(rows.next()?.map(|row| row.get(0)).transpose()?)
+    }
+
+    /// A stream for each lane that the filter lets through.
+    fn by_lane(&self, stream: &Stream) -> Result<Vec<Stream>, Fault> {
+        let (mut streams, mut last) = (Vec::new(), None);
+        while let Some(lane) = self.next(stream, LANE, last.as_ref())? {
+            if fits(&lane, &stream.rest) {
+                let mut of_lane = stream.clone().with(LANE, &lane);
+                of_lane.rest.queue = None;
+                of_lane.rest.workflow = None;
+                of_lane.rest.version = None;
+                streams.push(of_lane);
+            }
+            last = Some(lane);
+        }
+        Ok(streams)
+    }
+
+    /// Through all runs of the lanes that the filter lets through.
+    fn walk(&self, wanted: &Filter) -> Result<Vec<Stream>, Fault> {
+        let mut lanes = self.by_lane(&Stream::of(&ALL, wanted.clone()))?;
+        for lane in &mut lanes {
+            let plain = Filter {
+                created_after: lane.rest.created_after,
+                created_before: lane.rest.created_before,
+                ..Filter::default()
+            };
+            lane.in_spans = lane.rest != plain;
+        }
+        Ok(lanes)
+    }
+
+    fn walk_or_ended(&self, wanted: &Filter) -> Result<Vec<Stream>, Fault> {
+        if let Some(at) = wanted.finished_before {
+            let rest = Filter {
+                finished_before: None,
+                ..wanted.clone()
+            };
+            let ended = vec![Stream::ended_before(at, rest)];
+            if self.are_few(&ended, self.few.finished)? {
+                return Ok(ended);
+            }
+        }
+        self.walk(wanted)
+    }
 }
 
-fn walk(
-    connection: &Connection,
-    wanted: &Filter,
-    statuses: BTreeSet<Status>,
-    few: Few,
-) -> Result<Part, Fault> {
-    let finished = source("runs_finished", "finished_at < ?1", false);
-    let few = match wanted.finished_before {
-        Some(at) if wanted.parent.is_none() => {
-            is_few(connection, &finished, few.finished, Some(at))?
-        }
-        _ => false,
-    };
-    Ok(Part {
-        index: few.then_some(finished.index),
-        condition: None,
-        status: statuses.into_iter().collect(),
+fn is_of_lanes(wanted: &Filter) -> bool {
+    wanted.queue.is_some() || wanted.workflow.is_some() || wanted.version.is_some()
+}
+
+/// Whether a lane's runs are of the queue, the workflow and the version that a filter names.
+fn fits(lane: &str, wanted: &Filter) -> bool {
+    let asked = [&wanted.queue, &wanted.workflow, &wanted.version];
+    let mut parts = lane.split(lists::SEPARATOR);
+    asked.into_iter().all(|asked| {
+        let part = parts.next();
+        asked.as_deref().is_none_or(|asked| part == Some(asked))
     })
-}
-
-/// Whether a source has no more than so many rows: counts no further than that, in the index alone.
-fn is_few(
-    connection: &Connection,
-    source: &Source,
-    most: u32,
-    value: Option<i64>,
-) -> Result<bool, Fault> {
-    if most == u32::MAX {
-        return Ok(true);
-    }
-    let mut statement = connection.prepare_cached(&few(source, most))?;
-    let count: u32 = statement.query_row(params_from_iter(value), |found| found.get(0))?;
-    Ok(count <= most)
-}
-
-pub(crate) fn few(source: &Source, most: u32) -> String {
-    let Source {
-        index, condition, ..
-    } = source;
-    let stop = u64::from(most) + 1;
-    format!(
-        "SELECT count(*) FROM (SELECT 1 FROM runs INDEXED BY {index} WHERE {condition} LIMIT {stop})"
-    )
 }
 
 /// The values of a statement, in the order of its question marks.
 #[derive(Default)]
-pub(crate) struct Values {
+struct Values {
     values: Vec<Value>,
-    /// What is said instead of statuses.
-    condition: Option<&'static str>,
 }
 
 impl Values {
@@ -340,9 +690,6 @@ impl Dialect for Values {
     }
 
     fn one_of(&mut self, column: &str, codes: &[i64]) -> String {
-        if let Some(condition) = self.condition {
-            return condition.to_owned();
-        }
         let codes: Vec<String> = codes.iter().map(i64::to_string).collect();
         format!("{column} IN ({})", codes.join(", "))
     }
@@ -356,84 +703,4 @@ impl Dialect for Values {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::migrate;
-
-    /// Runs of every status, some with waits, some with a deadline; no order of theirs is another's.
-    fn some() -> Connection {
-        let connection = Connection::open_in_memory().unwrap();
-        migrate::apply(&connection).unwrap();
-        connection
-            .execute_batch(
-                "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 799), \
-                 r AS (SELECT n, n % 8 AS status, n * 37 % 211 AS created FROM n) \
-                 INSERT INTO runs SELECT 'r' || n, status, 0, CASE status WHEN 1 THEN 'o' END, zeroblob(16), \
-                 0, 0, 0, 0, NULL, 1, \
-                 CASE WHEN status = 0 OR (status = 2 AND n % 3 > 0) THEN n * 11 % 97 END, 0, 0, 0, 1, n % 5, 0, 0, \
-                 NULL, CASE WHEN status BETWEEN 3 AND 6 THEN n * 13 % 101 END, created, NULL, \
-                 'lane' || n % 3, 'q', 'w' || n % 3, '1', \
-                 CASE WHEN status IN (1, 2) AND n % 5 > 1 THEN char(31) || 'timer' || char(31) ELSE '' END, \
-                 CASE WHEN n % 7 = 0 THEN char(31) || 'red' || char(31) ELSE '' END, NULL, \
-                 CASE WHEN n % 11 = 0 THEN 'p' END, NULL, NULL FROM r",
-            )
-            .unwrap();
-        connection
-    }
-
-    fn filters() -> Vec<Filter> {
-        let statuses: Vec<Vec<Status>> = (0..256_u32)
-            .step_by(5)
-            .map(|set| {
-                let code = (0..8).filter(|code| set >> code & 1 == 1);
-                code.filter_map(Status::from_code).collect()
-            })
-            .collect();
-        let mut filters = Vec::new();
-        for (n, status) in statuses.into_iter().enumerate() {
-            let some = |nth: usize, text: &str| (n % nth == 0).then(|| text.to_owned());
-            filters.push(Filter {
-                status,
-                workflow: some(3, "w1"),
-                tag: some(4, "red"),
-                waiting_for: some(5, "timer"),
-                parent: some(7, "p").map(Into::into),
-                finished_before: (n % 6 == 0).then_some(60),
-                ..Filter::default()
-            });
-        }
-        filters
-    }
-
-    #[test]
-    fn whether_few_or_many_the_answer_is_the_same() {
-        let connection = some();
-        let many = Few {
-            live: 0,
-            finished: 0,
-        };
-        let mut split = 0;
-        for wanted in filters() {
-            let by = |few| parts(&connection, &wanted, few).unwrap();
-            let (few, many) = (by(Few::default()), by(many));
-            split += usize::from(few.len() > many.len());
-            let count = |parts: &[Part]| count_of(&connection, parts, &wanted).unwrap();
-            assert_eq!(count(&few), count(&many), "{wanted:?}");
-            assert_eq!(count(&few), super::count(&connection, &wanted).unwrap());
-            let mut cursor = None;
-            let mut seen = 0;
-            loop {
-                let page = |parts: &[Part]| {
-                    list_of(&connection, parts, &wanted, 30, cursor.as_ref()).unwrap()
-                };
-                let found = page(&few);
-                assert_eq!(found, page(&many), "{wanted:?}");
-                seen += found.rows.len() as u64;
-                let Some(next) = found.next else { break };
-                cursor = Some(next);
-            }
-            assert_eq!(seen, count(&few), "{wanted:?}");
-        }
-        assert!(split > 10, "{split}");
-    }
-}
+mod tests;

@@ -1,11 +1,16 @@
 //! How SQLite means to run the hot statements: through the indexes made for them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use duramen_core::lanes::Line;
 use duramen_core::run::Status;
 use duramen_core::store::{Cursor, Filter};
 use rusqlite::{Connection, StatementStatus};
 
-use crate::lists::{Part, Source, few, sources_of};
+use crate::lists::{
+    ALL, CANCELLED, FAILED, QUEUED, RUNNING, STUCK, Stream, TERMINATED, WAIT, WAITING, list,
+};
 use crate::session::Session;
 use crate::{migrate, sql};
 
@@ -252,75 +257,157 @@ fn cursor() -> Cursor {
     }
 }
 
-#[test]
-fn a_page_of_the_list_is_read_from_the_index_in_its_order() {
-    let list =
-        |filter: &Filter, cursor: Option<&Cursor>| Part::default().list(filter, 50, cursor).0;
-    let after = Some(&cursor());
-    let search = "USING INDEX runs_created ((created_at,run_id)<(?,?))";
-    searches(&list(&Filter::default(), after), &[search]);
-    let filter = Filter {
-        workflow: Some("w".to_owned()),
-        status: vec![Status::Completed],
-        tag: Some("t".to_owned()),
-        ..Filter::default()
-    };
-    searches(&list(&filter, after), &[search]);
-    // The first page begins at the index's end: a "scan" that stops after the page.
-    let first = plan(&list(&Filter::default(), None));
-    assert_eq!(first, "SCAN runs USING INDEX runs_created");
-    let children = Filter {
-        parent: Some("p".into()),
-        ..Filter::default()
-    };
-    searches(
-        &list(&children, None),
-        &["USING INDEX runs_parent (parent=?)"],
-    );
-    searches(
-        &list(&children, after),
-        &["USING INDEX runs_parent (parent=?"],
-    );
+/// Keys, and whether they have to be sorted.
+#[track_caller]
+fn reads(stream: &Stream, search: &str, sorts: bool) {
+    for after in [None, Some(&cursor())] {
+        let plan = plan(&stream.keys(50, after).0);
+        assert!(plan.contains(search), "{search:?} is not in\n{plan}");
+        assert_eq!(plan.contains("TEMP B-TREE"), sorts, "{plan}");
+    }
+    let size = plan(&stream.size(10).0);
+    assert!(size.contains(search), "{search:?} is not in\n{size}");
 }
 
 #[test]
-fn each_source_of_a_list_reads_its_own_index_and_counts_in_it() {
+fn each_stream_of_a_list_reads_its_own_index_in_its_order() {
     let narrow = Filter {
-        workflow: Some("w".to_owned()),
+        finished_before: Some(7),
         ..Filter::default()
     };
-    let all = (0..8).filter_map(Status::from_code).flat_map(sources_of);
-    for source in all {
-        let part = Part::of(source);
-        let index = format!("INDEX {}", source.index);
-        for after in [None, Some(&cursor())] {
-            for filter in [&Filter::default(), &narrow] {
-                let plan = plan(&part.list(filter, 50, after).0);
-                assert!(plan.contains(&index), "{plan}");
-                // What is not in the order of lists is sorted: it is little.
-                assert_eq!(plan.contains("TEMP B-TREE"), !source.ordered, "{plan}");
-            }
+    for rest in [Filter::default(), narrow] {
+        let of = |source| Stream::of(source, rest.clone());
+        let all = of(&ALL).with("lane", "l");
+        reads(&all, "INDEX runs_created (lane=?", false);
+        for source in [&WAITING, &FAILED, &CANCELLED, &TERMINATED, &STUCK] {
+            let resting = of(source).with(WAIT, "").with("lane", "l");
+            let search = "INDEX runs_resting (status=? AND <expr>=? AND lane=?";
+            reads(&resting, search, false);
         }
-        let covering = format!("COVERING {index}");
-        for count in [part.count(&Filter::default()).0, few(source, 10)] {
-            let plan = plan(&count);
-            assert!(plan.contains(&covering), "{plan}");
-        }
+        reads(&of(&QUEUED), "INDEX runs_due (status=?", true);
+        reads(&of(&RUNNING), "INDEX runs_owned", true);
+        let of_tag = Stream::of_tag("t", rest.clone());
+        reads(&of_tag, "USING PRIMARY KEY (tag=?", false);
+        let children = Stream::children("p", rest.clone());
+        reads(&children, "INDEX runs_parent (parent=?", false);
+        let ended = Stream::ended_before(5, rest.clone());
+        reads(&ended, "INDEX runs_finished (finished_at<?", true);
     }
-    let old = Filter {
-        finished_before: Some(5),
+    let prefix = Filter {
+        id_prefix: Some("r".to_owned()),
         ..Filter::default()
     };
-    let finished = Source {
-        index: "runs_finished",
-        condition: "finished_at < ?1",
-        ordered: false,
+    let search = "USING PRIMARY KEY (run_id>? AND run_id<?";
+    reads(&Stream::of_prefix(prefix), search, true);
+}
+
+#[test]
+fn what_a_list_knows_of_an_index_comes_from_it_alone() {
+    let whole = |source| Stream::of(source, Filter::default());
+    for source in [&ALL, &QUEUED, &RUNNING, &WAITING, &FAILED, &STUCK] {
+        let covering = format!("COVERING INDEX {}", source.index);
+        let mut asked = vec![whole(source).count().0, whole(source).size(10).0];
+        match source.index {
+            "runs_created" => asked.push(whole(source).next("lane", "l").0),
+            "runs_resting" => {
+                asked.push(whole(source).next(WAIT, "w").0);
+                asked.push(whole(source).with(WAIT, "w").next("lane", "l").0);
+            }
+            _ => {}
+        }
+        for one in asked {
+            let plan = plan(&one);
+            assert!(plan.contains(&covering), "{one}\n{plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{one}\n{plan}");
+        }
+        if source.index != "runs_created" {
+            continue;
+        }
+        searches(
+            &whole(source).next("lane", "l").0,
+            &["INDEX runs_created (lane>?)"],
+        );
+    }
+}
+
+/// Many runs that ended or sleep, all tagged; of what is rare a few hundred, the oldest of all.
+const MANY: &str = "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 199999), \
+     r AS (SELECT n, CASE WHEN n < 500 THEN 'rare' ELSE 'w' || (n % 5) END AS name FROM n) \
+     INSERT INTO runs SELECT 'r' || n, CASE WHEN n < 400 OR (n > 100000 AND n % 2 = 0) THEN 2 WHEN n < 420 THEN 4 WHEN n < 430 THEN 7 ELSE 3 END, \
+     0, NULL, zeroblob(16), 0, 0, 0, 0, NULL, 1, CASE WHEN n > 100000 AND n % 2 = 0 THEN n END, 0, 0, 0, 1, 5, 0, 0, NULL, \
+     CASE WHEN n >= 430 AND (n <= 100000 OR n % 2 = 1) THEN n END, n, NULL, \
+     'q' || char(31) || name || char(31) || '1' || char(31) || '1', 'q', name, '1', \
+     CASE WHEN n < 400 THEN char(31) || 'event:rare' || char(31) WHEN n > 100000 AND n % 2 = 0 THEN char(31) || 'timer' || char(31) \
+     ELSE '' END, '', NULL, NULL, NULL, NULL FROM r; \
+     INSERT INTO run_tags SELECT workflow, created_at, run_id FROM runs";
+
+fn rare_and_common() -> Vec<Filter> {
+    let mut filters = vec![Filter::default()];
+    for name in ["rare", "w3", "nobody's"] {
+        let name = Some(name.to_owned());
+        filters.push(Filter {
+            workflow: name.clone(),
+            ..Filter::default()
+        });
+        filters.push(Filter {
+            tag: name.clone(),
+            ..Filter::default()
+        });
+        for status in [Status::Waiting, Status::Failed] {
+            filters.push(Filter {
+                status: vec![status],
+                workflow: name.clone(),
+                ..Filter::default()
+            });
+        }
+        filters.push(Filter {
+            version: name.clone(),
+            ..Filter::default()
+        });
+        filters.push(Filter {
+            queue: name,
+            ..Filter::default()
+        });
+    }
+    for wait in ["event:rare", "timer", "event:nobody's"] {
+        filters.push(Filter {
+            waiting_for: Some(wait.to_owned()),
+            ..Filter::default()
+        });
+    }
+    for status in [
+        &[Status::Waiting][..],
+        &[Status::Completed],
+        &[Status::Cancelled, Status::Terminated],
+        &[Status::Failed, Status::Stuck],
+    ] {
+        filters.push(Filter {
+            status: status.to_vec(),
+            ..Filter::default()
+        });
+    }
+    filters
+}
+
+#[test]
+fn no_list_goes_through_what_it_does_not_show() {
+    let mut connection = Connection::open_in_memory().unwrap();
+    migrate::apply(&connection).unwrap();
+    connection.execute_batch(MANY).unwrap();
+    let counted = Arc::new(AtomicU64::new(0));
+    let steps = counted.clone();
+    let step = move || {
+        steps.fetch_add(1, Ordering::Relaxed);
+        false
     };
-    let few = plan(&few(&finished, 10));
-    assert!(
-        few.contains("COVERING INDEX runs_finished (finished_at<?)"),
-        "{few}"
-    );
-    let part = Part::of(&finished).list(&old, 50, None).0;
-    assert!(plan(&part).contains("INDEX runs_finished (finished_at<?)"));
+    connection.progress_handler(1, Some(step)).unwrap();
+    for wanted in &rare_and_common() {
+        let first = list(&connection, wanted, 50, None).unwrap();
+        let first_steps = counted.swap(0, Ordering::Relaxed);
+        list(&connection, wanted, 50, first.next.as_ref()).unwrap();
+        let next_steps = counted.swap(0, Ordering::Relaxed);
+        println!("{first_steps}, {next_steps}: {wanted:?}");
+        let steps = first_steps.max(next_steps);
+        assert!(steps < 20_000, "{steps} steps for {wanted:?}");
+    }
 }

@@ -48,6 +48,7 @@ session! {
     insert_run = sql::run::INSERT;
     run = sql::run::ROW;
     insert_memo = sql::run::INSERT_MEMO;
+    insert_tag = sql::run::INSERT_TAG;
     put_state = sql::run::PUT_STATE;
     insert_entry = sql::journal::INSERT;
     length = sql::journal::LENGTH;

@@ -65,6 +65,8 @@ pub(crate) mod run {
         " WHERE run_id = ?1 AND format < ?2"
     );
     pub(crate) const INSERT_MEMO: &str = "INSERT INTO run_data (run_id, memo) VALUES (?1, ?2)";
+    pub(crate) const INSERT_TAG: &str =
+        "INSERT INTO run_tags (tag, created_at, run_id) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
     pub(crate) const PUT_STATE: &str = "INSERT INTO run_data (run_id, state) VALUES (?1, ?2) \
          ON CONFLICT (run_id) DO UPDATE SET state = excluded.state";
     pub(crate) const DATA: &str = "SELECT state, memo FROM run_data WHERE run_id = ?1";
@@ -271,6 +273,11 @@ pub(crate) mod intervene {
     pub(crate) const REOPEN: &str = "UPDATE runs SET status = 0, epoch = epoch + 1, journal_len = ?3, \
          owner = NULL, ready_at = ?2, waits = '', note = NULL, updated_at = ?2, finished_at = NULL, \
          lost = 0, lost_at = 0 WHERE run_id = ?1";
+
+    /// What its tags are found by.
+    pub(crate) const TAGS: &str = "SELECT tags, created_at FROM runs WHERE run_id = ?1";
+    pub(crate) const DELETE_TAG: &str =
+        "DELETE FROM run_tags WHERE tag = ?1 AND created_at = ?2 AND run_id = ?3";
 
     pub(crate) const DELETE: [&str; 5] = [
         "DELETE FROM journal WHERE run_id = ?1",

@@ -222,7 +222,17 @@ def unpack_cursor(cursor: str | None) -> tuple[int, str] | None:
     raise InvalidArgument(f"{cursor!r} is no cursor: pass the `cursor` of a page unchanged")
 
 
-TABLES = ("runs", "journal", "inbox", "run_data", "journal_json", "duramen_schema_migrations")
+TABLES = (
+    "runs",
+    "journal",
+    "inbox",
+    "run_data",
+    "run_tags",
+    "outgoing",
+    "owners",
+    "journal_json",
+    "duramen_schema_migrations",
+)
 """The Postgres tables that may be called otherwise."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,52}", re.ASCII)

@@ -29,6 +29,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -69,6 +70,8 @@ class Tables(NamedTuple):
     """Messages to runs; ``state`` is 0 new, 1 consumed, 2 set aside."""
     run_data: Table
     """The state object and the memo of the runs that have one."""
+    run_tags: Table
+    """The runs of each tag."""
     outgoing: Table
     """What has left a run and is still to be carried out; ``kind`` is 0 a run to create, 1 a message, 2 an
     item of a stream."""
@@ -180,6 +183,13 @@ def tables(
             _column("state", LargeBinary(), null=True),
             _column("memo", LargeBinary(), null=True),
         ),
+        run_tags=table(
+            "run_tags",
+            _number("created_at"),
+            _text("tag"),
+            _text("run_id"),
+            PrimaryKeyConstraint("tag", "created_at", "run_id"),
+        ),
         outgoing=table(
             "outgoing",
             _number("entry"),
@@ -223,10 +233,19 @@ def _indexes(found: Tables) -> None:
     due = ("status", "lane", "priority", "ready_at", "run_id")
     of_runs("due", *due, where=runs.c.ready_at.is_not(None))
     of_runs("owned", "owner", "lane", "run_id", where=runs.c.owner.is_not(None))
-    of_runs("created", "created_at")
+    of_runs("created", "workflow", "created_at")
     of_runs("unread", "owner", where=runs.c.owner.is_not(None) & (runs.c.inbox_len > runs.c.inbox_seen))
-    bad = [STATUSES["failed"], STATUSES["stuck"]]
-    of_runs("failed", "status", "created_at", "run_id", where=runs.c.status.in_(bad))
+    resting = [STATUSES[name] for name in ("waiting", "failed", "cancelled", "terminated", "stuck")]
+    Index(
+        f"{runs.name}_resting",
+        runs.c.status,
+        text(
+            "(CASE WHEN cardinality(waits) = 1 AND octet_length(waits[1]) <= 1100 THEN waits[1] ELSE '' END)"
+        ),
+        runs.c.created_at,
+        runs.c.run_id,
+        postgresql_where=runs.c.status.in_(resting),
+    )
     of_runs("finished", "finished_at", where=runs.c.finished_at.is_not(None))
     of_runs("parent", "parent", "created_at", "run_id", where=runs.c.parent.is_not(None))
     Index(f"{outgoing.name}_at", *(outgoing.c[column] for column in ("at", "run_id", "entry", "number")))

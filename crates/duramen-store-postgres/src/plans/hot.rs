@@ -196,6 +196,7 @@ pub(super) fn of_given_runs(book: &Book) -> Vec<Hot<'_>> {
     vec![
         // Each asks once for its owner.
         hot("create", &book.create, &create, batch),
+        hot("create", &book.create_tagged, &create, batch),
         hot("rows", &book.rows, &sleeping, batch),
         // First and last entry, run_data.
         hot("details", &book.details, &sleeping, 4 * batch),
@@ -247,11 +248,13 @@ pub(super) fn of_given_runs(book: &Book) -> Vec<Hot<'_>> {
              ARRAY[NULL::text], ARRAY[''::bytea]",
             0,
         ),
-        alone("delete", &book.delete[0], "'run-00000099'", 2),
-        alone("delete", &book.delete[1], "'run-00000099'", 1),
+        // No more than the run, as it has no tags.
+        alone("delete", &book.delete[0], "'run-00000099'", 1),
+        alone("delete", &book.delete[1], "'run-00000099'", 2),
         alone("delete", &book.delete[2], "'run-00000099'", 1),
-        alone("delete", &book.delete[3], "'run-00000001'", 1),
-        alone("delete", &book.delete[4], "'run-00000099'", 1),
+        alone("delete", &book.delete[3], "'run-00000099'", 1),
+        alone("delete", &book.delete[4], "'run-00000001'", 1),
+        alone("delete", &book.delete[5], "'run-00000099'", 1),
     ]
 }
 

@@ -166,7 +166,9 @@ async fn check_all(client: &tokio_postgres::Client, url: &str, names: &Names) {
     let store = open(url, names, Statements::Named).await;
     let book = &store.inner.book;
     assert_eq!(book.flavour, Flavour::Routed);
-    let tables = ["runs", "journal", "inbox", "run_data", "outgoing"];
+    let tables = [
+        "runs", "journal", "inbox", "run_data", "run_tags", "outgoing",
+    ];
     let check_each = async |when: &str| {
         for hot in hot::of_given_runs(book).iter().chain(&of_one(book)) {
             check(&store, hot, true, when).await;

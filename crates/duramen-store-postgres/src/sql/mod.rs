@@ -117,6 +117,7 @@ impl Sql {
 pub(crate) struct Book {
     pub(crate) flavour: Flavour,
     pub(crate) create: Sql,
+    pub(crate) create_tagged: Sql,
     pub(crate) rows: Sql,
     pub(crate) details: Sql,
     pub(crate) standing: Sql,
@@ -159,7 +160,7 @@ pub(crate) struct Book {
     pub(crate) reopen: Sql,
     pub(crate) extend: Sql,
     pub(crate) identity: Sql,
-    pub(crate) delete: [Sql; 5],
+    pub(crate) delete: [Sql; 6],
     pub(crate) routed: routed::Statements,
 }
 
@@ -196,18 +197,19 @@ impl Book {
         let reads = [commit::READ, reads, commit::READ_TOGETHER].concat();
         let (committed, read) = (rewrite(commit::NOTHING_READ), rewrite(&reads));
         let [claim, claim_alone] = lease::claims();
+        let create = |tagged| {
+            let text = run::CREATE.replace("{tagged}", tagged);
+            match flavour {
+                Flavour::Plain => sql(&text.replace("{mine}", run::MINE), run::CREATE_MANY_TYPES),
+                Flavour::Routed => {
+                    sql(&text.replace("{mine}", run::MINE_BEFORE), run::CREATE_TYPES)
+                }
+            }
+        };
         Self {
             flavour,
-            create: match flavour {
-                Flavour::Plain => sql(
-                    &run::CREATE.replace("{mine}", run::MINE),
-                    run::CREATE_MANY_TYPES,
-                ),
-                Flavour::Routed => sql(
-                    &run::CREATE.replace("{mine}", run::MINE_BEFORE),
-                    run::CREATE_TYPES,
-                ),
-            },
+            create: create(""),
+            create_tagged: create(run::TAGGED),
             rows: sql(run::ROWS, run::BY_IDS),
             details: sql(run::DETAILS, run::BY_IDS),
             standing: sql(run::STANDING, run::BY_IDS),
@@ -291,13 +293,57 @@ const SETTINGS: &[(&str, &str)] = &[
     // A bitmap loses the order of an index, and with it the early end of a claim.
     ("enable_bitmapscan", "off"),
     ("jit", "off"),
+    // To start a worker takes longer than a page of a list.
+    ("max_parallel_workers_per_gather", "0"),
 ];
 
-pub(crate) mod query {
+pub(crate) mod list {
     use duramen_store_sql::run_columns;
 
-    pub(crate) const LIST: &str = concat!("SELECT ", run_columns!("r."), " FROM {runs} r");
+    pub(crate) const ROWS: &str = concat!("SELECT ", run_columns!("r."), " FROM {runs} r");
     pub(crate) const COUNT: &str = "SELECT count(*) FROM {runs} r";
+    pub(crate) const ANY: &str = "SELECT 1 FROM {runs} r";
+
+    /// What a run waits for, as `runs_resting` has it.
+    pub(crate) const WAIT: &str = "(CASE WHEN cardinality(r.waits) = 1 AND octet_length(r.waits[1]) <= 1100 \
+         THEN r.waits[1] ELSE '' END)";
+    /// The longest that is told apart there.
+    pub(crate) const LONGEST_WAIT: usize = 1100;
+
+    /// The rows of a tag. Joined by the id alone, of which its key is no use: so that nobody begins with the runs.
+    pub(crate) const TAGGED: &str = concat!(
+        "SELECT ",
+        run_columns!("r."),
+        " FROM {run_tags} t JOIN {runs} r ON r.run_id = t.run_id"
+    );
+    pub(crate) const COUNT_TAG: &str = "SELECT count(*) FROM {run_tags} t";
+    pub(crate) const COUNT_TAGGED: &str =
+        "SELECT count(*) FROM {run_tags} t JOIN {runs} r ON r.run_id = t.run_id";
+
+    /// Few rows that are all read, whatever the planner thinks of others.
+    pub(crate) const FEW: &str = concat!("SELECT ", run_columns!("r."), " FROM ({few} OFFSET 0) r");
+    pub(crate) const COUNT_FEW: &str = "SELECT count(*) FROM ({few} OFFSET 0) r";
+    pub(crate) const WHOLE: &str = "SELECT r.* FROM {runs} r";
+
+    /// Rows of these workflows, each of which gives a page.
+    pub(crate) const OF_EACH: &str = concat!(
+        "SELECT ",
+        run_columns!("r."),
+        " FROM unnest({workflows}) AS w(workflow) CROSS JOIN LATERAL ({each}) r"
+    );
+
+    /// Every workflow, with one descent each, and when its newest run was created. `{until}` is a condition.
+    pub(crate) const WORKFLOWS: &str = "WITH RECURSIVE w(workflow) AS (\
+         (SELECT r.workflow FROM {runs} r ORDER BY r.workflow LIMIT 1) UNION ALL \
+         SELECT (SELECT r.workflow FROM {runs} r WHERE r.workflow > w.workflow ORDER BY r.workflow LIMIT 1) \
+         FROM w WHERE w.workflow IS NOT NULL) \
+         SELECT w.workflow, n.created_at FROM w CROSS JOIN LATERAL (SELECT r.created_at FROM {runs} r \
+         WHERE r.workflow = w.workflow{until} ORDER BY r.created_at DESC LIMIT 1) n";
+    /// The same, one at a time.
+    pub(crate) const NEXT_WORKFLOW: &str =
+        "SELECT r.workflow FROM {runs} r WHERE r.workflow > $1 ORDER BY r.workflow LIMIT 1";
+    pub(crate) const NEWEST: &str = "SELECT r.created_at FROM {runs} r WHERE r.workflow = $1{until} \
+         ORDER BY r.created_at DESC LIMIT 1";
 }
 
 pub(crate) mod schema {

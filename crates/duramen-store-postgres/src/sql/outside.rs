@@ -66,7 +66,9 @@ pub(crate) const CREATE: &str = concat!(
      entry AS (INSERT INTO {journal} (idx, at, encoding, kind, run_id, op, meta, payload) \
      SELECT 0, created_at, 1, 0, run_id, '', NULL, $9::bytea FROM new), \
      memo AS (INSERT INTO {run_data} (run_id, memo) SELECT run_id, $10::bytea FROM new \
-     WHERE $10::bytea IS NOT NULL) \
+     WHERE $10::bytea IS NOT NULL), \
+     tagged AS (INSERT INTO {run_tags} (created_at, tag, run_id) SELECT DISTINCT created_at, t.tag, run_id \
+     FROM new CROSS JOIN LATERAL unnest(string_to_array($4::text, chr(31))) AS t(tag)) \
      SELECT TRUE, workflow FROM new"
 );
 

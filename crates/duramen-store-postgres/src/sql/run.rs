@@ -37,9 +37,13 @@ pub(crate) const CREATE: &str = concat!(
      $28::bytea[]) AS e(idx, at, encoding, kind, run_id, op, meta, payload) \
      WHERE (e.run_id IN (SELECT run_id FROM new)) IS TRUE), \
      memo AS (INSERT INTO {run_data} (run_id, memo) SELECT run_id, memo FROM b \
-     WHERE memo IS NOT NULL AND (run_id IN (SELECT run_id FROM new)) IS TRUE) \
+     WHERE memo IS NOT NULL AND (run_id IN (SELECT run_id FROM new)) IS TRUE){tagged} \
      SELECT run_id, created_at, status FROM new"
 );
+/// Where a run of the batch has tags.
+pub(crate) const TAGGED: &str = ", tagged AS (INSERT INTO {run_tags} (created_at, tag, run_id) \
+     SELECT DISTINCT b.now, t.tag, b.run_id FROM b CROSS JOIN LATERAL unnest(string_to_array(b.tags, chr(31))) AS t(tag) \
+     WHERE (b.run_id IN (SELECT run_id FROM new)) IS TRUE)";
 /// In the plain flavour owners and runs are looked at together; in the routed one the owner is asked for before.
 pub(crate) const MINE: &str = "EXISTS (SELECT 1 FROM {owners} o WHERE o.owner = u.creator \
      AND o.ended_at IS NULL AND o.lease_until > t.now)";

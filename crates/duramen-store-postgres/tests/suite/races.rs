@@ -340,7 +340,9 @@ fn a_deletion_that_meets_a_commit_leaves_nothing_behind() {
         assert_eq!(deleted, [Intervened::Done]);
         let sent = block_on(store.deliver(vec![event("a", "m", "go")])).unwrap();
         assert_eq!(sent[0].result, Delivery::NotFound);
-        for table in ["runs", "journal", "inbox", "run_data", "outgoing"] {
+        for table in [
+            "runs", "journal", "inbox", "run_data", "run_tags", "outgoing",
+        ] {
             assert_eq!(
                 place.number(&format!("SELECT count(*) FROM {{s}}.{table}")),
                 0
