@@ -28,9 +28,9 @@
 \set inbox_set_aside :inbox _set_aside
 \set outgoing_at :outgoing _at
 
--- Every key of a run's tables begins with the run id (that of `run_tags` ends with it), and the tables do not refer to each other: no foreign keys, no
--- triggers, no sequences, no functions. What keeps a run's tables together is that every change of a run is one
--- statement or one transaction fenced by its row in `runs`.
+-- Every key of a run's tables begins with the run id (that of `run_tags` ends with it), and the tables do not refer to
+-- each other: no foreign keys, no triggers, no sequences, no functions. What keeps a run's tables together is that every
+-- change of a run is one statement or one transaction fenced by its row in `runs`.
 -- Times are milliseconds since 1970-01-01 UTC by the database's clock. Texts compare by their bytes (COLLATE "C"), so that
 -- orders and prefixes are the same on every server and in every store.
 

@@ -2,9 +2,9 @@
 --
 -- Applied by the library itself, by `duramen migrate`, or by hand: sqlite3 FILE < 0001_initial.sql
 --
--- Every key of a run's tables begins with the run id (that of `run_tags` ends with it), and these do not refer to each other: no foreign
--- keys, no triggers, no counters shared by two runs. What keeps a run's tables together is that every
--- change of a run is one transaction fenced by its row in `runs`.
+-- Every key of a run's tables begins with the run id (that of `run_tags` ends with it), and these do not refer to each
+-- other: no foreign keys, no triggers, no counters shared by two runs. What keeps a run's tables together is that
+-- every change of a run is one transaction fenced by its row in `runs`.
 -- Times are milliseconds since 1970-01-01 UTC. Lists (tags, waits) are text with U+001F before,
 -- between and after the items, so that one `instr` finds an item; an empty list is the empty text.
 
@@ -87,9 +87,9 @@ CREATE INDEX runs_due ON runs (status, lane, priority, ready_at, run_id) WHERE r
 -- and for commits that keep the run. (The last two columns, as those of `runs_resting`, spare lists the look at the rows.)
 CREATE INDEX runs_owned ON runs (owner, lane, run_id, created_at, waits) WHERE owner IS NOT NULL;
 
--- Runs that wait, and those that did not end well or are stuck, which people are told to watch: by what they wait for (its key with U+001F
--- around it; the empty text for runs that wait for several things, and for those that wait for nothing) and lane, newest
--- first. Cost: one insert for a pause, one delete when the run is claimed; nothing for runs that end without either. One
+-- Runs that wait, and those that did not end well or are stuck, which people are told to watch: by what they wait for
+-- (its key with U+001F around it; the empty text for runs that wait for several things, and for those that wait for
+-- nothing) and lane, newest first. Cost: one insert for a pause, one delete when the run is claimed; nothing for runs that end without either. One
 -- index for all: each one more is opened by every statement that writes a row, whether or not the row is in it. (OR:
 -- for IN with more than two values such a statement would make a table of them.)
 CREATE INDEX runs_resting ON runs (
