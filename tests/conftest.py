@@ -10,9 +10,12 @@ import pytest
 from tests.postgres.schemas import drop, empty, migrate, new_schema
 from tests.postgres.server import URL_VARIABLE, server
 
+# A shell ignores SIGINT for what it starts in the background, `nohup` SIGHUP, and programs that tests start
+# would inherit that. A function is not inherited: what is started has the default.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell ignores it for what it starts in the background, and so would the programs that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

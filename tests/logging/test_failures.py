@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -90,47 +89,6 @@ async def test_texts_of_exceptions_stay_on_one_line_and_short(sqlite_url: str, t
     assert len(message.splitlines()) == 1
     assert len(message) < 1200
     assert message.startswith(f"run {run.run_id!r} (failing 1) failed: LookupError")
-
-
-class Raises:
-    """A filter, or what makes records, that raises."""
-
-    def __init__(self, error: type[BaseException]) -> None:
-        self.error = error
-
-    def __call__(self, *args: object, **facts: object) -> NoReturn:
-        raise self.error("not now")
-
-
-@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError, SystemExit])
-@pytest.mark.parametrize("place", ["filter", "handler", "factory"])
-async def test_a_log_that_is_broken_costs_no_run(
-    sqlite_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    place: str,
-    error: type[BaseException],
-) -> None:
-    CALLS.pop("told", None)
-    raises = Raises(error)
-    async with Runtime(sqlite_url, workflows=[trying, failing]) as runtime:
-        with records() as kept:
-            if place == "filter":
-                for name in ("duramen", "duramen.run"):
-                    monkeypatch.setattr(logging.getLogger(name), "filters", [raises])
-            elif place == "handler":
-                monkeypatch.setattr(kept, "handle", raises)
-            else:
-                monkeypatch.setattr(logging, "_logRecordFactory", raises)
-            await runtime.start(trying, 2, run_id="told")
-            await runtime.signal("told", "go", 1)
-            assert await runtime.result("told", timeout=30) == 3
-            run = await runtime.start(failing, "x")
-            with pytest.raises(RunFailed):
-                await runtime.result(run.run_id, timeout=30)
-            monkeypatch.undo()
-    # As `logging` does with an error of a handler's own.
-    assert capsys.readouterr().err.count(f"{error.__name__}: not now") == 3
 
 
 async def test_tracebacks_come_with_debug(sqlite_url: str) -> None:
