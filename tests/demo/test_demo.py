@@ -33,7 +33,7 @@ def test_the_demonstration_proves_what_it_claims(tmp_path: Path, monkeypatch: py
     facts = json.loads(ran.stdout)
     assert facts["holds"]
     assert facts["orders"] == 120
-    assert facts["processes"]["worker-2"]["refused"] > 0
+    assert max(each.get("refused", 0) for each in facts["processes"].values()) > 0
     said = " ".join(incident["what"] for incident in facts["incidents"])
     assert "SIGKILL" in said
     assert "SIGSTOP" in said

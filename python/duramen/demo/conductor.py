@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,18 +173,20 @@ class _Stage:
         happened.note(f"worker-1 (pid {first.pid}) and worker-2 (pid {second.pid}) start")
 
         await self._until(lambda: self._done() >= total * 0.15)
-        await self._kill(first)
+        killed = await self._kill(first, second)
+        left = second if killed is first else first
         third = self._start("worker", "worker-3")
         happened.note(f"worker-3 (pid {third.pid}) takes its place")
 
-        await self._until(lambda: self._done() >= total * 0.4)
-        await self._stop(second)
+        await self._until(lambda: self._done() >= total * 0.25)
+        stopped = await self._stop(left, third)
         await self._until(self._taken_over)
         await self._look(0.3)
-        await self._continue(second)
+        await self._continue(stopped)
         away = happened.continued_at - happened.stopped_at
         happened.note(
-            f"worker-2 goes on after {away:.1f} s; its {len(happened.stopped_runs)} runs are with others"
+            f"{stopped.name} goes on after {away:.1f} s; its {len(happened.stopped_runs)} runs are with "
+            "others"
         )
 
         await self._until(lambda: self._done() >= total)
@@ -193,7 +194,7 @@ class _Stage:
         happened.note("every order has ended")
         await self._until((self._folder / "payments.json").exists)
         (self._folder / "end").touch()
-        for worker in (second, third):
+        for worker in (left, third):
             self._gone.add(worker.name)
             worker.signal(signal.SIGTERM)
         self._gone.add(approver.name)
@@ -214,21 +215,27 @@ class _Stage:
 
     # -- harm
 
-    async def _kill(self, worker: Child) -> None:
-        await self._until(partial(self._busy, worker))
+    async def _kill(self, *workers: Child) -> Child:
+        worker = await self._busy_one(workers)
         self._gone.add(worker.name)
         worker.signal(signal.SIGKILL)
         worker.process.wait()
         happened = self._happened
         happened.killed, happened.killed_at = worker.name, time.time()
         happened.killed_in_flight = self._in_flight(worker)
-        happened.note(f"worker-1 is killed (SIGKILL) with {happened.killed_in_flight} steps in flight")
+        happened.note(f"{worker.name} is killed (SIGKILL) with {happened.killed_in_flight} steps in flight")
+        return worker
 
-    async def _stop(self, worker: Child) -> None:
-        """Stop it in the midst of work, but not in the midst of a transaction."""
+    async def _busy_one(self, workers: tuple[Child, ...]) -> Child:
+        """Wait for one that harm would hurt. Of few orders one worker may have all."""
+        await self._until(lambda: any(map(self._busy, workers)))
+        return max(workers, key=self._in_flight)
+
+    async def _stop(self, *workers: Child) -> Child:
+        """Stop one in the midst of work, but not in the midst of a transaction."""
         happened = self._happened
         while True:
-            await self._until(partial(self._busy, worker))
+            worker = await self._busy_one(workers)
             worker.signal(signal.SIGSTOP)
             happened.stopped_at = time.time()
             if self._writable():
@@ -245,9 +252,10 @@ class _Stage:
             await self._look(0.05)
         happened.stopped, happened.stopped_runs, happened.stopped_in_flight = worker.name, held, in_flight
         happened.note(
-            f"worker-2 is stopped (SIGSTOP) with {in_flight} steps in flight; its lease of {len(held)} runs "
-            f"ends in {LEASE:g} s"
+            f"{worker.name} is stopped (SIGSTOP) with {in_flight} steps in flight; its lease of {len(held)} "
+            f"runs ends in {LEASE:g} s"
         )
+        return worker
 
     async def _continue(self, worker: Child) -> None:
         """Let it go on, with the store's file busy for a moment.
@@ -307,7 +315,7 @@ class _Stage:
                 if holds:
                     return
                 await asyncio.sleep(0.01)
-            if over and self._children and not self._gone.issuperset(("worker-2", "worker-3")):
+            if over and self._children and not (self._folder / "end").exists():
                 raise Trouble("every order ended before the workers could be harmed: process more of them")
             await self._look(0)
             over = not self._happened.continued_at and self._done() >= len(self._happened.orders)

@@ -378,7 +378,8 @@ def _refused(happened: Happened, evidence: Evidence) -> list[Claim]:
             "its late writes: refused by the store + given up",
             f">= {len(driven)}",
             f"{refused} + {max(0, lost - refused)}",
-            refused > 0 and lost >= len(driven),
-            ["the store refused nothing"],
+            # Of few none may be refused: a heartbeat told the worker first, and it tried to write nothing.
+            lost >= len(driven),
+            ["the worker does not know what it has lost"],
         ),
     ]
