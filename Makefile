@@ -39,9 +39,10 @@ demo: .venv/.extension
 	@$(BIN)/duramen demo $(ARGS)
 
 test: .venv/.extension .venv/.tools .venv/.pgbouncer
-	@$(BIN)/python tools/with_postgres.py \
-		printf '== cargo test\n' --and cargo test --workspace $(LOCKED) $(QUIET) --and \
-		printf '== pytest\n' --and $(BIN)/python -m pytest $(ARGS)
+	$(SAY) "cargo test"
+	@$(BIN)/python tools/with_postgres.py cargo test --workspace $(LOCKED) $(QUIET)
+	$(SAY) "pytest"
+	@$(BIN)/python tools/python_tests.py $(ARGS)
 
 pythons: .venv/.extension
 	@$(BIN)/python tools/other_pythons.py $(ARGS)
