@@ -1,8 +1,8 @@
 """The Python tests: `python tools/python_tests.py [PYTEST ARGUMENT …]`.
 
 All of them run in two processes side by side, each with a Postgres server of its own: most tests wait for
-leases, timers and other processes, so that one process leaves half of a small machine idle. With arguments there
-is one.
+leases, timers and other processes, and one process leaves half of a small machine idle. With arguments
+there is one.
 """
 
 import signal
