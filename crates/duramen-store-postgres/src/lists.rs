@@ -8,7 +8,7 @@
 //! - waiting, failed, cancelled, terminated and stuck runs stand in one by what they wait for (`runs_resting`). Runs that
 //!   wait for several things stand together there; a filter by one of these goes through them;
 //! - what is few of a workflow, of a status, of an id's beginning or of those that ended long ago is read whole ([`FEW`]);
-//! - all else is read from all workflows side by side, in spans of time that grow ([`FIRST_SPAN`]): one workflow that has
+//! - all else is read from all workflows side by side, in spans of time that grow ([`filter::spans`]): one workflow that has
 //!   nothing to show is not gone through to its end for a page that another fills at once.
 //!
 //! Of two fields of a filter the one with few runs decides; where each lets many through and both together few, all of
@@ -38,11 +38,6 @@ const FEW: u32 = 5_000;
 
 /// So many runs of a workflow are read in some two.
 const NARROW: u32 = 1_000;
-
-/// Milliseconds; each span is [`GROWTH`] times as long as the one before it. That many make a hundred years.
-const FIRST_SPAN: Millis = 100;
-const GROWTH: Millis = 8;
-const MOST_SPANS: u32 = 12;
 
 /// What is read for a list.
 #[derive(Debug, Clone, PartialEq)]
@@ -310,7 +305,7 @@ impl<'s> Lists<'s> {
         cursor: Option<&Cursor>,
     ) -> Result<Vec<RunRow>, Fault> {
         let (workflows, newest) = self.workflows(rest, cursor).await?;
-        let Some(mut until) = newest else {
+        let Some(newest) = newest else {
             return Ok(Vec::new());
         };
         let plain = Filter {
@@ -322,21 +317,13 @@ impl<'s> Lists<'s> {
             return self.of_each(&workflows, rest, limit, cursor).await;
         }
         let mut rows = Vec::new();
-        let mut length = FIRST_SPAN;
-        for span in 1..=MOST_SPANS {
-            let since = if span == MOST_SPANS {
-                Millis::MIN
-            } else {
-                until.saturating_sub(length)
-            };
+        for (since, until) in filter::spans(newest) {
             let part = filter::within(rest, since, until);
             rows.extend(self.of_each(&workflows, &part, limit, cursor).await?);
             // What is left was created before all of these.
-            if since == Millis::MIN || rows.len() > limit as usize {
+            if rows.len() > limit as usize {
                 break;
             }
-            until = since;
-            length *= GROWTH;
         }
         Ok(rows)
     }

@@ -89,6 +89,26 @@ pub fn statuses(wanted: &Filter) -> Option<BTreeSet<Status>> {
     Some(&statuses & &with_waits).filter(|both| !both.is_empty())
 }
 
+/// Milliseconds; each span is [`GROWTH`] times as long as the one before it. That many make a hundred years.
+const FIRST_SPAN: Millis = 100;
+const GROWTH: Millis = 8;
+const MOST_SPANS: u32 = 12;
+
+/// Spans of time back from an instant, each with its beginning and its end, for lists that are put together from
+/// several streams: they grow, so that a stream that has nothing to show is not gone through to its end for a
+/// page that another fills at once. The last one has no beginning.
+pub fn spans(newest: Millis) -> impl Iterator<Item = (Millis, Millis)> {
+    let mut until = newest;
+    (0..MOST_SPANS).map(move |n| {
+        let since = if n + 1 == MOST_SPANS {
+            Millis::MIN
+        } else {
+            until.saturating_sub(FIRST_SPAN * GROWTH.pow(n))
+        };
+        (since, std::mem::replace(&mut until, since))
+    })
+}
+
 /// Of what a filter lets through that which was created after one instant and not after another.
 #[must_use]
 pub fn within(wanted: &Filter, since: Millis, until: Millis) -> Filter {

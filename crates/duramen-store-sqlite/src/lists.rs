@@ -14,7 +14,7 @@
 //!   all that ended later, so that they are worth less), and with those whose ids have a prefix.
 //!
 //! Where the runs of lanes are filtered further, a lane may have none that fit, and would be gone through to its end for a
-//! page that another lane fills at once. So lanes are read side by side, in spans of time that grow ([`FIRST_SPAN`]).
+//! page that another lane fills at once. So lanes are read side by side, in spans of time that grow ([`filter::spans`]).
 //!
 //! Of two fields of a filter the one with few runs decides; where each lets many through and both together few, all of
 //! one are gone through.
@@ -49,11 +49,6 @@ const MOST_STREAMS: usize = 500;
 pub(crate) const WAIT: &str =
     "(CASE WHEN instr(substr(waits, 2), char(31)) = length(waits) - 1 THEN waits ELSE '' END)";
 const LANE: &str = "lane";
-
-/// Milliseconds; each span is [`GROWTH`] times as long as the one before it. That many make a hundred years.
-const FIRST_SPAN: Millis = 100;
-const GROWTH: Millis = 8;
-const MOST_SPANS: u32 = 12;
 
 /// Runs that one index has.
 #[derive(Debug, Clone, Copy)]
@@ -373,29 +368,21 @@ impl Look<'_> {
         cursor: Option<&Cursor>,
         newest: &mut Newest,
     ) -> Result<(), Fault> {
-        let mut until = None;
+        let mut last = None;
         for stream in streams {
-            until = until.max(self.newest_of(stream, cursor)?);
+            last = last.max(self.newest_of(stream, cursor)?);
         }
-        let Some(mut until) = until else {
+        let Some(last) = last else {
             return Ok(());
         };
-        let mut length = FIRST_SPAN;
-        for span in 1..=MOST_SPANS {
-            let since = if span == MOST_SPANS {
-                Millis::MIN
-            } else {
-                until.saturating_sub(length)
-            };
+        for (since, until) in filter::spans(last) {
             for stream in streams {
                 let stream = stream.within(since, until);
                 self.offer(&stream, limit, cursor, newest)?;
             }
-            if since == Millis::MIN || newest.is_complete_since(since) {
+            if newest.is_complete_since(since) {
                 break;
             }
-            until = since;
-            length *= GROWTH;
         }
         Ok(())
     }
