@@ -8,7 +8,6 @@ mod crash;
 mod differential;
 mod files;
 mod grouping;
-mod log;
 mod migrations;
 mod rules;
 mod support;

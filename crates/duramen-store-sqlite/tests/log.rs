@@ -1,6 +1,15 @@
-//! How long SQLite's log becomes: it is begun anew only where nobody reads from it.
+//! How long SQLite's log becomes: it is begun anew only where nobody reads from it. By themselves in a binary: readers are
+//! waited for, and beside other tests a short query would become a long one.
+
+// In a test a panic is the report.
+#![allow(clippy::unwrap_used, clippy::doc_markdown)]
+
+#[allow(dead_code, reason = "shared with the other tests")]
+#[path = "suite/support.rs"]
+mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -10,12 +19,15 @@ use rusqlite::Connection;
 
 use crate::support::{APPLIED, Home, alive, block_on, commit, create, entry, leased};
 
+/// One test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 const MIB: u64 = 1 << 20;
 /// What the log is cut back to, and what one more transaction and the pages around it come to.
 const BOUND: u64 = 64 * MIB + 8 * MIB;
 
 /// How long a reader reads beside the other one.
-const QUERY: Duration = Duration::from_millis(60);
+const QUERY: Duration = Duration::from_millis(20);
 
 fn log(home: &Home) -> u64 {
     let name = home.directory().join("runs.db-wal");
@@ -48,6 +60,7 @@ fn end(reader: &Connection) {
 
 #[test]
 fn readers_of_which_one_always_reads_do_not_keep_the_log_growing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let home = Home::new();
     let store = home.open();
     alive(&store, "ann");
@@ -79,6 +92,7 @@ fn readers_of_which_one_always_reads_do_not_keep_the_log_growing() {
 
 #[test]
 fn a_log_that_grew_behind_a_long_read_is_cut_back_when_that_ends() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let home = Home::new();
     let store = home.open();
     alive(&store, "ann");
