@@ -4,7 +4,7 @@
 // In a test a panic is the report.
 #![allow(clippy::unwrap_used, clippy::doc_markdown)]
 
-#[allow(dead_code, reason = "shared with the other tests")]
+#[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 #[path = "suite/support.rs"]
 mod support;
 
