@@ -210,6 +210,10 @@ SELECT run_id,
            WHEN 16 THEN 'run_cancelled'
            WHEN 17 THEN 'run_terminated'
            WHEN 18 THEN 'run_reopened'
+           WHEN 19 THEN 'message_sent'
+           WHEN 20 THEN 'update_accepted'
+           WHEN 21 THEN 'update_finished'
+           WHEN 22 THEN 'stream_written'
            ELSE 'kind ' || kind
        END AS kind,
        op,

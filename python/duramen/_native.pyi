@@ -612,7 +612,7 @@ class Engine:
         self, token: int, run_id: str
     ) -> None: ...  # the same, and goes on with it as with one that was started here
     def deliver(self, token: int, messages: list[tuple[str, str, str, str, bytes, str | None]]) -> None:
-        """(run_id, message_id, kind "event"|"approval"|"cancel", name, payload, fingerprint)
+        """(run_id, message_id, kind as in `duramen.store.MessageKind`, name, payload, fingerprint)
         -> list[Delivered]"""
     def terminate(
         self, token: int, run_id: str, reason: bytes

@@ -20,7 +20,8 @@ from duramen._bridge import (
     Resume,
     native_error,
 )
-from duramen._driving.host import RunHost, Services
+from duramen._driving.host import RunHost
+from duramen._driving.services import Services
 from duramen._driving.stepper import Stepper
 from duramen._values.payloads import load_recorded
 from duramen._values.serializer import JsonSerializer, Serializer

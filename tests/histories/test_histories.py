@@ -25,7 +25,9 @@ NAMES = sorted(path.stem for path in HERE.glob("*.json"))
 UNFINISHED = ("queued", "running", "waiting", "stuck", "terminated")
 
 # Kinds of entries that the format has and no code writes yet.
-NOT_WRITTEN = {"child_started", "child_finished"}
+NOT_WRITTEN = {
+    "child_started", "child_finished", "message_sent", "update_accepted", "update_finished", "stream_written",
+}  # fmt: skip
 
 
 def load(name: str) -> dict[str, Any]:

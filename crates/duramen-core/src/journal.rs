@@ -44,12 +44,20 @@ pub enum Kind {
     RunTerminated,
     /// `retry` reopened the run; its meta says which failure it takes back.
     RunReopened,
+    /// The handler sent a message to another run.
+    MessageSent,
+    /// The run took an update on; its payload is the update's.
+    UpdateAccepted,
+    /// An update has been applied, or its function has failed.
+    UpdateFinished,
+    /// The handler wrote an item of a stream.
+    StreamWritten,
     /// Of a newer build, with its number: not for this one.
     Unknown(u8),
 }
 
 impl Kind {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::RunCreated,
         Self::StepCompleted,
         Self::StepFailed,
@@ -69,6 +77,10 @@ impl Kind {
         Self::RunCancelled,
         Self::RunTerminated,
         Self::RunReopened,
+        Self::MessageSent,
+        Self::UpdateAccepted,
+        Self::UpdateFinished,
+        Self::StreamWritten,
     ];
 
     /// The number that stores keep.
@@ -93,6 +105,10 @@ impl Kind {
             Self::RunCancelled => 16,
             Self::RunTerminated => 17,
             Self::RunReopened => 18,
+            Self::MessageSent => 19,
+            Self::UpdateAccepted => 20,
+            Self::UpdateFinished => 21,
+            Self::StreamWritten => 22,
             Self::Unknown(code) => code,
         }
     }
@@ -136,6 +152,10 @@ impl Kind {
             Self::RunCancelled => "run_cancelled",
             Self::RunTerminated => "run_terminated",
             Self::RunReopened => "run_reopened",
+            Self::MessageSent => "message_sent",
+            Self::UpdateAccepted => "update_accepted",
+            Self::UpdateFinished => "update_finished",
+            Self::StreamWritten => "stream_written",
             Self::Unknown(_) => "unknown",
         }
     }
@@ -267,8 +287,8 @@ mod tests {
             );
         }
         assert_eq!(Kind::from_code(18), Kind::RunReopened);
-        assert_eq!(Kind::from_code(19), Kind::Unknown(19));
-        assert_eq!(Kind::from_code(19).to_string(), "kind 19");
+        assert_eq!(Kind::from_code(23), Kind::Unknown(23));
+        assert_eq!(Kind::from_code(23).to_string(), "kind 23");
         assert_eq!(Kind::RunReopened.to_string(), "run_reopened");
     }
 

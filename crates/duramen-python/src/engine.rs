@@ -246,6 +246,9 @@ pub(crate) fn new_message(message: MessageTuple) -> PyResult<NewMessage> {
         "event" => MessageKind::Event,
         "approval" => MessageKind::Approval,
         "cancel" => MessageKind::Cancel,
+        "child" => MessageKind::Child,
+        "update" => MessageKind::Update,
+        "pause" => MessageKind::Pause,
         other => {
             return Err(PyValueError::new_err(format!(
                 "unknown message kind {other:?}"

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from asyncio import CancelledError, Future, Task, TimerHandle
-from collections.abc import Callable
-from contextvars import Context as ContextVars
-from contextvars import copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -29,10 +26,8 @@ from duramen._bridge import (
 )
 from duramen._handlers.context import Context
 from duramen._handlers.step import current_context
-from duramen._logging import CarefulLogger, logger
-from duramen._loop.loop import RunLoop, RunTimer, keep_threads_out
+from duramen._loop.loop import RunLoop, RunTimer
 from duramen._values.payloads import Decision, decode, load_decision, load_reason, step_failure
-from duramen._values.serializer import Serializer
 from duramen.errors import DeserializationError, RunEvicted, RunTimedOut
 
 from .exits import (
@@ -50,20 +45,21 @@ from .exits import (
     say,
     text_of,
 )
-from .stepper import Stepper
 from .transaction_calls import TransactionCall
-from .transactions import Transactions
 from .waits import MessageWait, StepCall
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from duramen._bridge import Outcome, Turn
     from duramen._handlers.retry import Retry
     from duramen._handlers.step import StepPlan
     from duramen._handlers.workflow import WorkflowDef
+    from duramen._values.serializer import Serializer
 
-__all__ = ["RunHost", "Services"]
+    from .services import Services
+
+__all__ = ["RunHost"]
 
 _SLICE = 10_000
 """Callbacks that a handler may run before the program's own loop has its turn."""
@@ -73,10 +69,6 @@ _SPINNING = 100
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 """Seconds between two looks whether what was out is back: doubled each time."""
-
-
-def _ignore(*_: object) -> None:
-    """Stands for a service that nobody wants."""
 
 
 class _NoTimers:
@@ -89,41 +81,6 @@ class _NoTimers:
 
 
 _NO_TIMERS = _NoTimers()
-
-
-@dataclass(slots=True)
-class Services:
-    """What a `RunHost` needs of its runtime; shared by all its hosts, or by those of a pass with a budget."""
-
-    stepper: Stepper
-    serializer: Serializer
-    touched: Callable[[RunHost], object]
-    """Called when step outcomes came in: advance that host in a callback of the host's loop, then flush."""
-    given_back: Callable[[RunHost], object] = _ignore
-    """Called when the host has let its run go: nothing of it is driven here any more."""
-    later: Callable[[float, Callable[[], object]], TimerHandle] | None = None
-    """The `call_later` of the host's loop. Without one nothing that is out is waited for."""
-    patience: float = 60.0
-    """Seconds for which a payload is tried again that a codec cannot decode, before the run is parked: the
-    key for it may be missing here for good. What a codec cannot encode is kept for as long as the run is."""
-    emit: Callable[[str, str, Any], object] = _ignore
-    """Takes live events: run id, name, value."""
-    context: ContextVars = field(default_factory=copy_context)
-    """The context variables that handlers and steps start from."""
-    deadline: float | None = None
-    """When the budget of this pass is over, on the clock of `time.monotonic`."""
-    min_remaining: float = 1.0
-    """With fewer seconds of budget left no fresh step is started."""
-    log: CarefulLogger = field(default_factory=lambda: logger("duramen"))
-    on_finished: Callable[[RunHost, int, Any], object] | None = None
-    """Called when the handler has ended (nothing is durable yet): kind, and its value or error."""
-    on_state: Callable[[RunHost, bytes], object] | None = None
-    """Called when the run's state object has changed."""
-    transactions: Transactions | None = None
-    """What `ctx.transaction` needs of the runtime."""
-
-    def __post_init__(self) -> None:
-        keep_threads_out()
 
 
 class RunHost:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from duramen._bridge import Advance, Drive, Evict, Resume
 from duramen._driving.exits import say
-from duramen._driving.host import RunHost, Services
+from duramen._driving.host import RunHost
 from duramen._driving.records import run_failed, run_stuck
+from duramen._driving.services import Services
 from duramen._logging import logger
 from duramen._values.durations import from_ms
 

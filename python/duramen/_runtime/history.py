@@ -65,6 +65,10 @@ EntryKind: TypeAlias = Literal[
     "run_cancelled",
     "run_terminated",
     "run_reopened",
+    "message_sent",
+    "update_accepted",
+    "update_finished",
+    "stream_written",
 ]
 """Every kind of journal entry that this build knows, in the order of the numbers that stores keep."""
 

@@ -13,8 +13,11 @@ from duramen._runtime.settings import Settings, Work
 from duramen._runtime.views import RunRequest
 from duramen._values.checks import check_id
 
+from ._messages import MessageCalls
+from ._queries import QueryCalls
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime, timedelta
     from types import TracebackType
     from typing import Self
@@ -22,20 +25,14 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from duramen._handlers.workflow import WorkflowDef
-    from duramen._runtime.filters import RunFilters
-    from duramen._runtime.history import History
     from duramen._runtime.requests import RunOptions, StartOptions
     from duramen._runtime.settings import WorkOptions
     from duramen._runtime.views import (
         Event,
-        Page,
         RunHandle,
         RunResult,
-        RunView,
         SchemaView,
-        SignalResult,
         SweepResult,
-        WorkerView,
     )
     from duramen._values.serializer import Serializer
     from duramen.store import Store
@@ -51,7 +48,7 @@ _List = list
 """The built-in one, where the class has a method of that name."""
 
 
-class Runtime:
+class Runtime(MessageCalls, QueryCalls):
     """A store and the workflows that this process knows. It belongs to the event loop on which it is opened.
 
     Args:
@@ -150,7 +147,7 @@ class Runtime:
         finally:
             # A password may be in it, and tracebacks are shown with the values of variables by some programs.
             del url
-        self._services = Services(self, workflows, settings)
+        super().__init__(Services(self, workflows, settings))
 
     def __repr__(self) -> str:
         services: Services | None = getattr(self, "_services", None)
@@ -520,254 +517,6 @@ class Runtime:
         work = Work.checked(concurrency=concurrency, poll_min=poll_min, poll_max=poll_max, drain=drain)
         services = self._services
         await services.here(services.working.work, work, handle_signals=handle_signals)
-
-    # -- messages --------------------------------------------------------------------------------------------
-
-    async def signal(
-        self,
-        run_id: str,
-        name: str,
-        payload: Any = None,
-        *,
-        signal_id: str | None = None,
-        drive: bool = False,
-        connection: Any = None,
-    ) -> SignalResult:
-        """Send an event to a run. It is durable when this returns, also if the run does not wait for it yet.
-
-        Args:
-            run_id: which run.
-            name: the event's name, as in ``ctx.wait_for_event(name)``; names with ``__`` in front are
-            reserved.
-            payload: what the run gets; anything that the serializer takes.
-            signal_id: the same id reaches the run once, however often it is sent; None makes up a fresh one.
-            drive: also drive the run here until it pauses or ends, if it is due.
-            connection: a connection of yours to the store's database, with a transaction open: the event is
-                sent if and only if that transaction commits; see `Runtime.enqueue`. On Postgres the run's row
-                is locked until then, so make it one of the transaction's last statements.
-
-        Returns:
-            ``delivered``, ``buffered``, ``duplicate``, ``not_found`` or ``finished``.
-
-        Raises:
-            SignalRefused: the name or the signal id is reserved.
-            EventRejected: the payload does not fit the type that the workflow declares for this event.
-            InboxFull: the run has as many unread messages as it may have.
-            StoreLocked: a transaction of somebody else's holds the run, and has for as long as a lease.
-            SerializationError: the payload cannot be stored.
-            UnusableConnection, WrongDatabase, TransactionsUnsupported: as in `Runtime.enqueue`.
-        """
-        services = self._services
-        args = (run_id, name, payload, signal_id, drive)
-        if connection is None:
-            return await services.here(services.messages.signal, *args)
-        return await (await services.here(services.messages.planned, *args)).carry_out(connection)
-
-    async def signal_many(
-        self, signals: Iterable[tuple[str, str, Any] | tuple[str, str, Any, str]]
-    ) -> _List[SignalResult]:
-        """Send many events with few transactions; each is ``(run_id, name, payload[, signal_id])``.
-
-        Nothing is sent if one of them is invalid. The answers are those of `signal`, in the same order.
-        """
-        return await self._services.here(self._services.messages.signal_many, [*signals])
-
-    async def approve(
-        self,
-        run_id: str,
-        approval_id: str,
-        approved: bool = True,
-        *,
-        feedback: str | None = None,
-        by: str | None = None,
-        drive: bool = False,
-    ) -> SignalResult:
-        """Decide about an approval that a run asked for. The first decision stands.
-
-        Args:
-            run_id: which run.
-            approval_id: which approval; `RunView.waiting_approvals` has those that are open.
-            approved: the decision.
-            feedback: a text for the handler.
-            by: who decided.
-            drive: as in `signal`.
-
-        Raises:
-            ApprovalConflict: it was decided already, the other way.
-        """
-        return await self._services.here(
-            self._services.messages.approve,
-            run_id,
-            approval_id,
-            approved,
-            feedback=feedback,
-            by=by,
-            drive=drive,
-        )
-
-    async def cancel(self, run_id: str, reason: str = "", *, drive: bool = False) -> SignalResult:
-        """Ask a run to end: its handler gets `asyncio.CancelledError` at its await and may clean up.
-
-        It reaches the run wherever it is driven; one that is paused is due at once.
-
-        Args:
-            run_id: which run.
-            reason: for the handler and for people.
-            drive: as in `signal`.
-        """
-        return await self._services.here(self._services.messages.cancel, run_id, reason, drive=drive)
-
-    async def terminate(self, run_id: str, reason: str = "") -> bool:
-        """End a run at once, without a chance to clean up; whoever drives it is fenced off.
-
-        Returns:
-            False if it had ended already.
-
-        Raises:
-            UnknownRun: there is no such run.
-        """
-        return await self._services.here(self._services.messages.terminate, run_id, reason)
-
-    async def retry(self, run_id: str, *, drive: bool = True) -> None:
-        """Let a failed, cancelled, terminated or stuck run go on from what ended it.
-
-        Args:
-            run_id: which run.
-            drive: go on in this process, in the background, if the workflow is registered here; else (and
-                with False) any worker or sweep takes the run.
-
-        Raises:
-            UnknownRun: there is no such run.
-            InvalidArgument: it completed, or has not ended.
-        """
-        await self._services.here(self._services.messages.retry, run_id, drive=drive)
-
-    async def delete(self, run_id: str, *, force: bool = False) -> bool:
-        """Remove a run and all that belongs to it.
-
-        Args:
-            run_id: which run.
-            force: also if it has not ended; whoever drives it is fenced off.
-
-        Returns:
-            False if there was none of that id.
-
-        Raises:
-            InvalidArgument: it has not ended.
-        """
-        return await self._services.here(self._services.messages.delete, run_id, force=force)
-
-    # -- reading ---------------------------------------------------------------------------------------------
-
-    async def get(self, run_id: str) -> RunView:
-        """Read a run with its input, output or error, state, memo and refused signals.
-
-        Raises:
-            UnknownRun: there is none of that id.
-        """
-        return await self._services.here(self._services.queries.get, run_id)
-
-    async def get_many(self, run_ids: Iterable[str]) -> _List[RunView | None]:
-        """Read many runs at once, in the order asked for; None for those that do not exist."""
-        return await self._services.here(self._services.queries.get_many, [*run_ids])
-
-    async def result(self, run_id: str, timeout: timedelta | float | None = None) -> Any:
-        """Wait until a run has ended, in whatever process, and give its output.
-
-        The output is decoded by the workflow's output type if that workflow is registered here.
-
-        Args:
-            run_id: which run.
-            timeout: how long to wait; None: for ever. The run itself is not touched when it passes.
-
-        Raises:
-            UnknownRun: there is no such run.
-            RunFailed: it failed; the cause is the handler's exception if its class is built in or registered.
-            RunCancelled: it was cancelled.
-            RunTerminated: it was terminated.
-            RunStuck: its code no longer fits its journal.
-            StoreNewer: a later version of Duramen ended it, in a form that this one cannot read.
-            TimeoutError: the time passed (as `RunTimedOut`).
-        """
-        return await self._services.here(self._services.results.result, run_id, timeout)
-
-    async def list(
-        self, *, limit: int = 100, cursor: str | None = None, **filters: Unpack[RunFilters]
-    ) -> Page[RunView]:
-        """List runs, newest first; runs created meanwhile do not move the pages that follow.
-
-        Args:
-            limit: rows a page, at most 1000.
-            cursor: the `cursor` of the page before.
-            filters: which runs: `workflow`, `version`, `status`, `tag`, `waiting_for`, `created_after`,
-                `created_before`, `id_prefix`; see `RunFilters`. A run has to pass all that are given.
-
-        Raises:
-            InvalidArgument: an argument makes no sense.
-        """
-        return await self._services.here(self._services.queries.page, filters, limit=limit, cursor=cursor)
-
-    async def count(self, **filters: Unpack[RunFilters]) -> int:
-        """Count runs; the filters are those of `list`."""
-        return await self._services.here(self._services.queries.count, filters)
-
-    async def workers(self) -> _List[WorkerView]:
-        """Read who drives runs on this store, or did in the last day: those alive first, the newest first.
-
-        Every open runtime that took up a run is among them, whether or not it works.
-        """
-        return await self._services.here(self._services.queries.workers)
-
-    async def timeline(self, run_id: str, *, from_index: int = 0, limit: int | None = None) -> _List[Event]:
-        """Read a run's journal: what happened, in the order in which it counts.
-
-        Args:
-            run_id: which run.
-            from_index: the first entry.
-            limit: how many entries at most; None: all.
-
-        Raises:
-            UnknownRun: there is no such run.
-        """
-        return await self._services.here(
-            self._services.queries.timeline, run_id, from_index=from_index, limit=limit
-        )
-
-    async def export(self, run_id: str) -> History:
-        """Read a run's row and its whole journal as plain JSON, for instance for `duramen.testing.replay`.
-
-        Payloads are in it to the byte, as the serializer wrote them. Messages that the run has not taken yet
-        are not.
-
-        Raises:
-            UnknownRun: there is no such run, or it was deleted meanwhile.
-        """
-        return await self._services.here(self._services.queries.export, run_id)
-
-    async def events(
-        self, run_id: str, from_index: int = 0, follow: bool = True, *, live: bool = True
-    ) -> AsyncGenerator[Event]:
-        """Give a run's journal entries, then those to come until it has ended or is stuck.
-
-        The run may be driven anywhere. To resume, pass the index of the last entry seen plus one.
-
-        Args:
-            run_id: which run.
-            from_index: the first entry.
-            follow: False stops at the end of what there is.
-            live: also give live events: those of `ctx.emit` while the run is driven in this process, and the
-                changes of `ctx.state` wherever it is driven (once durable, if that is elsewhere).
-
-        Raises:
-            UnknownRun: there is no such run, or it was deleted meanwhile.
-        """
-        found = self._services.following.events(run_id, from_index, follow, live=live)
-        events = self._services.items_here(found)
-        try:
-            async for event in events:
-                yield event
-        finally:
-            await events.aclose()
 
     # -- from other threads ----------------------------------------------------------------------------------
 

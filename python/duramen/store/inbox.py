@@ -35,8 +35,9 @@ INBOX_PAGE = 1_000
 INBOX_PAGE_BYTES = 8 << 20
 """The most payload bytes of a page; its first message comes whatever its size."""
 
-MessageKind: TypeAlias = Literal["event", "approval", "cancel"] | UnknownKind
-"""The wait key is ``event:NAME`` or ``approval:NAME``; a ``cancel`` ends any wait, an unknown kind none."""
+MessageKind: TypeAlias = Literal["event", "approval", "cancel", "child", "update", "pause"] | UnknownKind
+"""The wait key is ``event:NAME``, ``approval:NAME``, ``child:RUN`` or ``update:NAME``; a ``cancel`` and a
+``pause`` reach a run whatever it waits for, an unknown kind ends no wait."""
 
 Delivery: TypeAlias = Literal[
     "delivered", "buffered", "duplicate", "not_found", "finished", "full", "blocked"

@@ -25,7 +25,8 @@ from duramen._bridge import (
     StoreRequest,
     native_error,
 )
-from duramen._driving.host import RunHost, Services
+from duramen._driving.host import RunHost
+from duramen._driving.services import Services
 from duramen._logging import logger
 from duramen._runtime.history import HistorySource, load_payload, read_history
 from duramen._values.payloads import load_recorded

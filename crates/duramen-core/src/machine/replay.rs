@@ -52,6 +52,10 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
         | Kind::RunTerminated
         | Kind::ChildStarted
         | Kind::ChildFinished
+        | Kind::MessageSent
+        | Kind::UpdateAccepted
+        | Kind::UpdateFinished
+        | Kind::StreamWritten
         | Kind::Unknown(_) => return Err(not_asked(run, &placed)),
     }
     Ok(None)

@@ -26,6 +26,12 @@ pub enum MessageKind {
     Approval,
     /// A cancellation; reaches the run whatever it waits for.
     Cancel,
+    /// A child has ended; `name` is its run id. Wait key `child:ID`.
+    Child,
+    /// An update; `name` is the update's name. Wait key `update:NAME`.
+    Update,
+    /// The run is to be paused; reaches it whatever it waits for.
+    Pause,
     /// Of a newer build, with its number: not for this one.
     Unknown(u8),
 }
@@ -37,6 +43,9 @@ impl MessageKind {
             Self::Event => 0,
             Self::Approval => 1,
             Self::Cancel => 2,
+            Self::Child => 3,
+            Self::Update => 4,
+            Self::Pause => 5,
             Self::Unknown(code) => code,
         }
     }
@@ -47,6 +56,9 @@ impl MessageKind {
             0 => Self::Event,
             1 => Self::Approval,
             2 => Self::Cancel,
+            3 => Self::Child,
+            4 => Self::Update,
+            5 => Self::Pause,
             other => Self::Unknown(other),
         }
     }
@@ -56,13 +68,15 @@ impl MessageKind {
         match self {
             Self::Event => Some(format!("event:{name}")),
             Self::Approval => Some(format!("approval:{name}")),
-            Self::Cancel | Self::Unknown(_) => None,
+            Self::Child => Some(format!("child:{name}")),
+            Self::Update => Some(format!("update:{name}")),
+            Self::Cancel | Self::Pause | Self::Unknown(_) => None,
         }
     }
 
     /// Whether it reaches a live run whatever that does.
     pub const fn reaches_any(self) -> bool {
-        matches!(self, Self::Cancel)
+        matches!(self, Self::Cancel | Self::Pause)
     }
 }
 
@@ -86,9 +100,11 @@ pub struct NewMessage {
 impl NewMessage {
     /// Whether an inbox with so many unread messages, of so many bytes, has no room for it.
     pub const fn overfills(&self, unread: u64, bytes: u64) -> bool {
-        !matches!(self.kind, MessageKind::Cancel)
-            && (unread >= MAX_UNREAD
-                || bytes.saturating_add(self.payload.len() as u64) > MAX_UNREAD_BYTES)
+        !matches!(
+            self.kind,
+            MessageKind::Cancel | MessageKind::Pause | MessageKind::Child
+        ) && (unread >= MAX_UNREAD
+            || bytes.saturating_add(self.payload.len() as u64) > MAX_UNREAD_BYTES)
     }
 }
 
