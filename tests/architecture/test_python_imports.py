@@ -32,13 +32,14 @@ ROOMS = (
 OUTER = (
     "duramen.__main__",
     "duramen.cli",
+    "duramen.codecs",
     "duramen.demo",
     "duramen.hosts",
     "duramen.integrations",
     "duramen.testing",
 )
 # Of these, the ones that are written as a user could write them: with public names only.
-PUBLIC_ONLY = ("duramen.cli", "duramen.hosts", "duramen.integrations")
+PUBLIC_ONLY = ("duramen.cli", "duramen.codecs", "duramen.hosts", "duramen.integrations")
 
 
 def module_name(path: Path) -> str:
