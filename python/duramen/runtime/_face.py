@@ -190,6 +190,11 @@ class Runtime(MessageCalls, QueryCalls):
     # -- about itself ----------------------------------------------------------------------------------------
 
     @property
+    def is_open(self) -> bool:
+        """Whether it has been opened and not closed since."""
+        return self._services.lifecycle.port is not None
+
+    @property
     def serializer(self) -> Serializer:
         """What turns values into payloads."""
         return self._services.settings.serializer
