@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
 
-__all__ = ["sweep_app"]
+__all__ = ["read_body", "sweep_app"]
 
 
 def sweep_app(
@@ -69,6 +69,18 @@ def sweep_app(
     return app
 
 
+async def read_body(receive: Receive, most: int) -> bytes | None:
+    """The body of a request; None if it is longer than that."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > most:
+            return None
+        if not message.get("more_body"):
+            return bytes(body)
+
+
 async def _live(receive: Receive, send: Send) -> None:
     """Nothing is to be done at the beginning and the end: runtimes belong to who made them."""
     while True:
@@ -88,7 +100,7 @@ async def _answer(host: SweepHost, scope: MutableMapping[str, Any], receive: Rec
         return await host.answer(authorization, {})  # before its body is read
     asked: dict[str, Any] = dict(parse_qsl(scope["query_string"].decode("latin-1")))
     if scope["method"] == "POST":
-        body = await _body(receive)
+        body = await read_body(receive, MAX_BODY)
         if body is None:
             return Answer(413, {"error": "too long", "message": f"send {MAX_BODY} bytes at the most"})
         found = body_options(body)
@@ -96,14 +108,3 @@ async def _answer(host: SweepHost, scope: MutableMapping[str, Any], receive: Rec
             return found
         asked.update(found)
     return await host.answer(authorization, asked)
-
-
-async def _body(receive: Receive) -> bytes | None:
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY:
-            return None
-        if not message.get("more_body"):
-            return body
