@@ -236,7 +236,7 @@ def webhook_app(
     Args:
         runtime: open, as in the lifespan of your application.
         scheme: how the sender signs.
-        route: what a delivery is. A `BadDelivery` that it raises is answered with 400, anything else with 500.
+        route: what a delivery is. A `BadDelivery` that it raises is answered with 400, the rest with 500.
         max_body: bytes; longer ones are answered with 413.
 
     >>> from duramen import Runtime
