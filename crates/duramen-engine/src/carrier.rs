@@ -3,12 +3,15 @@
 //! Carrying an item out twice does no harm. So whatever fails is tried again, and what a process that died
 //! has left behind is done by whoever finds it, a lease later.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
-use duramen_core::ids::{Millis, RunId};
+use duramen_core::family::{End, Ended};
+use duramen_core::ids::{Millis, Payload, RunId};
+use duramen_core::run::is_same_creation;
 use duramen_core::store::{
     Created, Delivery, Errand, NewMessage, NewRun, StoreError, StoreFuture, Unsent, UnsentAsk,
+    end_of_child,
 };
 use tokio::sync::Notify;
 
@@ -16,8 +19,8 @@ use crate::claims::Told;
 use crate::common::Common;
 use crate::env::span;
 
-/// The most runs of which an item is carried out in one go, and the most items in one look.
-const MOST: usize = 256;
+/// The most items that are carried out in one go, and in one look.
+const MOST: usize = 500;
 const LOOK: u32 = 1_000;
 /// The pauses when what is to be done cannot be done.
 const SHORTEST: Millis = 25;
@@ -140,7 +143,7 @@ impl Carrier<'_> {
         Ok(())
     }
 
-    /// The first items of several runs: they depend on each other in no way.
+    /// Items that depend on each other in no way.
     async fn carry(&self, items: &[Unsent]) -> Result<Vec<Carried>, StoreError> {
         let mut carried: Vec<Carried> = items.iter().map(|_| Carried::Passed).collect();
         let (mut starts, mut messages) = (Vec::new(), Vec::new());
@@ -170,18 +173,30 @@ impl Carrier<'_> {
         }
         let create = |runs| self.common.store.create(runs);
         let answers = each(&starts, create).await?;
-        if answers
-            .iter()
-            .any(|(_, answer)| matches!(answer, Some(created) if created.is_new()))
-        {
-            self.told.nudge();
+        let mut refused = Vec::new();
+        for ((at, run), (_, answer)) in starts.iter().zip(&answers) {
+            match answer {
+                Some(Created::Created { row }) => self.told.started(row),
+                Some(Created::Exists { row }) if is_same_creation(&row.seed, &run.seed) => {
+                    self.told.started(row);
+                }
+                Some(Created::Exists { .. }) => {
+                    refused.extend(conflict(run).map(|message| (*at, message)));
+                }
+                Some(Created::Blocked) | None => {}
+            }
         }
-        let carried = answers.into_iter().map(|(at, answer)| match answer {
-            Some(Created::Blocked) => (at, Carried::Later),
-            Some(Created::Created { .. } | Created::Exists { .. }) => (at, Carried::Out),
-            None => (at, Carried::Passed),
-        });
-        Ok(carried.collect())
+        let mut carried: BTreeMap<usize, Carried> = answers
+            .into_iter()
+            .map(|(at, answer)| match answer {
+                Some(Created::Blocked) => (at, Carried::Later),
+                Some(Created::Created { .. } | Created::Exists { .. }) => (at, Carried::Out),
+                None => (at, Carried::Passed),
+            })
+            .collect();
+        // A parent waits for its child: it learns that there is none before the item is out.
+        carried.extend(self.deliver(refused).await?);
+        Ok(carried.into_iter().collect())
     }
 
     async fn deliver(
@@ -207,6 +222,22 @@ impl Carrier<'_> {
         });
         Ok(carried.collect())
     }
+}
+
+/// Tells the parent of a run that could not be started that its id is another run's.
+fn conflict(run: &NewRun) -> Option<NewMessage> {
+    let parent = run.parent.as_ref()?;
+    let end = End {
+        ended: Ended::Conflict,
+        payload: Payload::new(),
+    };
+    Some(end_of_child(
+        parent,
+        &run.run_id,
+        &run.seed,
+        "conflict",
+        &end,
+    ))
 }
 
 /// Sends them in one call; if the store can keep one of them never, each by itself: that one gets no answer.

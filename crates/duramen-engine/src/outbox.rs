@@ -79,15 +79,28 @@ impl Outbox {
         std::mem::take(&mut self.state().look)
     }
 
-    /// The first item of each run but some, for up to so many runs.
+    /// The first items of each run but some, up to so many: of one run as many as are of one kind, each for another
+    /// run. So they depend on each other in no way, and what goes to one run goes in its order.
     pub(crate) fn firsts(&self, most: usize, but: &BTreeSet<RunId>) -> Vec<Unsent> {
         let state = self.state();
-        let runs = state
-            .items
-            .iter()
-            .filter(|(run_id, _)| !but.contains(*run_id));
-        let firsts = runs.filter_map(|(_, of_run)| of_run.values().next());
-        firsts.take(most).cloned().collect()
+        let mut firsts = Vec::new();
+        for (run_id, of_run) in &state.items {
+            if but.contains(run_id) {
+                continue;
+            }
+            let mut targets = BTreeSet::new();
+            let kind = of_run.values().next().map(|first| first.kind);
+            for item in of_run.values() {
+                if firsts.len() == most {
+                    return firsts;
+                }
+                if Some(item.kind) != kind || !targets.insert(&item.target) {
+                    break;
+                }
+                firsts.push(item.clone());
+            }
+        }
+        firsts
     }
 
     /// An item is out, or not for this build.

@@ -140,6 +140,13 @@ class Registry:
             raise self._unknown(workflow, None)
         return found
 
+    def find(self, workflow: Any) -> AnyWorkflow | None:
+        """What `resolve` gives; None in place of `UnknownWorkflow`, for a definition that itself."""
+        try:
+            return self.resolve(workflow)
+        except UnknownWorkflow:
+            return workflow if isinstance(workflow, WorkflowDef) else None  # pyright: ignore[reportUnknownVariableType]
+
     def _replace(self, known: AnyWorkflow, definition: AnyWorkflow) -> None:
         definition.resolve()
         self._by_key[definition.name, definition.version] = definition

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use duramen_core::ids::{Millis, RunId};
+use duramen_core::run::RunRow;
 use duramen_core::store::{Claim, Delivered, Delivery, Hint, NewRun, WorkflowKey};
 
 pub(crate) use hands::Hands;
@@ -255,6 +256,15 @@ pub(crate) struct Told {
 impl Told {
     /// Something may be due.
     pub(crate) fn nudge(&self) {
+        self.alarm.nudge();
+    }
+
+    /// A run was started by another: who goes on with its parent here goes on with it.
+    pub(crate) fn started(&self, row: &RunRow) {
+        if !row.status.is_final() {
+            let parent = row.parent.as_ref();
+            self.hands.started(parent, &row.run_id, row.ready_at);
+        }
         self.alarm.nudge();
     }
 
