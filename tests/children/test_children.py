@@ -211,6 +211,7 @@ async def test_children_that_nobody_awaits_end_before_their_parent(any_url: str)
     async with runtime(any_url, returning, raising, neglecting) as app:
         run = await app.start(returning, False, run_id="a")
         await status_is(app, "a", "waiting")
+        await status_is(app, "a/slow", "waiting")
         assert await app.signal("a/slow", "go", "now") == "delivered"
         assert await run.result(timeout=20) == "returned"
         run = await app.start(returning, True, run_id="d")

@@ -16,8 +16,10 @@ struct State {
     items: BTreeMap<RunId, BTreeMap<Place, Unsent>>,
     /// What this build cannot carry out: passed over, and left to others.
     passed: BTreeSet<(RunId, Place)>,
-    /// The store is to be asked for what others have left behind.
+    /// The store is to be asked for what others have left behind,
     look: bool,
+    /// and for what has left these runs with changes that were made from here.
+    look_at: BTreeSet<RunId>,
 }
 
 /// See the module's head.
@@ -73,6 +75,21 @@ impl Outbox {
     pub(crate) fn look(&self) {
         self.state().look = true;
         self.bell.notify_one();
+    }
+
+    /// Something has left that run; only the store knows its place.
+    pub(crate) fn look_at(&self, run_id: &RunId) {
+        self.state().look_at.insert(run_id.clone());
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn takes_look_at(&self) -> Option<RunId> {
+        self.state().look_at.pop_first()
+    }
+
+    /// Whether something of that run is still to be carried out here.
+    pub(crate) fn has(&self, run_id: &RunId) -> bool {
+        self.state().items.contains_key(run_id)
     }
 
     pub(crate) fn takes_look(&self) -> bool {

@@ -6,7 +6,7 @@ use crate::family::{End, Ended};
 use crate::ids::{Millis, Payload};
 use crate::progress::ledger::Taken;
 use crate::progress::state::Progress;
-use crate::store::{CommitOutcome, Next, Outgoing, RunCommit, end_of_child};
+use crate::store::{CommitOutcome, Next, Outgoing, RunCommit, end_of_child, place_of_end};
 
 /// What became of the run with a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +155,7 @@ fn end_for_parent(run: &Progress, commit: &RunCommit) -> Option<Outgoing> {
         ended: Ended::of(status)?,
         payload: last.payload.clone(),
     };
-    let place = commit.length_after().to_string();
+    let place = place_of_end(status, commit.length_after(), None);
     let told = end_of_child(parent, &run.facts.run_id, &run.facts.seed, &place, &end);
     Some(Outgoing::message(&told))
 }

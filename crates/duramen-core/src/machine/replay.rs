@@ -32,9 +32,8 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
             return Ok(Some(Turn::TimeOut { at }));
         }
         Kind::TimerFired => {
-            let has_deadline = |kind: &OpKind| {
-                !matches!(kind, OpKind::Step { .. } | OpKind::Child { .. })
-            };
+            let has_deadline =
+                |kind: &OpKind| !matches!(kind, OpKind::Step { .. } | OpKind::Child { .. });
             return end(run, placed, has_deadline).map(Some);
         }
         Kind::CancelRequested => {

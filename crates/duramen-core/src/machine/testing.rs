@@ -398,8 +398,7 @@ impl Sim {
         (message.payload, message.message_id) = (payload, message_id);
         let message = message.clone();
         if let Some(live) = &self.live {
-            live.ctx
-                .with(|world| world.machine.deliver(vec![message]));
+            live.ctx.with(|world| world.machine.deliver(vec![message]));
         }
     }
 

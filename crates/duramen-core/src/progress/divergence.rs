@@ -141,7 +141,10 @@ impl fmt::Display for Divergence {
                 write!(f, ", found a handler that asked for {asked:?}")?;
             }
             Handler::OtherSent { was, asked } => {
-                write!(f, ", which was {was}, found a handler that asked for {asked}")?;
+                write!(
+                    f,
+                    ", which was {was}, found a handler that asked for {asked}"
+                )?;
             }
             Handler::CannotRead { why } => {
                 write!(f, ", found code that cannot read what is recorded: {why}")?;
@@ -429,7 +432,7 @@ mod tests {
         assert_eq!(
             found,
             "the handler awaits something that is not durable (a future or lock of its own that \
-             nothing will complete): no step, timer, event or approval is open, so it can never go \
+             nothing will complete): no step, timer, event, approval or child is open, so it can never go \
              on. Await operations of the context instead, or put the waiting into a step; then \
              `retry` the run (run of version \"1\")"
         );

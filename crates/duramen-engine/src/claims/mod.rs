@@ -268,6 +268,12 @@ impl Told {
         self.alarm.nudge();
     }
 
+    /// A child was reopened with its parent.
+    pub(crate) fn reopened(&self, parent: &RunId, run_id: &RunId, at: Millis) {
+        self.hands.started(Some(parent), run_id, Some(at));
+        self.alarm.nudge();
+    }
+
     /// Messages were delivered to these runs.
     pub(crate) fn delivered<'a>(
         &self,
