@@ -98,6 +98,10 @@ class Registry:
         """Names and versions of all of them."""
         return list(self._by_key)
 
+    def newest(self) -> list[AnyWorkflow]:
+        """The newest definition of each name."""
+        return list(self._current.values())
+
     def names(self) -> list[str]:
         """Their names, each once."""
         return sorted({name for name, _ in self._by_key})

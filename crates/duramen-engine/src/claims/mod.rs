@@ -6,6 +6,7 @@
 
 mod alarm;
 mod creation;
+mod family;
 mod follow;
 mod followed;
 mod group;
@@ -38,6 +39,7 @@ use crate::ticks::Ticks;
 
 use alarm::Alarm;
 use creation::Creation;
+use family::adopt_family;
 use intake::Intake;
 use sweep::Sweep;
 use unread::Unread;
@@ -201,6 +203,7 @@ impl Claims {
                 if own {
                     // Before the host has it: a pause must find that it is followed.
                     hands.adopt(&run_id, None);
+                    adopt_family(&common, &hands, &run_id);
                 }
                 Reply::Taken(intake.take_up(claimed, wish, None, now))
             });
