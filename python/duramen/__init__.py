@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from . import errors
+from ._handlers.calls.children import ChildHandle
 from ._handlers.context import Approval, Context
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
 from ._runtime.filters import RunFilters
@@ -30,6 +31,10 @@ from .errors import (
     Fatal,
     RecordedError,
     RunCancelled,
+    ChildCancelled,
+    ChildConflict,
+    ChildFailed,
+    ChildTerminated,
     RunFailed,
     RunStuck,
     RunTerminated,
@@ -42,6 +47,11 @@ __version__ = _version("duramen")
 
 __all__ = [
     "Approval",
+    "ChildCancelled",
+    "ChildConflict",
+    "ChildFailed",
+    "ChildHandle",
+    "ChildTerminated",
     "Codec",
     "CodecSerializer",
     "Context",

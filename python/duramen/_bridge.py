@@ -14,6 +14,7 @@ from ._native import (
     Cancel,
     Change,
     Clock,
+    ChildEnded,
     Completed,
     Created,
     Deliver,
@@ -92,6 +93,7 @@ __all__ = [
     "Cancel",
     "Change",
     "Clock",
+    "ChildEnded",
     "Completed",
     "Created",
     "Deliver",
@@ -150,7 +152,7 @@ RunEvent: TypeAlias = Drive | Resume | Evict | Advance | Lost
 Turn: TypeAlias = Deliver | Offer | Start | Seal | Cancel | TimeOut
 """What `Run.turn` and `Run.accept` give."""
 
-Outcome: TypeAlias = Completed | Failed | Fired | Received | TimedOut
+Outcome: TypeAlias = ChildEnded | Completed | Failed | Fired | Received | TimedOut
 """How what a handler waits for came out; see `Deliver`."""
 
 BACKOFF_CODES: Mapping[str, int] = {"constant": 0, "linear": 1, "exponential": 2}

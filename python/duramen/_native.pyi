@@ -9,6 +9,7 @@ __all__ = [
     "Cancel",
     "Change",
     "Clock",
+    "ChildEnded",
     "Completed",
     "Created",
     "Deliver",
@@ -156,7 +157,7 @@ class Deliver:
     """What the handler waits for in a slot is there."""
 
     slot: int
-    outcome: Completed | Failed | Fired | Received | TimedOut
+    outcome: ChildEnded | Completed | Failed | Fired | Received | TimedOut
     at: int
 
     __match_args__ = ("slot", "outcome", "at")
@@ -240,6 +241,15 @@ class TimedOut:
     """A wait's deadline has passed."""
 
     __match_args__ = ()
+
+@final
+class ChildEnded:
+    """How a child ended: ``completed`` … with its output, recorded error or reason."""
+
+    how: str
+    payload: bytes
+
+    __match_args__ = ("how", "payload")
 
 # What calls of the engine are answered with.
 
@@ -470,6 +480,15 @@ class Run:
         self, kind: int
     ) -> bytes: ...  # 0 now (int ms as JSON), 1 uuid (JSON string), 2 random (JSON number)
     def patched(self, id: str) -> bool: ...
+    # Operation and run id of a child; run id, workflow, version, input, tags, memo, timeout
+    def start_child(
+        self,
+        id: str | None,
+        child: tuple[str | None, str, str, bytes, list[str], bytes | None, int | None],
+    ) -> tuple[str, str]: ...
+    def child_end(self, op: str, run_id: str) -> int: ...
+    def send_event(self, to: str, name: str, payload: bytes) -> None: ...
+    def send_cancel(self, to: str, reason: bytes) -> None: ...
     def last_op(self) -> str: ...  # id of the operation requested last
     def cancel_op(self, slot: int) -> bool: ...  # True: a step in flight, stop it
     # None: idle; commits went on their way

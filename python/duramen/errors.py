@@ -23,6 +23,10 @@ from typing_extensions import override
 
 __all__ = [
     "ApprovalConflict",
+    "ChildCancelled",
+    "ChildConflict",
+    "ChildFailed",
+    "ChildTerminated",
     "DeserializationError",
     "DuplicateWorkflow",
     "DuramenError",
@@ -309,6 +313,59 @@ class StepTimeout(StepFailed, TimeoutError):
 
 class Fatal(DuramenError):
     """Raise it in a step to fail the step at once, whatever its retry policy says."""
+
+
+# -- children ------------------------------------------------------------------------------------------------
+
+
+class ChildFailed(DuramenError):
+    """A child did not complete; `error` is what was recorded of why.
+
+    Its subclasses say how else it ended than with an error of its own.
+    """
+
+    _how = "failed"
+
+    def __init__(self, run_id: str, operation_id: str, error: RecordedError) -> None:
+        super().__init__(run_id, operation_id, error)
+        self.run_id = run_id
+        self.operation_id = operation_id
+        self.error = error
+
+    @override
+    def __str__(self) -> str:
+        return f"child {self.run_id!r} {self._how}: {self.error}"
+
+
+class _ChildStopped(ChildFailed):
+    """Base of the ways in which a child ends by somebody else's will."""
+
+    @property
+    def reason(self) -> str:
+        """The reason that was given."""
+        return self.error.message
+
+    @override
+    def __str__(self) -> str:
+        return f"child {self.run_id!r} {self._how}{': ' if self.reason else ''}{self.reason}"
+
+
+class ChildCancelled(_ChildStopped):
+    """A child was cancelled, by its parent or by somebody else."""
+
+    _how = "was cancelled"
+
+
+class ChildTerminated(_ChildStopped):
+    """Somebody has terminated a child, or deleted it before it had ended."""
+
+    _how = "was terminated"
+
+
+class ChildConflict(_ChildStopped):
+    """A child could not be started: its run id is that of another run, which was left alone."""
+
+    _how = "was not started"
 
 
 # -- runs ----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from duramen import Context, Retry, step_context, workflow
-from duramen.errors import RunFailed, StepFailed
+from duramen.errors import ChildFailed, RunCancelled, RunFailed, StepFailed
 from duramen.testing import Environment
 
 
@@ -435,6 +435,81 @@ async def lottery(ctx: Context) -> list[Any]:
 @scenario(lottery)
 async def recorded_values(env: Environment) -> Any:
     return await env.result(await env.runtime.start(lottery, run_id="r"))
+
+
+# -- children ------------------------------------------------------------------------------------------------
+
+
+@workflow
+async def child_of_two(ctx: Context, what: str) -> str:
+    await ctx.sleep(60)
+    if what == "bad":
+        raise ValueError(what)
+    return await ctx.step("work", work, what)
+
+
+@workflow
+async def parent_of_two(ctx: Context) -> list[str]:
+    first = await ctx.start_child(child_of_two, "a")
+    try:
+        await ctx.child(child_of_two, "bad", id="bad")
+    except ChildFailed as failure:
+        return [await first.result(), type(failure.__cause__).__name__, await ctx.step("end", work, "end")]
+    return []
+
+
+@scenario(parent_of_two, child_of_two)
+async def children(env: Environment) -> Any:
+    run = await env.runtime.start(parent_of_two, run_id="r")
+    await env.advance(hours=2)
+    return await env.result(run)
+
+
+@workflow
+async def child_that_cleans_up(ctx: Context) -> str:
+    try:
+        return await ctx.wait_for_event("never", str)
+    except asyncio.CancelledError:
+        await ctx.step("clean up", work, "clean")
+        raise
+
+
+@workflow
+async def cancelled_parent(ctx: Context) -> list[str]:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.child(child_that_cleans_up, id="slow"))
+            group.create_task(ctx.step("beside", work, "beside"))
+    except asyncio.CancelledError:
+        await ctx.step("after", work, "after")
+        raise
+    return []
+
+
+@scenario(cancelled_parent, child_that_cleans_up)
+async def cancel_with_a_child(env: Environment) -> Any:
+    run = await env.runtime.start(cancelled_parent, run_id="r")
+    await env.advance(hours=1)
+    await env.runtime.cancel("r", "enough")
+    try:
+        await env.result(run)
+    except RunCancelled as cancelled:
+        return cancelled.reason, (await env.runtime.get("r/slow")).reason
+    return None
+
+
+@workflow
+async def teller(ctx: Context) -> None:
+    for n in range(2):
+        await ctx.signal("b", "paid", n)
+        await ctx.step(f"s{n}", work, str(n))
+
+
+@scenario(teller, listener)
+async def messages_between_runs(env: Environment) -> Any:
+    heard = await env.runtime.start(listener, run_id="b")
+    await env.result(await env.runtime.start(teller, run_id="r"))
+    return await env.result(heard)
 
 
 # -- many runs -----------------------------------------------------------------------------------------------

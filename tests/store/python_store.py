@@ -159,6 +159,11 @@ class PythonStore:
             length += 1
         return length
 
+    def _leave(self, run_id: str, entry: int, outgoing: Sequence[s.Outgoing], at: int) -> None:
+        for number, item in enumerate(outgoing):
+            text = f"INSERT INTO outgoing ({UNSENT}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            self._sql(text, run_id, entry, number, item["kind"], item["target"], item["body"], at)
+
     def _journal(self, run_id: str, start: int = 0, limit: int = -1) -> list[s.Entry]:
         text = f"SELECT {ENTRY} FROM journal WHERE run_id = ? AND idx >= ? ORDER BY idx LIMIT ?"
         return [with_kind(found) for found in self._sql(text, run_id, start, limit)]
@@ -393,10 +398,7 @@ class PythonStore:
         length = self._append(row["run_id"], commit["entries"])
         if commit["state"] is not None:
             self._sql("UPDATE runs SET state = ? WHERE run_id = ?", commit["state"], row["run_id"])
-        for number, item in enumerate(commit["outgoing"]):
-            text = f"INSERT INTO outgoing ({UNSENT}) VALUES (?, ?, ?, ?, ?, ?, ?)"
-            what = (number, item["kind"], item["target"], item["body"], commit["at"])
-            self._sql(text, row["run_id"], commit["expected_len"], *what)
+        self._leave(row["run_id"], commit["expected_len"], commit["outgoing"], commit["at"])
         due = False
         if not only_appends(commit):
             row.update(journal_len=length, updated_at=commit["at"])
@@ -471,6 +473,8 @@ class PythonStore:
             return "done"
         row["epoch"] += 1
         row["format"] = max([row["format"], *(entry["encoding"] for entry in entries)])
+        if entries:
+            self._leave(row["run_id"], self._length(row["run_id"]), one["outgoing"], entries[-1]["at"])
         row["journal_len"] = self._append(row["run_id"], entries)
         self._put(row)
         return "done"

@@ -52,6 +52,35 @@ pub(crate) fn below(seed: &Seed, op: &str, salt: u32, bound: i64) -> i64 {
     i64::try_from(first_u64(draw(seed, op, salt)) % bound).unwrap_or(0)
 }
 
+/// What the ids of lives, children and messages are drawn with, so that no value and no jitter is like them.
+const LIFE: u32 = u32::MAX;
+const CHILD: u32 = u32::MAX - 1;
+const MESSAGE: u32 = u32::MAX - 2;
+
+/// A name for this life of a run's id that tells nobody the seed.
+pub fn life(seed: &Seed) -> String {
+    hex(draw(seed, "", LIFE))
+}
+
+/// The seed of the child that an operation starts: the same however often its creation is sent.
+pub(crate) fn child_seed(seed: &Seed, generation: u64, op: &str) -> Seed {
+    let mut drawn = draw(seed, &format!("{generation} {op}"), CHILD);
+    drawn[DRAWN] = 0;
+    drawn
+}
+
+/// The id of the message that an operation sends, likewise.
+pub(crate) fn message_id(seed: &Seed, generation: u64, op: &str) -> String {
+    format!(
+        "run:{}",
+        hex(draw(seed, &format!("{generation} {op}"), MESSAGE))
+    )
+}
+
+fn hex(bytes: [u8; 16]) -> String {
+    format!("{:032x}", u128::from_be_bytes(bytes))
+}
+
 /// 16 bytes that nobody can guess without the seed.
 fn draw(seed: &Seed, op: &str, salt: u32) -> [u8; 16] {
     let digest = Sha256::new()

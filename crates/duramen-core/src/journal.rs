@@ -13,7 +13,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Millis, OpId, Payload};
+use crate::family::Ended;
+use crate::ids::{Millis, OpId, Payload, RunId};
 
 /// The highest encoding that this build reads; what it writes needs no more. (With the feature, for tests
 /// of builds side by side, this build plays a newer one.)
@@ -44,7 +45,7 @@ pub enum Kind {
     RunTerminated,
     /// `retry` reopened the run; its meta says which failure it takes back.
     RunReopened,
-    /// The handler sent a message to another run.
+    /// The handler sent a message to another run; its payload is the message's.
     MessageSent,
     /// The run took an update on; its payload is the update's.
     UpdateAccepted,
@@ -208,6 +209,15 @@ pub struct Meta {
     /// Index of the failure that ended the run (in `run_failed`), or that is taken back (in `run_reopened`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<u64>,
+    /// The other run: a child, or whom a message went to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
+    /// The child's workflow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<String>,
+    /// How a child ended, if it has not completed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
 }
 
 impl Entry {

@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod derive;
+pub mod family;
 pub mod ids;
 pub mod inbox;
 pub mod journal;

@@ -138,6 +138,11 @@ impl Ask for Interventions {
         if items.iter().zip(answers).any(reopens) {
             self.0.told.nudge();
         }
+        for (item, answer) in items.iter().zip(answers) {
+            if item.sends() && **answer == Intervened::Done {
+                self.0.common.outbox.look_at(item.run_id());
+            }
+        }
     }
 
     fn done(self, result: Result<Vec<Intervened>, StoreError>) {

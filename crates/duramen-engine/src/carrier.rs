@@ -3,21 +3,25 @@
 //! Carrying an item out twice does no harm. So whatever fails is tried again, and what a process that died
 //! has left behind is done by whoever finds it, a lease later.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
-use duramen_core::ids::{Millis, RunId};
+use duramen_core::family::{End, Ended};
+use duramen_core::ids::{Millis, Payload, RunId};
+use duramen_core::run::is_same_creation;
 use duramen_core::store::{
-    Created, Delivery, Errand, NewMessage, NewRun, StoreError, StoreFuture, Unsent, UnsentAsk,
+    Created, Delivery, Errand, Inquiry, Intervened, NewMessage, NewRun, RunDetail, StoreError,
+    StoreFuture, Unsent, UnsentAsk, end_of_child, place_of_end,
 };
 use tokio::sync::Notify;
 
 use crate::claims::Told;
 use crate::common::Common;
 use crate::env::span;
+use crate::reopen::{Reopening, reopening};
 
-/// The most runs of which an item is carried out in one go, and the most items in one look.
-const MOST: usize = 256;
+/// The most items that are carried out in one go, and in one look.
+const MOST: usize = 500;
 const LOOK: u32 = 1_000;
 /// The pauses when what is to be done cannot be done.
 const SHORTEST: Millis = 25;
@@ -30,6 +34,14 @@ enum Carried {
     Passed,
     /// It is tried again, and those behind it wait.
     Later,
+}
+
+/// What a look at a child brings.
+// Each is moved once.
+#[allow(clippy::large_enum_variant)]
+enum Found {
+    Message(NewMessage),
+    Nothing(Carried),
 }
 
 /// Carries out what the outbox has from now on, until the engine is closed or dropped.
@@ -81,9 +93,9 @@ async fn run(common: Weak<Common>, told: Weak<Told>, bell: Arc<Notify>) {
     }
 }
 
-struct Carrier<'a> {
-    common: &'a Common,
-    told: &'a Told,
+pub(crate) struct Carrier<'a> {
+    pub(crate) common: &'a Common,
+    pub(crate) told: &'a Told,
 }
 
 impl Carrier<'_> {
@@ -91,6 +103,12 @@ impl Carrier<'_> {
     async fn round(&self) -> Result<(), StoreError> {
         if self.common.outbox.takes_look() {
             self.look().await?;
+        }
+        while let Some(run_id) = self.common.outbox.takes_look_at() {
+            if let Err(error) = self.look_at(&run_id).await {
+                self.common.outbox.look_at(&run_id);
+                return Err(error);
+            }
         }
         // Runs whose first item has to wait: the others do not wait for them.
         let mut waiting: BTreeSet<RunId> = BTreeSet::new();
@@ -140,20 +158,48 @@ impl Carrier<'_> {
         Ok(())
     }
 
-    /// The first items of several runs: they depend on each other in no way.
+    async fn look_at(&self, run_id: &RunId) -> Result<(), StoreError> {
+        let ask = UnsentAsk {
+            before: Millis::MAX,
+            run_id: Some(run_id.clone()),
+            limit: LOOK,
+        };
+        let unsent = self.common.store.unsent(ask).await?;
+        self.common.outbox.add(unsent);
+        Ok(())
+    }
+
+    /// Everything that has left one run: an error says that something is left.
+    pub(crate) async fn carry_out(&self, run_id: &RunId) -> Result<(), StoreError> {
+        self.look_at(run_id).await?;
+        let round = self.round().await;
+        if self.common.outbox.has(run_id) {
+            round?;
+        }
+        Ok(())
+    }
+
+    /// Items that depend on each other in no way.
     async fn carry(&self, items: &[Unsent]) -> Result<Vec<Carried>, StoreError> {
         let mut carried: Vec<Carried> = items.iter().map(|_| Carried::Passed).collect();
-        let (mut starts, mut messages) = (Vec::new(), Vec::new());
+        let (mut starts, mut messages, mut inquiries) = (Vec::new(), Vec::new(), Vec::new());
         for (at, item) in items.iter().enumerate() {
             match item.errand() {
                 Ok(Errand::Start(run)) => starts.push((at, run)),
                 Ok(Errand::Message(message)) => messages.push((at, message)),
+                Ok(Errand::Inquiry(inquiry)) => inquiries.push((at, inquiry)),
                 Ok(Errand::StreamItem) => {}
                 Err(error) => tracing::error!(%error, "it is left to others"),
             }
         }
         for (at, done) in self.start(starts).await? {
             carried[at] = done;
+        }
+        for (at, inquiry) in inquiries {
+            match self.inquire(&inquiry).await? {
+                Found::Message(message) => messages.push((at, message)),
+                Found::Nothing(done) => carried[at] = done,
+            }
         }
         for (at, done) in self.deliver(messages).await? {
             carried[at] = done;
@@ -170,18 +216,75 @@ impl Carrier<'_> {
         }
         let create = |runs| self.common.store.create(runs);
         let answers = each(&starts, create).await?;
-        if answers
-            .iter()
-            .any(|(_, answer)| matches!(answer, Some(created) if created.is_new()))
-        {
-            self.told.nudge();
+        let mut refused = Vec::new();
+        for ((at, run), (_, answer)) in starts.iter().zip(&answers) {
+            match answer {
+                Some(Created::Created { row }) => self.told.started(row),
+                Some(Created::Exists { row }) if is_same_creation(&row.seed, &run.seed) => {
+                    self.told.started(row);
+                }
+                Some(Created::Exists { .. }) => {
+                    refused.extend(conflict(run).map(|message| (*at, message)));
+                }
+                Some(Created::Blocked) | None => {}
+            }
         }
-        let carried = answers.into_iter().map(|(at, answer)| match answer {
-            Some(Created::Blocked) => (at, Carried::Later),
-            Some(Created::Created { .. } | Created::Exists { .. }) => (at, Carried::Out),
-            None => (at, Carried::Passed),
-        });
-        Ok(carried.collect())
+        let mut carried: BTreeMap<usize, Carried> = answers
+            .into_iter()
+            .map(|(at, answer)| match answer {
+                Some(Created::Blocked) => (at, Carried::Later),
+                Some(Created::Created { .. } | Created::Exists { .. }) => (at, Carried::Out),
+                None => (at, Carried::Passed),
+            })
+            .collect();
+        // A parent waits for its child: it learns that there is none before the item is out.
+        carried.extend(self.deliver(refused).await?);
+        Ok(carried.into_iter().collect())
+    }
+
+    /// Looks how a child stands that its parent asks for.
+    async fn inquire(&self, inquiry: &Inquiry) -> Result<Found, StoreError> {
+        let (store, child) = (&*self.common.store, &inquiry.child);
+        let detail = store.get(vec![child.clone()]).await?;
+        let detail = detail.into_iter().next().flatten();
+        let end = |place: &str, ended, payload| {
+            let end = End { ended, payload };
+            let message = end_of_child(&inquiry.parent, child, &inquiry.seed, place, &end);
+            Ok(Found::Message(message))
+        };
+        // What was told before may have been taken back: each question is answered by itself.
+        let afresh = format!("asked:{}", inquiry.at);
+        let Some(RunDetail { row, end: last, .. }) = detail else {
+            return end(&afresh, Ended::Deleted, Payload::new());
+        };
+        if !is_same_creation(&row.seed, &inquiry.seed) {
+            return end(&afresh, Ended::Conflict, Payload::new());
+        }
+        let Some(ended) = Ended::of(row.status) else {
+            return Ok(Found::Nothing(Carried::Out));
+        };
+        let place = place_of_end(row.status, row.journal_len, row.finished_at);
+        if ended == Ended::Completed || inquiry.told.as_ref() != Some(&place) {
+            let payload = last.map(|entry| entry.payload).unwrap_or_default();
+            return end(&place, ended, payload);
+        }
+        let (now, explicit) = (self.common.clock.now(), self.common.clock.explicit_now());
+        let Reopening::By(reopen) = reopening(store, child.clone(), now, explicit).await? else {
+            return Ok(Found::Nothing(Carried::Later));
+        };
+        let sends = reopen.sends();
+        let done = store.intervene(vec![reopen]).await?;
+        Ok(Found::Nothing(match done.first() {
+            Some(Intervened::Done) => {
+                if sends {
+                    self.common.outbox.look_at(child);
+                }
+                self.told.reopened(&inquiry.parent, child, now);
+                Carried::Out
+            }
+            // It has changed meanwhile, or others hold it: to be looked at again.
+            _ => Carried::Later,
+        }))
     }
 
     async fn deliver(
@@ -207,6 +310,22 @@ impl Carrier<'_> {
         });
         Ok(carried.collect())
     }
+}
+
+/// Tells the parent of a run that could not be started that its id is another run's.
+fn conflict(run: &NewRun) -> Option<NewMessage> {
+    let parent = run.parent.as_ref()?;
+    let end = End {
+        ended: Ended::Conflict,
+        payload: Payload::new(),
+    };
+    Some(end_of_child(
+        parent,
+        &run.run_id,
+        &run.seed,
+        "conflict",
+        &end,
+    ))
 }
 
 /// Sends them in one call; if the store can keep one of them never, each by itself: that one gets no answer.

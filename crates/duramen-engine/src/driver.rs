@@ -6,7 +6,7 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::ENCODING;
 use duramen_core::machine::{AfterCommit, Decision, Machine, Turn};
 use duramen_core::run::{RunRow, Status};
-use duramen_core::store::{ClaimedRun, CommitOutcome, Message, Next};
+use duramen_core::store::{ClaimedRun, CommitOutcome, Message, Next, OutgoingKind, RunCommit};
 
 use crate::claims::Hands;
 use crate::commits::settle_doubt;
@@ -16,6 +16,12 @@ use crate::leases::Leaving;
 
 /// How long to wait for a heartbeat that is overdue before looking again.
 const DOUBT: Millis = 10;
+
+fn started_by(commit: &RunCommit) -> Vec<RunId> {
+    let starts = commit.outgoing.iter();
+    let starts = starts.filter(|item| item.kind == OutgoingKind::Start);
+    starts.map(|item| item.target.clone()).collect()
+}
 
 /// Drives one run. All calls come from the host's thread.
 #[derive(Debug)]
@@ -32,6 +38,10 @@ pub struct RunDriver {
     held_until: Option<Millis>,
     /// What the commit in flight, or the sealed one, says of the inbox.
     telling: Option<u64>,
+    /// The runs that the commit in flight, or the sealed one, starts.
+    starting: Vec<RunId>,
+    /// The sealed commit, if something leaves the run with it.
+    sealed: Option<Box<RunCommit>>,
     /// The store's time when it leased the run.
     claimed_at: Millis,
     /// A step that must not start before it is certain that the run is still this engine's.
@@ -63,6 +73,8 @@ impl RunDriver {
             ending: None,
             held_until: None,
             telling: None,
+            starting: Vec::new(),
+            sealed: None,
             claimed_at,
             withheld: None,
             told_to_leave: false,
@@ -127,6 +139,10 @@ impl RunDriver {
             Turn::Start { .. } => self.certain(turn),
             Turn::Seal { ref commit, .. } => {
                 self.telling = commit.inbox_seen;
+                self.starting = started_by(commit);
+                self.sealed = Some(commit)
+                    .filter(|commit| !commit.outgoing.is_empty())
+                    .cloned();
                 turn
             }
             turn => turn,
@@ -214,6 +230,7 @@ impl RunDriver {
             }
             Decision::Commit(commit) => {
                 self.telling = commit.inbox_seen;
+                self.starting = started_by(&commit);
                 let (ending, ready_at) = match &commit.next {
                     Next::Running => (None, None),
                     Next::Waiting { ready_at, .. } => (Some(Driven::Paused), *ready_at),
@@ -253,6 +270,9 @@ impl RunDriver {
     /// and taken up again from its journal, which knows.
     pub fn sealed(&mut self, applied: bool) {
         self.in_doubt = !applied;
+        if let Some(commit) = self.sealed.take().filter(|_| applied) {
+            self.engine.common.outbox.committed(&commit);
+        }
         let outcome = if applied {
             CommitOutcome::Applied { due: false }
         } else {
@@ -270,6 +290,11 @@ impl RunDriver {
             && matches!(outcome, CommitOutcome::Applied { .. })
         {
             self.hands().store_knows(self.ticket, seen);
+        }
+        let starting = std::mem::take(&mut self.starting);
+        if matches!(outcome, CommitOutcome::Applied { .. }) {
+            let parent = self.machine.facts().run_id.clone();
+            self.hands().starts(&parent, starting);
         }
         let driven = match self.machine.committed(outcome) {
             AfterCommit::Driving => {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use duramen_core::ids::{Millis, RunId};
+use duramen_core::journal::Entry;
 use duramen_core::store::{Intervention, NewMessage, NewRun, Store, StoreFuture, WorkflowKey};
 
 use crate::calls::{Call, Creations, Interventions, Messages};
@@ -17,6 +18,7 @@ use crate::env::Env;
 use crate::host::{HostEvent, HostQueue, Reply, Token};
 use crate::insist::insist;
 use crate::leases::{Leases, Listener, keep};
+use crate::removal::{delete, terminate};
 use crate::reopen::reopen;
 use crate::ticks::Ticks;
 use crate::watched::Watched;
@@ -242,6 +244,16 @@ impl Engine {
             Interventions(self.asked(token)),
             interventions,
         );
+    }
+
+    /// Ends a run as terminated, with the entry that says so, and tells the run that started it.
+    pub fn terminate(&self, token: Token, run_id: RunId, entry: Entry) {
+        terminate(self.asked(token), run_id, entry);
+    }
+
+    /// Removes a run, when all that it has sent is out; a live one only if `force`.
+    pub fn delete(&self, token: Token, run_id: RunId, force: bool) {
+        delete(self.asked(token), run_id, force);
     }
 
     /// Reopens a failed, cancelled, terminated or stuck run.

@@ -22,6 +22,7 @@ mod insist;
 mod leases;
 mod outbox;
 mod pending;
+mod removal;
 mod reopen;
 mod ticks;
 mod watched;

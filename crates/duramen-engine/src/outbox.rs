@@ -16,8 +16,10 @@ struct State {
     items: BTreeMap<RunId, BTreeMap<Place, Unsent>>,
     /// What this build cannot carry out: passed over, and left to others.
     passed: BTreeSet<(RunId, Place)>,
-    /// The store is to be asked for what others have left behind.
+    /// The store is to be asked for what others have left behind,
     look: bool,
+    /// and for what has left these runs with changes that were made from here.
+    look_at: BTreeSet<RunId>,
 }
 
 /// See the module's head.
@@ -75,19 +77,47 @@ impl Outbox {
         self.bell.notify_one();
     }
 
+    /// Something has left that run; only the store knows its place.
+    pub(crate) fn look_at(&self, run_id: &RunId) {
+        self.state().look_at.insert(run_id.clone());
+        self.bell.notify_one();
+    }
+
+    pub(crate) fn takes_look_at(&self) -> Option<RunId> {
+        self.state().look_at.pop_first()
+    }
+
+    /// Whether something of that run is still to be carried out here.
+    pub(crate) fn has(&self, run_id: &RunId) -> bool {
+        self.state().items.contains_key(run_id)
+    }
+
     pub(crate) fn takes_look(&self) -> bool {
         std::mem::take(&mut self.state().look)
     }
 
-    /// The first item of each run but some, for up to so many runs.
+    /// The first items of each run but some, up to so many: of one run as many as are of one kind, each for another
+    /// run. So they depend on each other in no way, and what goes to one run goes in its order.
     pub(crate) fn firsts(&self, most: usize, but: &BTreeSet<RunId>) -> Vec<Unsent> {
         let state = self.state();
-        let runs = state
-            .items
-            .iter()
-            .filter(|(run_id, _)| !but.contains(*run_id));
-        let firsts = runs.filter_map(|(_, of_run)| of_run.values().next());
-        firsts.take(most).cloned().collect()
+        let mut firsts = Vec::new();
+        for (run_id, of_run) in &state.items {
+            if but.contains(run_id) {
+                continue;
+            }
+            let mut targets = BTreeSet::new();
+            let kind = of_run.values().next().map(|first| first.kind);
+            for item in of_run.values() {
+                if firsts.len() == most {
+                    return firsts;
+                }
+                if Some(item.kind) != kind || !targets.insert(&item.target) {
+                    break;
+                }
+                firsts.push(item.clone());
+            }
+        }
+        firsts
     }
 
     /// An item is out, or not for this build.

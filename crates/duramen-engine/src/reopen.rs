@@ -2,54 +2,88 @@
 
 use std::sync::Arc;
 
-use duramen_core::ids::{Payload, RunId};
+use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::journal::{Entry, Kind, Meta};
-use duramen_core::run::Status;
-use duramen_core::store::{Intervened, Intervention, RunDetail, StoreError};
+use duramen_core::run::{RunRow, Status};
+use duramen_core::store::{
+    Intervened, Intervention, Outgoing, RunDetail, Store, StoreError, inquiries,
+};
 
 use crate::calls::{Call, Interventions};
 use crate::host::{HostEvent, Reply};
-use crate::inline::on_completion;
 use crate::insist::insist;
+
+/// Entries of a journal that are read in one go.
+const PAGE: u32 = 10_000;
+
+/// What a run may be reopened by.
+pub(crate) enum Reopening {
+    By(Intervention),
+    /// It cannot be.
+    Not(Intervened),
+}
 
 /// Reopens a failed, cancelled, terminated or stuck run.
 pub(crate) fn reopen(call: Call, run_id: RunId) {
-    let detail = call.common.store.get(vec![run_id]);
-    on_completion(detail, move |result| {
-        let (common, token) = (Arc::clone(&call.common), call.token);
-        let answer = |reply| common.host.push(HostEvent::Reply { token, reply });
-        let refuse = |intervened| answer(Ok(Reply::Intervened(vec![intervened])));
-        let detail = match result.map(|details| details.into_iter().next().flatten()) {
-            Ok(Some(detail)) => detail,
-            Ok(None) => return refuse(Intervened::NotFound),
-            Err(error) => return answer(Err(error)),
+    let common = Arc::clone(&call.common);
+    let under_way = common.pending.begin();
+    let env = Arc::clone(&common.env);
+    env.spawn(Box::pin(async move {
+        let (now, explicit) = (common.clock.now(), common.clock.explicit_now());
+        let reply = match reopening(&*common.store, run_id, now, explicit).await {
+            Ok(Reopening::By(reopen)) => {
+                return insist(&common, Interventions(call), vec![reopen]);
+            }
+            Ok(Reopening::Not(refused)) => Ok(Reply::Intervened(vec![refused])),
+            Err(error) => Err(error),
         };
-        if detail.row.status == Status::Completed
-            || !(detail.row.status.is_final() || detail.row.status == Status::Stuck)
-        {
-            return refuse(Intervened::NotAllowed);
-        }
-        let unreadable = detail.end.as_ref().map(Entry::check_readable);
-        if let Some(Err(error)) = unreadable {
-            // Which failure ended it stands in what this build cannot read; a guess would replay wrongly.
-            let reason = error.to_string();
-            return answer(Err(StoreError::Other { reason }));
-        }
-        let reopen = Intervention::Reopen {
-            run_id: detail.row.run_id.clone(),
-            expected_len: detail.row.journal_len,
-            entries: reopening(&detail, common.clock.now()),
-            now: common.clock.explicit_now(),
-        };
-        insist(&common, Interventions(call), vec![reopen]);
-    });
+        let token = call.token;
+        common.host.push(HostEvent::Reply { token, reply });
+        drop(under_way);
+    }));
 }
 
-/// The entry that takes back the cause of the end; a stuck run's journal is whole and needs none.
-fn reopening(detail: &RunDetail, now: i64) -> Vec<Entry> {
-    if detail.row.status == Status::Stuck {
-        return Vec::new();
+/// How that run is reopened at `at`.
+pub(crate) async fn reopening(
+    store: &dyn Store,
+    run_id: RunId,
+    at: Millis,
+    now: Option<Millis>,
+) -> Result<Reopening, StoreError> {
+    let detail = store.get(vec![run_id]).await?.into_iter().next().flatten();
+    let Some(detail) = detail else {
+        return Ok(Reopening::Not(Intervened::NotFound));
+    };
+    let row = &detail.row;
+    if row.status == Status::Completed || !(row.status.is_final() || row.status == Status::Stuck) {
+        return Ok(Reopening::Not(Intervened::NotAllowed));
     }
+    if let Some(Err(error)) = detail.end.as_ref().map(Entry::check_readable) {
+        // Which failure ended it stands in what this build cannot read; a guess would replay wrongly.
+        let reason = error.to_string();
+        return Err(StoreError::Other { reason });
+    }
+    // A stuck run's journal is whole, and its inbox as well.
+    let is_stuck = row.status == Status::Stuck;
+    let (entries, outgoing) = if is_stuck {
+        (Vec::new(), Vec::new())
+    } else {
+        (
+            vec![taking_back(&detail, at)],
+            questions(store, row, at).await?,
+        )
+    };
+    Ok(Reopening::By(Intervention::Reopen {
+        run_id: row.run_id.clone(),
+        expected_len: row.journal_len,
+        entries,
+        outgoing,
+        now,
+    }))
+}
+
+/// The entry that takes back the cause of the end.
+fn taking_back(detail: &RunDetail, at: Millis) -> Entry {
     let cause = detail
         .end
         .as_ref()
@@ -60,5 +94,27 @@ fn reopening(detail: &RunDetail, now: i64) -> Vec<Entry> {
         cause: Some(cause),
         ..Meta::default()
     };
-    vec![Entry::new(Kind::RunReopened, "".into(), Payload::new(), now).with_meta(&meta)]
+    Entry::new(Kind::RunReopened, "".into(), Payload::new(), at).with_meta(&meta)
+}
+
+/// What it asks its children.
+async fn questions(
+    store: &dyn Store,
+    row: &RunRow,
+    at: Millis,
+) -> Result<Vec<Outgoing>, StoreError> {
+    let mut family = Vec::new();
+    let mut from = row.journal_start;
+    while from < row.journal_len {
+        let page = store.load(row.run_id.clone(), from, PAGE).await?;
+        if page.is_empty() {
+            break;
+        }
+        from += page.len() as u64;
+        let of_children =
+            |entry: &Entry| matches!(entry.kind, Kind::ChildStarted | Kind::ChildFinished);
+        family.extend(page.into_iter().filter(of_children));
+    }
+    let asked = inquiries(row, &family, at);
+    Ok(asked.iter().map(Outgoing::inquiry).collect())
 }

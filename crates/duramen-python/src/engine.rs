@@ -10,7 +10,7 @@ use duramen_core::journal::{Entry, Kind};
 use duramen_core::lanes::{DEFAULT_PRIORITY, DEFAULT_QUEUE};
 use duramen_core::run::Seed;
 use duramen_core::store::{
-    Cursor, Filter, Intervention, MessageKind, NewMessage, NewRun, Start, Store, WorkflowKey,
+    Cursor, Filter, MessageKind, NewMessage, NewRun, Start, Store, WorkflowKey,
 };
 use duramen_engine::{
     CLAIM_BYTES, Config, Driven, Engine as Core, Env, HostEvent, HostQueue, Moment, Reply,
@@ -194,10 +194,6 @@ impl Engine {
             act(&mut driver);
         }
         advance(py, ticket, None).map(Some)
-    }
-
-    fn intervene(&self, token: u64, intervention: Intervention) {
-        self.core.intervene(token, vec![intervention]);
     }
 }
 
@@ -488,13 +484,7 @@ impl Engine {
             reason.into(),
             self.core.now(),
         );
-        self.intervene(
-            token,
-            Intervention::Terminate {
-                run_id: run_id.into(),
-                entry,
-            },
-        );
+        self.core.terminate(token, run_id.into(), entry);
     }
 
     fn reopen(&self, token: u64, run_id: String) {
@@ -502,13 +492,7 @@ impl Engine {
     }
 
     fn delete(&self, token: u64, run_id: String, force: bool) {
-        self.intervene(
-            token,
-            Intervention::Delete {
-                run_id: run_id.into(),
-                force,
-            },
-        );
+        self.core.delete(token, run_id.into(), force);
     }
 
     fn get(&self, token: u64, run_ids: Vec<String>) {

@@ -42,7 +42,8 @@ mod _native {
     use super::storeobj::StoreObject;
     #[pymodule_export]
     use super::turns::{
-        Cancel, Completed, Deliver, Failed, Fired, Offer, Received, Seal, Start, TimeOut, TimedOut,
+        Cancel, ChildEnded, Completed, Deliver, Failed, Fired, Offer, Received, Seal, Start,
+        TimeOut, TimedOut,
     };
 
     #[pymodule_export]

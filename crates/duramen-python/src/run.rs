@@ -7,6 +7,8 @@ use duramen_core::derive::ValueKind;
 use duramen_core::ids::Millis;
 use duramen_core::machine::op::Checkpoint;
 use duramen_core::machine::{Ending, Halt, Outcome, Requested};
+use duramen_core::primitives::child::NewChild;
+use duramen_core::primitives::message::Sent;
 use duramen_core::primitives::step::StepOutcome;
 use duramen_core::primitives::timer::TimerStem;
 use duramen_core::retry::{Backoff, RetryPolicy};
@@ -25,6 +27,17 @@ create_exception!(duramen._native, InvalidIdError, PyValueError);
 
 /// `(attempts, backoff, base, cap, jitter)`
 type Retry = (u32, u8, Millis, Millis, bool);
+
+/// `(run_id, workflow, version, input, tags, memo, timeout)`
+type ChildTuple = (
+    Option<String>,
+    String,
+    String,
+    Vec<u8>,
+    Vec<String>,
+    Option<Vec<u8>>,
+    Option<Millis>,
+);
 
 #[pyclass(frozen, module = "duramen._native")]
 #[derive(Debug)]
@@ -74,6 +87,12 @@ pub(crate) fn halted(halt: Halt) -> PyErr {
     match halt {
         Halt::InvalidId(error) => InvalidIdError::new_err(error.to_string()),
         Halt::Diverged(_) | Halt::Gone => Halted::new_err(halt.to_string()),
+    }
+}
+
+impl Run {
+    fn send(&self, sent: Sent) -> PyResult<()> {
+        self.lock().machine.request_message(sent).map_err(halted)
     }
 }
 
@@ -140,9 +159,10 @@ impl Run {
                 let (ok, payload) = match outcome {
                     Outcome::StepCompleted(payload) => (true, payload.unwrap_or_default()),
                     Outcome::StepFailed(payload) => (false, payload),
-                    Outcome::Fired | Outcome::Received(_) | Outcome::TimedOut => {
-                        (false, Bytes::new())
-                    }
+                    Outcome::Fired
+                    | Outcome::Received(_)
+                    | Outcome::TimedOut
+                    | Outcome::ChildEnded(_) => (false, Bytes::new()),
                 };
                 (ok, PyBytes::new(py, &payload), at).into_py_any(py)
             }
@@ -195,6 +215,48 @@ impl Run {
 
     fn patched(&self, id: &str) -> PyResult<bool> {
         self.lock().machine.request_patch(id).map_err(halted)
+    }
+
+    /// Starts a child: its operation and its run's id.
+    fn start_child(&self, id: Option<&str>, child: ChildTuple) -> PyResult<(String, String)> {
+        let (run_id, workflow, version, input, tags, memo, timeout) = child;
+        let child = NewChild {
+            workflow,
+            version,
+            run_id: run_id.map(Into::into),
+            input: input.into(),
+            tags,
+            memo: memo.map(Bytes::from),
+            timeout,
+        };
+        self.lock()
+            .machine
+            .request_child(id, child)
+            .map(|(op, run_id)| (op.to_string(), run_id.to_string()))
+            .map_err(halted)
+    }
+
+    fn child_end(&self, op: &str, run_id: &str) -> PyResult<u32> {
+        self.lock()
+            .machine
+            .request_child_end(&op.into(), &run_id.into())
+            .map_err(halted)
+    }
+
+    /// Sends an event to another run.
+    fn send_event(&self, to: &str, name: &str, payload: &[u8]) -> PyResult<()> {
+        self.send(Sent::Event {
+            to: to.into(),
+            name: name.to_owned(),
+            payload: bytes_of(payload),
+        })
+    }
+
+    fn send_cancel(&self, to: &str, reason: &[u8]) -> PyResult<()> {
+        self.send(Sent::Cancel {
+            to: to.into(),
+            reason: bytes_of(reason),
+        })
     }
 
     fn last_op(&self) -> String {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use duramen_core::machine::{Outcome, Turn};
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyInt};
@@ -64,6 +65,11 @@ record! { ordered
     TimedOut {}
 }
 
+record! { ordered
+    /// A child has ended.
+    ChildEnded { how: Py<PyAny>, payload: Py<PyBytes> }
+}
+
 /// An outcome without facts of its own is made once.
 type Once<T> = PyOnceLock<Py<T>>;
 
@@ -102,6 +108,11 @@ fn outcome(py: Python<'_>, outcome: Outcome) -> PyResult<Py<PyAny>> {
             Ok(Py::new(py, Received { payload })?.into_any())
         }
         Outcome::TimedOut => once(py, &TIMED_OUT, || TimedOut {}),
+        Outcome::ChildEnded(end) => {
+            let how = end.ended.name().into_py_any(py)?;
+            let payload = PyBytes::new(py, &end.payload).unbind();
+            Ok(Py::new(py, ChildEnded { how, payload })?.into_any())
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use duramen_core::derive::ValueKind;
+use duramen_core::family::Ended;
 use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::inbox::Slot;
 use duramen_core::machine::op::Checkpoint;
@@ -246,5 +247,9 @@ fn told(outcome: Outcome) -> Told {
         Outcome::StepFailed(error) => Told::Failed(text(&error)),
         Outcome::Fired => Told::Fired,
         Outcome::TimedOut => Told::TimedOut,
+        Outcome::ChildEnded(end) if end.ended == Ended::Completed => {
+            Told::Value(text(&end.payload))
+        }
+        Outcome::ChildEnded(end) => Told::Failed(text(&end.payload)),
     }
 }

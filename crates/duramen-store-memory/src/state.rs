@@ -9,7 +9,7 @@ use duramen_core::journal::Entry;
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
     CommitOutcome, Created, Delivered, Delivery, Intervened, Intervention, Message, NewMessage,
-    NewRun, Next, RunCommit, Start, Unsent,
+    NewRun, Next, Outgoing, RunCommit, Start, Unsent,
 };
 
 use crate::owners::Owner;
@@ -97,23 +97,22 @@ impl State {
             return CommitOutcome::Fenced;
         }
         let due = run.apply(&commit);
-        let RunCommit {
-            run_id,
-            expected_len,
-            at,
-            ..
-        } = commit;
-        let items = (0..).zip(commit.outgoing);
+        let place = commit.expected_len;
+        self.leave(&commit.run_id, place, commit.at, commit.outgoing);
+        CommitOutcome::Applied { due }
+    }
+
+    fn leave(&mut self, run_id: &RunId, entry: u64, at: Millis, outgoing: Vec<Outgoing>) {
+        let items = (0..).zip(outgoing);
         self.unsent.extend(items.map(|(number, item)| Unsent {
             run_id: run_id.clone(),
-            entry: expected_len,
+            entry,
             number,
             kind: item.kind,
             target: item.target,
             body: item.body,
             at,
         }));
-        CommitOutcome::Applied { due }
     }
 
     pub(crate) fn deliver(&mut self, new: NewMessage) -> Delivered {
@@ -188,16 +187,26 @@ impl State {
             return Intervened::NotAllowed;
         }
         match intervention {
-            Intervention::Terminate { entry, .. } => {
+            Intervention::Terminate {
+                entry, outgoing, ..
+            } => {
+                let (place, at) = (run.journal.len() as u64, entry.at);
                 row.release(Status::Terminated, None);
                 row.epoch += 1;
                 row.updated_at = entry.at;
                 row.finished_at = Some(entry.at);
                 row.format = row.format.max(entry.encoding);
                 run.append(vec![entry]);
+                self.leave(&run_id, place, at, outgoing);
             }
-            Intervention::Reopen { entries, now, .. } => {
-                let now = instant(now);
+            Intervention::Reopen {
+                entries,
+                outgoing,
+                now,
+                ..
+            } => {
+                let (place, now) = (run.journal.len() as u64, instant(now));
+                let at = entries.last().map(|entry| entry.at);
                 row.release(Status::Queued, Some(now));
                 row.epoch += 1;
                 row.updated_at = now;
@@ -207,6 +216,9 @@ impl State {
                 let encodings = entries.iter().map(|entry| entry.encoding);
                 row.format = encodings.fold(row.format, u8::max);
                 run.append(entries);
+                if let Some(at) = at {
+                    self.leave(&run_id, place, at, outgoing);
+                }
             }
             Intervention::Delete { .. } => {
                 self.runs.remove(&run_id);

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use duramen_core::ids::RunId;
+use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::run::Status;
-use duramen_core::store::{Intervened, Intervention};
+use duramen_core::store::{Intervened, Intervention, Outgoing};
 use duramen_store_sql::Columns;
 
 use crate::around::Errand;
@@ -117,7 +117,9 @@ async fn change(
         return Ok(Some(Intervened::NotAllowed));
     }
     match intervention {
-        Intervention::Terminate { entry, .. } => {
+        Intervention::Terminate {
+            entry, outgoing, ..
+        } => {
             if standing == Status::Running {
                 let rows = transaction.run(&book.length, &[&run_id]).await?;
                 if let Some(row) = rows.first() {
@@ -133,8 +135,14 @@ async fn change(
                 .await?;
             let entries = std::slice::from_ref(entry);
             append(transaction, book, &run_id, length, entries).await?;
+            leave(transaction, book, &run_id, length, entry.at, outgoing).await?;
         }
-        Intervention::Reopen { entries, now, .. } => {
+        Intervention::Reopen {
+            entries,
+            outgoing,
+            now,
+            ..
+        } => {
             let after = signed(length + entries.len() as u64);
             let encodings = entries.iter().map(|entry| i16::from(entry.encoding));
             let format = encodings.max().unwrap_or(0);
@@ -142,6 +150,9 @@ async fn change(
                 .run(&book.reopen, &[&run_id, now, &after, &format])
                 .await?;
             append(transaction, book, &run_id, length, entries).await?;
+            if let Some(entry) = entries.last() {
+                leave(transaction, book, &run_id, length, entry.at, outgoing).await?;
+            }
         }
         Intervention::Delete { .. } => {
             for statement in &book.delete {
@@ -150,6 +161,35 @@ async fn change(
         }
     }
     Ok(Some(Intervened::Done))
+}
+
+/// What leaves the run with its entry `entry`.
+async fn leave(
+    transaction: &Transaction,
+    book: &Book,
+    run_id: &str,
+    entry: u64,
+    at: Millis,
+    outgoing: &[Outgoing],
+) -> Result<(), Fault> {
+    for (number, item) in (0_i32..).zip(outgoing) {
+        let kind = i16::try_from(item.kind.code()).unwrap_or(-1);
+        transaction
+            .run(
+                &book.leave,
+                &[
+                    &run_id,
+                    &signed(entry),
+                    &at,
+                    &number,
+                    &kind,
+                    &&*item.target,
+                    &&*item.body,
+                ],
+            )
+            .await?;
+    }
+    Ok(())
 }
 
 async fn append(

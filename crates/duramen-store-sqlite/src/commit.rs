@@ -10,7 +10,7 @@
 use duramen_core::check;
 use duramen_core::ids::Millis;
 use duramen_core::run::Status;
-use duramen_core::store::{CommitOutcome, Next, ReadMessage, RunCommit, Unsent};
+use duramen_core::store::{CommitOutcome, Next, Outgoing, ReadMessage, RunCommit, Unsent};
 use duramen_store_sql::{Columns, lists};
 use rusqlite::params;
 
@@ -60,7 +60,8 @@ impl Session<'_> {
             self.put_state.execute(params![run_id, &**state])?;
         }
         if !commit.outgoing.is_empty() {
-            self.send(commit)?;
+            let (run_id, place) = (&commit.run_id, commit.expected_len);
+            self.send(run_id, place, commit.at, &commit.outgoing)?;
         }
         if let Some(format) = commit.format {
             self.raise(run_id, format)?;
@@ -127,17 +128,24 @@ impl Session<'_> {
         }))
     }
 
-    fn send(&mut self, commit: &RunCommit) -> Result<(), Fault> {
+    /// Keeps what leaves a run with its entry `entry`.
+    pub(crate) fn send(
+        &mut self,
+        run_id: &str,
+        entry: u64,
+        at: Millis,
+        outgoing: &[Outgoing],
+    ) -> Result<(), Fault> {
         let mut insert = self.connection.prepare_cached(sql::outgoing::INSERT)?;
-        let entry = signed(commit.expected_len)?;
-        for (number, item) in (0_u32..).zip(&commit.outgoing) {
+        let entry = signed(entry)?;
+        for (number, item) in (0_u32..).zip(outgoing) {
             insert.execute(params![
-                &*commit.run_id,
+                run_id,
                 entry,
                 number,
                 item.kind.code(),
                 &*item.target,
-                commit.at,
+                at,
                 &*item.body,
             ])?;
         }

@@ -27,9 +27,22 @@ impl Session<'_> {
             return Ok(Intervened::NotAllowed);
         }
         match intervention {
-            Intervention::Terminate { entry, .. } => self.terminate(run_id, length, entry)?,
-            Intervention::Reopen { entries, now, .. } => {
+            Intervention::Terminate {
+                entry, outgoing, ..
+            } => {
+                self.terminate(run_id, length, entry)?;
+                self.send(run_id, length, entry.at, outgoing)?;
+            }
+            Intervention::Reopen {
+                entries,
+                outgoing,
+                now,
+                ..
+            } => {
                 self.reopen(run_id, length, entries, instant(*now))?;
+                if let Some(entry) = entries.last() {
+                    self.send(run_id, length, entry.at, outgoing)?;
+                }
             }
             Intervention::Delete { .. } => self.delete(run_id)?,
         }

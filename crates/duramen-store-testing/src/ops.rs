@@ -368,11 +368,12 @@ fn message() -> impl Strategy<Value = NewMessage> {
 
 fn intervention() -> impl Strategy<Value = InterventionPlan> {
     let intervention = prop_oneof![
-        1 => (run_id(), entry()).prop_map(|(run_id, entry)| Intervention::Terminate { run_id, entry }),
-        2 => (run_id(), vec(entry(), 0..3)).prop_map(|(run_id, entries)| Intervention::Reopen {
+        1 => (run_id(), entry(), vec(outgoing(), 0..2)).prop_map(|(run_id, entry, outgoing)| Intervention::Terminate { run_id, entry, outgoing }),
+        2 => (run_id(), vec(entry(), 0..3), vec(outgoing(), 0..2)).prop_map(|(run_id, entries, outgoing)| Intervention::Reopen {
             run_id,
             expected_len: 0,
             entries,
+            outgoing,
             now: None
         }),
         1 => (run_id(), any::<bool>()).prop_map(|(run_id, force)| Intervention::Delete { run_id, force }),

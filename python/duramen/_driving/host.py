@@ -14,6 +14,7 @@ from duramen._bridge import (
     FINISH_FAILED,
     TIMER_LOOP,
     Cancel,
+    ChildEnded,
     Completed,
     Deliver,
     Failed,
@@ -30,6 +31,7 @@ from duramen._loop.loop import RunLoop, RunTimer
 from duramen._values.payloads import Decision, decode, load_decision, load_reason, step_failure
 from duramen.errors import DeserializationError, RunEvicted, RunTimedOut
 
+from .children import Child, cancel_all, wait_for_all
 from .exits import (
     Trouble,
     advised,
@@ -112,6 +114,8 @@ class RunHost:
         engine has said so."""
         self.output: bytes | None = None
         """The output of a handler that has returned, as it is recorded."""
+        self.children: dict[str, Child] = {}
+        """Its attached children that are not known to have ended, by their operations."""
         self._slots: dict[int, Any] = {}
         self._halted = False
         self._advancing = False
@@ -186,9 +190,16 @@ class RunHost:
     async def _handler(self, context: Context[Any], value: Any) -> Any:
         handler = self.definition.handler
         try:
-            if self.definition.has_input:
-                return await handler(context, value)
-            return await handler(context)
+            ending = handler(context, value) if self.definition.has_input else handler(context)
+            try:
+                result = await ending
+            except (Exception, CancelledError):
+                if self.children and not self.closed:
+                    await cancel_all(self.children)
+                raise
+            if self.children:
+                await wait_for_all(self.children)
+            return result
         finally:
             if self.loop.asyncgens and not self._halted and not self.loop.evicted:
                 await self.loop.shutdown_asyncgens()
@@ -302,6 +313,8 @@ class RunHost:
                     self._fail(future, outcome.error, entry.op)
             elif cls is MessageWait:
                 self._bring(entry, outcome)
+            elif cls is Child:
+                self._child_ended(entry, outcome)
             else:
                 entry.set_result(None)
         except Trouble:
@@ -320,6 +333,13 @@ class RunHost:
                 self._cannot_read(wait.op, error)
             else:
                 wait.future.set_result((True, value))
+
+    def _child_ended(self, child: Child, outcome: Outcome) -> None:
+        if type(outcome) is ChildEnded:
+            try:
+                child.ended(self.serializer, outcome.how, outcome.payload)
+            except BaseException as error:  # noqa: BLE001 - as below
+                self._cannot_read(child.op, error)
 
     def _resolve(self, future: Future[Any], payload: bytes, call: StepCall) -> None:
         try:
@@ -365,6 +385,11 @@ class RunHost:
         except Exception as error:  # noqa: BLE001 - only what is out is of interest here
             self._expect_trouble(error)
         return load_reason(self.serializer, reason)
+
+    @property
+    def reason(self) -> str:
+        """Why the run is cancelled, if it is."""
+        return load_reason(self.serializer, self._reason)
 
     def _look_at_state(self) -> bool:
         """Hand over the state if it has changed. False: it has no payload, and the run has failed."""
@@ -529,10 +554,7 @@ class RunHost:
         try:
             self._expect_trouble(error)
         except Trouble as trouble:
-            back: Future[Any] = Future(loop=self.loop)
-            self._held_up = True
-            self.wait_out(trouble, partial(self._go_on, partial(self._wake, back)))
-            await back
+            await self.sit_out(trouble)
             return True
         return False
 
@@ -585,6 +607,29 @@ class RunHost:
         except BaseException:
             self.forget(slot)
             raise
+
+    def open_wait(self, slot: int, child: Child) -> None:
+        """Wait for the end of a child."""
+        self._slots[slot] = child
+
+    def new_child(self, op: str, run_id: str, type: Any, *, attached: bool) -> Child:  # noqa: A002
+        """A child that was just started."""
+        return Child(self, op, run_id, type, attached=attached)
+
+    async def payload_of(self, value: Any, type: Any) -> bytes:  # noqa: A002
+        """Give the payload of a value that leaves the run."""
+        while True:
+            try:
+                return encoded(self.serializer, plain_payload(self.serializer, value, type))
+            except Trouble as trouble:
+                await self.sit_out(trouble)
+
+    async def sit_out(self, trouble: BaseException) -> None:
+        """Wait until a codec that is out may be back."""
+        back: Future[Any] = Future(loop=self.loop)
+        self._held_up = True
+        self.wait_out(trouble, partial(self._go_on, partial(self._wake, back)))
+        await back
 
     async def await_slot(self, slot: int, future: Future[Any]) -> None:
         """Wait for a timer."""
@@ -746,3 +791,4 @@ class RunHost:
             # Cuts the circles, so that memory comes back without the collector.
             self.loop.timers = _NO_TIMERS
             self.main = self._context = None
+            self.children.clear()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     # ruff: noqa: TC004 - a dataclass names them, and nothing asks it what they are
     from asyncio import TimerHandle
 
+    from duramen._handlers.workflow import WorkflowDef
     from duramen._values.serializer import Serializer
 
     from .host import RunHost
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Services"]
 
 
-def _ignore(*_: object) -> None:
+def _ignore(*_: object) -> Any:
     """Stands for a service that nobody wants."""
 
 
@@ -56,6 +57,8 @@ class Services:
     """Called when the handler has ended (nothing is durable yet): kind, and its value or error."""
     on_state: Callable[[RunHost, bytes], object] | None = None
     """Called when the run's state object has changed."""
+    find: Callable[[Any], WorkflowDef[Any, Any] | None] = _ignore
+    """Finds the workflow that a handler names (or means by a definition of it); None if it is not here."""
     transactions: Transactions | None = None
     """What `ctx.transaction` needs of the runtime."""
 

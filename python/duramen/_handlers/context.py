@@ -14,6 +14,7 @@ from duramen._values.checks import check_id
 from duramen._values.durations import duration_ms, from_ms
 from duramen.errors import InvalidArgument
 
+from .calls.children import ChildCalls
 from .calls.steps import StepCalls
 from .calls.values import ValueCalls
 from .calls.waits import Approval, WaitCalls
@@ -47,7 +48,7 @@ class _RunLog(CarefulLogger):
         return not self._host.run.replaying and super().isEnabledFor(level)
 
 
-class Context(StepCalls, WaitCalls, ValueCalls, Generic[StateT]):
+class Context(StepCalls, WaitCalls, ValueCalls, ChildCalls, Generic[StateT]):
     """The first argument of every handler.
 
     Its durable calls belong to the handler and the tasks it makes, on the handler's own event loop. From

@@ -162,6 +162,7 @@ class Driver:
             deadline=deadline,
             min_remaining=min_remaining,
             log=_log,
+            find=self._registry.find,
             transactions=self._transactions,
         )
 

@@ -43,11 +43,13 @@ class RunFilters(TypedDict, total=False):
     tag: str | None
     """A tag the run has."""
     waiting_for: str | None
-    """An event's name, ``timer``, ``approval:ID`` or ``retry:STEP``."""
+    """An event's name, ``timer``, ``approval:ID``, ``child:RUN`` or ``retry:STEP``."""
     created_after: datetime | None
     """Instant, aware; exclusive."""
     created_before: datetime | None
     """Instant, aware; exclusive."""
+    parent: str | None
+    """Run id of the one that started it."""
     id_prefix: str | None
     """How the run id begins."""
 
@@ -74,6 +76,8 @@ def engine_filter(call: str, filters: RunFilters) -> dict[str, Any]:
         wanted["tag"] = check_id("tag", tag)
     if (waiting_for := filters.get("waiting_for")) is not None:
         wanted["waiting_for"] = check_wait_key(waiting_for)
+    if (parent := filters.get("parent")) is not None:
+        wanted["parent"] = check_id("parent", parent)
     if (created_after := filters.get("created_after")) is not None:
         wanted["created_after"] = instant_ms(created_after, "created_after")
     if (created_before := filters.get("created_before")) is not None:

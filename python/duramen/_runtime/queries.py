@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from duramen._values.checks import check_count, check_id, pack_cursor, unpack_cursor
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Queries"]
 
+_CHILDREN = 100
+"""So many children stand in a view."""
+
 _PAGE = 1000
 """The most rows or entries of one request to the store."""
 
@@ -44,7 +48,12 @@ class Queries:
     async def get(self, run_id: str) -> RunView:
         """See `Runtime.get`."""
         detail = await self.detail(run_id)
-        return view_of(detail.row, detail, self._serializer, self._registry.types)
+        view = view_of(detail.row, detail, self._serializer, self._registry.types)
+        port = self._lifecycle.ready
+        children: EnginePage = await port.call(port.engine.list, {"parent": run_id}, _CHILDREN, None)
+        if not children.rows:
+            return view
+        return replace(view, children=tuple(row.run_id for row in reversed(children.rows)))
 
     async def detail(self, run_id: str) -> Detail:
         """Read a run with what belongs to it, as the engine gives it.

@@ -98,6 +98,10 @@ class Registry:
         """Names and versions of all of them."""
         return list(self._by_key)
 
+    def newest(self) -> list[AnyWorkflow]:
+        """The newest definition of each name."""
+        return list(self._current.values())
+
     def names(self) -> list[str]:
         """Their names, each once."""
         return sorted({name for name, _ in self._by_key})
@@ -139,6 +143,13 @@ class Registry:
         if found is None:
             raise self._unknown(workflow, None)
         return found
+
+    def find(self, workflow: Any) -> AnyWorkflow | None:
+        """What `resolve` gives; None in place of `UnknownWorkflow`, for a definition that itself."""
+        try:
+            return self.resolve(workflow)
+        except UnknownWorkflow:
+            return workflow if isinstance(workflow, WorkflowDef) else None  # pyright: ignore[reportUnknownVariableType]
 
     def _replace(self, known: AnyWorkflow, definition: AnyWorkflow) -> None:
         definition.resolve()

@@ -83,6 +83,8 @@ def view_of(
         "waits": tuple(row.waits),
         "tags": tuple(row.tags),
         "note": row.note,
+        "parent": row.parent,
+        "root": row.root,
     }
     if detail is not None:
         input_type, output_type, state_type = types(row.workflow, row.version)
@@ -137,7 +139,8 @@ def event_of(run_id: str, index: int, entry: Entry, serializer: Serializer) -> E
             facts = json.loads(meta)
         except ValueError:
             facts = {}
-    is_error = kind in _ERROR_KINDS
+    ended = facts.get("ended")
+    is_error = kind in _ERROR_KINDS or ended == "failed"
     attempt = facts.get("attempt")
     if attempt is None and kind.startswith("step_"):
         attempt = 1
@@ -155,4 +158,6 @@ def event_of(run_id: str, index: int, entry: Entry, serializer: Serializer) -> E
         deadline=when(facts.get("deadline")),
         message_id=facts.get("message"),
         cause=facts.get("cause"),
+        run=facts.get("run"),
+        ended=ended,
     )

@@ -150,10 +150,16 @@ class RunView:
     unread: int = 0
     """Messages that no driver has taken note of yet."""
     waits: tuple[str, ...] = ()
-    """What it waits for: ``timer``, ``event:NAME``, ``approval:ID``, ``retry:STEP``."""
+    """What it waits for: ``timer``, ``event:NAME``, ``approval:ID``, ``child:RUN``, ``retry:STEP``."""
     tags: tuple[str, ...] = ()
     note: str | None = None
     """Why a stuck run is stuck."""
+    parent: str | None = None
+    """The run that started this one."""
+    root: str | None = None
+    """The first run of that family."""
+    children: tuple[str, ...] = ()
+    """Ids of the runs that it started, the newest 100, oldest first; ``list(parent=…)`` has all. Of `Runtime.get`."""
     input: Any = None
     output: Any = None
     error: RecordedError | None = None
@@ -218,6 +224,10 @@ class Event:
     """Id of the signal that was consumed."""
     cause: int | None = None
     """Index of the failure that ended the run, or that was taken back."""
+    run: str | None = None
+    """The other run: the child that was started or has ended, or whom a message went to."""
+    ended: str | None = None
+    """How a child ended that has not completed: ``failed``, ``cancelled``, ``terminated``, ``conflict``, ``deleted``."""
 
 
 TimelineEntry = Event

@@ -20,6 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 from pydantic_core import from_json, to_json
 
 from duramen.errors import (
+    ChildCancelled,
+    ChildConflict,
+    ChildFailed,
+    ChildTerminated,
     DeserializationError,
     Fatal,
     InvalidArgument,
@@ -153,6 +157,11 @@ register_exception(Fatal)
 
 _STEP_FAILURES: dict[str, type[StepFailed]] = {_name(cls): cls for cls in (StepFailed, StepTimeout)}
 """A run that lets a step's failure pass ends with one of these: made again for the sake of its cause."""
+
+_CHILD_FAILURES: dict[str, type[ChildFailed]] = {
+    _name(cls): cls for cls in (ChildFailed, ChildCancelled, ChildTerminated, ChildConflict)
+}
+"""The same for the end of a child."""
 
 
 class _Room:
@@ -373,6 +382,8 @@ def rebuild_error(recorded: RecordedError, *, as_recorded: bool = False) -> Base
     """
     if (failure := _STEP_FAILURES.get(recorded.type_name)) is not None:
         return _step_failure(failure, recorded, as_recorded=as_recorded)
+    if (failed := _CHILD_FAILURES.get(recorded.type_name)) is not None:
+        return _child_failure(failed, recorded, as_recorded=as_recorded)
     cls = _class_of(recorded, as_recorded=as_recorded)
     if cls is None:
         return None
@@ -416,6 +427,18 @@ def _step_failure(cls: type[StepFailed], recorded: RecordedError, *, as_recorded
     if recorded.cause is None or not isinstance(operation_id, str) or not isinstance(attempts, int):
         return None
     error = cls(operation_id, attempts, recorded.cause)
+    error.__cause__ = rebuild_error(recorded.cause, as_recorded=as_recorded)
+    return error
+
+
+def _child_failure(
+    cls: type[ChildFailed], recorded: RecordedError, *, as_recorded: bool
+) -> ChildFailed | None:
+    facts = recorded.attributes or {}
+    run_id, operation_id = facts.get("run_id"), facts.get("operation_id")
+    if recorded.cause is None or not isinstance(run_id, str) or not isinstance(operation_id, str):
+        return None
+    error = cls(run_id, operation_id, recorded.cause)
     error.__cause__ = rebuild_error(recorded.cause, as_recorded=as_recorded)
     return error
 

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from pydantic_core import from_json, to_json
 
-from duramen.errors import DeserializationError, RecordedError, StepFailed, StepTimeout
+from duramen.errors import (
+    ChildCancelled,
+    ChildConflict,
+    ChildFailed,
+    ChildTerminated,
+    DeserializationError,
+    RecordedError,
+    StepFailed,
+    StepTimeout,
+)
 
 from .exceptions import cause_of, members_of
 from .serializer import CodecSerializer, dump_error, load_error, rebuild_error
@@ -39,7 +48,7 @@ def dump_failure(
         timed_out: the step ran into its timeout.
     """
     data = dump_error(error)
-    if any(isinstance(link, StepFailed) for link in chain(error)):
+    if any(isinstance(link, StepFailed | ChildFailed) for link in chain(error)):
         data = _with_recorded_causes(error, data)
     if attempts is not None:
         # Fields beside those of the error, which whoever reads only the error passes over.
@@ -65,7 +74,7 @@ def chain(error: BaseException) -> list[BaseException]:
 
 
 def _with_recorded_causes(error: BaseException, data: bytes) -> bytes:
-    """Put what was recorded of a step's exception under the `StepFailed` that reports it.
+    """Put what was recorded of a step's or child's exception under the `StepFailed` (or the like) that reports it.
 
     The exception itself is there only if its class could be made again, and without its traceback.
     """
@@ -73,7 +82,7 @@ def _with_recorded_causes(error: BaseException, data: bytes) -> bytes:
     link: BaseException | None = error
     place: dict[str, Any] | None = record
     while link is not None and place is not None:
-        if isinstance(link, StepFailed) and isinstance(link.error, RecordedError):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if isinstance(link, StepFailed | ChildFailed) and isinstance(link.error, RecordedError):  # pyright: ignore[reportUnnecessaryIsInstance]
             place["cause"] = _plain(link.error)
             break
         link = cause_of(link)
@@ -134,9 +143,33 @@ def step_failure(serializer: Serializer, op: str, data: bytes) -> StepFailed:
 def failed_operation(error: BaseException) -> str | None:
     """The id of the operation whose failure led to this exception, if one did."""
     for link in chain(error):
-        if isinstance(link, StepFailed):
+        if isinstance(link, StepFailed | ChildFailed):
             return link.operation_id
     return None
+
+
+def child_failure(serializer: Serializer, op: str, run_id: str, how: str, data: bytes) -> ChildFailed:
+    """Make the exception that a handler gets for a child that has not completed.
+
+    What the child raised is its cause if that class is built in or registered.
+
+    Raises:
+        DeserializationError: as `step_failure`.
+    """
+    if how == "failed":
+        recorded = load_recorded(serializer, data)
+        failure = ChildFailed(run_id, op, recorded)
+        failure.__cause__ = rebuild_error(recorded, as_recorded=True)
+        return failure
+    if how == "conflict":
+        text = "there is another run of that id, which this run did not start; give the child another run_id="
+        return ChildConflict(run_id, op, RecordedError("duramen.errors.RunIdConflict", text))
+    if how == "deleted":
+        text = "it was deleted before it had ended"
+        return ChildTerminated(run_id, op, RecordedError("duramen.errors.RunTerminated", text))
+    cls, name = (ChildCancelled, "RunCancelled") if how == "cancelled" else (ChildTerminated, "RunTerminated")
+    reason = load_reason(serializer, data) if data else ""
+    return cls(run_id, op, RecordedError(f"duramen.errors.{name}", reason))
 
 
 class Decision(NamedTuple):

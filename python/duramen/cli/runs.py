@@ -47,6 +47,9 @@ def list_runs(
         str | None,
         typer.Option(help="Only waiting for this: an event's name, timer, approval:ID.", show_default=False),
     ] = None,
+    parent: Annotated[
+        str | None, typer.Option(help="Only those that this run has started.", show_default=False)
+    ] = None,
     prefix: Annotated[
         str | None, typer.Option(help="Only with ids that begin so.", show_default=False)
     ] = None,
@@ -67,6 +70,7 @@ def list_runs(
         "status": [each.value for each in status] if status else None,
         "tag": tag,
         "waiting_for": waiting_for,
+        "parent": parent,
         "id_prefix": prefix,
         "created_after": _hours_ago(since),
     }
@@ -115,8 +119,8 @@ def _hours_ago(hours: float | None) -> datetime | None:
 
 def summary(run: RunView) -> dict[str, Any]:
     """What a list knows of a run."""
-    unread_by_lists = {"input", "output", "error", "reason", "state", "memo", "refused", "detailed"}
-    return {name: value for name, value in plain(run).items() if name not in unread_by_lists}
+    of_get = {"input", "output", "error", "reason", "state", "memo", "refused", "children", "detailed"}
+    return {name: value for name, value in plain(run).items() if name not in of_get}
 
 
 @app.command("show")

@@ -116,6 +116,9 @@ def run_card(run: RunView, journal: Sequence[Event], now: datetime) -> Group:
         row("approval", question)
     row("note", run.note)
     row("tags", ", ".join(run.tags))
+    row("parent", run.parent)
+    row("root", run.root if run.root != run.parent else None)
+    row("children", ", ".join(run.children))
     for name, at in (
         ("created", run.created_at),
         ("started", run.started_at),

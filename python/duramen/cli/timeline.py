@@ -76,7 +76,7 @@ def tracks(journal: Iterable[Event], now: datetime) -> list[Track]:
         begin = began.pop(entry.op, min(cursor, entry.at))
         match entry.kind:
             case "wait_opened" | "approval_requested":
-                began[entry.op] = entry.at
+                began[entry.op] = begin if (entry.wait or "").startswith("child:") else entry.at
                 track.remark = f"waits for {entry.wait}" if entry.wait else "waits"
                 continue
             case "step_attempt_failed":
@@ -92,6 +92,17 @@ def tracks(journal: Iterable[Event], now: datetime) -> list[Track]:
                 track.segments.append(Segment(begin, entry.at, "green"))
                 attempt = entry.attempt or 1
                 track.remark = f"{ordinal(attempt)} attempt" if attempt > 1 else ""
+            case "child_started":
+                began[entry.op] = entry.at
+                track.remark = f"runs as {entry.run}"
+                continue
+            case "child_finished":
+                style = "red" if entry.ended else "green"
+                track.segments.append(Segment(begin, entry.at, style, dotted=True))
+                track.remark, track.style = f"child {entry.ended or 'completed'}", "red" if entry.ended else ""
+            case "message_sent":
+                track.segments.append(Segment(begin, entry.at, "yellow"))
+                track.remark = f"{entry.wait or 'cancellation'} to {entry.run}"
             case _:
                 track.segments.append(Segment(begin, entry.at, "yellow", dotted=True))
                 track.remark = entry.kind.replace("_", " ")

@@ -47,7 +47,7 @@ Status: TypeAlias = Literal[
 ]
 """The first three are live; ``completed`` to ``terminated`` are final; ``stuck`` is neither."""
 
-OutgoingKind: TypeAlias = Literal["start", "message", "stream_item"]
+OutgoingKind: TypeAlias = Literal["start", "message", "stream_item", "inquiry"]
 """A run to create, a message to another run, an item of a stream."""
 
 Intervened: TypeAlias = Literal["done", "not_found", "not_allowed", "blocked"]
@@ -382,6 +382,8 @@ class Terminate(TypedDict):
     kind: Literal["terminate"]
     run_id: str
     entry: Entry
+    outgoing: Sequence[Outgoing]
+    """What leaves the run with it: kept as with a commit, with the entry's index and `at`."""
 
 
 class Reopen(TypedDict):
@@ -391,6 +393,8 @@ class Reopen(TypedDict):
     run_id: str
     expected_len: int
     entries: Sequence[Entry]
+    outgoing: Sequence[Outgoing]
+    """Likewise, with the index of the first entry and the `at` of the last; empty without entries."""
     now: int | None
 
 

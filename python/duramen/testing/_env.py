@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from duramen.store import Store
+    from duramen.store import Store, UnsentAsk
 
 __all__ = ["Environment"]
 
@@ -260,8 +260,9 @@ class Environment:
         """The next instant at which something may happen."""
         world = self.world
         instants = [self.steps.next_deadline, world.sleepers[0][0] if world.sleepers else None]
-        if self._active() or await self._holds_orphans():
-            # Leases are renewed, messages asked for, failed commits tried again, orphans found.
+        if self._active() or await self._holds_orphans() or await self._has_unsent():
+            # Leases are renewed, messages asked for, failed commits tried again, orphans found, and what has left
+            # runs but did not get to its target.
             instants.append(world.clock.next())
         else:
             # With nothing in anybody's hands, whatever happens next is due by the store.
@@ -297,6 +298,10 @@ class Environment:
             return False
         own = port.engine.owner()
         return any(owner["held"] for owner in await self.world.base.owners() if owner["owner"] == own)
+
+    async def _has_unsent(self) -> bool:
+        ask: UnsentAsk = {"before": 2**62, "run_id": None, "limit": 1}
+        return bool(await self.world.base.unsent(ask))
 
     def _lanes(self) -> list[str]:
         # What this build's own runs stand in: the queue of those without one, the encoding that it writes.
@@ -386,17 +391,17 @@ class Environment:
             ReplayDiverged: a handler does something else when it is called again with the same journal, so it
                 depends on something that is not recorded: the wall clock, random numbers, I/O.
         """
-        runtime = self.runtime
+        runtime, registry = self.runtime, self._services.registry
         count = 0
         cursor = None
         while True:
             page = await runtime.list(status=[status.value for status in _REPLAYED], cursor=cursor)
             for view in page.items:
-                definition = self._services.registry.get(view.workflow, view.version)
+                definition = registry.get(view.workflow, view.version)
                 if definition is None:
                     continue
                 history = await runtime.export(view.run_id)
-                replay(definition, history, serializer=runtime.serializer)
+                replay(definition, history, serializer=runtime.serializer, others=registry.newest())
                 count += 1
             cursor = page.cursor
             if cursor is None:

@@ -34,7 +34,7 @@ from duramen._values.serializer import JsonSerializer
 from duramen.errors import InvalidArgument, RecordedError, ReplayDiverged, StoreError, UnknownWorkflow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from duramen._bridge import Run, RunEvent, Turn
     from duramen._driving.stepper import StepJob, Stepper
@@ -82,6 +82,7 @@ def replay(
     *,
     serializer: Serializer | None = None,
     compare_output: bool = True,
+    others: Iterable[WorkflowDef[Any, Any]] = (),
 ) -> Replayed:
     """Run a workflow's code against an exported history and see that it does what is recorded.
 
@@ -95,6 +96,7 @@ def replay(
         serializer: that of the runtime which the run was made by. Default: `JsonSerializer`.
         compare_output: also compare what the handler returns, or the class of what it raises, with the
             record.
+        others: workflows whose runs the code starts by their names: their types say what it is given.
 
     Returns:
         How the handler ended, or that the history ended first.
@@ -134,7 +136,8 @@ def replay(
     """
     checked = read_history(history)
     definition = _definition(workflow, checked)
-    job = _Replay(definition, checked, JsonSerializer() if serializer is None else serializer)
+    known = {each.name: each for each in (*others, workflow)}
+    job = _Replay(definition, checked, JsonSerializer() if serializer is None else serializer, known)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -161,8 +164,15 @@ def _definition(workflow: WorkflowDef[Any, Any], history: History) -> WorkflowDe
 class _Replay:
     """One replay: an engine, a store of one run, the run's host."""
 
-    def __init__(self, definition: WorkflowDef[Any, Any], history: History, serializer: Serializer) -> None:
+    def __init__(
+        self,
+        definition: WorkflowDef[Any, Any],
+        history: History,
+        serializer: Serializer,
+        known: dict[str, WorkflowDef[Any, Any]],
+    ) -> None:
         self._definition = definition
+        self._known = known
         self._history = history
         self._serializer = serializer
         self._store = _OneRun(history)
@@ -229,6 +239,7 @@ class _Replay:
             serializer=self._serializer,
             touched=self._touch,
             context=Context(),
+            find=self._find,
             log=_SILENT,
         )
         host = RunHost(cast("Run", guarded), self._definition, services)
@@ -239,6 +250,9 @@ class _Replay:
         host.evict()
         run.abandon()
         return guarded, host
+
+    def _find(self, workflow: Any) -> WorkflowDef[Any, Any] | None:
+        return self._known.get(workflow) if isinstance(workflow, str) else workflow
 
     def _touch(self, _: object) -> None:
         self._touched = True

@@ -2,9 +2,11 @@
 
 use super::seal::Sealing;
 use super::standing::{Phase, Standing};
+use crate::family::{End, Ended};
 use crate::ids::{Millis, Payload};
+use crate::progress::ledger::Taken;
 use crate::progress::state::Progress;
-use crate::store::{CommitOutcome, Next, RunCommit};
+use crate::store::{CommitOutcome, Next, Outgoing, RunCommit, end_of_child, place_of_end};
 
 /// What became of the run with a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +49,33 @@ impl Commits {
             Next::Waiting { .. } => Sent::Release,
             Next::Finished { .. } | Next::Stuck { .. } | Next::Continued { .. } => Sent::End,
         });
-        let (expected, entries) = run.ledger.take();
+        let Taken {
+            expected,
+            entries,
+            outgoing,
+        } = run.ledger.take();
         let at = run.clock.at(wall);
         let mut commit = run.facts.commit(expected, entries, next, at);
         run.facts.told_format(commit.format);
+        commit.outgoing = outgoing;
+        commit.outgoing.extend(end_for_parent(run, &commit));
         commit.read = run.inbox.take_read();
         commit.inbox_seen = run.inbox.take_news();
         commit.state = self.state.take();
+        commit
+    }
+
+    /// Some of what is staged, because so much leaves the run with it. What was read and the state go out with
+    /// the last part, which has the entries that they belong to.
+    pub(super) fn build_part(&mut self, run: &mut Progress, wall: Millis) -> Box<RunCommit> {
+        self.sent = Some(Sent::Save);
+        let taken = run.ledger.take_part();
+        let at = run.clock.at(wall);
+        let mut commit = run
+            .facts
+            .commit(taken.expected, taken.entries, Next::Running, at);
+        run.facts.told_format(commit.format);
+        commit.outgoing = taken.outgoing;
         commit
     }
 
@@ -121,6 +143,21 @@ impl Commits {
         standing.phase = Phase::Parking { note, bare: true };
         AfterCommit::Driving
     }
+}
+
+/// What a run that ends with this commit tells its parent.
+fn end_for_parent(run: &Progress, commit: &RunCommit) -> Option<Outgoing> {
+    let Next::Finished { status } = commit.next else {
+        return None;
+    };
+    let (parent, last) = (run.facts.parent.as_ref()?, commit.entries.last()?);
+    let end = End {
+        ended: Ended::of(status)?,
+        payload: last.payload.clone(),
+    };
+    let place = place_of_end(status, commit.length_after(), None);
+    let told = end_of_child(parent, &run.facts.run_id, &run.facts.seed, &place, &end);
+    Some(Outgoing::message(&told))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::history::History;
 use super::properties::{Weather, explore, sim};
 use super::testing::program::{Node, nodes, rule};
 use super::testing::{FakeStore, Rest, Sim, T0};
+use crate::family::Ended;
 use crate::ids::Payload;
 use crate::journal::{ENCODING, Entry, Kind, Meta};
 use crate::run::Status;
@@ -103,15 +104,25 @@ fn meta() -> impl Strategy<Value = Meta> {
         prop::option::of(extreme()),
         prop::option::of("m[0-9]"),
         prop::option::of(prop_oneof![0..20_u64, Just(u64::MAX)]),
+        prop::option::of(("run/child-[0-2]|.{0,4}", "child|.{0,4}")),
+        prop::option::of(prop_oneof![Just(Ended::Failed), Just(Ended::Conflict)]),
     )
-        .prop_map(|(attempt, retry_at, wait, deadline, message, cause)| Meta {
-            attempt,
-            retry_at,
-            wait,
-            deadline,
-            message,
-            cause,
-        })
+        .prop_map(
+            |(attempt, retry_at, wait, deadline, message, cause, other, ended)| {
+                let (run, workflow) = other.unzip();
+                Meta {
+                    attempt,
+                    retry_at,
+                    wait,
+                    deadline,
+                    message,
+                    cause,
+                    run: run.map(Into::into),
+                    workflow,
+                    ended,
+                }
+            },
+        )
 }
 
 /// What may stand in the column of `meta`: what Duramen writes, nearly that, anything.

@@ -1,10 +1,11 @@
 //! Live turns: each outcome that came in gets its place in the journal at the moment it is delivered.
 
 use super::seal;
+use crate::family::{End, Ended};
 use crate::ids::Millis;
 use crate::inbox::Slot;
 use crate::journal::{Entry, Kind};
-use crate::primitives::{cancel, step, timer};
+use crate::primitives::{cancel, child, step, timer};
 use crate::progress::arrivals::Arrived;
 use crate::progress::desk::Desk;
 use crate::progress::ledger::Weight;
@@ -50,11 +51,14 @@ fn go_live(run: &mut Progress) {
 fn record_again(run: &mut Progress, slot: Slot, entry: Entry, wall: Millis) -> Option<Turn> {
     let op = run.close(slot)?;
     let at = run.clock.advance(wall);
-    let payload = Some(entry.payload.clone());
-    let outcome = if entry.kind == Kind::StepCompleted {
-        Outcome::StepCompleted(payload)
-    } else {
-        Outcome::Received(payload)
+    let payload = entry.payload.clone();
+    let outcome = match entry.kind {
+        Kind::StepCompleted => Outcome::StepCompleted(Some(payload)),
+        Kind::ChildFinished => Outcome::ChildEnded(End {
+            ended: Ended::Completed,
+            payload,
+        }),
+        _ => Outcome::Received(Some(payload)),
     };
     let again = Entry {
         op: op.id,
@@ -71,6 +75,11 @@ pub(super) fn due(run: &mut Progress, wall: Millis) -> Option<Turn> {
         match first_due(run, wall)? {
             First::Cancel => return cancel::arrived(Desk::of(run), wall),
             First::RunTimeout => return Some(timer::run_timed_out(Desk::of(run), wall)),
+            First::Message(slot) if is_child(run, slot) => {
+                if let Some(turn) = child::ended(Desk::of(run), slot, wall) {
+                    return Some(turn);
+                }
+            }
             First::Message(slot) => {
                 let key = run.ops.get(slot)?.kind.wait_key()?;
                 let message = run.inbox.offer(key, slot)?;
@@ -121,12 +130,13 @@ fn first_due(run: &Progress, wall: Millis) -> Option<First> {
 
 /// When the message came that this wait would get.
 fn message_for(run: &Progress, slot: Slot) -> Option<Millis> {
-    match &run.ops.get(slot)?.kind {
-        OpKind::Event { key } | OpKind::Approval { key, .. } => {
-            Some(run.inbox.match_of(key, slot)?.at)
-        }
-        OpKind::Step { .. } | OpKind::Timer => None,
-    }
+    let key = run.ops.get(slot)?.kind.message_key()?;
+    Some(run.inbox.match_of(key, slot)?.at)
+}
+
+fn is_child(run: &Progress, slot: Slot) -> bool {
+    let op = run.ops.get(slot);
+    op.is_some_and(|op| matches!(op.kind, OpKind::Child { .. }))
 }
 
 #[cfg(test)]

@@ -41,11 +41,13 @@ mod standing;
 pub(crate) mod testing;
 
 use crate::derive::ValueKind;
-use crate::ids::{Millis, OpId, Payload};
+use crate::ids::{Millis, OpId, Payload, RunId};
 use crate::inbox::Slot;
 use crate::journal::{BadEntry, ENCODING, Entry, Kind};
+use crate::primitives::child::NewChild;
+use crate::primitives::message::{NotSent, Sent};
 use crate::primitives::timer::TimerStem;
-use crate::primitives::{approval, event, patch, step, timer, value};
+use crate::primitives::{approval, child, event, message, patch, step, timer, value};
 use crate::progress::desk::Desk;
 use crate::progress::state::Progress;
 use crate::retry::RetryPolicy;
@@ -215,6 +217,38 @@ impl Machine {
     /// The handler asks whether the run follows its patched code; see [`patch`]. It never suspends.
     pub fn request_patch(&mut self, id: &str) -> Result<bool, Halt> {
         Ok(patch::request(self.ask()?, id)?)
+    }
+
+    /// The handler starts a child, or sends something to another run. It never suspends, so on replay the entry
+    /// must be the next one.
+    pub fn request_child(
+        &mut self,
+        id: Option<&str>,
+        child: NewChild,
+    ) -> Result<(OpId, RunId), Halt> {
+        let started = child::start(self.ask()?, id, child);
+        self.sent(started)
+    }
+
+    /// See [`Machine::request_child`].
+    pub fn request_message(&mut self, message: Sent) -> Result<(), Halt> {
+        let sent = message::send(self.ask()?, message);
+        self.sent(sent)
+    }
+
+    /// The handler waits for the end of a child that it started with the operation `op`.
+    pub fn request_child_end(&mut self, op: &OpId, run_id: &RunId) -> Result<Slot, Halt> {
+        Ok(child::wait(self.ask()?, op, run_id))
+    }
+
+    fn sent<T>(&mut self, sent: Result<T, NotSent>) -> Result<T, Halt> {
+        sent.map_err(|error| match error {
+            NotSent::InvalidId(error) => Halt::InvalidId(error),
+            NotSent::Diverged(divergence) => {
+                self.park(divergence.clone());
+                Halt::Diverged(divergence)
+            }
+        })
     }
 
     /// What a primitive may touch, if the handler may still ask.

@@ -42,6 +42,9 @@ impl Commits {
                 .filter(|_| standing.is_driving() && !self.yielding)
                 .map_or(Decision::Wait, |until| Decision::Hold { until });
         }
+        if run.ledger.is_crowded() && !run.steps.is_transacting() && standing.phase != Phase::Gone {
+            return Decision::Commit(self.build_part(run, wall));
+        }
         if standing.is_driving() {
             match self.pause_or_save(run, standing, wall, hold) {
                 Ok(decision) => return decision,

@@ -25,13 +25,16 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
         Kind::ApprovalResolved => {
             return end(run, placed, |kind| matches!(kind, OpKind::Approval { .. })).map(Some);
         }
+        Kind::ChildFinished => return child(run, placed).map(Some),
         Kind::TimerFired if &*placed.entry.op == RUN_TIMEOUT_OP => {
             run.ends.timed_out(placed.index);
             let at = run.clock.advance(placed.entry.at);
             return Ok(Some(Turn::TimeOut { at }));
         }
         Kind::TimerFired => {
-            return end(run, placed, |kind| !matches!(kind, OpKind::Step { .. })).map(Some);
+            let has_deadline =
+                |kind: &OpKind| !matches!(kind, OpKind::Step { .. } | OpKind::Child { .. });
+            return end(run, placed, has_deadline).map(Some);
         }
         Kind::CancelRequested => {
             run.ends.cancelled(placed.index);
@@ -51,7 +54,6 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
         | Kind::RunCancelled
         | Kind::RunTerminated
         | Kind::ChildStarted
-        | Kind::ChildFinished
         | Kind::MessageSent
         | Kind::UpdateAccepted
         | Kind::UpdateFinished
@@ -84,6 +86,13 @@ fn event(run: &mut Progress, placed: Placed) -> Result<Turn, Divergence> {
     let slot = find_open(run, &placed, |kind| matches!(kind, OpKind::Event { .. }))?;
     check_wait(run, &placed, slot, recorded.as_deref())?;
     end(run, placed, |_| true)
+}
+
+fn child(run: &mut Progress, placed: Placed) -> Result<Turn, Divergence> {
+    if let Err(error) = placed.entry.meta() {
+        return Err(unreadable(run, &placed, error));
+    }
+    end(run, placed, |kind| matches!(kind, OpKind::Child { .. }))
 }
 
 fn find_open(
@@ -131,7 +140,10 @@ fn note(run: &mut Progress, placed: &Placed) -> Result<(), Divergence> {
             matches!(kind, OpKind::Approval { .. })
         }),
         _ => wait(run, placed, &meta, |kind| {
-            matches!(kind, OpKind::Timer | OpKind::Event { .. })
+            matches!(
+                kind,
+                OpKind::Timer | OpKind::Event { .. } | OpKind::Child { .. }
+            )
         }),
     }
 }

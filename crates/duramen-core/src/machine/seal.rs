@@ -79,10 +79,14 @@ impl Sealing {
             // The logical clock moves when the result is delivered: it may still come to nothing.
             let at = run.clock.at(wall);
             let entry = Entry::new(Kind::StepCompleted, op.id.clone(), result, at).with_meta(&meta);
-            let (expected, mut entries) = run.ledger.not_durable();
+            let staged = run.ledger.not_durable();
+            let mut entries = staged.entries;
             entries.push(entry.clone());
             let state = state.take();
-            let mut commit = run.facts.commit(expected, entries, Next::Running, at);
+            let mut commit = run
+                .facts
+                .commit(staged.expected, entries, Next::Running, at);
+            commit.outgoing = staged.outgoing;
             commit.read = run.inbox.read().to_vec();
             commit.inbox_seen = run.inbox.news();
             commit.state.clone_from(&state);
@@ -109,8 +113,9 @@ impl Sealed {
     pub(super) fn applied(self, run: &mut Progress) {
         let at = self.entry.at;
         run.ledger.append(self.entry, Weight::Hard);
-        let (_, entries) = run.ledger.take();
-        run.facts.told_format(run.facts.raised_format(&entries));
+        let taken = run.ledger.take();
+        let raised = run.facts.raised_format(&taken.entries);
+        run.facts.told_format(raised);
         run.ledger.applied();
         run.inbox.take_read();
         run.inbox.take_news();

@@ -383,6 +383,25 @@ impl Sim {
         self.message(MessageKind::Cancel, "", reason);
     }
 
+    /// A message with an id and a payload of its own.
+    pub(crate) fn message_of(
+        &mut self,
+        kind: MessageKind,
+        name: &str,
+        payload: Payload,
+        message_id: String,
+    ) {
+        self.store.deliver(kind, name, "", self.clock);
+        let Some(message) = self.store.inbox.last_mut() else {
+            return;
+        };
+        (message.payload, message.message_id) = (payload, message_id);
+        let message = message.clone();
+        if let Some(live) = &self.live {
+            live.ctx.with(|world| world.machine.deliver(vec![message]));
+        }
+    }
+
     /// A message reaches the store, and the driver if there is one.
     pub(crate) fn message(&mut self, kind: MessageKind, name: &str, payload: &str) {
         let message = self.store.deliver(kind, name, payload, self.clock);

@@ -2,7 +2,9 @@
 
 pub mod approval;
 pub mod cancel;
+pub mod child;
 pub mod event;
+pub mod message;
 pub mod patch;
 pub mod step;
 pub mod timer;

@@ -5,6 +5,7 @@
 //! to the store: the machine asks a primitive only when it may act, and what it records goes out by itself.
 
 use super::arrivals::Arrived;
+use super::facts::Facts;
 use super::history::Placed;
 use super::ledger::Weight;
 use super::naming::Holder;
@@ -15,7 +16,7 @@ use crate::ids::{InvalidId, Millis, OpId, check_op_id};
 use crate::inbox::Slot;
 use crate::journal::Entry;
 use crate::run::Seed;
-use crate::store::Message;
+use crate::store::{Message, Outgoing};
 
 /// See the module's head.
 pub(crate) struct Desk<'m> {
@@ -110,10 +111,7 @@ impl Desk<'_> {
 
     /// Opens a wait for messages of a key: in the table, in the order of deadlines and in the inbox.
     pub(crate) fn open_wait(&mut self, id: OpId, kind: OpKind, deadline: Option<Millis>) -> Slot {
-        let key = match &kind {
-            OpKind::Event { key } | OpKind::Approval { key, .. } => Some(key.clone()),
-            OpKind::Step { .. } | OpKind::Timer => None,
-        };
+        let key = kind.message_key().cloned();
         let slot = self.open(id, kind, deadline);
         if let Some(key) = key
             && !self.is_served(slot)
@@ -143,6 +141,11 @@ impl Desk<'_> {
         self.run.ledger.append(entry, weight)
     }
 
+    /// Gives an entry its place in the journal, with what leaves the run as soon as it is durable.
+    pub(crate) fn record_sending(&mut self, entry: Entry, item: Outgoing) -> u64 {
+        self.run.ledger.append_sending(entry, item)
+    }
+
     /// How much of the journal is durable: an operation takes effect when its barrier is.
     pub(crate) const fn durable_len(&self) -> u64 {
         self.run.ledger.durable_len()
@@ -166,6 +169,19 @@ impl Desk<'_> {
     /// The time-out that may end the run stands there.
     pub(crate) const fn timed_out(&mut self, index: u64) {
         self.run.ends.timed_out(index);
+    }
+
+    /// The message that this wait would get leaves the inbox, taken or with a reason set aside.
+    pub(crate) fn take_message(&mut self, slot: Slot, refused: Option<String>) -> Option<Message> {
+        let key = self.run.ops.get(slot)?.kind.message_key()?;
+        let seq = self.run.inbox.match_of(key, slot)?.seq;
+        self.run.inbox.take(key, seq, refused)
+    }
+
+    /// The message that this wait would get.
+    pub(crate) fn message(&self, slot: Slot) -> Option<&Message> {
+        let key = self.run.ops.get(slot)?.kind.message_key()?;
+        self.run.inbox.match_of(key, slot)
     }
 
     /// The oldest cancellation leaves the inbox.
@@ -192,6 +208,10 @@ impl Desk<'_> {
 
     pub(crate) const fn seed(&self) -> &Seed {
         &self.run.facts.seed
+    }
+
+    pub(crate) const fn facts(&self) -> &Facts {
+        &self.run.facts
     }
 }
 

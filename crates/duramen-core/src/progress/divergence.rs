@@ -58,6 +58,8 @@ pub enum Handler {
     OtherWait { was: String, asked: String },
     /// It asked for a recorded value of another id.
     OtherValue { asked: String },
+    /// It sends something else under that id, as both are told.
+    OtherSent { was: String, asked: String },
     /// It was given what is recorded, and has another type for it.
     CannotRead { why: String },
     /// It has ended.
@@ -72,7 +74,7 @@ impl fmt::Display for Divergence {
             return write!(
                 f,
                 "the handler awaits something that is not durable (a future or lock of its own that nothing \
-                 will complete): no step, timer, event or approval is open, so it can never go on. Await \
+                 will complete): no step, timer, event, approval or child is open, so it can never go on. Await \
                  operations of the context instead, or put the waiting into a step; then `retry` the run"
             );
         }
@@ -137,6 +139,12 @@ impl fmt::Display for Divergence {
             )?,
             Handler::OtherValue { asked } => {
                 write!(f, ", found a handler that asked for {asked:?}")?;
+            }
+            Handler::OtherSent { was, asked } => {
+                write!(
+                    f,
+                    ", which was {was}, found a handler that asked for {asked}"
+                )?;
             }
             Handler::CannotRead { why } => {
                 write!(f, ", found code that cannot read what is recorded: {why}")?;
@@ -424,7 +432,7 @@ mod tests {
         assert_eq!(
             found,
             "the handler awaits something that is not durable (a future or lock of its own that \
-             nothing will complete): no step, timer, event or approval is open, so it can never go \
+             nothing will complete): no step, timer, event, approval or child is open, so it can never go \
              on. Await operations of the context instead, or put the waiting into a step; then \
              `retry` the run (run of version \"1\")"
         );

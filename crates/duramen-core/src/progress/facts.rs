@@ -19,6 +19,11 @@ pub struct Facts {
     pub deadline: Option<Millis>,
     /// How long the run may take, counted from its beginning or its last reopening.
     pub timeout: Option<Millis>,
+    /// The run that started this one, and the first of that family.
+    pub parent: Option<RunId>,
+    pub root: Option<RunId>,
+    /// How often it was continued as new.
+    pub generation: u64,
     /// The index at which the journal of this generation begins. The machine counts from there.
     pub journal_start: u64,
     /// The least encoding that can read the run, as the store knows it.
@@ -39,6 +44,9 @@ impl Facts {
             started_at: row.started_at.unwrap_or(row.created_at),
             deadline: row.deadline,
             timeout: row.timeout,
+            parent: row.parent.clone(),
+            root: row.root.clone(),
+            generation: row.generation,
             journal_start: row.journal_start,
             format: row.format,
         }

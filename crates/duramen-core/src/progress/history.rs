@@ -147,10 +147,13 @@ fn take_back(ahead: &mut VecDeque<Placed>, memo: &mut BTreeMap<OpId, Entry>, cau
         from -= 1;
     }
     for placed in ahead.drain(from.min(ahead.len())..) {
-        if matches!(
-            placed.entry.kind,
-            Kind::StepCompleted | Kind::EventReceived | Kind::ApprovalResolved
-        ) {
+        let is_result = match placed.entry.kind {
+            Kind::StepCompleted | Kind::EventReceived | Kind::ApprovalResolved => true,
+            // What has failed is asked for again.
+            Kind::ChildFinished => placed.entry.meta().is_ok_and(|meta| meta.ended.is_none()),
+            _ => false,
+        };
+        if is_result {
             memo.insert(placed.entry.op.clone(), placed.entry);
         }
     }

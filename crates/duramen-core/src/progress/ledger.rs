@@ -5,16 +5,31 @@
 //! steps) are derived or may be repeated, so no effect waits for them: they ride along.
 
 use crate::journal::Entry;
+use crate::store::Outgoing;
 
 /// The tail of one run's journal.
 #[derive(Debug, Default)]
 pub struct Ledger {
     staged: Vec<Entry>,
+    /// What leaves the run with staged entries, each with the index of its own.
+    leaving: Vec<(u64, Outgoing)>,
     len: u64,
     durable: u64,
     barrier: u64,
     in_flight: Option<u64>,
 }
+
+/// What a commit takes from here.
+#[derive(Debug)]
+pub struct Taken {
+    /// The length of the journal before it.
+    pub expected: u64,
+    pub entries: Vec<Entry>,
+    pub outgoing: Vec<Outgoing>,
+}
+
+/// So many items leave a run with one commit: a parent of thousands is no single huge one.
+const MOST_LEAVING: usize = 1_000;
 
 /// What an entry costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +59,13 @@ impl Ledger {
         if weight == Weight::Hard {
             self.barrier = self.len;
         }
+        index
+    }
+
+    /// The same for an entry with which something leaves the run: as soon as it is durable, and never before.
+    pub fn append_sending(&mut self, entry: Entry, item: Outgoing) -> u64 {
+        let index = self.append(entry, Weight::Hard);
+        self.leaving.push((index, item));
         index
     }
 
@@ -77,15 +99,43 @@ impl Ledger {
     }
 
     /// Takes the staged entries for a commit, with the journal length that the commit expects.
-    pub fn take(&mut self) -> (u64, Vec<Entry>) {
-        let expected = self.durable;
-        self.in_flight = Some(self.len);
-        (expected, std::mem::take(&mut self.staged))
+    pub fn take(&mut self) -> Taken {
+        self.take_until(self.len)
     }
 
-    /// A copy of the staged entries, with the length of the journal before them.
-    pub fn not_durable(&self) -> (u64, Vec<Entry>) {
-        (self.durable, self.staged.clone())
+    /// Whether more leaves the run than one commit should have.
+    pub const fn is_crowded(&self) -> bool {
+        self.leaving.len() > MOST_LEAVING
+    }
+
+    /// Takes as many as one commit should have; the others stay staged.
+    pub fn take_part(&mut self) -> Taken {
+        let first_left = self.leaving.get(MOST_LEAVING);
+        self.take_until(first_left.map_or(self.len, |(index, _)| *index))
+    }
+
+    fn take_until(&mut self, end: u64) -> Taken {
+        let expected = self.durable;
+        self.in_flight = Some(end);
+        let count = usize::try_from(end.saturating_sub(expected)).unwrap_or(usize::MAX);
+        let left = self.staged.split_off(count.min(self.staged.len()));
+        let later = self.leaving.partition_point(|(index, _)| *index < end);
+        let later = self.leaving.split_off(later);
+        let leaving = std::mem::replace(&mut self.leaving, later);
+        Taken {
+            expected,
+            entries: std::mem::replace(&mut self.staged, left),
+            outgoing: leaving.into_iter().map(|(_, item)| item).collect(),
+        }
+    }
+
+    /// A copy of what is staged.
+    pub fn not_durable(&self) -> Taken {
+        Taken {
+            expected: self.durable,
+            entries: self.staged.clone(),
+            outgoing: self.leaving.iter().map(|(_, item)| item.clone()).collect(),
+        }
     }
 
     /// What is in the journal and on no commit yet.
@@ -105,6 +155,7 @@ impl Ledger {
     pub fn rolled_back(&mut self) {
         self.in_flight = None;
         self.staged.clear();
+        self.leaving.clear();
         self.len = self.durable;
         self.barrier = self.durable;
     }
@@ -126,12 +177,12 @@ mod tests {
         ledger.append(entry(), Weight::Hard);
         let barrier = ledger.barrier();
         assert!(ledger.durable_len() < barrier);
-        assert_eq!(ledger.take().0, 1);
+        assert_eq!(ledger.take().expected, 1);
         ledger.append(entry(), Weight::Hard);
         ledger.applied();
         assert!(ledger.durable_len() >= barrier);
         assert!(ledger.durable_len() < ledger.barrier());
-        assert_eq!(ledger.take().0, 2);
+        assert_eq!(ledger.take().expected, 2);
     }
 
     #[test]
@@ -142,8 +193,47 @@ mod tests {
         assert!(!ledger.has_hard());
         ledger.append(entry(), Weight::Hard);
         assert!(ledger.has_hard());
-        assert_eq!(ledger.take().1.len(), 2);
+        assert_eq!(ledger.take().entries.len(), 2);
         assert!(!ledger.has_hard());
         assert!(ledger.is_in_flight());
+    }
+
+    fn item() -> Outgoing {
+        Outgoing {
+            kind: crate::store::OutgoingKind::Start,
+            target: "child".into(),
+            body: Payload::new(),
+        }
+    }
+
+    #[test]
+    fn what_leaves_goes_with_its_entry_and_in_parts_when_it_is_much() {
+        let mut ledger = Ledger::new(1);
+        ledger.append(entry(), Weight::Hard);
+        for _ in 0..=MOST_LEAVING {
+            ledger.append_sending(entry(), item());
+        }
+        ledger.append(entry(), Weight::Hard);
+        assert!(ledger.is_crowded());
+        let first = ledger.take_part();
+        let sizes = (first.entries.len(), first.outgoing.len());
+        assert_eq!(sizes, (1 + MOST_LEAVING, MOST_LEAVING));
+        assert!(ledger.has_hard() && ledger.is_in_flight());
+        ledger.applied();
+        assert!(!ledger.is_crowded());
+        let rest = ledger.take_part();
+        assert_eq!((rest.entries.len(), rest.outgoing.len()), (2, 1));
+        assert_eq!(rest.expected, 2 + MOST_LEAVING as u64);
+        assert!(!ledger.has_hard());
+    }
+
+    #[test]
+    fn what_was_to_leave_with_a_refused_commit_does_not() {
+        let mut ledger = Ledger::new(1);
+        ledger.append_sending(entry(), item());
+        assert_eq!(ledger.not_durable().outgoing.len(), 1);
+        ledger.rolled_back();
+        ledger.append(entry(), Weight::Hard);
+        assert!(ledger.take().outgoing.is_empty());
     }
 }

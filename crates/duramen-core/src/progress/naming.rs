@@ -16,7 +16,8 @@ pub enum Holder {
     Step,
     Event,
     Approval,
-    /// Timers and values, which users cannot name.
+    Child,
+    /// Timers, values and messages to others, which users cannot name.
     Unnamed,
 }
 
@@ -27,7 +28,8 @@ impl Holder {
             Self::Step => "a step",
             Self::Event => "a wait for an event",
             Self::Approval => "an approval",
-            Self::Unnamed => "a timer or a recorded value",
+            Self::Child => "a child",
+            Self::Unnamed => "a timer, a recorded value or a message",
         }
     }
 
@@ -46,6 +48,7 @@ impl Holder {
                 matches!(entry, Kind::ApprovalResolved | Kind::ApprovalRequested)
                     || Self::is_time_out(entry, first)
             }
+            Self::Child => matches!(entry, Kind::ChildStarted | Kind::ChildFinished),
             Self::Unnamed => false,
         }
     }

@@ -46,6 +46,12 @@ pub enum OpKind {
         key: Arc<str>,
         request: Payload,
     },
+    /// The end of a child.
+    Child {
+        key: Arc<str>,
+        /// Which life of that run's id is meant.
+        life: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +76,7 @@ impl OpKind {
             Self::Timer => "a timer",
             Self::Event { .. } => "a wait for an event",
             Self::Approval { .. } => "an approval",
+            Self::Child { .. } => "a child",
         }
     }
 
@@ -78,7 +85,17 @@ impl OpKind {
         match self {
             Self::Step { .. } => None,
             Self::Timer => Some(TIMER_KEY),
-            Self::Event { key } | Self::Approval { key, .. } => Some(key),
+            Self::Event { .. } | Self::Approval { .. } | Self::Child { .. } => {
+                self.message_key().map(|key| &**key)
+            }
+        }
+    }
+
+    /// The key of the messages that end it; none if no message does.
+    pub(crate) const fn message_key(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Step { .. } | Self::Timer => None,
+            Self::Event { key } | Self::Approval { key, .. } | Self::Child { key, .. } => Some(key),
         }
     }
 }
@@ -112,7 +129,7 @@ impl Ops {
         match &kind {
             OpKind::Step { .. } => {}
             OpKind::Timer => self.timers += 1,
-            OpKind::Event { key } | OpKind::Approval { key, .. } => {
+            OpKind::Event { key } | OpKind::Approval { key, .. } | OpKind::Child { key, .. } => {
                 *self.keys.entry(key.clone()).or_insert(0) += 1;
             }
         }
@@ -167,7 +184,7 @@ impl Ops {
                 return Some(op);
             }
             OpKind::Timer => self.timers -= 1,
-            OpKind::Event { key } | OpKind::Approval { key, .. } => {
+            OpKind::Event { key } | OpKind::Approval { key, .. } | OpKind::Child { key, .. } => {
                 if let Some(count) = self.keys.get_mut(key) {
                     *count -= 1;
                     if *count == 0 {

@@ -11,9 +11,10 @@ use super::op::{Op, OpKind, Ops, StepPhase};
 use super::patches::Patches;
 use super::steps::Steps;
 use super::turn::Outcome;
+use crate::family::{End, Ended};
 use crate::ids::{Millis, OpId};
 use crate::inbox::{Inbox, Slot};
-use crate::journal::Kind;
+use crate::journal::{Entry, Kind};
 
 /// See the module's head. The machine's own parts work on it; primitives get a [`Desk`].
 ///
@@ -67,13 +68,14 @@ impl Progress {
     /// Takes an operation out of every index.
     pub(crate) fn close(&mut self, slot: Slot) -> Option<Op> {
         let op = self.ops.close(slot)?;
-        match &op.kind {
-            OpKind::Event { key } | OpKind::Approval { key, .. } => self.inbox.close(key, slot),
-            OpKind::Step {
-                phase: StepPhase::Running,
-                ..
-            } => self.steps.stop(slot),
-            OpKind::Step { .. } | OpKind::Timer => {}
+        if let Some(key) = op.kind.message_key() {
+            self.inbox.close(key, slot);
+        } else if let OpKind::Step {
+            phase: StepPhase::Running,
+            ..
+        } = &op.kind
+        {
+            self.steps.stop(slot);
         }
         Some(op)
     }
@@ -93,16 +95,15 @@ impl Progress {
                         .meta()
                         .is_ok_and(|meta| meta.wait.is_none_or(|wait| *wait == **key))
             }
+            OpKind::Child { .. } => entry.kind == Kind::ChildFinished,
             OpKind::Timer => false,
         });
         let Some(entry) = entry else {
             return false;
         };
-        match &op.kind {
-            OpKind::Event { key } | OpKind::Approval { key, .. } => self.inbox.close(key, slot),
-            OpKind::Step { .. } | OpKind::Timer => {
-                self.ops.set_phase(slot, StepPhase::Arrived, None);
-            }
+        match op.kind.message_key() {
+            Some(key) => self.inbox.close(key, slot),
+            None => self.ops.set_phase(slot, StepPhase::Arrived, None),
         }
         self.arrivals.add(slot, Arrived::Recalled(entry));
         true
@@ -116,6 +117,16 @@ impl Progress {
             Kind::StepFailed => {
                 self.ends.failed(entry.op, index);
                 Outcome::StepFailed(entry.payload)
+            }
+            Kind::ChildFinished => {
+                let ended = ended_of(&entry);
+                if ended != Ended::Completed {
+                    self.ends.failed(entry.op, index);
+                }
+                Outcome::ChildEnded(End {
+                    ended,
+                    payload: entry.payload,
+                })
             }
             Kind::TimerFired if matches!(kind, OpKind::Timer) => Outcome::Fired,
             Kind::TimerFired => Outcome::TimedOut,
@@ -186,4 +197,10 @@ impl Progress {
         }
         open
     }
+}
+
+/// How a child ended, as it is recorded.
+fn ended_of(entry: &Entry) -> Ended {
+    let recorded = entry.meta().ok().and_then(|meta| meta.ended);
+    recorded.unwrap_or(Ended::Completed)
 }

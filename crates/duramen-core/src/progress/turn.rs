@@ -1,6 +1,7 @@
 //! The words between the machine and its driver: what is asked for, what is to be done, how it ended.
 
 use super::divergence::Divergence;
+use crate::family::End;
 use crate::ids::{InvalidId, Millis, OpId, Payload};
 use crate::inbox::Slot;
 use crate::store::{Message, RunCommit};
@@ -56,6 +57,8 @@ pub enum Outcome {
     /// An event's or a decision's payload, or none when the driver has just accepted it.
     Received(Option<Payload>),
     TimedOut,
+    /// A child's.
+    ChildEnded(End),
 }
 
 /// How an attempt of a step ended, as the driver reports it.

@@ -5,18 +5,25 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Millis, RunId};
 use crate::journal::Entry;
 use crate::run::Status;
+use crate::store::Outgoing;
 
 /// A change of a run from outside its driver. It raises the epoch, so that a driver is fenced off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Intervention {
-    /// Ends a live or stuck run as terminated and appends `entry`.
-    Terminate { run_id: RunId, entry: Entry },
-    /// Makes a failed, cancelled, terminated or stuck run queued and due now, appending `entries`.
+    /// Ends a live or stuck run as terminated and appends `entry`, with what leaves the run by that.
+    Terminate {
+        run_id: RunId,
+        entry: Entry,
+        outgoing: Vec<Outgoing>,
+    },
+    /// Makes a failed, cancelled, terminated or stuck run queued and due now, appending `entries`; nothing leaves the
+    /// run without one.
     Reopen {
         run_id: RunId,
         expected_len: u64,
         entries: Vec<Entry>,
+        outgoing: Vec<Outgoing>,
         now: Option<Millis>,
     },
     /// Removes a run and all that belongs to it; a live one only if `force`.
@@ -29,6 +36,16 @@ impl Intervention {
             Self::Terminate { run_id, .. }
             | Self::Reopen { run_id, .. }
             | Self::Delete { run_id, .. } => run_id,
+        }
+    }
+
+    /// Whether something leaves the run with it.
+    pub const fn sends(&self) -> bool {
+        match self {
+            Self::Terminate { outgoing, .. } | Self::Reopen { outgoing, .. } => {
+                !outgoing.is_empty()
+            }
+            Self::Delete { .. } => false,
         }
     }
 

@@ -21,6 +21,7 @@
 mod claims;
 mod commits;
 mod error;
+mod family;
 mod inbox;
 mod interventions;
 mod outgoing;
@@ -38,6 +39,7 @@ use crate::journal::Entry;
 pub use claims::{Claim, Claimed, ClaimedRun, Due, DueAsk, NextDue};
 pub use commits::{CommitOutcome, Next, ReadMessage, RunCommit};
 pub use error::{StoreError, StoreFuture};
+pub use family::{Inquiry, end_of_child, inquiries, place_of_end};
 pub use inbox::{
     Delivered, Delivery, INBOX_PAGE, INBOX_PAGE_BYTES, InboxPage, MAX_UNREAD, MAX_UNREAD_BYTES,
     Message, MessageKind, NewMessage, Receipt,

@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{NewMessage, NewRun};
+use super::{Inquiry, NewMessage, NewRun};
 use crate::ids::{Millis, Payload, RunId};
 
 /// What an outgoing item is. The numbers are stored: append, never renumber.
@@ -21,6 +21,8 @@ pub enum OutgoingKind {
     Message,
     /// An item of a stream.
     StreamItem,
+    /// A question to a child about its end.
+    Inquiry,
 }
 
 impl OutgoingKind {
@@ -30,6 +32,7 @@ impl OutgoingKind {
             Self::Start => 0,
             Self::Message => 1,
             Self::StreamItem => 2,
+            Self::Inquiry => 3,
         }
     }
 
@@ -39,6 +42,7 @@ impl OutgoingKind {
             0 => Self::Start,
             1 => Self::Message,
             2 => Self::StreamItem,
+            3 => Self::Inquiry,
             _ => return None,
         })
     }
@@ -72,6 +76,15 @@ impl Outgoing {
             body: body(message),
         }
     }
+
+    /// A question to a child.
+    pub fn inquiry(inquiry: &Inquiry) -> Self {
+        Self {
+            kind: OutgoingKind::Inquiry,
+            target: inquiry.child.clone(),
+            body: body(inquiry),
+        }
+    }
 }
 
 /// What is sent, as JSON. A struct of numbers, texts and bytes always serialises.
@@ -86,6 +99,7 @@ fn body(item: &impl Serialize) -> Payload {
 pub enum Errand {
     Start(NewRun),
     Message(NewMessage),
+    Inquiry(Inquiry),
     /// Not carried out yet.
     StreamItem,
 }
@@ -106,7 +120,7 @@ pub struct Unsent {
 }
 
 impl Unsent {
-    /// What is to be done: the inverse of [`Outgoing::start`] and [`Outgoing::message`].
+    /// What is to be done: the inverse of [`Outgoing::start`] and its neighbours.
     pub fn errand(&self) -> Result<Errand, BadItem> {
         let bad = |error: serde_json::Error| BadItem {
             run_id: self.run_id.clone(),
@@ -117,6 +131,9 @@ impl Unsent {
             OutgoingKind::Start => Errand::Start(serde_json::from_slice(&self.body).map_err(bad)?),
             OutgoingKind::Message => {
                 Errand::Message(serde_json::from_slice(&self.body).map_err(bad)?)
+            }
+            OutgoingKind::Inquiry => {
+                Errand::Inquiry(serde_json::from_slice(&self.body).map_err(bad)?)
             }
             OutgoingKind::StreamItem => Errand::StreamItem,
         })

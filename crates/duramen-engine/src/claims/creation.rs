@@ -16,6 +16,7 @@ use duramen_core::ids::RunId;
 use duramen_core::run::{RunRow, Status, is_same_creation, next_try};
 use duramen_core::store::{Created, NewRun, Start, StoreError};
 
+use super::family::adopt_family;
 use super::hands::Hands;
 use super::intake::{Intake, Wish};
 use crate::commits::{Releases, rows_as_they_stand};
@@ -119,9 +120,12 @@ impl Creation {
 
     /// Goes on with a run that is there already, unless it has ended.
     fn adopt(&self, row: &RunRow) {
+        // Who has driven it before may have died before all that left it was out.
+        self.common.outbox.look_at(&row.run_id);
         if row.status.is_final() || self.intake.lets_go(self.wish) {
             return;
         }
+        adopt_family(&self.common, &self.hands, &row.run_id);
         if row.status != Status::Running {
             return self.hands.adopt(&row.run_id, row.ready_at);
         }

@@ -32,6 +32,8 @@ pub(super) struct Followed {
     resting: BTreeSet<(Moment, RunId)>,
     /// Runs that are driven now.
     driven: BTreeSet<RunId>,
+    /// Runs that these have started, and that are not there yet.
+    coming: BTreeSet<RunId>,
 }
 
 impl Followed {
@@ -63,6 +65,25 @@ impl Followed {
         let first = self.paused.is_empty();
         self.put(run_id, Paused::default(), at, None);
         first
+    }
+
+    /// A run has started these. They are followed as it is, as soon as they are there.
+    pub(super) fn starts(&mut self, parent: &RunId, run_ids: Vec<RunId>) {
+        if self.knows(parent) {
+            let unknown = run_ids.into_iter().filter(|run_id| !self.knows(run_id));
+            let unknown: Vec<_> = unknown.collect();
+            self.coming.extend(unknown);
+        }
+    }
+
+    /// One of them is there. True if it is to be followed.
+    pub(super) fn started(&mut self, parent: Option<&RunId>, run_id: &RunId) -> bool {
+        self.coming.remove(run_id) || parent.is_some_and(|parent| self.knows(parent))
+    }
+
+    /// Whether the run is gone on with here.
+    fn knows(&self, run_id: &RunId) -> bool {
+        self.driven.contains(run_id) || self.paused.contains_key(run_id)
     }
 
     pub(super) fn forget(&mut self, run_id: &RunId) {

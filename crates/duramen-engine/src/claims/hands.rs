@@ -350,6 +350,20 @@ impl Hands {
         self.alarm.nudge();
     }
 
+    /// A run that is driven here is about to have started these: who goes on with it here goes on with them,
+    /// also when it has ended before they are there.
+    pub(crate) fn starts(&self, parent: &RunId, run_ids: Vec<RunId>) {
+        self.notes().followed.starts(parent, run_ids);
+    }
+
+    /// A run was started by another.
+    pub(super) fn started(&self, parent: Option<&RunId>, run_id: &RunId, at: Option<Millis>) {
+        let is_ours = self.notes().followed.started(parent, run_id);
+        if is_ours {
+            self.own(run_id, at);
+        }
+    }
+
     /// Messages have made runs due that were waiting.
     pub(super) fn woken<'a>(&self, run_ids: impl IntoIterator<Item = &'a RunId>) {
         let now = self.common.clock.now();

@@ -6,6 +6,7 @@
 
 mod alarm;
 mod creation;
+mod family;
 mod follow;
 mod followed;
 mod group;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use duramen_core::ids::{Millis, RunId};
+use duramen_core::run::RunRow;
 use duramen_core::store::{Claim, Delivered, Delivery, Hint, NewRun, WorkflowKey};
 
 pub(crate) use hands::Hands;
@@ -37,6 +39,7 @@ use crate::ticks::Ticks;
 
 use alarm::Alarm;
 use creation::Creation;
+use family::adopt_family;
 use intake::Intake;
 use sweep::Sweep;
 use unread::Unread;
@@ -200,6 +203,7 @@ impl Claims {
                 if own {
                     // Before the host has it: a pause must find that it is followed.
                     hands.adopt(&run_id, None);
+                    adopt_family(&common, &hands, &run_id);
                 }
                 Reply::Taken(intake.take_up(claimed, wish, None, now))
             });
@@ -255,6 +259,21 @@ pub(crate) struct Told {
 impl Told {
     /// Something may be due.
     pub(crate) fn nudge(&self) {
+        self.alarm.nudge();
+    }
+
+    /// A run was started by another: who goes on with its parent here goes on with it.
+    pub(crate) fn started(&self, row: &RunRow) {
+        if !row.status.is_final() {
+            let parent = row.parent.as_ref();
+            self.hands.started(parent, &row.run_id, row.ready_at);
+        }
+        self.alarm.nudge();
+    }
+
+    /// A child was reopened with its parent.
+    pub(crate) fn reopened(&self, parent: &RunId, run_id: &RunId, at: Millis) {
+        self.hands.started(Some(parent), run_id, Some(at));
         self.alarm.nudge();
     }
 

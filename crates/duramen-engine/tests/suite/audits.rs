@@ -32,9 +32,11 @@ fn busy(lab: &Lab, count: usize) -> Host {
 fn terminate(lab: &Lab, run_id: &str) {
     let entry = Entry::new(Kind::RunTerminated, "".into(), "stop".into(), lab.env.now());
     let run_id = run_id.into();
-    now(lab
-        .store
-        .intervene(vec![Intervention::Terminate { run_id, entry }]));
+    now(lab.store.intervene(vec![Intervention::Terminate {
+        run_id,
+        entry,
+        outgoing: Vec::new(),
+    }]));
 }
 
 #[test]

@@ -131,7 +131,11 @@ fn a_conflict_fails_its_own_run_alone() {
             host.engine.now(),
         );
         let run_id = "r3".into();
-        let terminate = Intervention::Terminate { run_id, entry };
+        let terminate = Intervention::Terminate {
+            run_id,
+            entry,
+            outgoing: Vec::new(),
+        };
         let under_way = host.engine.store().intervene(vec![terminate]);
         host.engine.call(token, under_way, Reply::Intervened);
         lab.until(5_000, &mut [&mut host], |hosts| {

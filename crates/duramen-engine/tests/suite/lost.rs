@@ -81,9 +81,11 @@ fn of_a_batch_whose_answer_was_lost_each_run_goes_on_at_the_cost_of_one_look() {
         lab.env.now(),
     );
     let run_id = "r7".into();
-    now(lab
-        .store
-        .intervene(vec![Intervention::Terminate { run_id, entry }]));
+    now(lab.store.intervene(vec![Intervention::Terminate {
+        run_id,
+        entry,
+        outgoing: Vec::new(),
+    }]));
     lab.until(SOON, &mut [&mut a], |hosts| hosts[0].ended.len() == 30);
     for n in 0..30 {
         let driven = if n == 7 {

@@ -14,6 +14,7 @@ mod toy;
 mod transactions;
 
 mod audits;
+mod children;
 mod clocks;
 mod commits;
 mod crashes;

@@ -48,9 +48,11 @@ fn runs_that_failed_were_cancelled_terminated_or_stuck_complete_after_reopening(
             a.engine.now(),
         );
         let run_id = "terminated".into();
-        now(lab
-            .store
-            .intervene(vec![Intervention::Terminate { run_id, entry }]));
+        now(lab.store.intervene(vec![Intervention::Terminate {
+            run_id,
+            entry,
+            outgoing: Vec::new(),
+        }]));
         drop(a);
 
         let mut b = lab.process("b");

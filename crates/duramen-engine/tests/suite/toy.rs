@@ -9,10 +9,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use duramen_core::derive::ValueKind;
-use duramen_core::ids::{Millis, Payload};
+use duramen_core::family::Ended;
+use duramen_core::ids::{Millis, OpId, Payload, RunId};
 use duramen_core::inbox::Slot;
 use duramen_core::machine::op::Checkpoint;
 use duramen_core::machine::{Halt, Outcome, Requested};
+use duramen_core::primitives::child::NewChild;
 use duramen_core::primitives::timer::TimerStem;
 use duramen_core::retry::RetryPolicy;
 use duramen_engine::RunDriver;
@@ -76,6 +78,33 @@ impl Ctx {
         self.wait(slot).await
     }
 
+    /// Starts a child with that input, under a run id of its own or not, and waits for its end.
+    pub async fn child(&self, run_id: Option<&str>, input: &str) -> Flow {
+        let started = self.start(run_id, input);
+        let slot = started.and_then(|(op, run_id)| {
+            let machine = &mut self.0.borrow_mut().driver.machine;
+            machine.request_child_end(&op, &run_id)
+        });
+        self.wait(slot).await
+    }
+
+    pub fn start(&self, run_id: Option<&str>, input: &str) -> Result<(OpId, RunId), Halt> {
+        let child = NewChild {
+            workflow: "w".into(),
+            version: "1".into(),
+            run_id: run_id.map(Into::into),
+            input: Payload::from(input.to_owned()),
+            tags: Vec::new(),
+            memo: None,
+            timeout: None,
+        };
+        self.0
+            .borrow_mut()
+            .driver
+            .machine
+            .request_child(None, child)
+    }
+
     pub async fn value(&self, kind: ValueKind) -> Flow {
         let value = self.0.borrow_mut().driver.machine.request_value(kind);
         match value {
@@ -112,6 +141,8 @@ fn flow(outcome: Outcome) -> Flow {
         Outcome::StepFailed(error) => Err(text(&error)),
         Outcome::Fired => Ok("fired".into()),
         Outcome::TimedOut => Err("timed out".into()),
+        Outcome::ChildEnded(end) if end.ended == Ended::Completed => Ok(text(&end.payload)),
+        Outcome::ChildEnded(end) => Err(format!("{}: {}", end.ended.name(), text(&end.payload))),
     }
 }
 

@@ -113,7 +113,14 @@ impl Sim {
                     self.world.store_now(),
                 );
                 let run_id = run_id(*run);
-                (Intervention::Terminate { run_id, entry }, *via)
+                (
+                    Intervention::Terminate {
+                        run_id,
+                        entry,
+                        outgoing: Vec::new(),
+                    },
+                    *via,
+                )
             }
             What::Delete { run, via } => {
                 let run_id = run_id(*run);

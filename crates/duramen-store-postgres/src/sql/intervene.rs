@@ -44,6 +44,18 @@ pub(crate) const APPEND_TYPES: &[Type] = &[
     Type::BYTEA_ARRAY,
 ];
 
+pub(crate) const LEAVE: &str = "INSERT INTO {outgoing} (run_id, entry, at, number, kind, target, body) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7)";
+pub(crate) const LEAVE_TYPES: &[Type] = &[
+    Type::TEXT,
+    Type::INT8,
+    Type::INT8,
+    Type::INT4,
+    Type::INT2,
+    Type::TEXT,
+    Type::BYTEA,
+];
+
 pub(crate) const DELETE: [&str; 6] = [
     "DELETE FROM {run_tags} t USING (SELECT r.run_id, r.created_at, unnest(r.tags) AS tag FROM {runs} r \
      WHERE r.run_id = $1 OFFSET 0) r WHERE t.run_id = $1 AND t.tag = r.tag AND t.created_at = r.created_at",

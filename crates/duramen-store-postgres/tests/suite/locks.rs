@@ -241,6 +241,7 @@ fn a_held_run_does_not_hold_up_interventions_nor_these_the_heartbeats() {
     let terminate = |id: &String| Intervention::Terminate {
         run_id: id.as_str().into(),
         entry: Entry::new(Kind::RunTerminated, "".into(), "".into(), 5),
+        outgoing: Vec::new(),
     };
     let since = Instant::now();
     let asked = store.intervene(ids.iter().map(terminate).collect());

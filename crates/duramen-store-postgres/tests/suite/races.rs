@@ -287,6 +287,7 @@ fn an_intervention_that_meets_an_append_ends_the_journal_behind_it() {
     let terminate = Intervention::Terminate {
         run_id: "a".into(),
         entry: Entry::new(Kind::RunTerminated, "".into(), "".into(), 5),
+        outgoing: Vec::new(),
     };
     meets_an_append(&terminate, |_, store| {
         let found = block_on(store.get(vec!["a".into()])).unwrap().remove(0);

@@ -464,6 +464,7 @@ fn a_terminated_run_fences_its_driver_off_and_can_be_reopened() {
         let terminate = Intervention::Terminate {
             run_id: "a".into(),
             entry: entry("", b"reason"),
+            outgoing: Vec::new(),
         };
         assert_eq!(intervene(terminate.clone()), Intervened::Done);
         assert_eq!(intervene(terminate), Intervened::NotAllowed);
@@ -475,6 +476,7 @@ fn a_terminated_run_fences_its_driver_off_and_can_be_reopened() {
             run_id: "a".into(),
             expected_len,
             entries: vec![entry("", b"")],
+            outgoing: Vec::new(),
             now: Some(77),
         };
         assert_eq!(intervene(reopen(1)), Intervened::NotAllowed);

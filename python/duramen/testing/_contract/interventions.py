@@ -32,25 +32,31 @@ from .support import (
 )
 
 if TYPE_CHECKING:
-    from duramen.store import Delete, Intervention, Next, Reopen, Status, Store, Terminate
+    from collections.abc import Sequence
+
+    from duramen.store import Delete, Intervention, Next, Outgoing, Reopen, Status, Store, Terminate
 
 
-def terminate(run_id: str = "a", at: int = T0 + 5) -> Terminate:
+def terminate(run_id: str = "a", at: int = T0 + 5, outgoing: Sequence[Outgoing] = ()) -> Terminate:
     """End a run from outside."""
     return {
         "kind": "terminate",
         "run_id": run_id,
         "entry": entry("", b'"why"', kind="run_terminated", at=at),
+        "outgoing": list(outgoing),
     }
 
 
-def reopen(run_id: str = "a", length: int = 2, now: int = T0 + 77) -> Reopen:
+def reopen(
+    run_id: str = "a", length: int = 2, now: int = T0 + 77, outgoing: Sequence[Outgoing] = ()
+) -> Reopen:
     """Give a run another try."""
     return {
         "kind": "reopen",
         "run_id": run_id,
         "expected_len": length,
         "entries": [entry("", kind="run_reopened")],
+        "outgoing": list(outgoing),
         "now": now,
     }
 

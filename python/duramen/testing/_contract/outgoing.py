@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .interventions import delete, intervene, terminate
+from .interventions import delete, intervene, reopen, terminate
 from .support import (
     APPLIED,
     FENCED,
@@ -56,6 +56,17 @@ class OutgoingRules(Rules):
             {"run_id": "a", "entry": 2, "number": number, "at": T0 + 7, **one}
             for number, one in enumerate(items)
         ]
+
+    @rule
+    async def test_items_of_an_intervention_are_kept_with_its_entry(self, store: Store) -> None:
+        await store.create([new_run("a", owner="ann")])
+        assert await commit_one(store, commit(entries=[entry("s")], outgoing=leaving("0"))) == APPLIED
+        assert await intervene(store, terminate(at=T0 + 8, outgoing=leaving("1", "2"))) == "done"
+        assert await intervene(store, terminate(outgoing=leaving("never"))) == "not_allowed"
+        assert await intervene(store, reopen(length=3, outgoing=leaving("3"))) == "done"
+        found = [(one["entry"], one["number"], one["at"], one["body"]) for one in await unsent(store)]
+        at = entry("")["at"]
+        assert sorted(found) == [(1, 0, T0 + 1, b"0"), (2, 0, T0 + 8, b"1"), (2, 1, T0 + 8, b"2"), (3, 0, at, b"3")]
 
     @rule
     async def test_the_oldest_come_first_and_those_of_a_commit_in_its_order(self, store: Store) -> None:

@@ -11,10 +11,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::derive::ValueKind;
-use crate::ids::{Millis, Payload};
+use crate::family::Ended;
+use crate::ids::{Millis, OpId, Payload, RunId};
 use crate::inbox::Slot;
 use crate::machine::op::Checkpoint;
 use crate::machine::{Halt, Machine, Outcome, Requested};
+use crate::primitives::child::NewChild;
+use crate::primitives::message::Sent;
 use crate::primitives::timer::TimerStem;
 use crate::retry::RetryPolicy;
 
@@ -167,6 +170,51 @@ impl Ctx {
         }
     }
 
+    /// Starts a child, by its operation's id and perhaps under a run id of its own.
+    pub(crate) fn start(
+        &self,
+        id: Option<&str>,
+        run_id: Option<&str>,
+    ) -> Result<(OpId, RunId), Halt> {
+        let child = NewChild {
+            workflow: "child".into(),
+            version: "1".into(),
+            run_id: run_id.map(Into::into),
+            input: Payload::from_static(b"1"),
+            tags: Vec::new(),
+            memo: None,
+            timeout: None,
+        };
+        self.with(|world| world.machine.request_child(id, child))
+    }
+
+    /// Starts a child and waits for its end.
+    pub(crate) fn child(&self, id: Option<&str>) -> OpFuture {
+        match self.start(id, None) {
+            Ok((op, run_id)) => self.end_of(&op, &run_id),
+            Err(halt) => self.halted(halt),
+        }
+    }
+
+    pub(crate) fn end_of(&self, op: &OpId, run_id: &RunId) -> OpFuture {
+        match self.with(|world| world.machine.request_child_end(op, run_id)) {
+            Ok(slot) => self.pending(slot),
+            Err(halt) => self.halted(halt),
+        }
+    }
+
+    /// Sends an event to another run.
+    pub(crate) async fn send(&self, to: &str, name: &str) {
+        let sent = Sent::Event {
+            to: to.into(),
+            name: name.into(),
+            payload: Payload::from_static(b"7"),
+        };
+        if let Err(halt) = self.with(|world| world.machine.request_message(sent)) {
+            self.stop(halt).await
+        }
+    }
+
     pub(crate) async fn value(&self, kind: ValueKind) -> String {
         let asked = self.with(|world| world.machine.request_value(kind));
         match asked {
@@ -250,6 +298,9 @@ impl World {
                 format!("{label}={}", text(payload))
             }
             Outcome::StepFailed(error) => format!("{label} failed: {}", text(error)),
+            Outcome::ChildEnded(end) => {
+                format!("{label} {}: {}", end.ended.name(), text(&end.payload))
+            }
             Outcome::Fired => format!("{label} fired"),
             Outcome::TimedOut => format!("{label} timed out"),
             Outcome::StepCompleted(None) | Outcome::Received(None) => {
@@ -317,6 +368,11 @@ impl Future for OpFuture {
             Outcome::StepFailed(error) => Err(Fault::Failed {
                 op: label,
                 error: text(&error),
+            }),
+            Outcome::ChildEnded(end) if end.ended == Ended::Completed => Ok(text(&end.payload)),
+            Outcome::ChildEnded(end) => Err(Fault::Failed {
+                op: label,
+                error: text(&end.payload),
             }),
             Outcome::Fired => Ok("fired".into()),
             Outcome::TimedOut => Err(Fault::TimedOut),
