@@ -5,6 +5,7 @@
 //! to the store: the machine asks a primitive only when it may act, and what it records goes out by itself.
 
 use super::arrivals::Arrived;
+use super::facts::Facts;
 use super::history::Placed;
 use super::ledger::Weight;
 use super::naming::Holder;
@@ -174,6 +175,13 @@ impl Desk<'_> {
     }
 }
 
+/// The run.
+impl Desk<'_> {
+    pub(crate) const fn facts(&self) -> &Facts {
+        &self.run.facts
+    }
+}
+
 /// Time and chance.
 impl Desk<'_> {
     pub(crate) const fn now(&self) -> Millis {
@@ -191,7 +199,7 @@ impl Desk<'_> {
     }
 
     pub(crate) const fn seed(&self) -> &Seed {
-        &self.run.facts.seed
+        self.run.facts.drawn()
     }
 }
 
