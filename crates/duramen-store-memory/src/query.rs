@@ -5,7 +5,7 @@ use duramen_core::journal::Entry;
 use duramen_core::run::RunRow;
 use duramen_core::store::{Cursor, Filter, Page, Receipt, RunDetail, Standing, Unsent, UnsentAsk};
 
-use crate::state::{Fate, Run, State};
+use crate::state::{Fate, State};
 
 impl State {
     pub(crate) fn get(&self, run_id: &RunId) -> Option<RunDetail> {

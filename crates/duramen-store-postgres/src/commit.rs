@@ -315,7 +315,7 @@ struct Rows<'c> {
     status: Vec<i16>,
     ready_at: Vec<Option<i64>>,
     waits: Vec<Option<String>>,
-    note: Vec<Option<Cow<'c, str>>>,
+    word: Vec<Option<Cow<'c, str>>>,
 }
 
 #[derive(Default)]

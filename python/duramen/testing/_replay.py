@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from duramen._bridge import (
     FINISH_CANCELLED,
     FINISH_COMPLETED,
+    FINISH_CONTINUED,
     FINISH_FAILED,
     Drive,
     Engine,
@@ -46,10 +47,11 @@ __all__ = ["Replayed", "replay"]
 
 T = TypeVar("T")
 
-_KINDS: dict[int, Literal["completed", "failed", "cancelled"]] = {
+_KINDS: dict[int, Literal["completed", "failed", "cancelled", "continued"]] = {
     FINISH_COMPLETED: "completed",
     FINISH_FAILED: "failed",
     FINISH_CANCELLED: "cancelled",
+    FINISH_CONTINUED: "continued",
 }
 
 # What a host has to say of its handler was said when the run was driven.
@@ -65,7 +67,7 @@ class Replayed:
     """Where a replay has come to."""
 
     run_id: str
-    kind: Literal["completed", "failed", "cancelled", "unfinished"]
+    kind: Literal["completed", "failed", "cancelled", "continued", "unfinished"]
     """How the handler ended. ``unfinished``: the history ended first, as it does for a run that waits, and
     the code fits as far as it goes."""
     output: Any = None
@@ -133,8 +135,7 @@ def replay(
     duramen.errors.ReplayDiverged: run 'order:42' does not replay under workflow 'order' version '1' ...
     """
     checked = read_history(history)
-    definition = _definition(workflow, checked)
-    job = _Replay(definition, checked, JsonSerializer() if serializer is None else serializer)
+    job = _Replay(workflow, checked, JsonSerializer() if serializer is None else serializer)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -161,8 +162,9 @@ def _definition(workflow: WorkflowDef[Any, Any], history: History) -> WorkflowDe
 class _Replay:
     """One replay: an engine, a store of one run, the run's host."""
 
-    def __init__(self, definition: WorkflowDef[Any, Any], history: History, serializer: Serializer) -> None:
-        self._definition = definition
+    def __init__(self, workflow: WorkflowDef[Any, Any], history: History, serializer: Serializer) -> None:
+        self._workflow = workflow
+        self._definition = _definition(workflow, history)
         self._history = history
         self._serializer = serializer
         self._store = _OneRun(history)
@@ -229,6 +231,7 @@ class _Replay:
             serializer=self._serializer,
             touched=self._touch,
             context=Context(),
+            definition=self._find,
             log=_SILENT,
         )
         host = RunHost(cast("Run", guarded), self._definition, services)
@@ -239,6 +242,10 @@ class _Replay:
         host.evict()
         run.abandon()
         return guarded, host
+
+    def _find(self, _: str, version: str | None) -> WorkflowDef[Any, Any] | None:
+        versions = {each.version: each for each in (self._workflow, *self._workflow.previous)}
+        return self._workflow if version is None else versions.get(version)
 
     def _touch(self, _: object) -> None:
         self._touched = True
@@ -344,10 +351,10 @@ class _GuardedRun:
             return None
         return turn
 
-    def finish(self, kind: int, payload: bytes, op: str | None) -> None:
+    def finish(self, kind: int, payload: bytes, word: str | None) -> None:
         self.finished = payload
         try:
-            self._run.finish(kind, payload, op)
+            self._run.finish(kind, payload, word)
         finally:
             self._end()
 
@@ -367,7 +374,6 @@ class _NoSteps:
 
 _ZERO = (
     "journal_start",
-    "generation",
     "inbox_len",
     "inbox_seen",
     "unread",
@@ -408,6 +414,7 @@ class _OneRun:
             "epoch": run["epoch"] + 1,
             "format": max((entry["encoding"] for entry in self.journal), default=1),
             "journal_len": len(self.journal),
+            "generation": run.get("generation", 0),
             **dict.fromkeys(_ZERO, 0),
             "timeout": None,
             "deadline": run["deadline"],
