@@ -26,9 +26,9 @@ async def work(number: int) -> int:
 @workflow
 async def polling(ctx: Context, number: int) -> int:
     await ctx.step("look", work, number)
-    if number == GENERATIONS:
-        return number
-    ctx.continue_as_new(number + 1)
+    if number < GENERATIONS:
+        ctx.continue_as_new(number + 1)
+    return number
 
 
 def measured(url: str) -> dict[str, int]:
@@ -56,7 +56,7 @@ async def test_ten_thousand_generations_are_no_larger_than_one(url: str) -> None
         url += "&options=-c%20synchronous_commit%3Doff"
     async with Runtime(url, workflows=[polling], **options) as runtime:
         run = await runtime.start(polling, 0, run_id="r")
-        while (await run.get()).generation < 50:
+        while (await run.get()).generation < 50:  # noqa: ASYNC110 - it is another's journal that grows
             await asyncio.sleep(0.01)
         early = measured(url)
         assert await run.result() == GENERATIONS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from duramen._handlers.workflow import WorkflowDef
 from duramen._values.checks import check_id
@@ -31,7 +31,7 @@ def next_version(
     if isinstance(version, WorkflowDef):
         if version.name != workflow:
             raise InvalidArgument(
-                f"a run of workflow {workflow!r} cannot continue as {version.name!r}: start a run of that instead"
+                f"a run of workflow {workflow!r} cannot continue as {version.name!r}: start one of that"
             )
         version = version.version
     elif version is not None:
@@ -59,7 +59,7 @@ class Wish:
         value = definition.input_or_default(value)
         if not definition.has_input and value is not None:
             raise InvalidArgument(
-                f"version {self.version!r} of workflow {definition.name!r} takes no input, so none can be given"
+                f"version {self.version!r} of workflow {definition.name!r} takes no input: give none"
             )
         self._serializer = serializer
         self._value, self._type = value, definition.input_type
@@ -90,5 +90,6 @@ def is_continuation(error: BaseException | None) -> bool:
     What it raises otherwise (in a clean-up on the way) is a failure, and the wish falls with it.
     """
     if isinstance(error, BaseExceptionGroup):  # a TaskGroup in which a task called it
-        return all(is_continuation(each) for each in error.exceptions)
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return all(is_continuation(each) for each in group.exceptions)
     return error is None or isinstance(error, ContinueAsNew)
