@@ -126,8 +126,7 @@ async def test_a_decision_is_about_the_generation_that_asked(any_url: str) -> No
 
 @workflow
 async def gathering(ctx: Context, found: list[int]) -> list[int]:
-    for _ in range(3):
-        found.append(await ctx.wait_for_event("number", int))
+    found += [await ctx.wait_for_event("number", int) for _ in range(3)]
     if len(found) < 30:
         ctx.continue_as_new(found)
     return found
