@@ -83,6 +83,7 @@ __all__ = [
     "ENCODING",
     "FINISH_CANCELLED",
     "FINISH_COMPLETED",
+    "FINISH_CONTINUED",
     "FINISH_FAILED",
     "TIMER_LOOP",
     "TIMER_SLEEP",
@@ -168,7 +169,7 @@ TIMER_SLEEP, TIMER_LOOP = 0, 1
 VALUE_NOW, VALUE_UUID, VALUE_RANDOM = 0, 1, 2
 """What `Run.value` is asked for."""
 
-FINISH_COMPLETED, FINISH_FAILED, FINISH_CANCELLED = 0, 1, 2
+FINISH_COMPLETED, FINISH_FAILED, FINISH_CANCELLED, FINISH_CONTINUED = 0, 1, 2, 3
 """What `Run.finish` is told."""
 
 _ERRORS: Mapping[str, type[DuramenError]] = {

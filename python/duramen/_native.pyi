@@ -463,6 +463,8 @@ class Run:
     started_at: int
     deadline: int | None
     epoch: int
+    generation: int  # how often it was continued as new
+    scope: str  # what no other run and no other generation of it has before the ids of its operations
     tags: list[str]
     ticket: int
     @property
@@ -503,9 +505,8 @@ class Run:
     def seal(self, slot: int, payload: bytes) -> bool: ...
     def sealed(self, applied: bool) -> None: ...  # the transaction took place; False: refused, or not known
     def durable_len(self) -> int: ...  # journal entries that are durable
-    def finish(
-        self, kind: int, payload: bytes, op: str | None
-    ) -> None: ...  # 0 completed, 1 failed, 2 cancelled
+    # 0 completed, 1 failed, 2 cancelled, 3 continued; word: a failure's operation, a continuation's version
+    def finish(self, kind: int, payload: bytes, word: str | None) -> None: ...
     def cannot_read(self, op: str, why: str) -> None: ...  # of what was just delivered: parks the run
     def set_state(self, state: bytes) -> None: ...
     def yield_now(self) -> None: ...

@@ -3,9 +3,9 @@
 A message says what happened, where, and what to do about it. Every class can be copied and pickled: what was
 given to the constructor stands in `args`, and the text is made from it on demand.
 
-One class stands outside of the tree on purpose: `RunEvicted` is a `BaseException`, like
+Two classes stand outside of the tree on purpose: `RunEvicted` and `ContinueAsNew` are `BaseException`s, like
 `asyncio.CancelledError`, because a handler's `except Exception` must not catch the unwinding of a coroutine
-that is being dropped from memory.
+that is being dropped from memory, or that makes way for its run's next generation.
 
 >>> try:
 ...     raise UnknownRun("order:42")
@@ -27,6 +27,7 @@ __all__ = [
     "ChildConflict",
     "ChildFailed",
     "ChildTerminated",
+    "ContinueAsNew",
     "DeserializationError",
     "DuplicateWorkflow",
     "DuramenError",
@@ -577,6 +578,14 @@ class RuntimeNotOpen(DuramenError, RuntimeError):
 
 class RuntimeClosed(DuramenError, RuntimeError):
     """The runtime is used after it was closed."""
+
+
+class ContinueAsNew(BaseException):
+    """What `Context.continue_as_new` raises to end the handler: the run goes on in its next generation.
+
+    It is no failure. Code that catches it, as ``except BaseException`` does, ought to raise it again; the run
+    continues in any case, once its handler has ended.
+    """
 
 
 class RunEvicted(BaseException):

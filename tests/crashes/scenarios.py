@@ -512,6 +512,36 @@ async def messages_between_runs(env: Environment) -> Any:
     return await env.result(heard)
 
 
+# -- generations ---------------------------------------------------------------------------------------------
+
+
+@workflow(state=dict)
+async def collector(ctx: Context[dict[str, int]], found: list[Any]) -> list[Any]:
+    ctx.state["generation"] = ctx.generation
+    found.append(await ctx.step("key", key_of, ""))
+    # One that came while the former generation ended is there as well.
+    found.append(await ctx.wait_for_event("item"))
+    await ctx.sleep(60)
+    if ctx.generation < 2:
+        try:
+            ctx.continue_as_new(found)
+        finally:
+            await ctx.step("tidy", work, "up")
+    approval = await ctx.approve("Enough?", id="enough")
+    return [*found, str(ctx.uuid()), approval.approval_id, ctx.state]
+
+
+@scenario(collector)
+async def generations(env: Environment) -> Any:
+    run = await env.runtime.start(collector, [], run_id="r")
+    for n in range(3):
+        await env.runtime.signal("r", "item", n, signal_id=f"i{n}")
+        await env.advance(seconds=40)
+    await env.advance(minutes=10)
+    await env.runtime.approve("r", "enough@2", True)
+    return [*await env.result(run), (await run.get()).generation]
+
+
 # -- many runs -----------------------------------------------------------------------------------------------
 
 

@@ -85,6 +85,8 @@ def never_kept(commit: s.RunCommit) -> str | None:
         return f"a run cannot finish as {end['status']}"
     if end["kind"] == "continued" and not (entries and entries[-1]["kind"] == "run_created"):
         return "a run that is continued as new must end with a new beginning"
+    if end["kind"] == "continued" and is_bad_id(end["version"]):
+        return "a run is continued under a version that cannot be kept"
     return None
 
 
@@ -147,7 +149,8 @@ class PythonStore:
         row.update(status=status, ready_at=ready_at, owner=None, waits=[], note=None)
 
     def _length(self, run_id: str) -> int:
-        return self._sql("SELECT COUNT(*) FROM journal WHERE run_id = ?", run_id)[0][0]
+        text = "SELECT COALESCE(MAX(idx) + 1, 0) FROM journal WHERE run_id = ?"
+        return self._sql(text, run_id)[0][0]
 
     def _append(self, run_id: str, entries: Sequence[s.Entry]) -> int:
         """Add to a journal, and say how long it is then."""
@@ -440,6 +443,8 @@ class PythonStore:
         elif end["kind"] == "continued":
             self._release(row, "queued", end["ready_at"])
             row.update(journal_start=row["journal_len"] - 1, generation=row["generation"] + 1)
+            row["version"] = end["version"]
+            self._sql("DELETE FROM journal WHERE run_id = ? AND idx < ?", row["run_id"], row["journal_start"])
             row.update(lost=0, lost_at=0)
             row["deadline"] = None if row["timeout"] is None else end["ready_at"] + row["timeout"]
         return False
@@ -599,6 +604,8 @@ class PythonStore:
 
     @transaction
     def load(self, run_id: str, start: int, limit: int, /) -> Sequence[s.Entry]:
+        if not self._sql("SELECT 1 FROM journal WHERE run_id = ? AND idx = ?", run_id, start):
+            return []
         return self._journal(run_id, start, limit)
 
     @transaction

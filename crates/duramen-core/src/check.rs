@@ -88,7 +88,10 @@ pub fn commit(commit: &RunCommit) -> Option<String> {
         {
             Some("a run that is continued as new must end with a new beginning".to_owned())
         }
-        Next::Finished { .. } | Next::Running | Next::Stuck { .. } | Next::Continued { .. } => None,
+        Next::Continued { version, .. } => check_id("workflow version", version)
+            .err()
+            .map(|error| error.to_string()),
+        Next::Finished { .. } | Next::Running | Next::Stuck { .. } => None,
     }
 }
 

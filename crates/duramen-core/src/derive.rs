@@ -81,6 +81,24 @@ fn hex(bytes: [u8; 16]) -> String {
     format!("{:032x}", u128::from_be_bytes(bytes))
 }
 
+/// What the values of a generation are derived from. Its operations have the ids of the one before, and each
+/// generation draws its own.
+pub(crate) fn of_generation(seed: &Seed, generation: u64) -> Seed {
+    if generation == 0 {
+        return *seed;
+    }
+    let digest = Sha256::new()
+        .chain_update(b"generation")
+        .chain_update(&seed[..DRAWN])
+        .chain_update(generation.to_be_bytes())
+        .finalize();
+    let mut out = [0; 16];
+    for (to, from) in out.iter_mut().zip(digest) {
+        *to = from;
+    }
+    out
+}
+
 /// 16 bytes that nobody can guess without the seed.
 fn draw(seed: &Seed, op: &str, salt: u32) -> [u8; 16] {
     let digest = Sha256::new()

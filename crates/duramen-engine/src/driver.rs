@@ -235,7 +235,7 @@ impl RunDriver {
                     Next::Running => (None, None),
                     Next::Waiting { ready_at, .. } => (Some(Driven::Paused), *ready_at),
                     Next::Stuck { .. } => (Some(Driven::Stuck), None),
-                    Next::Continued { .. } => (Some(Driven::Continued), None),
+                    Next::Continued { ready_at, .. } => (Some(Driven::Continued), Some(*ready_at)),
                     Next::Finished { status } => {
                         let driven = match status {
                             Status::Completed => Driven::Completed,

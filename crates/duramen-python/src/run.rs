@@ -57,6 +57,11 @@ pub(crate) struct Run {
     #[pyo3(get)]
     deadline: Option<Millis>,
     #[pyo3(get)]
+    generation: u64,
+    /// What no other run and no other generation of it has before the ids of its operations.
+    #[pyo3(get)]
+    scope: String,
+    #[pyo3(get)]
     tags: Vec<String>,
     #[pyo3(get)]
     ticket: u64,
@@ -68,6 +73,8 @@ impl Run {
         Self {
             driver: Mutex::new(driver),
             run_id: facts.run_id.to_string(),
+            generation: facts.generation,
+            scope: facts.in_generation(&facts.run_id).into_owned(),
             workflow: facts.workflow,
             version: facts.version,
             created_at: facts.created_at,
@@ -304,13 +311,21 @@ impl Run {
         self.lock().sealed(applied);
     }
 
-    #[pyo3(signature = (kind, payload, op))]
-    fn finish(&self, kind: u8, payload: &[u8], op: Option<String>) -> PyResult<()> {
+    /// The word is the operation of a failure, or the version of a continuation.
+    #[pyo3(signature = (kind, payload, word))]
+    fn finish(&self, kind: u8, payload: &[u8], word: Option<String>) -> PyResult<()> {
         let payload = bytes_of(payload);
         let ending = match kind {
             0 => Ending::Completed(payload),
-            1 => Ending::Failed { error: payload, op },
-            _ => Ending::Cancelled(payload),
+            1 => Ending::Failed {
+                error: payload,
+                op: word,
+            },
+            2 => Ending::Cancelled(payload),
+            _ => Ending::Continued {
+                input: payload,
+                version: word.unwrap_or_default(),
+            },
         };
         let mut driver = self.lock();
         let wall = driver.wall();

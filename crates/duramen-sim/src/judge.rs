@@ -214,7 +214,9 @@ impl Judge {
                 }
                 Next::Finished { status } => status.name().to_owned(),
                 Next::Stuck { note } => format!("stuck: {note}"),
-                Next::Continued { ready_at } => format!("continued, due {ready_at}"),
+                Next::Continued { ready_at, version } => {
+                    format!("continued under version {version}, due {ready_at}")
+                }
             };
             format!(
                 "{} commits {} epoch {} at {}: [{}] {next} -> {outcome:?}",

@@ -51,7 +51,7 @@ impl State {
             let Some(run) = self.runs.get_mut(&run_id) else {
                 continue;
             };
-            let length = run.journal.len() as u64;
+            let length = run.length();
             let warm = claim
                 .warm
                 .iter()
@@ -126,7 +126,7 @@ impl State {
 impl Run {
     fn lease(&mut self, claim: &Claim, now: Millis, warm: bool) -> ClaimedRun {
         let was = self.row.status;
-        self.row.journal_len = self.journal.len() as u64;
+        self.row.journal_len = self.length();
         if was == Status::Running {
             self.row.lose_driver(self.row.journal_len);
         }
@@ -140,7 +140,7 @@ impl Run {
         ClaimedRun {
             row: self.row.clone(),
             was,
-            journal: (!warm).then(|| self.present().to_vec()),
+            journal: (!warm).then(|| self.journal.clone()),
             inbox: page.messages,
             inbox_more: page.more,
         }
@@ -170,7 +170,7 @@ impl Run {
     }
 
     fn journal_bytes(&self) -> u64 {
-        self.present()
+        self.journal
             .iter()
             .map(|entry| entry.payload.len() as u64)
             .sum()

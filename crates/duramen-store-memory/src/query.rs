@@ -5,12 +5,12 @@ use duramen_core::journal::Entry;
 use duramen_core::run::RunRow;
 use duramen_core::store::{Cursor, Filter, Page, Receipt, RunDetail, Standing, Unsent, UnsentAsk};
 
-use crate::state::{Fate, Run, State};
+use crate::state::{Fate, State};
 
 impl State {
     pub(crate) fn get(&self, run_id: &RunId) -> Option<RunDetail> {
         let run = self.runs.get(run_id)?;
-        let input = run.present().first().map(|entry| entry.payload.clone());
+        let input = run.journal.first().map(|entry| entry.payload.clone());
         let refused = run.inbox.iter().filter_map(|letter| match &letter.fate {
             Fate::SetAside(reason) => Some((letter.message.clone(), reason.clone())),
             Fate::Unread | Fate::Consumed { .. } => None,
@@ -30,13 +30,14 @@ impl State {
     }
 
     pub(crate) fn standing(&self, run_id: &RunId) -> Option<Standing> {
-        let Run { row, journal, .. } = self.runs.get(run_id)?;
+        let run = self.runs.get(run_id)?;
+        let row = &run.row;
         Some(Standing {
             status: row.status,
             seed: row.seed,
             owner: row.owner.clone(),
             epoch: row.epoch,
-            journal_len: journal.len() as u64,
+            journal_len: run.length(),
             generation: row.generation,
             ready_at: row.ready_at,
         })
@@ -79,11 +80,15 @@ impl State {
     }
 
     pub(crate) fn load(&self, run_id: &RunId, from: u64, limit: u32) -> Vec<Entry> {
-        let journal = self.runs.get(run_id).map_or(&[][..], |run| &run.journal);
-        let from = usize::try_from(from).unwrap_or(usize::MAX);
-        journal
+        let Some(run) = self.runs.get(run_id) else {
+            return Vec::new();
+        };
+        // What stands before the present generation is gone.
+        let from = from.checked_sub(run.row.journal_start);
+        let from = from.and_then(|from| usize::try_from(from).ok());
+        run.journal
             .iter()
-            .skip(from)
+            .skip(from.unwrap_or(usize::MAX))
             .take(limit as usize)
             .cloned()
             .collect()

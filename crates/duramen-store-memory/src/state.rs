@@ -26,7 +26,7 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) row: RunRow,
-    /// The journals of all generations; the row says where the present one begins.
+    /// That of the present generation; the row says where it begins.
     pub(crate) journal: Vec<Entry>,
     /// Every message the run ever got; the one with `seq` n stands at n - 1.
     pub(crate) inbox: Vec<Letter>,
@@ -237,12 +237,13 @@ impl Run {
             && row.seed == commit.seed
             && row.owner.as_deref() == Some(&*commit.owner)
             && row.epoch == commit.epoch
-            && self.journal.len() as u64 == commit.expected_len
+            && self.length() == commit.expected_len
     }
 
     /// True if the run is due at once.
     fn apply(&mut self, commit: &RunCommit) -> bool {
         self.journal.extend(commit.entries.iter().cloned());
+        let length = self.length();
         if let Some(state) = &commit.state {
             self.state = Some(state.clone());
         }
@@ -250,7 +251,7 @@ impl Run {
             return false;
         }
         let row = &mut self.row;
-        row.journal_len = self.journal.len() as u64;
+        row.journal_len = length;
         row.updated_at = commit.at;
         row.format = row.format.max(commit.format.unwrap_or(0));
         // A driver cannot have seen what has not arrived, nor forget what it has seen.
@@ -291,10 +292,12 @@ impl Run {
                 row.release(Status::Stuck, None);
                 row.note = Some(note.clone());
             }
-            Next::Continued { ready_at } => {
+            Next::Continued { ready_at, version } => {
                 row.release(Status::Queued, Some(*ready_at));
+                self.journal.drain(..self.journal.len() - 1);
                 row.journal_start = row.journal_len - 1;
                 row.generation += 1;
+                row.version.clone_from(version);
                 row.deadline = row.timeout.map(|timeout| ready_at.saturating_add(timeout));
                 (row.lost, row.lost_at) = (0, 0);
             }
@@ -304,13 +307,12 @@ impl Run {
 
     fn append(&mut self, entries: Vec<Entry>) {
         self.journal.extend(entries);
-        self.row.journal_len = self.journal.len() as u64;
+        self.row.journal_len = self.length();
     }
 
-    /// The present generation's journal.
-    pub(crate) fn present(&self) -> &[Entry] {
-        let start = usize::try_from(self.row.journal_start).unwrap_or(usize::MAX);
-        self.journal.get(start..).unwrap_or_default()
+    /// The index behind the last entry.
+    pub(crate) fn length(&self) -> u64 {
+        self.row.journal_start + self.journal.len() as u64
     }
 }
 

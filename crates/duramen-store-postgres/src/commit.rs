@@ -315,7 +315,7 @@ struct Rows<'c> {
     status: Vec<i16>,
     ready_at: Vec<Option<i64>>,
     waits: Vec<Option<String>>,
-    note: Vec<Option<Cow<'c, str>>>,
+    word: Vec<Option<Cow<'c, str>>>,
 }
 
 #[derive(Default)]
@@ -374,7 +374,13 @@ impl<'c> Columns<'c> {
         fences.epoch.push(commit.epoch);
         fences.seed.push(&commit.seed);
         fences.len.push(signed(commit.expected_len));
-        for (entry, idx) in commit.entries.iter().zip(signed(commit.expected_len)..) {
+        // What the former generation did last would go as soon as it is there.
+        let past = match &commit.next {
+            Next::Continued { .. } => commit.entries.len().saturating_sub(1),
+            _ => 0,
+        };
+        let placed = commit.entries.iter().zip(signed(commit.expected_len)..);
+        for (entry, idx) in placed.skip(past) {
             let entries = &mut self.entries;
             entries.n.push(n);
             entries.idx.push(idx);
@@ -424,7 +430,7 @@ impl<'c> Columns<'c> {
         rows.seen.push(signed(commit.inbox_seen.unwrap_or(0)));
         rows.at.push(commit.at);
         rows.format.push(i16::from(commit.format.unwrap_or(0)));
-        let (status, ready_at, waits, note) = match &commit.next {
+        let (status, ready_at, waits, word) = match &commit.next {
             Next::Running => (1, None, None, None),
             Next::Waiting { ready_at, waits } => (2, *ready_at, lists::join(waits), None),
             // `check::commit` has let final ones through only, which are 3 to 6.
@@ -432,12 +438,14 @@ impl<'c> Columns<'c> {
                 (i16::try_from(status.code()).unwrap_or(3), None, None, None)
             }
             Next::Stuck { note } => (7, None, None, Some(clean(note))),
-            Next::Continued { ready_at } => (0, Some(*ready_at), None, None),
+            Next::Continued { ready_at, version } => {
+                (0, Some(*ready_at), None, Some(clean(version)))
+            }
         };
         rows.status.push(status);
         rows.ready_at.push(ready_at);
         rows.waits.push(waits);
-        rows.note.push(note);
+        rows.word.push(word);
     }
 
     /// The shortest statement that does all of it.
@@ -478,7 +486,7 @@ impl<'c> Columns<'c> {
             &rows.status,
             &rows.ready_at,
             &rows.waits,
-            &rows.note,
+            &rows.word,
         ];
         let of_others: &Params<'_> = &[
             &reads.n,

@@ -217,12 +217,16 @@ impl Session<'_> {
             Next::Stuck { note } => {
                 let_go(Status::Stuck, None, "", None, Some(note))?;
             }
-            Next::Continued { ready_at } => {
+            Next::Continued { ready_at, version } => {
                 let_go(Status::Queued, Some(*ready_at), "", None, None)?;
                 let deadline = passed.timeout.map(|most| ready_at.saturating_add(most));
+                let start = after - 1;
                 self.connection
                     .prepare_cached(sql::commit::CONTINUE)?
-                    .execute(params![run_id, after - 1, deadline])?;
+                    .execute(params![run_id, start, deadline, version])?;
+                self.connection
+                    .prepare_cached(sql::journal::FORGET)?
+                    .execute(params![run_id, start])?;
             }
         }
         Ok(false)

@@ -13,11 +13,16 @@ macro_rules! length {
     };
 }
 
-/// The key of a run's lane, as `duramen_core::lanes` makes it, with another format.
+/// The key of a run's lane, as `duramen_core::lanes` makes it, with another format, or another version as well.
 macro_rules! lane {
     ($format:literal) => {
+        lane!("version", $format)
+    };
+    ($version:literal, $format:literal) => {
         concat!(
-            "queue || char(31) || workflow || char(31) || version || char(31) || ",
+            "queue || char(31) || workflow || char(31) || ",
+            $version,
+            " || char(31) || ",
             $format
         )
     };
@@ -87,12 +92,16 @@ pub(crate) mod journal {
         " FROM journal WHERE run_id = ?1 AND idx >= ?2 ORDER BY idx LIMIT ?3"
     );
     /// So many places from there on. Were it so many entries, what stands behind a gap (in a damaged file) would
-    /// be read again and again by whoever counts what he has.
+    /// be read again and again by whoever counts what he has. Nor does a page begin behind its place: what stood
+    /// there was a former generation's.
     pub(crate) const PAGE: &str = concat!(
         "SELECT ",
         entry_columns!(""),
-        " FROM journal WHERE run_id = ?1 AND idx >= ?2 AND idx - ?2 < ?3 ORDER BY idx"
+        " FROM journal WHERE run_id = ?1 AND idx >= ?2 AND idx - ?2 < ?3 \
+         AND EXISTS (SELECT 1 FROM journal WHERE run_id = ?1 AND idx = ?2) ORDER BY idx"
     );
+    /// The former generation's entries.
+    pub(crate) const FORGET: &str = "DELETE FROM journal WHERE run_id = ?1 AND idx < ?2";
 }
 
 pub(crate) mod commit {
@@ -117,8 +126,12 @@ pub(crate) mod commit {
          status = ?7, owner = NULL, ready_at = ?8, waits = ?9, finished_at = ?10, note = ?11 WHERE run_id = ?1";
 
     /// What a new generation begins with.
-    pub(crate) const CONTINUE: &str = "UPDATE runs SET journal_start = ?2, generation = generation + 1, \
-         deadline = ?3, lost = 0, lost_at = 0 WHERE run_id = ?1";
+    pub(crate) const CONTINUE: &str = concat!(
+        "UPDATE runs SET journal_start = ?2, generation = generation + 1, deadline = ?3, lost = 0, lost_at = 0, \
+         version = ?4, lane = ",
+        lane!("?4", "format"),
+        " WHERE run_id = ?1"
+    );
 }
 
 pub(crate) mod owner {

@@ -272,7 +272,8 @@ fn commit() -> impl Strategy<Value = CommitPlan> {
         // Now and then a status that no run can end with.
         1 => (0_i64..8).prop_map(|code| Next::Finished { status: Status::from_code(code).unwrap() }),
         1 => Just(Next::Stuck { note: "changed".to_owned() }),
-        1 => (0_i64..600).prop_map(|ready_at| Next::Continued { ready_at }),
+        1 => (0_i64..600, prop_oneof![2 => Just("1"), 1 => Just("2"), 1 => Just("")])
+            .prop_map(|(ready_at, version)| Next::Continued { ready_at, version: version.to_owned() }),
     ];
     let refused = of(Just("wrong shape".to_owned()));
     let read = (0_u64..5, refused, of(payload())).prop_map(|(seq, refused, reply)| ReadMessage {

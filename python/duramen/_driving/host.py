@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from duramen._bridge import (
     FINISH_CANCELLED,
     FINISH_COMPLETED,
+    FINISH_CONTINUED,
     FINISH_FAILED,
     TIMER_LOOP,
     Cancel,
@@ -32,6 +33,7 @@ from duramen._values.payloads import Decision, decode, load_decision, load_reaso
 from duramen.errors import DeserializationError, RunEvicted, RunTimedOut
 
 from .children import Child, cancel_all, wait_for_all
+from .continuing import Wish, is_continuation, next_version
 from .exits import (
     Trouble,
     advised,
@@ -105,7 +107,7 @@ class RunHost:
         self.serializer: Serializer = services.serializer
         self.loads = services.serializer.loads
         self.retry: Retry | None = definition.retry
-        self.loop = RunLoop(self, now=run.started_at / 1000, strict=True, run_id=self.run_id)
+        self.loop = RunLoop(self, now=run.now() / 1000, strict=True, run_id=self.run_id)
         self.main: Task[Any] | None = None
         self.closed = False
         """Nothing of the handler runs any more."""
@@ -116,6 +118,7 @@ class RunHost:
         """The output of a handler that has returned, as it is recorded."""
         self.children: dict[str, Child] = {}
         """Its attached children that are not known to have ended, by their operations."""
+        self._wish: Wish | None = None
         self._slots: dict[int, Any] = {}
         self._halted = False
         self._advancing = False
@@ -285,10 +288,12 @@ class RunHost:
         elif type(turn) is Cancel:
             self.loop.now = turn.at / 1000
             self._reason = turn.reason
+            self._wish = None
             if self.main is not None:
                 self.main.cancel(self._reason_text(turn.reason) or None)
         else:
             self.loop.now = turn.at / 1000
+            self._wish = None
             if self.main is not None:
                 self.main.cancel("the run's time is over")
         return None
@@ -651,6 +656,11 @@ class RunHost:
         if self._fresh and not self.run.replaying:
             self.run.yield_now()
 
+    def wish_for(self, value: Any, version: str | WorkflowDef[Any, Any] | None) -> None:
+        """Once the handler has ended the run continues as new."""
+        definition = next_version(self.services, self.run.workflow, version)
+        self._wish = Wish(self.serializer, definition, value)
+
     def halt(self) -> None:
         """The engine refused to go on with this run: drop it once the handler has come to rest."""
         self._halted = True
@@ -692,33 +702,39 @@ class RunHost:
             error = main.exception()
         except CancelledError as cancelled:
             error = cancelled
-        if error is None:
+        if self._wish is not None and is_continuation(error):
+            if error is None:
+                self._warn("called ctx.continue_as_new and then returned a result, so it continues")
+            self._close_with(FINISH_CONTINUED, self._wish)
+        elif error is None:
             if self.definition.state_type is not None and not self._look_at_state():
                 return
             self._close_with(FINISH_COMPLETED, main.result())
-        elif is_cancellation(error) and run.cancelled:
+        elif run.cancelled and (is_cancellation(error) or is_continuation(error)):
             self._close_with(FINISH_CANCELLED, error)
-        elif is_cancellation(error) and run.timed_out:
+        elif run.timed_out and (is_cancellation(error) or is_continuation(error)):
             self._close_with(FINISH_FAILED, RunTimedOut(run.run_id, "its workflow's timeout"))
         else:
             self._close_with(FINISH_FAILED, advised(error))
 
     def _close_with(self, kind: int, value: Any) -> None:
         run = self.run
-        op = None
+        word = None
         payload = b""
-        if kind == FINISH_COMPLETED:
-            try:
+        try:
+            if kind == FINISH_COMPLETED:
                 payload, value = recorded(self.serializer, value, self.definition.output_type)
-            except (Trouble, KeyboardInterrupt):
-                raise
-            except BaseException as error:  # noqa: BLE001 - also what a user's serializer raises
-                note(error, f"the result of run {run.run_id!r} cannot be recorded")
-                kind, value = FINISH_FAILED, error
-            else:
                 self.output = payload
+            elif kind == FINISH_CONTINUED:
+                payload, word = value.payload(), value.version
+        except (Trouble, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # noqa: BLE001 - also what a user's serializer raises
+            what = "result" if kind == FINISH_COMPLETED else "next input"
+            note(error, f"the {what} of run {run.run_id!r} cannot be recorded")
+            kind, value = FINISH_FAILED, error
         if kind == FINISH_FAILED:
-            payload, op = failure_payload(self.serializer, value), operation_of(value)
+            payload, word = failure_payload(self.serializer, value), operation_of(value)
         elif kind == FINISH_CANCELLED:
             payload = self._reason
         # From here on nothing has to be done twice.
@@ -728,7 +744,7 @@ class RunHost:
         self.outcome = (kind, value)
         self._drop()
         try:
-            run.finish(kind, payload, op)
+            run.finish(kind, payload, word)
             while run.turn() is not None:
                 pass  # nothing is left to deliver to; the last commit goes on its way
         except Halted:
@@ -744,9 +760,10 @@ class RunHost:
         run = self.run
         for seen, what in ((run.cancelled, "its cancellation"), (run.timed_out, "the end of its time")):
             if seen:
-                self.services.log.warning(
-                    "run %r swallowed %s and returned a result, so it counts as completed", run.run_id, what
-                )
+                self._warn(f"swallowed {what} and returned a result, so it counts as completed")
+
+    def _warn(self, what: str) -> None:
+        self.services.log.warning("run %r %s", self.run.run_id, what)
 
     def _warn_of_leaks(self) -> None:
         leaked = self.loop.leaked_tasks(self.main)

@@ -29,6 +29,10 @@ def _ignore(*_: object) -> Any:
     """Stands for a service that nobody wants."""
 
 
+def _unknown(*_: object) -> None:
+    """Stands for a registry without workflows."""
+
+
 @dataclass(slots=True)
 class Services:
     """What a `RunHost` needs of its runtime; shared by all its hosts, or by those of a pass with a budget."""
@@ -44,6 +48,8 @@ class Services:
     patience: float = 60.0
     """Seconds for which a payload is tried again that a codec cannot decode, before the run is parked: the
     key for it may be missing here for good. What a codec cannot encode is kept for as long as the run is."""
+    definition: Callable[[str, str | None], WorkflowDef[Any, Any] | None] = _unknown
+    """Finds a workflow that is registered here by name and version; without one the newest."""
     emit: Callable[[str, str, Any], object] = _ignore
     """Takes live events: run id, name, value."""
     context: ContextVars = field(default_factory=copy_context)

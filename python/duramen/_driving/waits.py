@@ -44,7 +44,7 @@ class StepCall:
     """
 
     __slots__ = (
-        "args", "attempt", "future", "host", "job", "meta", "op", "plan", "retry", "run_id", "slot",
+        "args", "attempt", "future", "host", "job", "meta", "op", "plan", "retry", "run_id", "scope", "slot",
         "started", "stopped", "timeout", "value", "variables",
     )  # fmt: skip
 
@@ -61,6 +61,7 @@ class StepCall:
     ) -> None:
         self.host = host
         self.run_id = host.run_id
+        self.scope = host.run.scope
         self.slot = slot
         self.future = future
         self.plan = plan

@@ -15,6 +15,7 @@ from duramen._values.durations import duration_ms, from_ms
 from duramen.errors import InvalidArgument
 
 from .calls.children import ChildCalls
+from .calls.generations import GenerationCalls
 from .calls.steps import StepCalls
 from .calls.values import ValueCalls
 from .calls.waits import Approval, WaitCalls
@@ -48,7 +49,7 @@ class _RunLog(CarefulLogger):
         return not self._host.run.replaying and super().isEnabledFor(level)
 
 
-class Context(StepCalls, WaitCalls, ValueCalls, ChildCalls, Generic[StateT]):
+class Context(StepCalls, WaitCalls, ValueCalls, ChildCalls, GenerationCalls, Generic[StateT]):
     """The first argument of every handler.
 
     Its durable calls belong to the handler and the tasks it makes, on the handler's own event loop. From
@@ -134,6 +135,11 @@ class Context(StepCalls, WaitCalls, ValueCalls, ChildCalls, Generic[StateT]):
     def version(self) -> str:
         """The version of the workflow that the run began under."""
         return self._run.version
+
+    @property
+    def generation(self) -> int:
+        """How often the run was continued as new before: 0 in its first generation."""
+        return self._run.generation
 
     @property
     def tags(self) -> tuple[str, ...]:

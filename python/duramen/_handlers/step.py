@@ -67,6 +67,7 @@ class RunningStep(Protocol):
     """What a step's attempt shows of itself to `step_context`."""
 
     run_id: str
+    scope: str
     op: str
     attempt: int
     timeout: float | None
@@ -115,7 +116,7 @@ def step_context() -> StepContext:
         run_id=running.run_id,
         step_id=running.op,
         attempt=running.attempt,
-        idempotency_key=f"{running.run_id}/{running.op}",
+        idempotency_key=f"{running.scope}/{running.op}",
         deadline=deadline,
         meta=running.meta,
         _running=running,

@@ -88,7 +88,7 @@ class Left(NamedTuple):
     """How a run left this process's hands."""
 
     how: str
-    """``completed``, ``failed``, ``cancelled``, ``stuck``, ``paused`` or ``lost``."""
+    """``completed``, ``failed``, ``cancelled``, ``stuck``, ``continued``, ``paused`` or ``lost``."""
     output: bytes | None = None
     """If it completed: its output as it is recorded, so that nobody has to read it back."""
     output_type: Any = None
@@ -157,6 +157,7 @@ class Driver:
             given_back=self.given_back,
             later=self.later,
             emit=self.emit,
+            definition=self._registry.of_version,
             on_state=self.tell_state,
             context=self.context,
             deadline=deadline,

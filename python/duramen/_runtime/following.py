@@ -55,6 +55,8 @@ class Following:
                 collector.changed.clear()
                 detail = await self._queries.detail(run_id)
                 status = detail.row.status
+                # The journal of a run that was continued as new begins there.
+                index = max(index, detail.row.journal_start)
                 events = await self._queries.load(run_id, index)
                 state = detail.state
                 if live and state and state != seen and not driver.drives(run_id):

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypeAlias, cast, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
@@ -129,6 +129,8 @@ class HistoryRun(TypedDict):
     ready_at: _Instant | None
     deadline: _Instant | None
     epoch: _Count
+    generation: NotRequired[_Count]
+    """How often it was continued as new; missing if it never was. The journal is that of this generation."""
     waits: list[_Text]
     tags: list[_Text]
     seed: Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\z")]
@@ -200,6 +202,8 @@ def make_history(detail: Detail, entries: list[Entry]) -> History:
             "finished_at", "ready_at", "deadline", "epoch", "waits", "tags",
         )
     }  # fmt: skip
+    if row.generation:
+        copied["generation"] = row.generation
     copied["seed"] = row.seed.hex()
     copied["note"] = row.note
     for name, data in (("state", detail.state), ("memo", detail.memo)):

@@ -118,13 +118,15 @@ class Queries:
         while left > 0:
             wanted = min(left, _PAGE)
             events = await self.load(run_id, index, wanted)
+            if not events and not found and (start := (await self.detail(run_id)).row.journal_start) > index:
+                # What stood there was a former generation's.
+                index = start
+                continue
             found += events
             index += len(events)
             left -= len(events)
             if len(events) < wanted:
                 break
-        if not found:
-            await self.detail(run_id)
         return found
 
     async def export(self, run_id: str) -> History:
@@ -133,29 +135,33 @@ class Queries:
         while True:
             row = detail.row
             entries = await self._entries(run_id, row)
-            if row.status != "running":
+            if entries and row.status != "running":
                 return make_history(detail, entries)
             # The row of a running run lags behind its journal: both are of one driver if it has it still.
             detail = await self.detail(run_id)
             now = detail.row
-            if (now.status, now.epoch, now.seed) == (row.status, row.epoch, row.seed):
+            if entries and (now.status, now.epoch, now.seed) == (row.status, row.epoch, row.seed):
                 return make_history(detail, entries)
+            if not entries and (now.generation, now.seed) == (row.generation, row.seed):
+                raise UnknownRun(run_id)
 
     async def _entries(self, run_id: str, row: Row) -> list[Entry]:
-        """What the row counts of a journal, which only grows; of a running run all that there is."""
-        wanted: int | None = None if row.status == "running" else row.journal_len
+        """What the row counts of a journal, which only grows; of a running run all that there is.
+
+        None at all if it has gone meanwhile, with its run or with its generation.
+        """
+        start = row.journal_start
+        wanted: int | None = None if row.status == "running" else row.journal_len - start
         port = self._lifecycle.ready
         entries: list[Entry] = []
         while wanted is None or len(entries) < wanted:
             limit = _PAGE if wanted is None else min(_PAGE, wanted - len(entries))
-            found = await port.call(port.engine.load, run_id, len(entries), limit)
+            found = await port.call(port.engine.load, run_id, start + len(entries), limit)
             entries += found
             if wanted is None and len(found) < limit:
                 break
             if not found:
-                raise UnknownRun(run_id)
-        if not entries:
-            raise UnknownRun(run_id)
+                return []
         return entries
 
     async def load(self, run_id: str, index: int, limit: int = _PAGE) -> list[Event]:

@@ -113,6 +113,10 @@ class Registry:
         """The definition of exactly that version, if it is here."""
         return self._by_key.get((name, version))
 
+    def of_version(self, name: str, version: str | None) -> AnyWorkflow | None:
+        """The definition of that version, or the newest one, if it is here."""
+        return self._current.get(name) if version is None else self.get(name, version)
+
     def resolve(self, workflow: Any) -> AnyWorkflow:
         """Find what a caller means: a definition that is registered here, or the name of one.
 

@@ -57,12 +57,21 @@ class Running:
                 # Not by `start`, after which the engine goes on with the run whenever it is due.
                 await self._starting.create([row])
                 here = False
+            end = None if limit is None else time.monotonic() + limit
             driven: str | None = None
-            if here or await self._taking.claim(wanted) or left.done():
-                driven = await self._taking.until_left(wanted, left, limit)
+            while here or await self._taking.claim(wanted) or left.done():
+                rest = None if end is None else end - time.monotonic()
+                driven = await self._taking.until_left(wanted, left, rest)
                 if driven is None and limit is not None:
                     driver.yield_run(wanted)
                     driven = await self._taking.until_left(wanted, left, _YIELD_GRACE)
+                if driven != "continued" or (end is not None and end <= time.monotonic()):
+                    break
+                # Its next generation is as much what was asked for.
+                here = False
+                left = driver.watch(wanted)
+                if end is not None:
+                    driver.budgets[wanted] = (end, 0.0)
         finally:
             driver.unwatch(wanted, left)
             driver.uncollect(wanted, collector)

@@ -145,8 +145,12 @@ class RunView:
     """Who drives it, or did last."""
     epoch: int = 0
     """How often it was claimed, reopened or ended from outside: the number that fences late writers off."""
+    journal_start: int = 0
+    """The index at which the journal of its present generation begins; what stood before is gone."""
     journal_len: int = 0
-    """How many entries its journal has. Of a running run: had when it was taken up, or since."""
+    """The index behind the last entry of its journal. Of a running run: when it was taken up, or since."""
+    generation: int = 0
+    """How often it was continued as new."""
     unread: int = 0
     """Messages that no driver has taken note of yet."""
     waits: tuple[str, ...] = ()

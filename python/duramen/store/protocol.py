@@ -150,7 +150,10 @@ class Store(Protocol):
         ...
 
     async def load(self, run_id: str, start: int, limit: int, /) -> Sequence[Entry]:
-        """Read a journal, all generations, from an index on, in order. An unknown run has none."""
+        """Read a journal from an index on, in order, so many places of it.
+
+        There are no entries of an unknown run, and none from an index of a former generation.
+        """
         ...
 
     async def list(self, filter: Filter, limit: int, cursor: Cursor | None, /) -> Page:  # noqa: A002

@@ -268,12 +268,14 @@ class Continued(TypedDict):
     """The next generation begins with the commit's last entry, which is ``run_created``.
 
     `journal_start` is the index of that entry, `generation` is one higher, and the run is queued from
-    `ready_at` on, with its `timeout` counted from there. Epoch, `started_at`, inbox, state and dedupe keys go
-    on.
+    `ready_at` on under that version, with its `timeout` counted from there. Epoch, `started_at`, inbox, state
+    and dedupe keys go on. What the journal had before goes with the same transaction, so that a run is no
+    larger for having many generations.
     """
 
     kind: Literal["continued"]
     ready_at: int
+    version: str
 
 
 Next: TypeAlias = Running | Waiting | Finished | Stuck | Continued

@@ -50,6 +50,7 @@ class CrashingStore(WrappedStore):
         survive: instead of a crash the call fails, and the process goes on.
         on_recorded: called with run id, operation id and kind of each outcome of a step that is stored now.
         on_reopened: called with the id of each run that was reopened.
+        on_continued: called with the id of each run whose next generation begins.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class CrashingStore(WrappedStore):
         survive: bool = False,
         on_recorded: Callable[[str, str, str], object] | None = None,
         on_reopened: Callable[[str], object] | None = None,
+        on_continued: Callable[[str], object] | None = None,
     ) -> None:
         super().__init__(inner)
         self.changes: list[Change] = []
@@ -75,6 +77,7 @@ class CrashingStore(WrappedStore):
         self.survive = survive
         self._on_recorded = on_recorded
         self._on_reopened = on_reopened
+        self._on_continued = on_continued
 
     @property
     def change(self) -> Change:
@@ -107,13 +110,15 @@ class CrashingStore(WrappedStore):
         return due["ready_at"] is not None and due["ready_at"] <= due["now"]
 
     def _note_commits(self, batch: Any, answer: Any) -> None:
-        if self._on_recorded is None:
-            return
         for commit, outcome in zip(batch, answer, strict=True):
-            if outcome["kind"] == "applied":
+            if outcome["kind"] != "applied":
+                continue
+            if self._on_recorded is not None:
                 for entry in commit["entries"]:
                     if entry["kind"] in _ENDS:
                         self._on_recorded(commit["run_id"], entry["op"], entry["kind"])
+            if self._on_continued is not None and commit["next"]["kind"] == "continued":
+                self._on_continued(commit["run_id"])
 
     def _note_interventions(self, batch: Any, answer: Any) -> None:
         if self._on_reopened is None:

@@ -78,6 +78,11 @@ class _Ledger:
             if key[0] == run_id and kind == "step_failed":
                 del self.recorded[key]
 
+    def forget(self, run_id: str) -> None:
+        """Its next generation begins, whose steps have the ids of this one's."""
+        for key in [key for key in self.recorded if key[0] == run_id]:
+            del self.recorded[key]
+
     def start(self, run_id: str, op: str, attempt: int) -> None:
         if (run_id, op) in self.recorded:
             self.again.append(f"step {op!r} of run {run_id!r} (attempt {attempt})")
@@ -125,9 +130,18 @@ class _Play:
         env.steps.ordered = True  # or steps in threads would let each repetition take a course of its own
         return env
 
+    def store(self, world: World, ledger: _Ledger, **point: Any) -> CrashingStore:
+        return CrashingStore(
+            world.base,
+            on_recorded=ledger.record,
+            on_reopened=ledger.reopen,
+            on_continued=ledger.forget,
+            **point,
+        )
+
     async def reference(self) -> tuple[_Ended, tuple[Change, ...]]:
         world, ledger = self.world(), _Ledger({}, [])
-        store = CrashingStore(world.base, on_recorded=ledger.record, on_reopened=ledger.reopen)
+        store = self.store(world, ledger)
         async with self.environment(world, store, ledger) as env:
             ended = await self._ended(env)
         return ended, tuple(store.changes)
@@ -150,14 +164,7 @@ class _Play:
         ended: _Ended | None = None
         crashed: CrashingStore | None = None
         for at in (*points, 0):
-            store = CrashingStore(
-                world.base,
-                at=at,
-                side=side,
-                survive=worker == "same",
-                on_recorded=ledger.record,
-                on_reopened=ledger.reopen,
-            )
+            store = self.store(world, ledger, at=at, side=side, survive=worker == "same")
             try:
                 ended = await self._live(self.environment(world, store, ledger), store)
             except Exception as error:

@@ -373,7 +373,7 @@ class Environment:
             for view in page.items:
                 found[view.run_id] = [
                     (entry["kind"], entry["op"], entry["meta"], bytes(entry["payload"]), entry["at"])
-                    for entry in await self.world.base.load(view.run_id, 0, 2**31)
+                    for entry in await self.world.base.load(view.run_id, view.journal_start, 2**31)
                 ]
             cursor = page.cursor
             if cursor is None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from duramen._bridge import (
     FINISH_CANCELLED,
     FINISH_COMPLETED,
+    FINISH_CONTINUED,
     FINISH_FAILED,
     Drive,
     Engine,
@@ -46,10 +47,11 @@ __all__ = ["Replayed", "replay"]
 
 T = TypeVar("T")
 
-_KINDS: dict[int, Literal["completed", "failed", "cancelled"]] = {
+_KINDS: dict[int, Literal["completed", "failed", "cancelled", "continued"]] = {
     FINISH_COMPLETED: "completed",
     FINISH_FAILED: "failed",
     FINISH_CANCELLED: "cancelled",
+    FINISH_CONTINUED: "continued",
 }
 
 # What a host has to say of its handler was said when the run was driven.
@@ -65,7 +67,7 @@ class Replayed:
     """Where a replay has come to."""
 
     run_id: str
-    kind: Literal["completed", "failed", "cancelled", "unfinished"]
+    kind: Literal["completed", "failed", "cancelled", "continued", "unfinished"]
     """How the handler ended. ``unfinished``: the history ended first, as it does for a run that waits, and
     the code fits as far as it goes."""
     output: Any = None
@@ -135,9 +137,8 @@ def replay(
     duramen.errors.ReplayDiverged: run 'order:42' does not replay under workflow 'order' version '1' ...
     """
     checked = read_history(history)
-    definition = _definition(workflow, checked)
     known = {each.name: each for each in (*others, workflow)}
-    job = _Replay(definition, checked, JsonSerializer() if serializer is None else serializer, known)
+    job = _Replay(workflow, checked, JsonSerializer() if serializer is None else serializer, known)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -166,12 +167,13 @@ class _Replay:
 
     def __init__(
         self,
-        definition: WorkflowDef[Any, Any],
+        workflow: WorkflowDef[Any, Any],
         history: History,
         serializer: Serializer,
         known: dict[str, WorkflowDef[Any, Any]],
     ) -> None:
-        self._definition = definition
+        self._workflow = workflow
+        self._definition = _definition(workflow, history)
         self._known = known
         self._history = history
         self._serializer = serializer
@@ -240,6 +242,7 @@ class _Replay:
             touched=self._touch,
             context=Context(),
             find=self._find,
+            definition=self._of_version,
             log=_SILENT,
         )
         host = RunHost(cast("Run", guarded), self._definition, services)
@@ -253,6 +256,10 @@ class _Replay:
 
     def _find(self, workflow: Any) -> WorkflowDef[Any, Any] | None:
         return self._known.get(workflow) if isinstance(workflow, str) else workflow
+
+    def _of_version(self, _: str, version: str | None) -> WorkflowDef[Any, Any] | None:
+        versions = {each.version: each for each in (self._workflow, *self._workflow.previous)}
+        return self._workflow if version is None else versions.get(version)
 
     def _touch(self, _: object) -> None:
         self._touched = True
@@ -358,10 +365,10 @@ class _GuardedRun:
             return None
         return turn
 
-    def finish(self, kind: int, payload: bytes, op: str | None) -> None:
+    def finish(self, kind: int, payload: bytes, word: str | None) -> None:
         self.finished = payload
         try:
-            self._run.finish(kind, payload, op)
+            self._run.finish(kind, payload, word)
         finally:
             self._end()
 
@@ -381,7 +388,6 @@ class _NoSteps:
 
 _ZERO = (
     "journal_start",
-    "generation",
     "inbox_len",
     "inbox_seen",
     "unread",
@@ -422,6 +428,7 @@ class _OneRun:
             "epoch": run["epoch"] + 1,
             "format": max((entry["encoding"] for entry in self.journal), default=1),
             "journal_len": len(self.journal),
+            "generation": run.get("generation", 0),
             **dict.fromkeys(_ZERO, 0),
             "timeout": None,
             "deadline": run["deadline"],

@@ -129,7 +129,13 @@ impl Machine {
             }
         }
         match self.run.history.begin() {
-            Some(first) if first.entry.kind == Kind::RunCreated => self.input = first.entry.payload,
+            Some(first) if first.entry.kind == Kind::RunCreated => {
+                if self.run.facts.generation > 0 {
+                    // Each generation's time begins with itself.
+                    self.run.clock.advance(first.entry.at);
+                }
+                self.input = first.entry.payload;
+            }
             Some(first) => self.park(unread(0, first.recorded())),
             None => self.park(unread(0, Recorded::End)),
         }
@@ -196,7 +202,8 @@ impl Machine {
         Ok(event::request(self.ask()?, name, id, deadline)?)
     }
 
-    /// The handler asks for a decision. The approval's id is the operation's id.
+    /// The handler asks for a decision. The approval's id is that of the operation; from the second generation
+    /// on it has the generation's number.
     pub fn request_approval(
         &mut self,
         id: Option<&str>,
@@ -293,7 +300,7 @@ impl Machine {
     pub fn finish(&mut self, ending: Ending, wall: Millis) -> Result<(), Halt> {
         self.standing.check()?;
         match ending::finish(&mut self.run, ending, wall) {
-            Ok(Some(status)) => self.standing.phase = Phase::Ended(status),
+            Ok(Some(next)) => self.standing.phase = Phase::Ended(next),
             Ok(None) => self.standing.phase = Phase::Gone,
             Err(divergence) => {
                 self.park(divergence);

@@ -53,9 +53,9 @@ impl Commits {
         }
         match &standing.phase {
             Phase::Driving | Phase::Gone | Phase::Paused | Phase::Releasing => Decision::Wait,
-            Phase::Ended(status) => {
-                let status = *status;
-                self.commit(run, Next::Finished { status }, wall)
+            Phase::Ended(next) => {
+                let next = next.clone();
+                self.commit(run, next, wall)
             }
             Phase::Parking { note, .. } => {
                 let note = note.clone();

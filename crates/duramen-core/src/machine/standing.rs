@@ -2,13 +2,13 @@
 
 use crate::progress::divergence::Divergence;
 use crate::progress::turn::Halt;
-use crate::run::Status;
+use crate::store::Next;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
     Driving,
-    /// The handler has ended; the final commit is due or under way.
-    Ended(Status),
+    /// The handler has ended; the last commit, which makes that of the run, is due or under way.
+    Ended(Next),
     /// Its journal has what only a newer build reads: to be left to those who can.
     Leaving {
         format: u8,

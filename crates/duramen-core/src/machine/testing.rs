@@ -486,6 +486,10 @@ fn ending(flow: Flow, machine: &Machine) -> Ending {
             error: Payload::from(error),
             op: Some(op),
         },
+        Err(Fault::Continued(input)) => Ending::Continued {
+            input: Payload::from(input),
+            version: "2".into(),
+        },
         Err(fault) => Ending::Failed {
             error: Payload::from(format!("{fault:?}")),
             op: None,

@@ -7,7 +7,8 @@ use crate::progress::naming::Holder;
 use crate::progress::op::OpKind;
 
 /// The handler asks for a decision. The approval's id is the operation's id: derived from the
-/// order of requests, never random, so that a crash cannot mint another one.
+/// order of requests, never random, so that a crash cannot mint another one. From the second generation on
+/// it has the generation's number, or a decision about the former one's would be a duplicate.
 pub(crate) fn request(
     mut desk: Desk<'_>,
     id: Option<&str>,
@@ -15,9 +16,10 @@ pub(crate) fn request(
     deadline: Option<Millis>,
 ) -> Result<(Slot, OpId), InvalidId> {
     let id = desk.id(id, "approval", Holder::Approval)?;
-    let key = format!("approval:{id}").into();
-    let slot = desk.open_wait(id.clone(), OpKind::Approval { key, request }, deadline);
-    Ok((slot, id))
+    let approval: OpId = desk.facts().in_generation(&id).as_ref().into();
+    let key = format!("approval:{approval}").into();
+    let slot = desk.open_wait(id, OpKind::Approval { key, request }, deadline);
+    Ok((slot, approval))
 }
 
 #[cfg(test)]

@@ -190,6 +190,13 @@ impl Desk<'_> {
     }
 }
 
+/// The run.
+impl Desk<'_> {
+    pub(crate) const fn facts(&self) -> &Facts {
+        &self.run.facts
+    }
+}
+
 /// Time and chance.
 impl Desk<'_> {
     pub(crate) const fn now(&self) -> Millis {
@@ -207,7 +214,7 @@ impl Desk<'_> {
     }
 
     pub(crate) const fn seed(&self) -> &Seed {
-        &self.run.facts.seed
+        self.run.facts.drawn()
     }
 
     pub(crate) const fn facts(&self) -> &Facts {

@@ -1,5 +1,8 @@
 //! Who the run is.
 
+use std::borrow::Cow;
+
+use crate::derive::of_generation;
 use crate::ids::{Millis, RunId};
 use crate::journal::Entry;
 use crate::run::{RunRow, Seed};
@@ -14,6 +17,8 @@ pub struct Facts {
     pub owner: String,
     pub epoch: i64,
     pub seed: Seed,
+    /// What values are derived from: the seed, or what the generation makes of it.
+    drawn: Seed,
     pub created_at: Millis,
     pub started_at: Millis,
     pub deadline: Option<Millis>,
@@ -26,6 +31,8 @@ pub struct Facts {
     pub generation: u64,
     /// The index at which the journal of this generation begins. The machine counts from there.
     pub journal_start: u64,
+    /// How often the run was continued as new.
+    pub generation: u64,
     /// The least encoding that can read the run, as the store knows it.
     pub format: u8,
 }
@@ -40,6 +47,7 @@ impl Facts {
             owner: owner.to_owned(),
             epoch: row.epoch,
             seed: row.seed,
+            drawn: of_generation(&row.seed, row.generation),
             created_at: row.created_at,
             started_at: row.started_at.unwrap_or(row.created_at),
             deadline: row.deadline,
@@ -48,8 +56,24 @@ impl Facts {
             root: row.root.clone(),
             generation: row.generation,
             journal_start: row.journal_start,
+            generation: row.generation,
             format: row.format,
         }
+    }
+
+    /// A name that no other generation of the run makes: the text, from the second one on with the number of
+    /// the generation behind it. Whatever is known outside of the run by what the handler calls it (approvals,
+    /// idempotency keys, children, messages) goes through this: its operations have the same ids in each.
+    pub fn in_generation<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        match self.generation {
+            0 => Cow::Borrowed(text),
+            generation => Cow::Owned(format!("{text}@{generation}")),
+        }
+    }
+
+    /// What values are derived from.
+    pub(crate) const fn drawn(&self) -> &Seed {
+        &self.drawn
     }
 
     /// The same run after a new claim, whose fence is another.

@@ -67,9 +67,10 @@ pub enum Next {
     Finished { status: Status },
     /// Parks the run with a reason for people.
     Stuck { note: String },
-    /// The last entry, `run_created`, begins the next generation: same id, inbox and dedupe keys; the
-    /// journal starts there. Queued from `ready_at` on, and the time-out begins anew.
-    Continued { ready_at: Millis },
+    /// The last entry, `run_created`, begins the next generation under that version: same id, inbox and
+    /// dedupe keys. The journal starts there, and the same transaction removes what stood before, so that a
+    /// run is no larger for having many. Queued from `ready_at` on, and the time-out begins anew.
+    Continued { ready_at: Millis, version: String },
 }
 
 /// What became of a message.

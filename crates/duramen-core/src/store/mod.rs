@@ -138,7 +138,8 @@ pub trait Queries: Send + Sync + 'static {
     /// Where runs stand right now, read at little cost; `None` where there is no such run.
     fn standing(&self, run_ids: Vec<RunId>) -> StoreFuture<Vec<Option<Standing>>>;
 
-    /// Journal entries of one run from an index on, in order. An unknown run has none.
+    /// Journal entries of one run from an index on, in order, so many places of it. There are none of an
+    /// unknown run, and none from an index that belongs to a former generation.
     fn load(&self, run_id: RunId, from: u64, limit: u32) -> StoreFuture<Vec<Entry>>;
 
     /// Rows, newest first, stable under inserts.

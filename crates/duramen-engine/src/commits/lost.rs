@@ -119,7 +119,13 @@ mod tests {
                 },
                 Status::Stuck,
             ),
-            (Next::Continued { ready_at: 0 }, Status::Queued),
+            (
+                Next::Continued {
+                    ready_at: 0,
+                    version: "1".to_owned(),
+                },
+                Status::Queued,
+            ),
         ] {
             let two = commit(next.clone(), 2);
             assert_eq!(judge(&two, &standing(status, 7)), APPLIED);

@@ -121,6 +121,19 @@ pub(super) fn of_given_runs(book: &Book) -> Vec<Hot<'_>> {
         n("text", "'event:go'"),
         n("text", "NULL"),
     ]);
+    let continued = list(&[
+        append.clone(),
+        numbers("bigint"),
+        running(size),
+        n("bigint", "3"),
+        n("bigint", "0"),
+        n("bigint", "7"),
+        n("smallint", "0"),
+        n("smallint", "0"),
+        n("bigint", "7"),
+        n("text", "NULL"),
+        n("text", "'2'"),
+    ]);
     let reads = list(&[
         rows.clone(),
         numbers("bigint"),
@@ -204,6 +217,8 @@ pub(super) fn of_given_runs(book: &Book) -> Vec<Hot<'_>> {
         // The last entry and the row.
         hot("append", &book.append, &append, 2 * batch),
         hot("commit", &book.commit, &rows, 3 * batch),
+        // And the two entries of the former generation.
+        hot("continue", &book.commit, &continued, 5 * batch),
         hot("commit_and_read", &book.commit_and_read, &reads, 5 * batch),
         hot("lock", &book.lock, &sleeping, 2 * batch),
         hot(
@@ -227,7 +242,8 @@ pub(super) fn of_given_runs(book: &Book) -> Vec<Hot<'_>> {
             "ARRAY['run-00000101'], ARRAY[1::bigint], ARRAY[0], ARRAY[101::bigint]",
             2,
         ),
-        alone("load", &book.load, "'run-00000007', 0, 100", 2),
+        // The first one twice: is it there at all?
+        alone("load", &book.load, "'run-00000007', 0, 100", 3),
         alone("right", &book.right, "'run-00000096', 1, 3", 1),
         alone("park", &book.park, "'run-00000096', 1, 'n', 3", 1),
         alone("page", &book.page, "'run-00000099', 0", 1),

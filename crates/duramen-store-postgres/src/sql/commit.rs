@@ -78,7 +78,8 @@ pub(crate) const READ_TOGETHER: &str = ", g AS MATERIALIZED (SELECT n, count(*) 
      $39::text[], $40::bytea[]) AS o(n, entry, at, number, kind, run_id, target, body) \
      WHERE (o.n IN (SELECT n FROM ok)) IS TRUE)";
 
-/// The rows of those commits that do more than append. Status 0 is that of a run that is continued as new. Without
+/// The rows of those commits that do more than append. Status 0 is that of a run that is continued as new, whose word
+/// is its version; that of a stuck run is its note. Without
 /// [`READ`] nothing is read.
 pub(crate) const NOTHING_READ: &str = ", g AS MATERIALIZED (SELECT NULL::bigint AS n, NULL::bigint AS read, NULL::bigint AS bytes WHERE FALSE)";
 pub(crate) const REWRITE: &str = concat!(
@@ -90,22 +91,34 @@ pub(crate) const REWRITE: &str = concat!(
      CASE WHEN r.inbox_len > greatest(r.inbox_seen, w.seen) THEN w.at ELSE w.ready_at END END, \
      waits = CASE w.status WHEN 1 THEN r.waits WHEN 2 THEN string_to_array(w.waits, chr(31)) END, \
      finished_at = CASE WHEN w.status BETWEEN 3 AND 6 THEN w.at ELSE r.finished_at END, \
-     note = CASE w.status WHEN 1 THEN r.note ELSE w.note END, \
+     note = CASE w.status WHEN 1 THEN r.note WHEN 7 THEN w.word END, \
+     version = CASE w.status WHEN 0 THEN w.word ELSE r.version END, \
      journal_start = CASE w.status WHEN 0 THEN w.after - 1 ELSE r.journal_start END, \
      generation = CASE w.status WHEN 0 THEN r.generation + 1 ELSE r.generation END, \
      deadline = CASE WHEN w.status = 0 AND r.timeout IS NOT NULL THEN ",
     later!("w.ready_at", "r.timeout"),
     " ELSE r.deadline END, \
      lost = CASE w.status WHEN 0 THEN 0 ELSE r.lost END, lost_at = CASE w.status WHEN 0 THEN 0 ELSE r.lost_at END, \
-     format = greatest(r.format, w.format), lane = CASE WHEN w.format > r.format THEN ",
+     format = greatest(r.format, w.format), lane = CASE WHEN w.status = 0 THEN ",
+    lane!("r.", "w.word", "greatest(r.format, w.format)"),
+    " WHEN w.format > r.format THEN ",
     lane!("r.", "w.format"),
     " ELSE r.lane END \
      FROM (SELECT u.*, g.read, g.bytes FROM unnest($15::bigint[], $16::text[], $17::bigint[], $18::bigint[], $19::bigint[], \
      $20::smallint[], $21::smallint[], $22::bigint[], $23::text[], $24::text[]) \
-     AS u(n, run_id, after, seen, at, format, status, ready_at, waits, note) LEFT JOIN g ON g.n = u.n) w \
+     AS u(n, run_id, after, seen, at, format, status, ready_at, waits, word) LEFT JOIN g ON g.n = u.n) w \
      WHERE r.run_id = {run w} AND (w.n IN (SELECT n FROM ok)) IS TRUE \
-     RETURNING w.n, r.status = 2 AND r.inbox_len > r.inbox_seen AS due)"
+     RETURNING w.n, w.run_id, w.status = 0 AS fresh, r.status = 2 AND r.inbox_len > r.inbox_seen AS due)"
 );
+
+/// A new generation's journal begins anew. All that the statement's snapshot has of the former one goes; what it inserts
+/// itself (of a continued run the beginning, and no more) the snapshot does not have. The ids come as an array, which can
+/// only be looked up in the key: a join that is planned while the table is empty might go through all of it.
+pub(crate) const FORGET_OF_RUNS: &str = ", gone AS (DELETE FROM {journal} j \
+     WHERE j.run_id = ANY (ARRAY(SELECT t.run_id FROM took t WHERE t.fresh)))";
+/// The same where the statement is about one run.
+pub(crate) const FORGET_OF_ONE: &str = ", gone AS (DELETE FROM {journal} j \
+     WHERE j.run_id = {run t} AND (TRUE IN (SELECT t.fresh FROM took t)) IS TRUE)";
 
 /// 0: applied. 2: others have it locked, or it has just changed: to be asked again.
 pub(crate) const ANSWER: &str = " SELECT n, 0::smallint AS outcome FROM ok \

@@ -74,6 +74,18 @@ macro_rules! lane {
             ")::text"
         )
     };
+    ($prefix:literal, $version:literal, $format:literal) => {
+        concat!(
+            $prefix,
+            "queue || chr(31) || ",
+            $prefix,
+            "workflow || chr(31) || ",
+            $version,
+            " || chr(31) || (",
+            $format,
+            ")::text"
+        )
+    };
 }
 
 pub(crate) mod commit;
@@ -181,11 +193,16 @@ impl Book {
         // Those that wait their turn for the run, a moment.
         let in_line = |template: &str, types| sql(&template.replace(" SKIP LOCKED", ""), types);
         let append = [commit::FENCE, commit::ANSWER].concat();
+        let forget = match flavour {
+            Flavour::Plain => commit::FORGET_OF_RUNS,
+            Flavour::Routed => commit::FORGET_OF_ONE,
+        };
         let rewrite = |reads: &str| {
             let parts = [
                 commit::FENCE,
                 reads,
                 commit::REWRITE,
+                forget,
                 commit::ANSWER,
                 commit::ANSWER_DUE,
             ];

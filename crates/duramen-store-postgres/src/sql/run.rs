@@ -114,7 +114,8 @@ pub(crate) const BY_ID: &[Type] = &[Type::TEXT];
 pub(crate) const LOAD: &str = concat!(
     "SELECT ",
     entry_columns!(""),
-    " FROM {journal} WHERE run_id = $1 AND idx >= $2 AND idx - $2 < $3 ORDER BY idx"
+    " FROM {journal} WHERE run_id = $1 AND idx >= $2 AND idx - $2 < $3 \
+     AND EXISTS (SELECT 1 FROM {journal} j WHERE j.run_id = $1 AND j.idx = $2) ORDER BY idx"
 );
 pub(crate) const LOAD_TYPES: &[Type] = &[Type::TEXT, Type::INT8, Type::INT8];
 

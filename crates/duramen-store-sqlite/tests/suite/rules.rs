@@ -129,7 +129,10 @@ fn whatever_a_late_commit_would_make_of_the_run_it_is_fenced() {
             ready_at: Some(5),
             waits: vec!["timer".to_owned()],
         },
-        Next::Continued { ready_at: 5 },
+        Next::Continued {
+            ready_at: 5,
+            version: "2".to_owned(),
+        },
     ];
     on_both(|store| {
         create(store, vec![leased("a", "ann"), leased("b", "ann")]);

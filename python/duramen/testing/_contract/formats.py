@@ -155,7 +155,7 @@ class GenerationRules(Rules):
             b"memo",
             None,
         )
-        assert [payload for _, payload in await journal(store)] == [b"one", b"1", b"two"]
+        assert await journal(store, start=2) == [("", b"two")]
         stands = await standing(store)
         assert (stands["generation"], stands["journal_len"]) == (1, 3)
         assert ids(await store.claim(claim(now=T0 + 49))) == []
@@ -190,6 +190,45 @@ class GenerationRules(Rules):
         assert found["end"] is not None
         assert (found["input"], found["end"]["payload"]) == (b"1", b"end")
         assert await length(store) == 8
+
+    @rule
+    async def test_what_a_generation_recorded_goes_with_it(self, store: Store) -> None:
+        await store.create([new_run("a", owner="ann"), new_run("b", owner="ann", input=b"other")])
+        assert await commit_one(store, commit(entries=[entry("s"), entry("t")])) == APPLIED
+        assert await commit_one(store, commit("b", entries=[entry("s")])) == APPLIED
+        one = commit(length=3, entries=[entry("u"), entry("v"), BEGIN], next=continued(T0))
+        other = commit("b", length=2, entries=[entry("t")])
+        # Beside another run's commit, which is none of its business.
+        assert list(await store.commit([one, other])) == [APPLIED, APPLIED]
+        assert await journal(store, start=5) == [("", b"1")]
+        # Whoever reads on from an index of the former generation must not take the new one's entries for it.
+        for start in range(5):
+            assert await journal(store, start=start) == []
+        assert await journal(store, "b") == [("", b"other"), ("s", b"1"), ("t", b"1")]
+        (run,) = (await store.claim(claim("ann", now=T0)))["runs"]
+        assert (run["row"]["journal_start"], run["row"]["journal_len"]) == (5, 6)
+        assert await commit_one(store, commit(epoch=2, length=6, entries=[entry("s")])) == APPLIED
+        assert await journal(store, start=5) == [("", b"1"), ("s", b"1")]
+
+    @rule
+    async def test_a_generation_may_be_of_another_version(self, store: Store) -> None:
+        await store.create([new_run("a", owner="ann", tags=["t"])])
+        assert await commit_one(store, commit(entries=[BEGIN], next=continued(T0, "2"))) == APPLIED
+        assert (await row(store))["version"] == "2"
+        assert ids(await store.claim(claim(now=T0))) == []
+        for version, found in (("1", []), ("2", ["a"])):
+            page = await store.list({"version": version}, 9, None)
+            assert [one["run_id"] for one in page["rows"]] == found
+        (run,) = (await store.claim(claim(now=T0, lanes=[lane(version="2")])))["runs"]
+        assert run["row"]["version"] == "2"
+
+    @rule
+    async def test_a_generation_is_of_a_version_that_can_be_kept(self, store: Store) -> None:
+        await store.create([new_run("a", owner="ann")])
+        for version in ("", "a\x00b", "v" * 256):
+            outcome = await commit_one(store, commit(entries=[BEGIN], next=continued(T0, version)))
+            assert outcome["kind"] == "rejected"
+        assert await length(store) == 1
 
     @rule
     async def test_inbox_and_dedupe_keys_go_on(self, store: Store) -> None:

@@ -248,9 +248,9 @@ def finished(status: Status = "completed") -> Next:
     return {"kind": "finished", "status": status}
 
 
-def continued(ready_at: int = T0 + 1) -> Next:
+def continued(ready_at: int = T0 + 1, version: str = "1") -> Next:
     """The end of a commit that begins the next generation."""
-    return {"kind": "continued", "ready_at": ready_at}
+    return {"kind": "continued", "ready_at": ready_at, "version": version}
 
 
 def message(
@@ -342,9 +342,9 @@ async def unsent(
     return list(await store.unsent({"before": before, "run_id": run_id, "limit": limit}))
 
 
-async def journal(store: Store, run_id: str = "a") -> list[tuple[str, bytes]]:
-    """The run's journal, as operations and payloads."""
-    return [(one["op"], one["payload"]) for one in await store.load(run_id, 0, 1_000_000)]
+async def journal(store: Store, run_id: str = "a", start: int = 0) -> list[tuple[str, bytes]]:
+    """The run's journal from an index on, as operations and payloads."""
+    return [(one["op"], one["payload"]) for one in await store.load(run_id, start, 1_000_000)]
 
 
 async def commit_one(store: Store, one: RunCommit) -> CommitOutcome:

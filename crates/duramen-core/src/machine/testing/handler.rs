@@ -30,11 +30,16 @@ pub(crate) type Job = Pin<Box<dyn Future<Output = Flow>>>;
 /// What an await raises.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
-    Failed { op: String, error: String },
+    Failed {
+        op: String,
+        error: String,
+    },
     TimedOut,
     Cancelled,
     Refused(String),
     Raised(String),
+    /// Not for anyone to catch: the run goes on with this input.
+    Continued(String),
 }
 
 /// What the handler and its driver share.

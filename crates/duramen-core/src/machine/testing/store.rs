@@ -168,7 +168,7 @@ impl FakeStore {
             self.read.push((read.seq, read.refused.clone()));
         }
         self.journal.extend(commit.entries.iter().cloned());
-        row.journal_len = self.journal.len() as u64;
+        row.journal_len = row.journal_start + self.journal.len() as u64;
         let mut due = false;
         let (status, ready_at) = match &commit.next {
             Next::Running => (Status::Running, None),
@@ -181,8 +181,16 @@ impl FakeStore {
                 )
             }
             Next::Finished { status } => (*status, None),
-            Next::Continued { ready_at } => {
+            Next::Continued { ready_at, version } => {
+                let last = self.journal.pop();
+                assert!(
+                    last.as_ref()
+                        .is_some_and(|last| last.kind == Kind::RunCreated)
+                );
+                self.journal = last.into_iter().collect();
                 row.journal_start = row.journal_len - 1;
+                row.generation += 1;
+                row.version.clone_from(version);
                 (Status::Queued, Some(*ready_at))
             }
             Next::Stuck { note } => {
