@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use duramen_core::ids::{Payload, RunId};
 use duramen_core::journal::{Entry, Kind, Meta};
-use duramen_core::run::Status;
 use duramen_core::store::{Intervened, Intervention, RunDetail, StoreError};
 
 use crate::calls::{Call, Interventions};
@@ -12,8 +11,8 @@ use crate::host::{HostEvent, Reply};
 use crate::inline::on_completion;
 use crate::insist::insist;
 
-/// Reopens a failed, cancelled, terminated or stuck run.
-pub(crate) fn reopen(call: Call, run_id: RunId) {
+/// Reopens a run that has not completed and is in nobody's hands; one that has not ended only for another version.
+pub(crate) fn reopen(call: Call, run_id: RunId, version: Option<String>) {
     let detail = call.common.store.get(vec![run_id]);
     on_completion(detail, move |result| {
         let (common, token) = (Arc::clone(&call.common), call.token);
@@ -24,9 +23,14 @@ pub(crate) fn reopen(call: Call, run_id: RunId) {
             Ok(None) => return refuse(Intervened::NotFound),
             Err(error) => return answer(Err(error)),
         };
-        if detail.row.status == Status::Completed
-            || !(detail.row.status.is_final() || detail.row.status == Status::Stuck)
-        {
+        let reopen = Intervention::Reopen {
+            run_id: detail.row.run_id.clone(),
+            expected_len: detail.row.journal_len,
+            entries: reopening(&detail, common.clock.now()),
+            version,
+            now: common.clock.explicit_now(),
+        };
+        if !reopen.is_allowed(detail.row.status, detail.row.journal_len) {
             return refuse(Intervened::NotAllowed);
         }
         let unreadable = detail.end.as_ref().map(Entry::check_readable);
@@ -35,19 +39,13 @@ pub(crate) fn reopen(call: Call, run_id: RunId) {
             let reason = error.to_string();
             return answer(Err(StoreError::Other { reason }));
         }
-        let reopen = Intervention::Reopen {
-            run_id: detail.row.run_id.clone(),
-            expected_len: detail.row.journal_len,
-            entries: reopening(&detail, common.clock.now()),
-            now: common.clock.explicit_now(),
-        };
         insist(&common, Interventions(call), vec![reopen]);
     });
 }
 
-/// The entry that takes back the cause of the end; a stuck run's journal is whole and needs none.
+/// The entry that takes back the cause of the end; the journal of a run that has not ended is whole and needs none.
 fn reopening(detail: &RunDetail, now: i64) -> Vec<Entry> {
-    if detail.row.status == Status::Stuck {
+    if !detail.row.status.is_final() {
         return Vec::new();
     }
     let cause = detail

@@ -196,9 +196,21 @@ impl State {
                 row.format = row.format.max(entry.encoding);
                 run.append(vec![entry]);
             }
-            Intervention::Reopen { entries, now, .. } => {
+            Intervention::Reopen {
+                entries,
+                version,
+                now,
+                ..
+            } => {
                 let now = instant(now);
-                row.release(Status::Queued, Some(now));
+                let ready_at = match row.status {
+                    Status::Queued => row.ready_at,
+                    _ => Some(now),
+                };
+                row.release(Status::Queued, ready_at);
+                if let Some(version) = version {
+                    row.version = version;
+                }
                 row.epoch += 1;
                 row.updated_at = now;
                 row.finished_at = None;

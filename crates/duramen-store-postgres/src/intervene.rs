@@ -134,12 +134,17 @@ async fn change(
             let entries = std::slice::from_ref(entry);
             append(transaction, book, &run_id, length, entries).await?;
         }
-        Intervention::Reopen { entries, now, .. } => {
+        Intervention::Reopen {
+            entries,
+            version,
+            now,
+            ..
+        } => {
             let after = signed(length + entries.len() as u64);
             let encodings = entries.iter().map(|entry| i16::from(entry.encoding));
             let format = encodings.max().unwrap_or(0);
             transaction
-                .run(&book.reopen, &[&run_id, now, &after, &format])
+                .run(&book.reopen, &[&run_id, now, &after, &format, version])
                 .await?;
             append(transaction, book, &run_id, length, entries).await?;
         }

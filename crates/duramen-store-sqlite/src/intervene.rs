@@ -28,8 +28,18 @@ impl Session<'_> {
         }
         match intervention {
             Intervention::Terminate { entry, .. } => self.terminate(run_id, length, entry)?,
-            Intervention::Reopen { entries, now, .. } => {
+            Intervention::Reopen {
+                entries,
+                version,
+                now,
+                ..
+            } => {
                 self.reopen(run_id, length, entries, instant(*now))?;
+                if let Some(version) = version {
+                    self.connection
+                        .prepare_cached(sql::intervene::MOVE)?
+                        .execute(params![run_id, version])?;
+                }
             }
             Intervention::Delete { .. } => self.delete(run_id)?,
         }

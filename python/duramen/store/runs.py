@@ -391,6 +391,9 @@ class Reopen(TypedDict):
     run_id: str
     expected_len: int
     entries: Sequence[Entry]
+    version: str | None
+    """Of a change to the code of another version: the run's version from now on. Then a waiting run may be
+    reopened too, and a queued one, which keeps its `ready_at`."""
     now: int | None
 
 
