@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from . import errors
 from ._handlers.context import Approval, Context
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
+from ._runtime.deploys import CheckReport, OldestRun, PatchReport, PatchView, RunProblem, VersionView
 from ._runtime.filters import RunFilters
 from ._runtime.history import History
 from ._runtime.settings import WorkOptions
@@ -42,6 +43,7 @@ __version__ = _version("duramen")
 
 __all__ = [
     "Approval",
+    "CheckReport",
     "Codec",
     "CodecSerializer",
     "Context",
@@ -50,7 +52,10 @@ __all__ = [
     "Fatal",
     "History",
     "JsonSerializer",
+    "OldestRun",
     "Page",
+    "PatchReport",
+    "PatchView",
     "RecordedError",
     "RefusedSignal",
     "Retry",
@@ -58,6 +63,7 @@ __all__ = [
     "RunFailed",
     "RunFilters",
     "RunHandle",
+    "RunProblem",
     "RunRequest",
     "RunResult",
     "RunStatus",
@@ -75,6 +81,7 @@ __all__ = [
     "SweepResult",
     "SweptRun",
     "TimelineEntry",
+    "VersionView",
     "WorkOptions",
     "WorkerView",
     "WorkflowDef",

@@ -48,9 +48,7 @@ def terminate(run_id: str = "a", at: int = T0 + 5) -> Terminate:
     }
 
 
-def reopen(
-    run_id: str = "a", length: int = 2, now: int = T0 + 77, *, version: str | None = None
-) -> Reopen:
+def reopen(run_id: str = "a", length: int = 2, now: int = T0 + 77, *, version: str | None = None) -> Reopen:
     """Give a run another try."""
     return {
         "kind": "reopen",
