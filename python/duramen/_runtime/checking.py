@@ -1,7 +1,7 @@
 """Open runs under the code that is here: which would go on, and which branch of a patch each follows.
 
-Everything is read, nothing is claimed, written or executed: runs are replayed as far as their journals go, whoever
-drives them meanwhile. A journal only grows, so its beginning is as good as the whole.
+Everything is read, nothing is claimed, written or executed: runs are replayed as far as their journals go,
+whoever drives them meanwhile. A journal only grows, so its beginning is as good as the whole.
 """
 
 from __future__ import annotations
@@ -11,26 +11,25 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from duramen._bridge import ENCODING, FINISH_FAILED
+from duramen._bridge import ENCODING, FINISH_FAILED, Row
 from duramen._driving.records import line_of
 from duramen._values.checks import check_count, check_id
 from duramen._values.durations import duration_ms, from_ms
 from duramen.errors import DeserializationError, InvalidArgument
 
-from .deploys import CheckReport, OldestRun, PatchReport, PatchView, RunProblem
+from .deploys import CheckReport, OldestRun, PatchReport, PatchView, ProblemKind, RunProblem
 from .replaying import Recording, replayed
 from .views import RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Callable
     from datetime import timedelta
 
-    from duramen._bridge import Entry, OpenRuns, Row
+    from duramen._bridge import Entry, OpenRuns
     from duramen._bridge import Page as EnginePage
     from duramen._handlers.workflow import WorkflowDef
     from duramen._values.serializer import Serializer
 
-    from .deploys import ProblemKind
     from .lifecycle import Lifecycle
     from .registry import Registry
     from .replaying import Outcome
@@ -147,53 +146,62 @@ class Checking:
     async def _total(self, which: _Which) -> int:
         return sum(runs.count for runs in await self._census(which))
 
-    async def _rows(self, which: _Which) -> AsyncGenerator[Row]:
+    def _rows(self, which: _Which) -> AsyncGenerator[Row]:
         if which.sample is not None:
-            async for row in self._sampled(which, which.sample):
-                yield row
-            return
-        port = self._lifecycle.ready
+            return self._sampled(which, which.sample)
         asked = {"workflow": which.workflow, "version": which.version, "status": _OPEN}
-        left, cursor = which.limit, None
+        return self._newest(asked, which.limit)
+
+    async def _newest(self, asked: dict[str, Any], most: int | None) -> AsyncGenerator[Row]:
+        port = self._lifecycle.ready
+        cursor: tuple[int, str] | None = None
         while True:
-            size = _PAGE if left is None else min(_PAGE, left)
+            size = _PAGE if most is None else min(_PAGE, most)
             page: EnginePage = await port.call(port.engine.list, asked, size, cursor)
             for row in page.rows:
                 yield row
             cursor = page.next
-            if left is not None:
-                left -= len(page.rows)
-            if cursor is None or left == 0:
+            if most is not None:
+                most -= len(page.rows)
+            if cursor is None or most == 0:
                 return
 
     async def _sampled(self, which: _Which, most: int) -> AsyncGenerator[Row]:
-        """Some runs of each version and status, as many as its share, from its whole span of time."""
-        port = self._lifecycle.ready
+        """Some runs of each version and status, as many as its share; each has one at the least."""
         found = await self._census(which)
         total = sum(runs.count for runs in found)
+        before = 0
+        for runs in found:
+            share = (before + runs.count) * most // total - before * most // total
+            before += runs.count
+            async for row in self._spread(runs, max(1, share)):
+                yield row
+
+    async def _spread(self, runs: OpenRuns, wanted: int) -> AsyncGenerator[Row]:
+        """So many of the runs of one lane and status, from the oldest to the newest in even steps of time."""
+        port = self._lifecycle.ready
+        asked = {
+            "workflow": runs.workflow,
+            "version": runs.version,
+            "queue": runs.queue,
+            "status": [runs.status],
+        }
         seen: set[str] = set()
-        now = port.engine.now()
-        for place, runs in enumerate(found):
-            # What rounding leaves over goes to those that follow; each has one at the least, if there is room.
-            before = sum(each.count for each in found[:place])
-            wanted = max(1, (before + runs.count) * most // total - before * most // total)
-            asked = {
-                "workflow": runs.workflow,
-                "version": runs.version,
-                "queue": runs.queue,
-                "status": [runs.status],
-            }
-            oldest = runs.oldest[0]
-            for number in range(1, wanted + 1):
-                if len(seen) >= most:
-                    return
-                # Just behind an instant, from the oldest one to now.
-                at = oldest + (now - oldest) * (number - 1) // max(1, wanted - 1) + 1
-                page: EnginePage = await port.call(port.engine.list, asked, 1, (at, ""))
-                for row in page.rows:
-                    if row.run_id not in seen:
-                        seen.add(row.run_id)
-                        yield row
+        oldest, now = runs.oldest[0], port.engine.now()
+        for number in range(wanted):
+            at = oldest + (now - oldest) * number // max(1, wanted - 1)
+            page: EnginePage = await port.call(port.engine.list, asked, 1, (at + 1, ""))
+            for row in page.rows:
+                if row.run_id not in seen:
+                    seen.add(row.run_id)
+                    yield row
+        # Where many were created at once, steps of time meet the same again.
+        async for row in self._newest(asked, wanted):
+            if len(seen) >= wanted:
+                return
+            if row.run_id not in seen:
+                seen.add(row.run_id)
+                yield row
 
     # -- looking ---------------------------------------------------------------------------------------------
 
@@ -252,7 +260,7 @@ class Checking:
                 return entries
 
     async def _stands(self, row: Row) -> bool:
-        """Whether that run is still there and open: nobody has a problem with one that has ended meanwhile."""
+        """Whether that run is still there and open: one that has ended meanwhile is nobody's problem."""
         port = self._lifecycle.ready
         (detail,) = await port.call(port.engine.get, [row.run_id])
         now = None if detail is None else detail.row
@@ -275,8 +283,8 @@ async def _in_thread(
 ) -> Outcome | None:
     """Replay in a thread of its own; None if the handler does not give it back.
 
-    Handlers are not drained inside of a task. Nothing can end one that blocks: its thread is left to itself, and
-    keeps no process from ending.
+    Handlers are not drained inside of a task. Nothing can end one that blocks: its thread is left to itself,
+    and keeps no process from ending.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Outcome] = loop.create_future()

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from datetime import datetime
+from typing import Literal
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from .views import RunStatus
+from .views import RunStatus
 
 __all__ = ["CheckReport", "OldestRun", "PatchReport", "PatchView", "ProblemKind", "RunProblem", "VersionView"]
 
 ProblemKind = Literal["stuck", "unreadable", "no_code", "newer", "fails", "hangs"]
 """Why a run would not go on with the code that is here.
 
-``stuck``: the code does not fit its journal; ``unreadable``: the code cannot read its input or a value that is
-recorded; ``no_code``: its version is not registered; ``newer``: a later version of Duramen wrote to it;
+``stuck``: the code does not fit its journal; ``unreadable``: the code cannot read its input or a value that
+is recorded; ``no_code``: its version is not registered; ``newer``: a later version of Duramen wrote to it;
 ``fails``: the handler raises behind the end of the journal, before any operation; ``hangs``: the handler does
 not come to rest.
 """
@@ -102,7 +100,7 @@ class CheckReport:
     counts: dict[str, int]
     """How many have which kind of problem."""
     stuck_before: int
-    """How many of those with a problem are stuck already: this code harms them no more than the one before."""
+    """How many of those with a problem are stuck already: this code harms them no more."""
     mended: int
     """How many runs that are stuck the code fits: `Runtime.retry` lets them go on."""
 

@@ -41,7 +41,7 @@ class Lifecycle:
         registry: its workflows.
         surroundings: what it stands in.
         transactions: its part in transactions of the user's, which needs the port, too.
-        prepare: looks at the store's schema before anything else is done with it, and may be told to migrate it.
+        prepare: looks at the store's schema before anything else is done with it; may be told to migrate.
     """
 
     def __init__(

@@ -110,7 +110,7 @@ class Registry:
         return self._by_key.get((name, version))
 
     def check_version(self, name: str, version: str) -> None:
-        """Refuse a version that a workflow does not have here; of workflows that are not here nothing is known.
+        """Refuse a version that a workflow does not have here. Of those that are not here nothing is known.
 
         Raises:
             UnknownWorkflow: there are other versions of it, and not that one.

@@ -1,7 +1,7 @@
 """Replays recorded journals under the code that is here, with nothing executed.
 
-The real machine does it, through the bridge, over a store that holds this one run and keeps nothing. Where the
-journal ends the replay ends, so no step is ever started, and no timer waited for.
+The real machine does it, through the bridge, over a store that holds this one run and keeps nothing. Where
+the journal ends the replay ends, so no step is ever started, and no timer waited for.
 """
 
 from __future__ import annotations
@@ -351,6 +351,8 @@ class _OneRun:
             engine.answer(request, {"now": now, "alive": True, "inherited": []}, None)
         elif method in {"retire", "close"}:
             engine.answer(request, None, None)
+        elif method == "unread":
+            engine.answer(request, [], None)
         elif method == "commit":
             engine.answer(request, [{"kind": "fenced"} for _ in asked.arguments[0]], None)
         else:

@@ -33,7 +33,8 @@ class Versions:
         owners: list[OwnerRow] = await port.call(port.engine.owners)
         now = port.engine.now()
         alive = [owner for owner in owners if owner.ended_at is None and owner.lease_until > now]
-        counted: dict[tuple[str, str], list[OpenRuns]] = {key: [] for key in self._registry.keys()}
+        known = self._registry.keys()
+        counted: dict[tuple[str, str], list[OpenRuns]] = {key: [] for key in known}
         for runs in found:
             counted.setdefault((runs.workflow, runs.version), []).append(runs)
         return [self._view(*key, counted[key], alive) for key in sorted(counted)]

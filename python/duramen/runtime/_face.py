@@ -163,8 +163,8 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls):
         """Open the store, check its schema and start to drive; ``async with runtime:`` does it too.
 
         Args:
-            only_look: nothing is migrated and no work begun, whatever the runtime was told: for tools that open an
-                application's runtime beside those who work.
+            only_look: nothing is migrated and no work begun, whatever the runtime was told: for tools that
+                open an application's runtime beside those who work.
 
         Raises:
             StoreUnmigrated: the schema is missing or older, and `migrate` is off.

@@ -128,9 +128,9 @@ class MessageCalls(Calls):
     async def retry(self, run_id: str, *, version: str | None = None, drive: bool = True) -> None:
         """Let a failed, cancelled, terminated or stuck run go on from what ended it.
 
-        With a `version` it goes on with the code of that version of its workflow, from its beginning as on any
-        replay; if that does not fit its journal the run is stuck, and may be given another version. So a run that
-        waits or is queued may be moved, too; what it has in its inbox stays.
+        With a `version` it goes on with the code of that version of its workflow, from its beginning as on
+        any replay; if that does not fit its journal the run is stuck, and may be given another version. So a
+        run that waits or is queued may be moved, too; what it has in its inbox stays.
 
         Args:
             run_id: which run.

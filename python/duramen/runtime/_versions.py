@@ -1,4 +1,4 @@
-"""What a runtime tells those who change code: who needs which version, and whether the code that is here fits."""
+"""What a runtime tells those who change code: who needs which version, and whether what is here fits."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class VersionCalls(Calls):
     async def versions(self) -> list[VersionView]:
         """Say which versions the runs need that have not ended, who serves them, and which nobody needs.
 
-        By workflow and version; those registered here are among them whether or not a run needs them. It costs
-        what the open runs cost, however many have ended.
+        By workflow and version; those registered here are among them whether or not a run needs them. It
+        costs what the open runs cost, however many have ended.
         """
         return await self._services.here(self._services.versions.versions)
 
@@ -37,7 +37,7 @@ class VersionCalls(Calls):
         patience: timedelta | float = 30.0,
         progress: Callable[[int, int], object] | None = None,
     ) -> CheckReport:
-        """Replay the runs that have not ended under the code that is registered here, and say which would not go on.
+        """Replay the runs that have not ended under the code that is here, and say which would not go on.
 
         Nothing is claimed, written or executed, and other processes may drive the runs meanwhile. A run is
         compared as far as its journal goes. It takes about a millisecond of processor time for each run, and
@@ -46,7 +46,8 @@ class VersionCalls(Calls):
         Args:
             workflow: only runs of this one.
             version: only of this version.
-            sample: only so many runs, of each version and status as many as its share, from its whole span of time.
+            sample: only so many runs (more if there are more versions and statuses): of each of these as many
+                as its share, from the oldest to the newest.
             parallel: how many journals are in memory at a time.
             patience: how long a handler may run on between two operations.
             progress: is called with the number of runs looked at, and of all.

@@ -250,8 +250,8 @@ class QueryRules(Rules):
         )
         await pause(store, "w1", "event:go")
         await pause(store, "w2", "timer", "event:go", ready_at=T0 + 99)
-        for name, status in (("done", "completed"), ("failed", "failed")):
-            await commit_one(store, commit(name, entries=[entry("")], next=finished(status)))
+        await commit_one(store, commit("done", entries=[entry("")], next=finished()))
+        await commit_one(store, commit("failed", entries=[entry("")], next=finished("failed")))
         await commit_one(store, commit("stuck", next={"kind": "stuck", "note": "why"}))
         counted = await store.census()
         told = [
