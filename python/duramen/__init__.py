@@ -6,6 +6,7 @@ from . import errors
 from ._handlers.calls.children import ChildHandle
 from ._handlers.context import Approval, Context
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
+from ._runtime.deploys import CheckReport, OldestRun, PatchReport, PatchView, RunProblem, VersionView
 from ._runtime.filters import RunFilters
 from ._runtime.history import History
 from ._runtime.settings import WorkOptions
@@ -52,6 +53,7 @@ __all__ = [
     "ChildFailed",
     "ChildHandle",
     "ChildTerminated",
+    "CheckReport",
     "Codec",
     "CodecSerializer",
     "Context",
@@ -60,7 +62,10 @@ __all__ = [
     "Fatal",
     "History",
     "JsonSerializer",
+    "OldestRun",
     "Page",
+    "PatchReport",
+    "PatchView",
     "RecordedError",
     "RefusedSignal",
     "Retry",
@@ -68,6 +73,7 @@ __all__ = [
     "RunFailed",
     "RunFilters",
     "RunHandle",
+    "RunProblem",
     "RunRequest",
     "RunResult",
     "RunStatus",
@@ -85,6 +91,7 @@ __all__ = [
     "SweepResult",
     "SweptRun",
     "TimelineEntry",
+    "VersionView",
     "WorkOptions",
     "WorkerView",
     "WorkflowDef",

@@ -27,6 +27,7 @@ __all__ = [
     "Lost",
     "Newer",
     "Offer",
+    "OpenRuns",
     "OwnerRow",
     "Page",
     "Received",
@@ -364,6 +365,18 @@ class OwnerRow:
     held: int
 
 @final
+class OpenRuns:
+    """The runs of one lane and status that have not ended. `oldest` (created_at, run_id)."""
+
+    workflow: str
+    version: str
+    queue: str
+    format: int
+    status: str
+    count: int
+    oldest: tuple[int, str]
+
+@final
 class Page:
     """Some rows of a longer answer. `next` (created_at, run_id) is where the next page begins."""
 
@@ -438,6 +451,7 @@ class Store:
     def load(self, run_id: str, start: int, limit: int) -> Any: ...
     def list(self, filter: Any, limit: int, cursor: Any) -> Any: ...
     def count(self, filter: Any) -> Any: ...
+    def census(self) -> Any: ...
     def close(self) -> Any: ...
 
 @final
@@ -637,7 +651,7 @@ class Engine:
     def terminate(
         self, token: int, run_id: str, reason: bytes
     ) -> None: ...  # "done" | "not_found" | "not_allowed"
-    def reopen(self, token: int, run_id: str) -> None: ...  # the same
+    def reopen(self, token: int, run_id: str, version: str | None) -> None: ...  # the same
     def delete(self, token: int, run_id: str, force: bool) -> None: ...  # the same
     def get(self, token: int, run_ids: list[str]) -> None: ...  # list[Detail | None]
     def load(self, token: int, run_id: str, start: int, limit: int) -> None: ...  # list[Entry]
@@ -646,6 +660,7 @@ class Engine:
         self, token: int, filter: dict[str, Any], limit: int, cursor: tuple[int, str] | None
     ) -> None: ...  # Page
     def count(self, token: int, filter: dict[str, Any]) -> None: ...
+    def census(self, token: int) -> None: ...  # list[OpenRuns]
     def sweep(self, token: int, options: dict[str, Any]) -> None:
         """options: limit, max_recovered, max_timers, max_queued: int; deadline: int | None (absolute ms);
         min_remaining: int ms; now: int | None; max_bytes: int | None

@@ -22,7 +22,7 @@ def test_those_that_have_left_are_shown_when_asked_for(duramen) -> None:
     assert (nobody.code, nobody.out) == (0, "no process drives runs here\n")
     assert duramen("workers", "--json").json == []
     (gone,) = duramen("workers", "--all", "--json").json
-    assert gone["serves"] == ["add", "decide", "fail", "sleep", "wait"]
+    assert gone["serves"] == ["add 1", "decide 1", "fail 1", "sleep 1", "wait 1"]
     assert (gone["alive"], gone["runs"]) == (False, 0)
     assert gone["ended_at"]
     table = duramen("workers", "--all").out
@@ -37,7 +37,7 @@ def test_a_process_is_shown_with_what_it_has_in_hand(duramen, folder: Path, shop
         async with Runtime(url, workflows=[lasting], owner="till", shutdown_timeout=0.1) as runtime:
             await runtime.start(lasting, run_id="l")
             (worker,) = (await asyncio.to_thread(duramen, "workers", "--json")).json
-            assert (worker["owner"], worker["serves"]) == (runtime.owner, ["lasting"])
+            assert (worker["owner"], worker["serves"]) == (runtime.owner, ["lasting 1"])
             assert worker["label"].endswith(f":{os.getpid()}")
             assert (worker["alive"], worker["runs"], worker["ended_at"]) == (True, 1, None)
             table = (await asyncio.to_thread(duramen, "workers")).out

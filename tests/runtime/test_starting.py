@@ -117,7 +117,7 @@ async def test_who_drives_runs_can_be_read(url: str) -> None:
             assert worker.owner.startswith("shop")
             assert worker.label is not None
             assert worker.label.endswith(f":{os.getpid()}")
-            assert worker.serves == ("adding", "waiting")
+            assert worker.serves == ("adding 1", "waiting 1")
             assert (worker.alive, worker.ended_at, worker.runs) == (True, None, 0)
             assert worker.started_at <= worker.seen_at < worker.lease_until
             task = asyncio.create_task(runtime.run("working", 1.0, run_id="busy"))

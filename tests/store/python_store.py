@@ -34,6 +34,8 @@ UNSENT = "run_id, entry, number, kind, target, body, at"
 T = TypeVar("T")
 FINAL = ("completed", "failed", "cancelled", "terminated")
 LIVE = ("queued", "running", "waiting")
+OPEN = (*LIVE, "stuck")
+LANE = ("workflow", "version", "queue", "format")
 STATUSES: dict[str, tuple[s.Status, ...]] = {
     "recovery": ("running",),
     "wake": ("waiting",),
@@ -451,6 +453,9 @@ class PythonStore:
 
     @transaction
     def intervene(self, batch: Sequence[s.Intervention], /) -> Sequence[s.Intervened]:
+        for one in batch:
+            if one["kind"] == "reopen" and one["version"] is not None and is_bad_id(one["version"]):
+                raise InvalidArgument("a version is empty, too long or has a control character")
         return [self._intervene(one) for one in batch]
 
     def _intervene(self, one: s.Intervention) -> s.Intervened:
@@ -465,10 +470,13 @@ class PythonStore:
             entries = [one["entry"]]
             row.update(updated_at=one["entry"]["at"], finished_at=one["entry"]["at"])
         elif one["kind"] == "reopen":
-            if row["status"] in {*LIVE, "completed"} or row["journal_len"] != one["expected_len"]:
+            version, was = one["version"], row["status"]
+            never = {"running", "completed"} if version else {*LIVE, "completed"}
+            if was in never or row["journal_len"] != one["expected_len"]:
                 return "not_allowed"
             now, entries = instant(one["now"]), one["entries"]
-            self._release(row, "queued", now)
+            self._release(row, "queued", row["ready_at"] if was == "queued" else now)
+            row["version"] = version or row["version"]
             row.update(updated_at=now, finished_at=None, lost=0, lost_at=0)
         else:
             if row["status"] in LIVE and not one["force"]:
@@ -622,6 +630,19 @@ class PythonStore:
     @transaction
     def count(self, asked: s.Filter, /) -> int:
         return sum(1 for _ in self._matching(asked))
+
+    @transaction
+    def census(self) -> Sequence[s.OpenRuns]:
+        found: dict[tuple[Any, ...], s.OpenRuns] = {}
+        for row in sorted(self._rows(), key=place):
+            if row["status"] in FINAL:
+                continue
+            what = {field: cast("Any", row)[field] for field in LANE}
+            key = (*what.values(), OPEN.index(row["status"]))
+            oldest = s.Cursor(created_at=row["created_at"], run_id=row["run_id"])
+            first = cast("s.OpenRuns", {**what, "status": row["status"], "count": 0, "oldest": oldest})
+            found.setdefault(key, first)["count"] += 1
+        return [found[key] for key in sorted(found)]
 
     def _matching(self, asked: s.Filter) -> Iterator[s.RunRow]:
         for row in self._rows():

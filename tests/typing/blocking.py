@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 from typing import Any, assert_type
 
 from duramen import (
+    CheckReport,
     Context,
     Event,
     History,
     Page,
+    PatchReport,
     RunFilters,
     RunRequest,
     RunResult,
@@ -18,6 +20,7 @@ from duramen import (
     SchemaView,
     SignalResult,
     SweepResult,
+    VersionView,
     WorkerView,
     workflow,
 )
@@ -72,6 +75,10 @@ def blocked(runtime: Runtime, connection: object) -> None:
     assert_type(sync.list(**FILTERS, cursor=None), Page[RunView])
     assert_type(sync.count(status="failed"), int)
     assert_type(sync.workers(), list[WorkerView])
+    assert_type(sync.versions(), list[VersionView])
+    assert_type(sync.check(greet, version="1", sample=3, progress=print), CheckReport)
+    assert_type(sync.patches("greet", limit=3), PatchReport)
+    sync.retry("a", version="2", drive=False)
     assert_type(sync.timeline("a", from_index=3), list[Event])
     assert_type(sync.events("a", follow=False), Iterator[Event])
     assert_type(sync.export("a"), History)
@@ -87,6 +94,9 @@ def rejected(runtime: Runtime) -> None:
     sync.signal("a", "go", signalid="x")  # pyright: ignore[reportCallIssue]
     sync.sweep(most=3)  # pyright: ignore[reportCallIssue]
     sync.list(tga="x")  # pyright: ignore[reportCallIssue]
+    sync.check(sampel=3)  # pyright: ignore[reportCallIssue]
+    sync.patches(limit="3")  # pyright: ignore[reportArgumentType]
+    sync.retry("a", version=2)  # pyright: ignore[reportArgumentType]
     sync.count(limit=3)  # pyright: ignore[reportCallIssue]
     sync.get(3)  # pyright: ignore[reportArgumentType]
     _text: str = sync.start(ping).result()  # pyright: ignore[reportAssignmentType]

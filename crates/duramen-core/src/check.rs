@@ -7,7 +7,7 @@
 use crate::ids::check_id;
 use crate::journal::Kind;
 use crate::lanes::LAST_PRIORITY;
-use crate::store::{NewMessage, NewRun, Next, RunCommit, StoreError};
+use crate::store::{Intervention, NewMessage, NewRun, Next, RunCommit, StoreError};
 
 /// Refuses a run whose ids no store could keep.
 pub fn new_run(new: &NewRun) -> Result<(), StoreError> {
@@ -53,6 +53,20 @@ pub fn new_message(new: &NewMessage) -> Result<(), StoreError> {
         return Err(bad("message's name"));
     }
     Ok(())
+}
+
+/// Refuses a change of a run to a version that no store could keep.
+pub fn intervention(change: &Intervention) -> Result<(), StoreError> {
+    let Intervention::Reopen {
+        version: Some(version),
+        ..
+    } = change
+    else {
+        return Ok(());
+    };
+    check_id("workflow version", version).map_err(|error| StoreError::Invalid {
+        reason: error.to_string(),
+    })
 }
 
 /// Refuses an owner's name that no store could keep.

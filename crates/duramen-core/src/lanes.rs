@@ -60,6 +60,20 @@ impl Lane<'_> {
     }
 }
 
+impl<'k> Lane<'k> {
+    /// What a key says; none if it is none.
+    pub fn of_key(key: &'k str) -> Option<Self> {
+        let mut parts = key.split(SEPARATOR);
+        let lane = Self {
+            queue: parts.next()?,
+            workflow: parts.next()?,
+            version: parts.next()?,
+            format: parts.next()?.parse().ok()?,
+        };
+        parts.next().is_none().then_some(lane)
+    }
+}
+
 // Here and not beside the row: the order of claims is made of rows, no row of the order of claims.
 impl RunRow {
     /// The lane that it stands in.
@@ -203,6 +217,26 @@ mod tests {
         let lines = vec![vec![1, 4, 6, 7], vec![], vec![2], vec![3, 5]];
         assert_eq!(interleave(lines), [1, 2, 3, 4, 5, 6, 7]);
         assert!(interleave(Vec::<Vec<u8>>::new()).is_empty());
+    }
+
+    #[test]
+    fn a_key_says_what_it_was_made_of() {
+        let lane = Lane {
+            queue: "q",
+            workflow: "w/é",
+            version: "2",
+            format: 12,
+        };
+        assert_eq!(Lane::of_key(&lane.key()), Some(lane));
+        for key in [
+            "",
+            "lane",
+            "q\u{1f}w\u{1f}2",
+            "q\u{1f}w\u{1f}2\u{1f}x",
+            "q\u{1f}w\u{1f}2\u{1f}1\u{1f}",
+        ] {
+            assert_eq!(Lane::of_key(key), None, "{key:?}");
+        }
     }
 
     #[test]

@@ -256,9 +256,10 @@ impl Engine {
         delete(self.asked(token), run_id, force);
     }
 
-    /// Reopens a failed, cancelled, terminated or stuck run.
-    pub fn reopen(&self, token: Token, run_id: RunId) {
-        reopen(self.asked(token), run_id);
+    /// Reopens a failed, cancelled, terminated or stuck run. With a version, that one's code goes on with it; so it may
+    /// with a run that is queued or waits.
+    pub fn reopen(&self, token: Token, run_id: RunId, version: Option<String>) {
+        reopen(self.asked(token), run_id, version);
     }
 
     /// Replies [`Reply::Ended`] when the run has ended, is parked, or is not there. However many wait, the

@@ -6,8 +6,8 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
-    ClaimedRun, CommitOutcome, Created, Delivered, Intervened, Message, OwnerRow, Page, RunDetail,
-    Schema, StoreError,
+    ClaimedRun, CommitOutcome, Created, Delivered, Intervened, Message, OpenRuns, OwnerRow, Page,
+    RunDetail, Schema, StoreError,
 };
 
 use crate::env::{Moment, system_moment};
@@ -137,6 +137,7 @@ pub enum Reply {
     Entries(Vec<Entry>),
     Page(Page),
     Owners(Vec<OwnerRow>),
+    Census(Vec<OpenRuns>),
     Count(u64),
     Schema(Schema),
     Identity(Option<String>),

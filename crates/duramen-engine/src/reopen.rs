@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::journal::{Entry, Kind, Meta};
-use duramen_core::run::{RunRow, Status};
+use duramen_core::run::RunRow;
 use duramen_core::store::{
     Intervened, Intervention, Outgoing, RunDetail, Store, StoreError, inquiries,
 };
@@ -23,14 +23,14 @@ pub(crate) enum Reopening {
     Not(Intervened),
 }
 
-/// Reopens a failed, cancelled, terminated or stuck run.
-pub(crate) fn reopen(call: Call, run_id: RunId) {
+/// Reopens a run that has not completed and is in nobody's hands; one that has not ended only for another version.
+pub(crate) fn reopen(call: Call, run_id: RunId, version: Option<String>) {
     let common = Arc::clone(&call.common);
     let under_way = common.pending.begin();
     let env = Arc::clone(&common.env);
     env.spawn(Box::pin(async move {
         let (now, explicit) = (common.clock.now(), common.clock.explicit_now());
-        let reply = match reopening(&*common.store, run_id, now, explicit).await {
+        let reply = match reopening(&*common.store, run_id, version, now, explicit).await {
             Ok(Reopening::By(reopen)) => {
                 return insist(&common, Interventions(call), vec![reopen]);
             }
@@ -47,6 +47,7 @@ pub(crate) fn reopen(call: Call, run_id: RunId) {
 pub(crate) async fn reopening(
     store: &dyn Store,
     run_id: RunId,
+    version: Option<String>,
     at: Millis,
     now: Option<Millis>,
 ) -> Result<Reopening, StoreError> {
@@ -55,7 +56,15 @@ pub(crate) async fn reopening(
         return Ok(Reopening::Not(Intervened::NotFound));
     };
     let row = &detail.row;
-    if row.status == Status::Completed || !(row.status.is_final() || row.status == Status::Stuck) {
+    let mut reopen = Intervention::Reopen {
+        run_id: row.run_id.clone(),
+        expected_len: row.journal_len,
+        entries: Vec::new(),
+        outgoing: Vec::new(),
+        version,
+        now,
+    };
+    if !reopen.is_allowed(row.status, row.journal_len) {
         return Ok(Reopening::Not(Intervened::NotAllowed));
     }
     if let Some(Err(error)) = detail.end.as_ref().map(Entry::check_readable) {
@@ -63,23 +72,16 @@ pub(crate) async fn reopening(
         let reason = error.to_string();
         return Err(StoreError::Other { reason });
     }
-    // A stuck run's journal is whole, and its inbox as well.
-    let is_stuck = row.status == Status::Stuck;
-    let (entries, outgoing) = if is_stuck {
-        (Vec::new(), Vec::new())
-    } else {
-        (
-            vec![taking_back(&detail, at)],
-            questions(store, row, at).await?,
-        )
-    };
-    Ok(Reopening::By(Intervention::Reopen {
-        run_id: row.run_id.clone(),
-        expected_len: row.journal_len,
-        entries,
-        outgoing,
-        now,
-    }))
+    // The journal of a run that has not ended is whole, and its inbox as well.
+    if row.status.is_final()
+        && let Intervention::Reopen {
+            entries, outgoing, ..
+        } = &mut reopen
+    {
+        entries.push(taking_back(&detail, at));
+        *outgoing = questions(store, row, at).await?;
+    }
+    Ok(Reopening::By(reopen))
 }
 
 /// The entry that takes back the cause of the end.

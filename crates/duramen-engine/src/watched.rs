@@ -14,8 +14,8 @@ use duramen_core::journal::Entry;
 use duramen_core::store::{
     Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
     Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
-    OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing, Store,
-    StoreError, StoreFuture, Transactions, Unsent, UnsentAsk, Wake,
+    OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing,
+    Store, StoreError, StoreFuture, Transactions, Unsent, UnsentAsk, Wake,
 };
 
 use crate::env::{Env, Moment};
@@ -248,6 +248,10 @@ impl Queries for Watched {
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
         self.reads(self.store.count(filter))
+    }
+
+    fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
+        self.reads(self.store.census())
     }
 }
 

@@ -487,8 +487,9 @@ impl Engine {
         self.core.terminate(token, run_id.into(), entry);
     }
 
-    fn reopen(&self, token: u64, run_id: String) {
-        self.core.reopen(token, run_id.into());
+    #[pyo3(signature = (token, run_id, version))]
+    fn reopen(&self, token: u64, run_id: String, version: Option<String>) {
+        self.core.reopen(token, run_id.into(), version);
     }
 
     fn delete(&self, token: u64, run_id: String, force: bool) {
@@ -511,6 +512,10 @@ impl Engine {
 
     fn owners(&self, token: u64) {
         self.core.call(token, self.store().owners(), Reply::Owners);
+    }
+
+    fn census(&self, token: u64) {
+        self.core.call(token, self.store().census(), Reply::Census);
     }
 
     #[pyo3(signature = (token, filter, limit, cursor))]

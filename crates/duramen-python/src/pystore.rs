@@ -12,8 +12,8 @@ use duramen_core::journal::Entry;
 use duramen_core::store::{
     Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
     Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
-    OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing, Store,
-    StoreError, StoreFuture, Unsent, UnsentAsk,
+    OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing,
+    Store, StoreError, StoreFuture, Unsent, UnsentAsk,
 };
 use duramen_engine::HostQueue;
 use pyo3::prelude::*;
@@ -286,6 +286,10 @@ impl Queries for PyStore {
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
         self.ask("count", (filter,))
+    }
+
+    fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
+        self.ask("census", ())
     }
 }
 

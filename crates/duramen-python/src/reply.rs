@@ -151,6 +151,7 @@ pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Py<PyAny>> {
         Reply::Entries(entries) => rows::entries(py, entries)?.into_py_any(py),
         Reply::Page(page) => rows::page(py, page)?.into_py_any(py),
         Reply::Owners(found) => rows::owners(found).into_py_any(py),
+        Reply::Census(found) => rows::census(found).into_py_any(py),
         Reply::Count(count) => count.into_py_any(py),
         Reply::Schema(schema) => Schema {
             found: schema.found,

@@ -219,6 +219,20 @@ impl OwnerRow {
 }
 
 record! {
+    /// The runs of one lane and status that have not ended, counted.
+    OpenRuns {
+        workflow: String,
+        version: String,
+        queue: String,
+        format: u8,
+        status: &'static str,
+        count: u64,
+        /// When the oldest of them was created, and its id.
+        oldest: (Millis, String),
+    }
+}
+
+record! {
     /// Some rows of a longer answer.
     Page {
         rows: Vec<Py<Row>>,
@@ -250,6 +264,19 @@ pub(crate) fn entries(py: Python<'_>, entries: Vec<journal::Entry>) -> PyResult<
 
 pub(crate) fn owners(owners: Vec<store::OwnerRow>) -> Vec<OwnerRow> {
     owners.into_iter().map(OwnerRow::new).collect()
+}
+
+pub(crate) fn census(found: Vec<store::OpenRuns>) -> Vec<OpenRuns> {
+    let record = |runs: store::OpenRuns| OpenRuns {
+        workflow: runs.workflow,
+        version: runs.version,
+        queue: runs.queue,
+        format: runs.format,
+        status: runs.status.name(),
+        count: runs.count,
+        oldest: (runs.oldest.created_at, runs.oldest.run_id.to_string()),
+    };
+    found.into_iter().map(record).collect()
 }
 
 pub(crate) fn page(py: Python<'_>, page: store::Page) -> PyResult<Page> {

@@ -264,6 +264,10 @@ impl StoreObject {
         self.wait(py, |store| store.count(filter))
     }
 
+    fn census<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.wait(py, |store| store.census())
+    }
+
     fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         // Others use the store too: this object alone is closed.
         if self.opened.shared {

@@ -13,8 +13,8 @@ use duramen_core::journal::Entry;
 use duramen_core::store::{
     Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
     Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
-    OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing, Start, Store,
-    StoreError, StoreFuture, Unsent, UnsentAsk,
+    OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing,
+    Start, Store, StoreError, StoreFuture, Unsent, UnsentAsk,
 };
 
 use crate::judge::Judge;
@@ -515,6 +515,10 @@ impl Queries for Net {
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
         self.call(Method::Other, move |judge| judge.count(filter))
+    }
+
+    fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
+        self.call(Method::Other, |judge| judge.census())
     }
 }
 

@@ -18,8 +18,8 @@ use duramen_core::journal::Entry;
 use duramen_core::store::{
     Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
     Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
-    OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing, Store,
-    StoreError, StoreFuture, Unsent, UnsentAsk,
+    OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing,
+    Store, StoreError, StoreFuture, Unsent, UnsentAsk,
 };
 
 use state::State;
@@ -85,7 +85,10 @@ impl Runs for MemoryStore {
     }
 
     fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
-        self.with(|state| Ok(batch.into_iter().map(|one| state.intervene(one)).collect()))
+        self.with(|state| {
+            batch.iter().try_for_each(check::intervention)?;
+            Ok(batch.into_iter().map(|one| state.intervene(one)).collect())
+        })
     }
 
     fn unsent(&self, ask: UnsentAsk) -> StoreFuture<Vec<Unsent>> {
@@ -184,6 +187,10 @@ impl Queries for MemoryStore {
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
         self.with(|state| Ok(state.count(&filter)))
+    }
+
+    fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
+        self.with(|state| Ok(state.census()))
     }
 }
 

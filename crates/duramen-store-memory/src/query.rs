@@ -1,9 +1,13 @@
 //! What people and drivers ask without changing anything.
 
+use std::collections::BTreeMap;
+
 use duramen_core::ids::RunId;
 use duramen_core::journal::Entry;
-use duramen_core::run::RunRow;
-use duramen_core::store::{Cursor, Filter, Page, Receipt, RunDetail, Standing, Unsent, UnsentAsk};
+use duramen_core::run::{RunRow, Status};
+use duramen_core::store::{
+    Cursor, Filter, OpenRuns, Page, Receipt, RunDetail, Standing, Unsent, UnsentAsk,
+};
 
 use crate::state::{Fate, State};
 
@@ -113,6 +117,28 @@ impl State {
 
     pub(crate) fn count(&self, filter: &Filter) -> u64 {
         self.matching(filter).count() as u64
+    }
+
+    pub(crate) fn census(&self) -> Vec<OpenRuns> {
+        let mut found: BTreeMap<(String, Status), OpenRuns> = BTreeMap::new();
+        let open = self.runs.values().map(|run| &run.row);
+        for row in open.filter(|row| !row.status.is_final()) {
+            let key = (row.lane().key(), row.status);
+            let runs = found.entry(key).or_insert_with(|| OpenRuns {
+                workflow: row.workflow.clone(),
+                version: row.version.clone(),
+                queue: row.queue.clone(),
+                format: row.format,
+                status: row.status,
+                count: 0,
+                oldest: place(row),
+            });
+            runs.count += 1;
+            runs.oldest = place(row).min(runs.oldest.clone());
+        }
+        let mut found: Vec<_> = found.into_values().collect();
+        found.sort();
+        found
     }
 
     fn matching<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = &'a RunRow> {

@@ -202,12 +202,20 @@ impl State {
             Intervention::Reopen {
                 entries,
                 outgoing,
+                version,
                 now,
                 ..
             } => {
                 let (place, now) = (run.journal.len() as u64, instant(now));
                 let at = entries.last().map(|entry| entry.at);
-                row.release(Status::Queued, Some(now));
+                let ready_at = match row.status {
+                    Status::Queued => row.ready_at,
+                    _ => Some(now),
+                };
+                row.release(Status::Queued, ready_at);
+                if let Some(version) = version {
+                    row.version = version;
+                }
                 row.epoch += 1;
                 row.updated_at = now;
                 row.finished_at = None;

@@ -9,8 +9,9 @@ use duramen_core::journal::Entry;
 use duramen_core::store::{
     Beat, Change, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk,
     Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage,
-    NewRun, NextDue, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Script,
-    Standing, Store, StoreError, StoreFuture, Transactions, Unsent, UnsentAsk, Wake,
+    NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs,
+    Schema, Script, Standing, Store, StoreError, StoreFuture, Transactions, Unsent, UnsentAsk,
+    Wake,
 };
 
 use crate::lists::Lists;
@@ -40,6 +41,9 @@ impl Runs for PostgresStore {
     }
 
     fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
+        if let Err(error) = batch.iter().try_for_each(check::intervention) {
+            return refused(error);
+        }
         self.ask(async move |inner| {
             let errand = intervene::Interventions {
                 link: inner.link(Use::Write),
@@ -163,6 +167,10 @@ impl Queries for PostgresStore {
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
         self.ask(async move |inner| Lists::of(&inner).count(&filter).await)
+    }
+
+    fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
+        self.ask(async |inner| Lists::of(&inner).census().await)
     }
 }
 

@@ -140,6 +140,7 @@ async fn change(
         Intervention::Reopen {
             entries,
             outgoing,
+            version,
             now,
             ..
         } => {
@@ -147,7 +148,7 @@ async fn change(
             let encodings = entries.iter().map(|entry| i16::from(entry.encoding));
             let format = encodings.max().unwrap_or(0);
             transaction
-                .run(&book.reopen, &[&run_id, now, &after, &format])
+                .run(&book.reopen, &[&run_id, now, &after, &format, version])
                 .await?;
             append(transaction, book, &run_id, length, entries).await?;
             if let Some(entry) = entries.last() {

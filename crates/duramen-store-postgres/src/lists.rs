@@ -18,9 +18,9 @@ use std::borrow::Cow;
 
 use duramen_core::ids::Millis;
 use duramen_core::run::{RunRow, Status};
-use duramen_core::store::{Cursor, Filter, Page};
+use duramen_core::store::{Cursor, Filter, OpenRuns, Page};
 use duramen_store_sql::filter::{self, Dialect};
-use duramen_store_sql::run_row;
+use duramen_store_sql::{open_runs, run_row};
 use futures_util::future::try_join_all;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
@@ -210,6 +210,15 @@ impl<'s> Lists<'s> {
         let counts: Vec<String> = ways.iter().map(|way| way.count(&mut values)).collect();
         let text = format!("SELECT ({})", counts.join(") + ("));
         self.number(values, &text).await
+    }
+
+    /// How many runs have not ended, by lane and status.
+    pub(crate) async fn census(&self) -> Result<Vec<OpenRuns>, Fault> {
+        let rows = self.ask(Values::default(), list::CENSUS).await?;
+        let read = rows.iter().map(|row| open_runs(&mut Reader::new(row)));
+        let mut found = read.collect::<Result<Vec<_>, _>>()?;
+        found.sort();
+        Ok(found)
     }
 
     /// What together has all that a filter lets through, each run once.

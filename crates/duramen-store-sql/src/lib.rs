@@ -4,12 +4,14 @@
 //! No driver of a database is known here, and no statement: each store has its own, which name the columns
 //! by the macros of this crate.
 
+mod census;
 mod columns;
 mod damage;
 pub mod filter;
 pub mod lists;
 mod migrations;
 
+pub use census::open_runs;
 pub use columns::{Columns, ENTRY_COLUMNS, RUN_COLUMNS, entry, message, payload, run_row};
 pub use damage::{Damaged, unreadable, whole};
 pub use migrations::{Found, Migration, Migrations};

@@ -36,12 +36,18 @@ impl Session<'_> {
             Intervention::Reopen {
                 entries,
                 outgoing,
+                version,
                 now,
                 ..
             } => {
                 self.reopen(run_id, length, entries, instant(*now))?;
                 if let Some(entry) = entries.last() {
                     self.send(run_id, length, entry.at, outgoing)?;
+                }
+                if let Some(version) = version {
+                    self.connection
+                        .prepare_cached(sql::intervene::MOVE)?
+                        .execute(params![run_id, version])?;
                 }
             }
             Intervention::Delete { .. } => self.delete(run_id)?,

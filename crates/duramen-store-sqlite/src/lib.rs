@@ -8,6 +8,7 @@
 // "SQLite" is a name here, not a piece of code.
 #![allow(clippy::doc_markdown)]
 
+mod census;
 mod claim;
 mod clock;
 mod codes;
@@ -49,8 +50,8 @@ use duramen_core::journal::Entry;
 use duramen_core::store::{
     Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
     Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
-    OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing, Store,
-    StoreError, StoreFuture, Unsent, UnsentAsk,
+    OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing,
+    Store, StoreError, StoreFuture, Unsent, UnsentAsk,
 };
 use rusqlite::Connection;
 
@@ -187,6 +188,9 @@ impl Runs for SqliteStore {
     }
 
     fn intervene(&self, batch: Vec<Intervention>) -> StoreFuture<Vec<Intervened>> {
+        if let Err(error) = batch.iter().try_for_each(check::intervention) {
+            return refused(error);
+        }
         let elements = batch.len();
         self.write(batch, elements)
     }
@@ -298,6 +302,10 @@ impl Queries for SqliteStore {
         self.read(Pace::Long, move |connection| {
             lists::count(connection, &filter)
         })
+    }
+
+    fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
+        self.read(Pace::Long, census::census)
     }
 }
 

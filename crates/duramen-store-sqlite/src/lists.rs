@@ -56,7 +56,7 @@ pub(crate) struct Source {
     pub(crate) index: &'static str,
     /// With literals (running runs, and only these, have an owner): a bound value does not tell SQLite that a partial
     /// index has the row.
-    condition: &'static str,
+    pub(crate) condition: &'static str,
     /// What stands in the index between these and the time. If there is nothing, it is in no order of lists.
     split: &'static [&'static str],
 }

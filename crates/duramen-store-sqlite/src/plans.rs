@@ -330,6 +330,22 @@ fn what_a_list_knows_of_an_index_comes_from_it_alone() {
     }
 }
 
+#[test]
+fn a_census_reads_only_what_has_not_ended() {
+    let plan = plan(&crate::census::statement());
+    for index in ["runs_due (status=?)", "runs_resting (status=?)"] {
+        let search = format!("USING INDEX {index}");
+        let covering = format!("USING COVERING INDEX {index}");
+        assert!(plan.contains(&search) || plan.contains(&covering), "{plan}");
+    }
+    assert!(plan.contains("COVERING INDEX runs_owned"), "{plan}");
+    assert!(
+        !plan.contains("SCAN runs USING INDEX runs_created"),
+        "{plan}"
+    );
+    assert!(!plan.contains("SCAN runs\n"), "{plan}");
+}
+
 /// Many runs that ended or sleep, all tagged; of what is rare a few hundred, the oldest of all.
 const MANY: &str = "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 199999), \
      r AS (SELECT n, CASE WHEN n < 500 THEN 'rare' ELSE 'w' || (n % 5) END AS name FROM n) \

@@ -284,8 +284,12 @@ pub(crate) mod intervene {
          owner = NULL, ready_at = NULL, waits = '', note = NULL, updated_at = ?2, finished_at = ?2 WHERE run_id = ?1";
 
     pub(crate) const REOPEN: &str = "UPDATE runs SET status = 0, epoch = epoch + 1, journal_len = ?3, \
-         owner = NULL, ready_at = ?2, waits = '', note = NULL, updated_at = ?2, finished_at = NULL, \
+         owner = NULL, ready_at = CASE WHEN status = 0 THEN ready_at ELSE ?2 END, waits = '', note = NULL, updated_at = ?2, finished_at = NULL, \
          lost = 0, lost_at = 0 WHERE run_id = ?1";
+
+    /// It stands in another lane from now on.
+    pub(crate) const MOVE: &str = "UPDATE runs SET version = ?2, \
+         lane = queue || char(31) || workflow || char(31) || ?2 || char(31) || format WHERE run_id = ?1";
 
     /// What its tags are found by.
     pub(crate) const TAGS: &str = "SELECT tags, created_at FROM runs WHERE run_id = ?1";

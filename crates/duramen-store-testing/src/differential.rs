@@ -154,6 +154,9 @@ impl Both<'_> {
             Op::Count(filter) => {
                 self.same(|store| store.count(filter.clone()));
             }
+            Op::Census => {
+                self.same(|store| store.census());
+            }
             Op::NextDue(lanes) => {
                 let ask = DueAsk {
                     lanes: lanes.clone(),

@@ -41,6 +41,7 @@ pub(crate) enum Op {
     /// Every page of a filter, by its cursors.
     Walk(Filter, u32),
     Count(Filter),
+    Census,
     NextDue(Vec<String>),
 }
 
@@ -93,6 +94,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (filter(), 0_u32..5, of(cursor())).prop_map(|(f, limit, c)| Op::List(f, limit, c)),
         1 => (filter(), 1_u32..4).prop_map(|(filter, limit)| Op::Walk(filter, limit)),
         1 => filter().prop_map(Op::Count),
+        1 => Just(Op::Census),
         1 => vec(lane(), 0..3).prop_map(Op::NextDue),
     ]
 }
@@ -370,13 +372,16 @@ fn message() -> impl Strategy<Value = NewMessage> {
 fn intervention() -> impl Strategy<Value = InterventionPlan> {
     let intervention = prop_oneof![
         1 => (run_id(), entry(), vec(outgoing(), 0..2)).prop_map(|(run_id, entry, outgoing)| Intervention::Terminate { run_id, entry, outgoing }),
-        2 => (run_id(), vec(entry(), 0..3), vec(outgoing(), 0..2)).prop_map(|(run_id, entries, outgoing)| Intervention::Reopen {
-            run_id,
-            expected_len: 0,
-            entries,
-            outgoing,
-            now: None
-        }),
+        2 => (run_id(), vec(entry(), 0..3), vec(outgoing(), 0..2), of(prop_oneof![Just("1"), Just("2")])).prop_map(
+            |(run_id, entries, outgoing, version)| Intervention::Reopen {
+                run_id,
+                expected_len: 0,
+                entries,
+                outgoing,
+                version: version.map(str::to_owned),
+                now: None
+            }
+        ),
         1 => (run_id(), any::<bool>()).prop_map(|(run_id, force)| Intervention::Delete { run_id, force }),
     ];
     (

@@ -41,7 +41,7 @@ class Lifecycle:
         registry: its workflows.
         surroundings: what it stands in.
         transactions: its part in transactions of the user's, which needs the port, too.
-        prepare: looks at the store's schema before anything else is done with it.
+        prepare: looks at the store's schema before anything else is done with it; may be told to migrate.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Lifecycle:
         registry: Registry,
         surroundings: Surroundings,
         transactions: Transactions,
-        prepare: Callable[[Port], Coroutine[Any, Any, None]],
+        prepare: Callable[[Port, bool], Coroutine[Any, Any, None]],
     ) -> None:
         self.port: Port | None = None
         """None while no calls are possible."""
@@ -80,7 +80,7 @@ class Lifecycle:
 
     # -- opening ---------------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
+    async def open(self, *, only_look: bool = False) -> None:
         """See `Runtime.open`."""
         if self.port is not None and self.is_foreign:
             self.port.check()
@@ -92,17 +92,18 @@ class Lifecycle:
         try:
             self._registry.load()
             loop = asyncio.get_running_loop()
-            opened = await self.connected(self._settings.migrate)
-            self.port, self._driver = await self._started(loop, opened)
+            opened = await self.connected(self._settings.migrate and not only_look)
+            self.port, self._driver = await self._started(loop, opened, only_look=only_look)
             self._was_open, self.in_haste = True, False
             self._pid = os.getpid()
         finally:
             self._opening = False
 
     async def _started(
-        self, loop: asyncio.AbstractEventLoop, opened: NativeStore | None
+        self, loop: asyncio.AbstractEventLoop, opened: NativeStore | None, *, only_look: bool
     ) -> tuple[Port, Driver]:
         settings, registry = self._settings, self._registry
+        migrate = settings.migrate and not only_look
         stepper = self._surroundings.stepper(loop, settings.max_threads)
         watchdog = Watchdog(loop, settings.watchdog)
         driver = Driver(
@@ -115,17 +116,17 @@ class Lifecycle:
             budget=self._surroundings.budget,
         )
         try:
-            port = self.new_port(loop, driver.on_events, migrate=settings.migrate, opened=opened)
+            port = self.new_port(loop, driver.on_events, migrate=migrate, opened=opened)
         except BaseException:
             watchdog.stop()
             raise
         try:
-            await self._prepare(port)
+            await self._prepare(port, migrate)
             await self._check_texts(port)
             driver.attach(port.engine)
             self._transactions.attach(port)
             port.engine.register(registry.keys())
-            if settings.work is not None:
+            if settings.work is not None and not only_look:
                 port.engine.work(*settings.work.for_engine)
         except BaseException:
             watchdog.stop()
@@ -185,7 +186,7 @@ class Lifecycle:
         of_the_engine = {
             "owner": new_owner(settings.owner_label),
             "label": f"{socket.gethostname()[:100]}:{os.getpid()}",
-            "serves": self._registry.names(),
+            "serves": [f"{name} {version}" for name, version in sorted(self._registry.keys())],
             "options": settings.store_options(migrate=migrate),
             **self._surroundings.engine_settings(lease_ms=settings.lease_ms, warm=settings.warm),
         }

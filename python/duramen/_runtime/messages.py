@@ -199,17 +199,29 @@ class Messages:
             self._lifecycle.driver.drop(run_id)
         return done
 
-    async def retry(self, run_id: str, *, drive: bool = True) -> None:
+    async def retry(self, run_id: str, *, version: str | None = None, drive: bool = True) -> None:
         """See `Runtime.retry`."""
         check_id("run id", run_id)
         port = self._lifecycle.ready
-        if not self._intervened(run_id, await port.call(port.engine.reopen, run_id)):
-            status = (await self._queries.detail(run_id)).row.status
-            raise InvalidArgument(
-                f"run {run_id!r} is {status}: only failed, cancelled, terminated and stuck runs are retried"
-            )
+        if version is not None:
+            check_id("version", version)
+            row = (await self._queries.detail(run_id)).row
+            self._registry.check_version(row.workflow, version)
+            if version == row.version:
+                version = None  # it goes on as it is
+        if not self._intervened(run_id, await port.call(port.engine.reopen, run_id, version)):
+            raise InvalidArgument(self._not_retried((await self._queries.detail(run_id)).row, version))
         if drive:
             await self._taking.adopt(run_id)
+
+    @staticmethod
+    def _not_retried(row: Row, version: str | None) -> str:
+        told = f"run {row.run_id!r} is {row.status}: "
+        if version is None or row.status == "completed":
+            return told + "only failed, cancelled, terminated and stuck runs are retried"
+        if row.status == "running":
+            return told + "its version can be changed when it waits, or has ended; try again"
+        return told + "something else has changed it just now; try again"
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
         """See `Runtime.delete`."""

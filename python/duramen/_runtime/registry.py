@@ -117,6 +117,20 @@ class Registry:
         """The definition of that version, or the newest one, if it is here."""
         return self._current.get(name) if version is None else self.get(name, version)
 
+    def check_version(self, name: str, version: str) -> None:
+        """Refuse a version that a workflow does not have here. Of those that are not here nothing is known.
+
+        Raises:
+            UnknownWorkflow: there are other versions of it, and not that one.
+        """
+        if name in self._current and (name, version) not in self._by_key:
+            raise self._unknown(name, version)
+
+    def is_current(self, name: str, version: str) -> bool:
+        """Whether new runs of that workflow get that version."""
+        current = self._current.get(name)
+        return current is not None and current.version == version
+
     def resolve(self, workflow: Any) -> AnyWorkflow:
         """Find what a caller means: a definition that is registered here, or the name of one.
 

@@ -61,7 +61,7 @@ class Schemas:
             await port.close(self._settings.shutdown_timeout)
 
 
-async def prepare(settings: Settings, port: Port) -> None:
+async def prepare(settings: Settings, port: Port, migrate: bool) -> None:
     """See to it that the schema of a store that is being opened can be worked with.
 
     Raises:
@@ -69,7 +69,7 @@ async def prepare(settings: Settings, port: Port) -> None:
         StoreNewer: a later version of Duramen wrote it.
     """
     target = settings.target
-    schema = await _asked(port, migrate=settings.migrate)
+    schema = await _asked(port, migrate=migrate)
     if schema.found < schema.needed:
         raise StoreUnmigrated(
             f"the schema of {target} is at version {schema.found} and this version of duramen needs "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from duramen._driving.transactions import Transactions
 
 from .carrying import carried, carried_items
+from .checking import Checking
 from .following import Following
 from .lifecycle import Lifecycle
 from .messages import Messages
@@ -20,6 +21,7 @@ from .starting import Starting
 from .surroundings import Surroundings
 from .sweeping import Sweeping
 from .taking import Taking
+from .versions import Versions
 from .views import RunHandle
 from .working import Working
 
@@ -85,6 +87,8 @@ class Services:
         self.running = Running(lifecycle, self.queries, self.starting, self.taking)
         self.sweeping = Sweeping(lifecycle)
         self.working = Working(lifecycle)
+        self.versions = Versions(lifecycle, registry)
+        self.checking = Checking(lifecycle, registry, serializer)
 
     def here(
         self, call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs

@@ -323,7 +323,7 @@ class WorkerView:
     label: str | None
     """Where it runs: host and process id."""
     serves: tuple[str, ...]
-    """Names of the workflows that it takes up."""
+    """The workflows that it takes up, with their versions, such as ``order 2``."""
     started_at: datetime
     seen_at: datetime
     """Its last sign of life."""

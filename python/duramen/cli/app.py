@@ -8,7 +8,7 @@ import typer
 
 import duramen
 
-from . import backup, demo, messages, runs, stores, worker, workers
+from . import backup, demo, messages, runs, stores, versions, worker, workers
 
 __all__ = ["app"]
 
@@ -50,6 +50,8 @@ app.command("backup")(backup.backup)
 app.command("worker")(worker.worker)
 app.command("sweep")(worker.sweep)
 app.command("workers")(workers.workers)
+app.command("versions")(versions.versions)
+app.command("check")(versions.check)
 app.command("signal")(messages.signal)
 app.command("approve")(messages.approve)
 app.add_typer(runs.app, name="runs")

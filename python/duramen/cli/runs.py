@@ -13,18 +13,22 @@ from rich.live import Live
 from rich.text import Text
 
 from duramen import Event, Page, RunStatus, Runtime, RunView, SignalResult
-from duramen.errors import InvalidArgument, InvalidId, UnknownRun
+from duramen.errors import InvalidArgument, InvalidId, StoreLocked, UnknownRun
 
 from . import tables, timeline
 from .exits import Exit
 from .options import AsJson, RunId, Store, open_store, perform
 from .output import complain, harmless, plain, print_json, stdout, to_json, write_file
+from .progress import counting
 from .times import ago, span
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 __all__ = ["app"]
+
+MOST_REASONS = 20
+"""So many reasons are said of why a run cannot be retried."""
 
 app = typer.Typer(
     help="Look at runs and intervene.",
@@ -256,13 +260,128 @@ def terminate(
 
 
 @app.command("retry")
-def retry(run: RunId, store: Store, as_json: AsJson = False) -> None:
-    """Let a failed, cancelled, terminated or stuck run go on; a worker takes it."""
+def retry(
+    store: Store,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Id of the run.", show_default=False)
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            help="Go on with this version of the workflow; a waiting run may, too.", show_default=False
+        ),
+    ] = None,
+    status: Annotated[
+        list[RunStatus] | None,
+        typer.Option(help="Instead of one: all in this status; may be repeated.", show_default=False),
+    ] = None,
+    workflow: Annotated[
+        str | None, typer.Option(help="Of these, only of this workflow.", show_default=False)
+    ] = None,
+    from_version: Annotated[
+        str | None, typer.Option(help="Of these, only of this version.", show_default=False)
+    ] = None,
+    tag: Annotated[str | None, typer.Option(help="Of these, only with this tag.", show_default=False)] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Of these, only with ids that begin so.", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Of these, only the newest so many.", min=1, show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let failed, cancelled, terminated or stuck runs go on; a worker takes them.
+
+    One run by its id, or with --status all that are in it. Exit code 1: some could not be retried.
+    """
+    if (run is None) == (not status):
+        raise typer.BadParameter("give the id of a run, or --status for all that are in it")
+    if run is None:
+        filters: dict[str, Any] = {
+            "status": [each.value for each in status or ()],
+            "workflow": workflow,
+            "version": from_version,
+            "tag": tag,
+            "id_prefix": prefix,
+        }
+        _retry_all(store, filters, version, limit, as_json=as_json)
+        return
+    if any((workflow, from_version, tag, prefix, limit)):
+        raise typer.BadParameter("--workflow, --from-version, --tag, --prefix and --limit go with --status")
 
     async def work(runtime: Runtime) -> Any:
-        return await runtime.retry(run, drive=False)
+        await runtime.retry(run, version=version, drive=False)
+        await _tell_unserved(runtime, [run])
 
     _intervene(run, store, work, "queued again", as_json=as_json)
+
+
+def _retry_all(
+    store: str, filters: dict[str, Any], version: str | None, limit: int | None, *, as_json: bool
+) -> None:
+    async def work() -> tuple[int, dict[str, str]]:
+        async with open_store(store) as runtime:
+            with counting() as show:
+                return await _retried(runtime, filters, version, limit, show)
+
+    done, refused = perform(work())
+    if as_json:
+        print_json({"done": done, "why_not": refused})
+    else:
+        stdout().print(f"queued again: {done} runs")
+        for why in list(refused.values())[:MOST_REASONS]:
+            complain(why)
+        if len(refused) > MOST_REASONS:
+            complain(f"{len(refused) - MOST_REASONS} more could not be retried")
+    if refused:
+        raise typer.Exit(Exit.FAILED)
+
+
+async def _retried(
+    runtime: Runtime,
+    filters: dict[str, Any],
+    version: str | None,
+    limit: int | None,
+    show: Callable[[int, int], None],
+) -> tuple[int, dict[str, str]]:
+    """Retry all runs of a filter, page by page: how many, and why others could not be."""
+    total = await runtime.count(**filters)
+    total = total if limit is None else min(limit, total)
+    done, refused = 0, dict[str, str]()
+    cursor: str | None = None
+    last: list[str] = []
+
+    async def one(run_id: str) -> str | None:
+        try:
+            await runtime.retry(run_id, version=version, drive=False)
+        except (InvalidArgument, UnknownRun, StoreLocked) as error:
+            return str(error)
+        return None
+
+    while (left := total - done - len(refused)) > 0:
+        page = await runtime.list(**filters, limit=min(100, left), cursor=cursor)
+        last = [run.run_id for run in page] or last
+        for run, why in zip(page, await asyncio.gather(*(one(run.run_id) for run in page)), strict=True):
+            if why is None:
+                done += 1
+            else:
+                refused[run.run_id] = why
+        show(done + len(refused), total)
+        cursor = page.cursor
+        if cursor is None:
+            break
+    await _tell_unserved(runtime, last[:1])
+    return done, refused
+
+
+async def _tell_unserved(runtime: Runtime, run_ids: list[str]) -> None:
+    """Say so if nobody is there who would go on with a run that was retried."""
+    for run in await runtime.get_many(run_ids):
+        if run is None or run.finished:
+            continue
+        name = f"{run.workflow} {run.version}"
+        if not any(worker.alive and name in worker.serves for worker in await runtime.workers()):
+            complain(f"no process that is alive serves {name}: it waits for one")
 
 
 @app.command("delete")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from duramen import Event, RecordedError, RunView, WorkerView
 
-__all__ = ["STATUS_STYLES", "run_card", "runs_list", "status_text", "workers_list"]
+__all__ = ["QUIET", "STATUS_STYLES", "run_card", "runs_list", "status_text", "workers_list"]
 
 STATUS_STYLES = {
     "queued": "bright_black",

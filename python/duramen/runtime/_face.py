@@ -15,6 +15,7 @@ from duramen._values.checks import check_id
 
 from ._messages import MessageCalls
 from ._queries import QueryCalls
+from ._versions import VersionCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -48,7 +49,7 @@ _List = list
 """The built-in one, where the class has a method of that name."""
 
 
-class Runtime(MessageCalls, QueryCalls):
+class Runtime(MessageCalls, QueryCalls, VersionCalls):
     """A store and the workflows that this process knows. It belongs to the event loop on which it is opened.
 
     Args:
@@ -158,8 +159,12 @@ class Runtime(MessageCalls, QueryCalls):
 
     # -- opening ---------------------------------------------------------------------------------------------
 
-    async def open(self) -> Self:
+    async def open(self, *, only_look: bool = False) -> Self:
         """Open the store, check its schema and start to drive; ``async with runtime:`` does it too.
+
+        Args:
+            only_look: nothing is migrated and no work begun, whatever the runtime was told: for tools that
+                open an application's runtime beside those who work.
 
         Raises:
             StoreUnmigrated: the schema is missing or older, and `migrate` is off.
@@ -167,7 +172,7 @@ class Runtime(MessageCalls, QueryCalls):
             StoreError: the store cannot be reached, read or written.
             InvalidArgument: the runtime is open already.
         """
-        await self._services.lifecycle.open()
+        await self._services.lifecycle.open(only_look=only_look)
         return self
 
     async def __aenter__(self) -> Self:

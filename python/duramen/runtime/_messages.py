@@ -125,19 +125,25 @@ class MessageCalls(Calls):
         """
         return await self._services.here(self._services.messages.terminate, run_id, reason)
 
-    async def retry(self, run_id: str, *, drive: bool = True) -> None:
+    async def retry(self, run_id: str, *, version: str | None = None, drive: bool = True) -> None:
         """Let a failed, cancelled, terminated or stuck run go on from what ended it.
+
+        With a `version` it goes on with the code of that version of its workflow, from its beginning as on
+        any replay; if that does not fit its journal the run is stuck, and may be given another version. So a
+        run that waits or is queued may be moved, too; what it has in its inbox stays.
 
         Args:
             run_id: which run.
+            version: the version that goes on with it; None: its own.
             drive: go on in this process, in the background, if the workflow is registered here; else (and
                 with False) any worker or sweep takes the run.
 
         Raises:
             UnknownRun: there is no such run.
             InvalidArgument: it completed, or has not ended.
+            UnknownWorkflow: the workflow is registered here, but not in that version.
         """
-        await self._services.here(self._services.messages.retry, run_id, drive=drive)
+        await self._services.here(self._services.messages.retry, run_id, version=version, drive=drive)
 
     async def delete(self, run_id: str, *, force: bool = False) -> bool:
         """Remove a run and all that belongs to it.

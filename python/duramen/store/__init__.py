@@ -110,6 +110,7 @@ from .protocol import (
 from .queries import (
     Cursor,
     Filter,
+    OpenRuns,
     Page,
     RunDetail,
     Schema,
@@ -192,6 +193,7 @@ __all__ = [
     "NewRun",
     "Next",
     "NextDue",
+    "OpenRuns",
     "Outgoing",
     "OutgoingKind",
     "OwnerRow",

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from .claims import Beat, Claim, Claimed, DueAsk, Heartbeat, NextDue, OwnerRow
     from .inbox import Delivered, InboxPage, Message, NewMessage, Receipt
-    from .queries import Cursor, Filter, Page, RunDetail, Schema, Standing
+    from .queries import Cursor, Filter, OpenRuns, Page, RunDetail, Schema, Standing
     from .runs import (
         CommitOutcome,
         Created,
@@ -162,4 +162,12 @@ class Store(Protocol):
 
     async def count(self, filter: Filter, /) -> int:  # noqa: A002
         """Count the runs that a filter matches."""
+        ...
+
+    async def census(self) -> Sequence[OpenRuns]:
+        """Count the runs that have not ended by lane and status.
+
+        By workflow, version, queue, format and status (in the order of their numbers). However many runs have
+        ended, it should cost no more than those that have not.
+        """
         ...

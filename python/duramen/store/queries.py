@@ -8,7 +8,7 @@ from typing import NotRequired, TypedDict
 from .inbox import Message  # noqa: TC001
 from .runs import Entry, RunRow, Status  # noqa: TC001
 
-__all__ = ["Cursor", "Filter", "Page", "RunDetail", "Schema", "Standing", "WorkflowKey"]
+__all__ = ["Cursor", "Filter", "OpenRuns", "Page", "RunDetail", "Schema", "Standing", "WorkflowKey"]
 
 
 class Schema(TypedDict):
@@ -81,6 +81,19 @@ class Cursor(TypedDict):
 
     created_at: int
     run_id: str
+
+
+class OpenRuns(TypedDict):
+    """The runs of one lane and status that have not ended, counted."""
+
+    workflow: str
+    version: str
+    queue: str
+    format: int
+    status: Status
+    count: int
+    oldest: Cursor
+    """The run among them that was created first; of several the one with the least id."""
 
 
 class Page(TypedDict):

@@ -397,6 +397,9 @@ class Reopen(TypedDict):
     entries: Sequence[Entry]
     outgoing: Sequence[Outgoing]
     """Likewise, with the index of the first entry and the `at` of the last; empty without entries."""
+    version: str | None
+    """Of a change to the code of another version: the run's version from now on. Then a waiting run may be
+    reopened too, and a queued one, which keeps its `ready_at`."""
     now: int | None
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         NewMessage,
         NewRun,
         NextDue,
+        OpenRuns,
         OwnerRow,
         Page,
         Receipt,
@@ -156,6 +157,9 @@ class NativeStore:
 
     async def count(self, filter: Filter, /) -> int:  # noqa: A002
         return await self._call(self._native.count, filter)
+
+    async def census(self) -> Sequence[OpenRuns]:
+        return await self._call(self._native.census)
 
     async def close(self) -> None:
         await self._call(self._native.close)

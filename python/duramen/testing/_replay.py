@@ -1,51 +1,28 @@
-"""Replays exported histories against a workflow's code, with nothing executed.
-
-The real machine does it, through the bridge, over a store that holds this one run and keeps nothing. Where
-the history ends the replay ends, so no step is ever started, and no timer waited for.
-"""
+"""Replays exported histories against a workflow's code, and compares how they end."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import Context
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal
 
-from duramen._bridge import (
-    FINISH_CANCELLED,
-    FINISH_COMPLETED,
-    FINISH_CONTINUED,
-    FINISH_FAILED,
-    Drive,
-    Engine,
-    Newer,
-    Reply,
-    Start,
-    StoreRequest,
-    native_error,
-)
-from duramen._driving.host import RunHost
-from duramen._driving.services import Services
-from duramen._logging import logger
-from duramen._runtime.history import HistorySource, load_payload, read_history
+from duramen._bridge import FINISH_CANCELLED, FINISH_COMPLETED, FINISH_CONTINUED, FINISH_FAILED
+from duramen._runtime.history import HistorySource, read_history
+from duramen._runtime.replaying import Recording, replayed
 from duramen._values.payloads import load_recorded
 from duramen._values.serializer import JsonSerializer
-from duramen.errors import InvalidArgument, RecordedError, ReplayDiverged, StoreError, UnknownWorkflow
+from duramen.errors import InvalidArgument, RecordedError, ReplayDiverged, UnknownWorkflow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from duramen._bridge import Run, RunEvent, Turn
-    from duramen._driving.stepper import StepJob, Stepper
     from duramen._handlers.workflow import WorkflowDef
     from duramen._runtime.history import History
+    from duramen._runtime.replaying import Outcome
     from duramen._values.serializer import Serializer
 
 __all__ = ["Replayed", "replay"]
-
-T = TypeVar("T")
 
 _KINDS: dict[int, Literal["completed", "failed", "cancelled", "continued"]] = {
     FINISH_COMPLETED: "completed",
@@ -53,13 +30,6 @@ _KINDS: dict[int, Literal["completed", "failed", "cancelled", "continued"]] = {
     FINISH_CANCELLED: "cancelled",
     FINISH_CONTINUED: "continued",
 }
-
-# What a host has to say of its handler was said when the run was driven.
-_SILENT = logger("duramen.replay")
-_SILENT.logger.disabled = True
-
-_ANSWER_TIMEOUT = 30.0
-"""Seconds that the engine may take for an answer. It has nothing to wait for, so this is a defect's bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +107,9 @@ def replay(
     duramen.errors.ReplayDiverged: run 'order:42' does not replay under workflow 'order' version '1' ...
     """
     checked = read_history(history)
-    known = {each.name: each for each in (*others, workflow)}
-    job = _Replay(workflow, checked, JsonSerializer() if serializer is None else serializer, known)
+    definition = _definition(workflow, checked)
+    code = _Code(workflow, others)
+    job = _Replay(definition, checked, JsonSerializer() if serializer is None else serializer, code)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -162,118 +133,56 @@ def _definition(workflow: WorkflowDef[Any, Any], history: History) -> WorkflowDe
     return definition
 
 
+_ENDS = ("run_finished", "run_failed")
+
+
+class _Code:
+    """See `duramen._runtime.replaying.Code`."""
+
+    def __init__(self, workflow: WorkflowDef[Any, Any], others: Iterable[WorkflowDef[Any, Any]]) -> None:
+        self._known = {each.name: each for each in (*others, workflow)}
+
+    def find(self, workflow: Any, /) -> WorkflowDef[Any, Any] | None:
+        return self._known.get(workflow) if isinstance(workflow, str) else workflow
+
+    def of_version(self, name: str, version: str | None, /) -> WorkflowDef[Any, Any] | None:
+        newest = self._known.get(name)
+        if newest is None or version is None:
+            return newest
+        return next((each for each in (newest, *newest.previous) if each.version == version), None)
+
+
 class _Replay:
-    """One replay: an engine, a store of one run, the run's host."""
+    """One replay, and what it is compared with."""
 
     def __init__(
-        self,
-        workflow: WorkflowDef[Any, Any],
-        history: History,
-        serializer: Serializer,
-        known: dict[str, WorkflowDef[Any, Any]],
+        self, definition: WorkflowDef[Any, Any], history: History, serializer: Serializer, code: _Code
     ) -> None:
-        self._workflow = workflow
-        self._definition = _definition(workflow, history)
-        self._known = known
+        self._definition = definition
         self._history = history
         self._serializer = serializer
-        self._store = _OneRun(history)
-        self._woken = threading.Event()
-        self._touched = False
+        self._code = code
+        self._recording = Recording.of_history(history)
 
     def run(self, *, compare_output: bool) -> Replayed:
-        key = self._definition
-        engine = Engine(
-            "python",
-            "",
-            owner="replay",
-            lease=86_400_000,
-            hold=0,
-            warm=0,
-            wake_fd=None,
-            wake=self._woken.set,
-            options={},
-            store=self._store,
-        )
-        try:
-            engine.register([(key.name, key.version)])
-            # The run's own time: to the clock of this machine everything recorded would be long overdue.
-            engine.take(_TAKE, self._history["run"]["run_id"], self._store.now)
-            run = self._await(engine, _driven)
-            guarded, host = self._drive(run)
-        finally:
-            engine.close(_CLOSE)
-            self._await(engine, _closed)
-        self._check(guarded, compare_output=compare_output)
-        kind, value = host.outcome or (None, None)
+        outcome = replayed(self._definition, self._recording, self._serializer, self._code)
+        self._check(outcome, compare_output=compare_output)
+        kind, value = outcome.kind, outcome.value
         return Replayed(
-            run_id=host.run_id,
+            run_id=self._history["run"]["run_id"],
             kind="unfinished" if kind is None else _KINDS[kind],
             output=value if kind == FINISH_COMPLETED else None,
             error=value if kind in {FINISH_FAILED, FINISH_CANCELLED} else None,
-            entries=len(self._store.journal),
+            entries=len(self._recording.journal),
         )
 
-    def _await(self, engine: Engine, wanted: Callable[[RunEvent | Reply], T | None]) -> T:
-        """Serve the engine's store until an event brings what is wanted.
-
-        Raises:
-            StoreError: the engine refuses, which only a defect can make it do.
-        """
-        while True:
-            for event in engine.drain():
-                if isinstance(event, StoreRequest):
-                    self._store.answer(engine, event)
-                elif isinstance(event, Newer):
-                    continue  # one run is all that the store has
-                elif (found := wanted(event)) is not None:
-                    return found
-                elif isinstance(event, Reply) and event.error is not None:
-                    raise native_error(event.error)
-            if not self._woken.wait(_ANSWER_TIMEOUT):
-                raise StoreError("the engine does not answer")
-            self._woken.clear()
-
-    def _drive(self, run: Run) -> tuple[_GuardedRun, RunHost]:
-        guarded = _GuardedRun(run)
-        services = Services(
-            stepper=cast("Stepper", _NoSteps()),
-            serializer=self._serializer,
-            touched=self._touch,
-            context=Context(),
-            find=self._find,
-            definition=self._of_version,
-            log=_SILENT,
-        )
-        host = RunHost(cast("Run", guarded), self._definition, services)
-        host.start()
-        while self._touched:  # the handler used up a slice of time
-            self._touched = False
-            host.advance()
-        host.evict()
-        run.abandon()
-        return guarded, host
-
-    def _find(self, workflow: Any) -> WorkflowDef[Any, Any] | None:
-        return self._known.get(workflow) if isinstance(workflow, str) else workflow
-
-    def _of_version(self, _: str, version: str | None) -> WorkflowDef[Any, Any] | None:
-        versions = {each.version: each for each in (self._workflow, *self._workflow.previous)}
-        return self._workflow if version is None else versions.get(version)
-
-    def _touch(self, _: object) -> None:
-        self._touched = True
-
-    # -- what came of it -------------------------------------------------------------------------------------
-
-    def _check(self, run: _GuardedRun, *, compare_output: bool) -> None:
-        difference = run.difference or self._store.unreadable()
-        if difference is not None:
-            raise self._diverged(*difference)
-        last = len(self._store.journal) - 1
-        end = self._store.journal[last]
-        if compare_output and run.finished is not None and end["kind"] in _ENDS:
-            expected, found = end["payload"], run.finished
+    def _check(self, outcome: Outcome, *, compare_output: bool) -> None:
+        if outcome.difference is not None:
+            raise self._diverged(*outcome.difference)
+        last = len(self._recording.journal) - 1
+        end = self._recording.journal[last]
+        if compare_output and outcome.payload is not None and end["kind"] in _ENDS:
+            expected, found = end["payload"], outcome.payload
             if end["kind"] == "run_finished":
                 if not self._same(expected, found):
                     raise self._diverged(
@@ -296,11 +205,11 @@ class _Replay:
     def _around(self, index: int) -> str:
         """The journal around a place, for people."""
         lines: list[str] = []
-        for place in range(max(0, index - 3), min(len(self._store.journal), index + 3)):
-            entry = self._store.journal[place]
+        for place in range(max(0, index - 3), min(len(self._recording.journal), index + 3)):
+            entry = self._recording.journal[place]
             mark = ">" if place == index else " "
             lines.append(f"  {mark} {place:>4}  {entry['kind']:<20} {entry['op']}".rstrip())
-        if index >= len(self._store.journal):
+        if index >= len(self._recording.journal):
             lines.append(f"  > {index:>4}  (end of the journal)")
         return "\n".join(lines)
 
@@ -324,148 +233,3 @@ class _Replay:
             return load_recorded(self._serializer, payload)
         except Exception as error:  # noqa: BLE001 - also what a user's codec raises
             return RecordedError("unreadable", str(error))
-
-
-_TAKE, _CLOSE = 1, 2
-"""Tokens of the calls."""
-
-
-def _driven(event: RunEvent | Reply) -> Run | None:
-    return event.run if isinstance(event, Drive) else None
-
-
-def _closed(event: RunEvent | Reply) -> Reply | None:
-    return event if isinstance(event, Reply) and event.token == _CLOSE else None
-
-
-_ENDS = ("run_finished", "run_failed")
-
-
-class _GuardedRun:
-    """A run whose turns end with its history: whatever only a live run may do is not done."""
-
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._over = False
-        self.finished: bytes | None = None
-        """The payload that the handler ended with."""
-        self.difference: tuple[str, int] | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._run, name)
-
-    def turn(self) -> Turn | None:
-        if self._over:
-            return None
-        before = self._run.journal_len()
-        turn = self._run.turn()
-        # What is delivered live gets a new place in the journal, and a step that starts is live anyway.
-        if turn is None or isinstance(turn, Start) or self._run.journal_len() > before:
-            self._end()
-            return None
-        return turn
-
-    def finish(self, kind: int, payload: bytes, word: str | None) -> None:
-        self.finished = payload
-        try:
-            self._run.finish(kind, payload, word)
-        finally:
-            self._end()
-
-    def _end(self) -> None:
-        self._over = True
-        text, index = self._run.divergence(), self._run.divergence_index()
-        if text is not None and index is not None:
-            self.difference = (text, index)
-
-
-class _NoSteps:
-    """Stands where steps are run. No turn of a guarded run starts one, so nothing ever comes here."""
-
-    def submit(self, job: StepJob) -> None:
-        raise AssertionError(f"a replay started {job!r}")
-
-
-_ZERO = (
-    "journal_start",
-    "inbox_len",
-    "inbox_seen",
-    "unread",
-    "unread_bytes",
-    "lost",
-    "lost_at",
-)
-
-
-class _OneRun:
-    """A store that holds one run for one claim, and keeps nothing."""
-
-    def __init__(self, history: History) -> None:
-        run = history["run"]
-        self.journal: list[dict[str, Any]] = []
-        for entry in history["journal"]:
-            stored: dict[str, Any] = {**entry, "payload": load_payload(entry["payload"])}
-            self.journal.append(stored)
-        # Nobody asked the handler when the run was terminated: the code has no part in that entry.
-        if self.journal[-1]["kind"] == "run_terminated":
-            self.journal.pop()
-        self.reads = 0
-        """The highest encoding that the engine reads."""
-        self.now = max(run["created_at"], *(entry["at"] for entry in history["journal"]))
-        self._row: dict[str, Any] = {
-            "run_id": run["run_id"],
-            "workflow": run["workflow"],
-            "version": run["version"],
-            "queue": "default",
-            "priority": 5,
-            "status": "running",
-            "created_at": run["created_at"],
-            "started_at": run["created_at"] if run["started_at"] is None else run["started_at"],
-            "updated_at": run["updated_at"],
-            "finished_at": None,
-            "ready_at": None,
-            "owner": "replay",
-            "epoch": run["epoch"] + 1,
-            "format": max((entry["encoding"] for entry in self.journal), default=1),
-            "journal_len": len(self.journal),
-            "generation": run.get("generation", 0),
-            **dict.fromkeys(_ZERO, 0),
-            "timeout": None,
-            "deadline": run["deadline"],
-            "waits": [],
-            "tags": run["tags"],
-            "seed": list(bytes.fromhex(run["seed"])),
-            **dict.fromkeys(("note", "parent", "root", "origin")),
-        }
-
-    def unreadable(self) -> tuple[str, int] | None:
-        """The first entry that the engine cannot read: it leaves such a run to newer builds in silence."""
-        for index, entry in enumerate(self.journal):
-            found = entry["encoding"]
-            if found > self.reads:
-                text = f"its encoding is {found}, this build reads up to {self.reads}; upgrade duramen"
-                return text, index
-        return None
-
-    def answer(self, engine: Engine, asked: StoreRequest) -> None:
-        """Answer a request of the engine."""
-        request, method = asked.request, asked.method
-        if method == "claim":
-            run = {
-                "row": self._row,
-                "was": "waiting",
-                "journal": self.journal,
-                "inbox": [],
-                "inbox_more": False,
-            }
-            claimed = {"now": self.now, "runs": [run], "more": False, "lapsed": False}
-            engine.answer(request, claimed, None)
-        elif method == "heartbeat":
-            self.reads = asked.arguments[0]["format"]
-            engine.answer(request, {"now": self.now, "alive": True, "inherited": []}, None)
-        elif method in {"retire", "close"}:
-            engine.answer(request, None, None)
-        elif method == "commit":
-            engine.answer(request, [{"kind": "fenced"} for _ in asked.arguments[0]], None)
-        else:
-            engine.answer(request, None, ("unavailable", f"a replay has no {method}()"))

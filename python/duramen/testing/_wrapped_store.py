@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         NewMessage,
         NewRun,
         NextDue,
+        OpenRuns,
         OwnerRow,
         Page,
         Receipt,
@@ -117,6 +118,9 @@ class WrappedStore:
 
     async def count(self, filter: Filter, /) -> int:  # noqa: A002
         return await self.call("count", filter)
+
+    async def census(self) -> Sequence[OpenRuns]:
+        return await self.call("census")
 
     async def close(self) -> None:
         await self.call("close")

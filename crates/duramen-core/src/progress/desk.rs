@@ -190,13 +190,6 @@ impl Desk<'_> {
     }
 }
 
-/// The run.
-impl Desk<'_> {
-    pub(crate) const fn facts(&self) -> &Facts {
-        &self.run.facts
-    }
-}
-
 /// Time and chance.
 impl Desk<'_> {
     pub(crate) const fn now(&self) -> Millis {

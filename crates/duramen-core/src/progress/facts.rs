@@ -31,8 +31,6 @@ pub struct Facts {
     pub generation: u64,
     /// The index at which the journal of this generation begins. The machine counts from there.
     pub journal_start: u64,
-    /// How often the run was continued as new.
-    pub generation: u64,
     /// The least encoding that can read the run, as the store knows it.
     pub format: u8,
 }
@@ -56,7 +54,6 @@ impl Facts {
             root: row.root.clone(),
             generation: row.generation,
             journal_start: row.journal_start,
-            generation: row.generation,
             format: row.format,
         }
     }

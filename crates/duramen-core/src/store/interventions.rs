@@ -19,11 +19,16 @@ pub enum Intervention {
     },
     /// Makes a failed, cancelled, terminated or stuck run queued and due now, appending `entries`; nothing leaves the
     /// run without one.
+    ///
+    /// With a `version` the run goes on with the code of that version of its workflow. So may a waiting run, and a
+    /// queued one, which keeps its place in the line.
     Reopen {
         run_id: RunId,
         expected_len: u64,
         entries: Vec<Entry>,
         outgoing: Vec<Outgoing>,
+        #[serde(default)]
+        version: Option<String>,
         now: Option<Millis>,
     },
     /// Removes a run and all that belongs to it; a live one only if `force`.
@@ -53,10 +58,17 @@ impl Intervention {
     pub const fn is_allowed(&self, status: Status, journal_len: u64) -> bool {
         match self {
             Self::Terminate { .. } => status.is_live() || matches!(status, Status::Stuck),
-            Self::Reopen { expected_len, .. } => {
-                !status.is_live()
-                    && !matches!(status, Status::Completed)
-                    && journal_len == *expected_len
+            Self::Reopen {
+                expected_len,
+                version,
+                ..
+            } => {
+                let at_rest = match status {
+                    Status::Running | Status::Completed => false,
+                    Status::Queued | Status::Waiting => version.is_some(),
+                    Status::Failed | Status::Cancelled | Status::Terminated | Status::Stuck => true,
+                };
+                at_rest && journal_len == *expected_len
             }
             Self::Delete { force, .. } => *force || !status.is_live(),
         }

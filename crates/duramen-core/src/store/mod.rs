@@ -47,7 +47,7 @@ pub use inbox::{
 pub use interventions::{Intervened, Intervention};
 pub use outgoing::{BadItem, Errand, Outgoing, OutgoingKind, Unsent, UnsentAsk};
 pub use owners::{Beat, ENDED_OWNERS_KEPT, Heartbeat, OwnerRow};
-pub use queries::{Cursor, Filter, Page, RunDetail, Standing};
+pub use queries::{Cursor, Filter, OpenRuns, Page, RunDetail, Standing};
 pub use runs::{Created, NewRun, Start};
 pub use schema::{Schema, WorkflowKey};
 pub use transactions::{Change, Expect, Script, Statement, Transactions, Value};
@@ -147,6 +147,9 @@ pub trait Queries: Send + Sync + 'static {
 
     /// How many runs a filter matches.
     fn count(&self, filter: Filter) -> StoreFuture<u64>;
+
+    /// Counts the runs that have not ended by lane and status, sorted; those that have ended cost nothing.
+    fn census(&self) -> StoreFuture<Vec<OpenRuns>>;
 }
 
 /// A place that keeps runs. See the module's head for the rules that all methods share.

@@ -68,3 +68,16 @@ pub struct Page {
     /// Where the next page begins; none on the last.
     pub next: Option<Cursor>,
 }
+
+/// The runs of one lane and status that have not ended, counted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct OpenRuns {
+    pub workflow: String,
+    pub version: String,
+    pub queue: String,
+    pub format: u8,
+    pub status: Status,
+    pub count: u64,
+    /// The run among them that was created first; of several the one with the least id.
+    pub oldest: Cursor,
+}

@@ -230,6 +230,7 @@ impl Hands {
             ticket,
             journal_len,
             seed: tenure.seed,
+            epoch: tenure.epoch,
         };
         let evicted = notes.warm.keep(tenure.run_id, kept);
         drop(notes);

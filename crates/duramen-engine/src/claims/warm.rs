@@ -16,11 +16,15 @@ pub(super) struct Kept {
     pub(super) journal_len: u64,
     /// Tells its run from a later one of the same id.
     pub(super) seed: Seed,
+    /// That of the claim under which it was driven.
+    pub(super) epoch: i64,
 }
 
 impl Kept {
+    /// Whether it goes on with a run that was claimed. If anybody had the run meanwhile it does not, however long the
+    /// journal is: the run may be another version's since.
     pub(super) fn fits(&self, row: &RunRow) -> bool {
-        self.journal_len == row.journal_len && self.seed == row.seed
+        self.journal_len == row.journal_len && self.seed == row.seed && self.epoch + 1 == row.epoch
     }
 }
 

@@ -194,7 +194,7 @@ fn a_retried_parent_retries_the_child_that_failed_and_asks_what_became_of_the_ot
         let token = b.token();
         lab.register(&mut b);
         b.engine.work(10, 20, 1_000);
-        b.engine.reopen(token, "p".into());
+        b.engine.reopen(token, "p".into(), None);
         assert_eq!(answer(&lab, &mut b, token), Intervened::Done);
         lab.until(8_000, &mut [&mut b], |_| {
             lab.status("p") == Some(Status::Completed)
@@ -222,7 +222,7 @@ fn a_parent_that_was_terminated_and_retried_learns_what_its_child_did_meanwhile(
             lab.is_final("child") && unsent(&lab) == 0
         });
         let token = a.token();
-        a.engine.reopen(token, "p".into());
+        a.engine.reopen(token, "p".into(), None);
         answer(&lab, &mut a, token);
         lab.until(4_000, &mut [&mut a], |_| {
             lab.status("p") == Some(Status::Completed)

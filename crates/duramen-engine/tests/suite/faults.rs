@@ -11,8 +11,8 @@ use duramen_core::journal::{Entry, Kind};
 use duramen_core::store::{
     Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, Delivery, DueAsk,
     Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage,
-    NewRun, NextDue, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
-    Standing, Store, StoreError, StoreFuture, Unsent, UnsentAsk, Wake,
+    NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs,
+    Schema, Standing, Store, StoreError, StoreFuture, Unsent, UnsentAsk, Wake,
 };
 use duramen_engine::Env;
 
@@ -387,6 +387,10 @@ impl Queries for Faults {
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
         self.call("count", |store| store.count(filter))
+    }
+
+    fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
+        self.call("census", |store| store.census())
     }
 }
 

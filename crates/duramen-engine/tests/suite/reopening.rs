@@ -11,7 +11,7 @@ use crate::lab::{Lab, now};
 
 fn reopen(lab: &Lab, host: &mut Host, run_id: &str) -> Intervened {
     let token = host.token();
-    host.engine.reopen(token, run_id.into());
+    host.engine.reopen(token, run_id.into(), None);
     lab.until(1_000, &mut [&mut *host], |hosts| {
         hosts[0].replies.contains_key(&token)
     });
@@ -95,7 +95,7 @@ fn a_store_that_fails_is_reported() {
     let mut a = lab.process("a");
     a.store.set(|_| Fault::Refuse(unavailable()));
     let token = a.token();
-    a.engine.reopen(token, "r".into());
+    a.engine.reopen(token, "r".into(), None);
     lab.pass(10, &mut [&mut a]);
     assert!(matches!(a.replies.get(&token), Some(Err(_))));
 }

@@ -5,8 +5,8 @@ use duramen_core::journal::{Entry, Kind};
 use duramen_core::store::{
     Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, Delivery, DueAsk,
     Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
-    NextDue, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing, Store,
-    StoreError, StoreFuture, Unsent, UnsentAsk,
+    NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
+    Standing, Store, StoreError, StoreFuture, Unsent, UnsentAsk,
 };
 
 use super::{Judge, Owner, answer, base, newer_lane};
@@ -352,6 +352,10 @@ impl Queries for Judge {
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
         answer(settled(self.inner().count(filter)))
+    }
+
+    fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
+        answer(settled(self.inner().census()))
     }
 }
 

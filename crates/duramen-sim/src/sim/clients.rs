@@ -134,7 +134,7 @@ impl Sim {
             }
             What::Retry { run, slot } => {
                 if let Some((engine, token)) = self.caller(*slot) {
-                    engine.reopen(token, run_id(*run));
+                    engine.reopen(token, run_id(*run), None);
                 }
                 return;
             }

@@ -18,15 +18,18 @@ pub(crate) const TERMINATE: &str = concat!(
     " WHERE r.run_id = $1"
 );
 
+/// A queued run keeps its place in the line. With a version it stands in that one's lane from now on.
 pub(crate) const REOPEN: &str = concat!(
     "UPDATE {runs} r SET status = 0, epoch = r.epoch + 1, journal_len = $3, owner = NULL, \
-     ready_at = c.now, updated_at = c.now, waits = NULL, note = NULL, finished_at = NULL, lost = 0, lost_at = 0, \
-     format = greatest(r.format, $4), lane = ",
-    lane!("r.", "greatest(r.format, $4)"),
-    " FROM (SELECT coalesce($2::bigint, ",
+     ready_at = CASE WHEN r.status = 0 THEN r.ready_at ELSE c.now END, updated_at = c.now, waits = NULL, note = NULL, \
+     finished_at = NULL, lost = 0, lost_at = 0, format = greatest(r.format, $4), version = coalesce($5, r.version), \
+     lane = r.queue || chr(31) || r.workflow || chr(31) || coalesce($5, r.version) || chr(31) || greatest(r.format, $4)::text \
+     FROM (SELECT coalesce($2::bigint, ",
     clock!(),
     ") AS now) c WHERE r.run_id = $1"
 );
+pub(crate) const REOPEN_TYPES: &[Type] =
+    &[Type::TEXT, Type::INT8, Type::INT8, Type::INT2, Type::TEXT];
 pub(crate) const CHANGE_TYPES: &[Type] = &[Type::TEXT, Type::INT8, Type::INT8, Type::INT2];
 
 pub(crate) const APPEND: &str = "INSERT INTO {journal} (idx, at, encoding, kind, run_id, op, meta, payload) \

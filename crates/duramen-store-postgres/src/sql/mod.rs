@@ -88,6 +88,16 @@ macro_rules! lane {
     };
 }
 
+macro_rules! census {
+    ($condition:literal) => {
+        concat!(
+            "SELECT r.status, r.lane, count(*), min(lpad(r.created_at::text, 19, '0') || r.run_id) FROM {runs} r WHERE ",
+            $condition,
+            " GROUP BY r.status, r.lane"
+        )
+    };
+}
+
 pub(crate) mod commit;
 pub(crate) mod inbox;
 pub(crate) mod intervene;
@@ -267,7 +277,7 @@ impl Book {
             stand_in_line: in_line(intervene::STANDING, run::BY_ID),
             length: sql(intervene::LENGTH, run::BY_ID),
             terminate: sql(intervene::TERMINATE, intervene::CHANGE_TYPES),
-            reopen: sql(intervene::REOPEN, intervene::CHANGE_TYPES),
+            reopen: sql(intervene::REOPEN, intervene::REOPEN_TYPES),
             extend: sql(intervene::APPEND, intervene::APPEND_TYPES),
             leave: sql(intervene::LEAVE, intervene::LEAVE_TYPES),
             identity: sql(outside::IDENTITY, &[]),
@@ -349,6 +359,18 @@ pub(crate) mod list {
         "SELECT ",
         run_columns!("r."),
         " FROM unnest({workflows}) AS w(workflow) CROSS JOIN LATERAL ({each}) r"
+    );
+
+    /// Runs that have not ended by status and lane, and of each the one with the least instant and id, from one snapshot.
+    /// The conditions are those of the indexes that have such runs: what has ended is not read.
+    pub(crate) const CENSUS: &str = concat!(
+        census!("r.status = 0 AND r.ready_at IS NOT NULL"),
+        " UNION ALL ",
+        census!("r.status = 1 AND r.owner IS NOT NULL"),
+        " UNION ALL ",
+        census!("r.status = 2"),
+        " UNION ALL ",
+        census!("r.status = 7")
     );
 
     /// Every workflow, with one descent each, and when its newest run was created. `{until}` is a condition.

@@ -476,6 +476,7 @@ fn a_terminated_run_fences_its_driver_off_and_can_be_reopened() {
             CommitOutcome::Fenced
         );
         let reopen = |expected_len| Intervention::Reopen {
+            version: None,
             run_id: "a".into(),
             expected_len,
             entries: vec![entry("", b"")],

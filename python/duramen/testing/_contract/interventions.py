@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from duramen.errors import InvalidArgument
+
+from .creation import raises
 from .support import (
     APPLIED,
     FENCED,
@@ -19,6 +22,7 @@ from .support import (
     finished,
     ids,
     journal,
+    lane,
     length,
     live,
     message,
@@ -48,7 +52,12 @@ def terminate(run_id: str = "a", at: int = T0 + 5, outgoing: Sequence[Outgoing] 
 
 
 def reopen(
-    run_id: str = "a", length: int = 2, now: int = T0 + 77, outgoing: Sequence[Outgoing] = ()
+    run_id: str = "a",
+    length: int = 2,
+    now: int = T0 + 77,
+    outgoing: Sequence[Outgoing] = (),
+    *,
+    version: str | None = None,
 ) -> Reopen:
     """Give a run another try."""
     return {
@@ -57,6 +66,7 @@ def reopen(
         "expected_len": length,
         "entries": [entry("", kind="run_reopened")],
         "outgoing": list(outgoing),
+        "version": version,
         "now": now,
     }
 
@@ -169,6 +179,47 @@ class InterventionRules(Rules):
         for run_id in ("queued", "running", "waiting"):
             assert await intervene(store, reopen(run_id, 1)) == "not_allowed"
             assert (await row(store, run_id))["journal_len"] == 1
+
+    @rule
+    async def test_a_run_is_reopened_for_the_code_of_another_version(self, store: Store) -> None:
+        await self._ended(store, "failed", "failed")
+        await store.create([new_run("stuck", owner="ann")])
+        await commit_one(store, commit("stuck", entries=[entry("s")], next={"kind": "stuck", "note": "why"}))
+        for run_id in ("failed", "stuck"):
+            assert await intervene(store, reopen(run_id, version="2")) == "done"
+            got = await row(store, run_id)
+            assert (got["version"], got["status"], got["ready_at"]) == ("2", "queued", T0 + 77)
+        assert ids(await store.claim(claim(now=T0 + 77))) == []
+        claimed = await store.claim(claim(now=T0 + 77, lanes=[lane(version="2")]))
+        assert sorted(ids(claimed)) == ["failed", "stuck"]
+        assert {one["row"]["version"] for one in claimed["runs"]} == {"2"}
+        assert await store.count({"version": "2"}) == 2
+
+    @rule
+    async def test_a_run_that_has_not_ended_may_change_its_version(self, store: Store) -> None:
+        await store.create([new_run("queued", at=T0 + 500), new_run("running", owner="ann")])
+        await pause(store, "waiting", "event:go")
+        await send(store, message("waiting"))
+        assert await intervene(store, reopen("running", 1, version="2")) == "not_allowed"
+        for run_id, ready_at in (("queued", T0 + 500), ("waiting", T0 + 77)):
+            epoch = (await row(store, run_id))["epoch"]
+            assert await intervene(store, reopen(run_id, 1, version="2")) == "done"
+            got = await row(store, run_id)
+            assert (got["version"], got["status"], got["epoch"]) == ("2", "queued", epoch + 1)
+            # A queued one keeps its place in the line.
+            assert (got["ready_at"], list(got["waits"])) == (ready_at, [])
+        claimed = await store.claim(claim(now=T0 + 500, lanes=[lane(version="2")]))
+        assert [(one["row"]["run_id"], seqs(one["inbox"])) for one in claimed["runs"]] == [
+            ("waiting", [1]),
+            ("queued", []),
+        ]
+
+    @rule
+    async def test_no_run_gets_a_version_that_cannot_be_kept(self, store: Store) -> None:
+        await self._ended(store, "a", "failed")
+        for version in ("", "a\x1fb", "v" * 256):
+            assert await raises(InvalidArgument, store.intervene([reopen(version=version)])), version
+        assert (await row(store))["status"] == "failed"
 
     @rule
     async def test_a_run_is_reopened_at_the_length_that_was_looked_at(self, store: Store) -> None:

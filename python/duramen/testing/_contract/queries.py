@@ -179,6 +179,7 @@ class QueryRules(Rules):
         await store.standing(["a"])
         await store.held("ann", None, 9)
         await store.owners()
+        await store.census()
         await unsent(store)
         await store.next_due({"lanes": [lane()], "now": T0 + 10**9})
         await store.schema()
@@ -233,3 +234,37 @@ class QueryRules(Rules):
         assert waits is not None
         assert (waits["status"], waits["owner"], waits["ready_at"]) == ("waiting", None, None)
         assert await length(store, "r") == 3
+
+    @rule
+    async def test_the_census_counts_what_has_not_ended(self, store: Store) -> None:
+        assert list(await store.census()) == []
+        await store.create(
+            [
+                new_run("q1", now=T0 + 9),
+                new_run("q2", now=T0 + 8),
+                new_run("q10", now=T0 + 8),
+                new_run("other", version="2", queue="slow", now=T0 + 1),
+                new_run("r", owner="ann", now=T0 + 5),
+                *[new_run(each, owner="ann") for each in ("done", "failed", "stuck")],
+            ]
+        )
+        await pause(store, "w1", "event:go")
+        await pause(store, "w2", "timer", "event:go", ready_at=T0 + 99)
+        await commit_one(store, commit("done", entries=[entry("")], next=finished()))
+        await commit_one(store, commit("failed", entries=[entry("")], next=finished("failed")))
+        await commit_one(store, commit("stuck", next={"kind": "stuck", "note": "why"}))
+        counted = await store.census()
+        told = [
+            (one["version"], one["queue"], one["status"], one["count"], one["oldest"]["run_id"])
+            for one in counted
+        ]
+        assert told == [
+            # Of the same instant the lesser id.
+            ("1", "default", "queued", 3, "q10"),
+            ("1", "default", "running", 1, "r"),
+            ("1", "default", "waiting", 2, "w1"),
+            ("1", "default", "stuck", 1, "stuck"),
+            ("2", "slow", "queued", 1, "other"),
+        ]
+        assert counted[0]["oldest"]["created_at"] == T0 + 8
+        assert {(one["workflow"], one["format"]) for one in counted} == {("w", 1)}
