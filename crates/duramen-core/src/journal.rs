@@ -208,6 +208,9 @@ pub struct Meta {
     /// Index of the failure that ended the run (in `run_failed`), or that is taken back (in `run_reopened`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<u64>,
+    /// The stream that was written to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
 }
 
 impl Entry {

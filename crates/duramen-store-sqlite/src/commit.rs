@@ -62,6 +62,9 @@ impl Session<'_> {
         if !commit.outgoing.is_empty() {
             self.send(commit)?;
         }
+        if !commit.written.is_empty() {
+            self.write_items(run_id, &commit.written)?;
+        }
         if let Some(format) = commit.format {
             self.raise(run_id, format)?;
         }

@@ -47,9 +47,9 @@ impl Commits {
             Next::Waiting { .. } => Sent::Release,
             Next::Finished { .. } | Next::Stuck { .. } | Next::Continued { .. } => Sent::End,
         });
-        let (expected, entries) = run.ledger.take();
+        let (expected, staged) = run.ledger.take();
         let at = run.clock.at(wall);
-        let mut commit = run.facts.commit(expected, entries, next, at);
+        let mut commit = run.facts.commit(expected, staged, next, at);
         run.facts.told_format(commit.format);
         commit.read = run.inbox.take_read();
         commit.inbox_seen = run.inbox.take_news();

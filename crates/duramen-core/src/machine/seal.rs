@@ -79,10 +79,10 @@ impl Sealing {
             // The logical clock moves when the result is delivered: it may still come to nothing.
             let at = run.clock.at(wall);
             let entry = Entry::new(Kind::StepCompleted, op.id.clone(), result, at).with_meta(&meta);
-            let (expected, mut entries) = run.ledger.not_durable();
-            entries.push(entry.clone());
+            let (expected, mut staged) = run.ledger.not_durable();
+            staged.0.push(entry.clone());
             let state = state.take();
-            let mut commit = run.facts.commit(expected, entries, Next::Running, at);
+            let mut commit = run.facts.commit(expected, staged, Next::Running, at);
             commit.read = run.inbox.read().to_vec();
             commit.inbox_seen = run.inbox.news();
             commit.state.clone_from(&state);
@@ -109,7 +109,7 @@ impl Sealed {
     pub(super) fn applied(self, run: &mut Progress) {
         let at = self.entry.at;
         run.ledger.append(self.entry, Weight::Hard);
-        let (_, entries) = run.ledger.take();
+        let (_, (entries, _)) = run.ledger.take();
         run.facts.told_format(run.facts.raised_format(&entries));
         run.ledger.applied();
         run.inbox.take_read();

@@ -5,5 +5,6 @@ pub mod cancel;
 pub mod event;
 pub mod patch;
 pub mod step;
+pub mod stream;
 pub mod timer;
 pub mod value;

@@ -58,6 +58,8 @@ pub enum Handler {
     OtherWait { was: String, asked: String },
     /// It asked for a recorded value of another id.
     OtherValue { asked: String },
+    /// It writes to a stream; the journal has nothing of the kind there, or that it wrote to another.
+    Writes { asked: String, was: Option<String> },
     /// It was given what is recorded, and has another type for it.
     CannotRead { why: String },
     /// It has ended.
@@ -138,6 +140,16 @@ impl fmt::Display for Divergence {
             Handler::OtherValue { asked } => {
                 write!(f, ", found a handler that asked for {asked:?}")?;
             }
+            Handler::Writes { asked, was: None } => {
+                write!(f, ", found a handler that writes to the stream {asked:?}")?;
+            }
+            Handler::Writes {
+                asked,
+                was: Some(was),
+            } => write!(
+                f,
+                " into the stream {was:?}, found a handler that writes there to the stream {asked:?}"
+            )?,
             Handler::CannotRead { why } => {
                 write!(f, ", found code that cannot read what is recorded: {why}")?;
             }

@@ -3,7 +3,7 @@
 use crate::ids::{Millis, RunId};
 use crate::journal::Entry;
 use crate::run::{RunRow, Seed};
-use crate::store::{Next, RunCommit};
+use crate::store::{Next, RunCommit, StreamWrite};
 
 /// Facts of a run that never change while it is driven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Facts {
     pub timeout: Option<Millis>,
     /// The index at which the journal of this generation begins. The machine counts from there.
     pub journal_start: u64,
+    /// How often the run was continued as new.
+    pub generation: u64,
     /// The least encoding that can read the run, as the store knows it.
     pub format: u8,
 }
@@ -40,6 +42,7 @@ impl Facts {
             deadline: row.deadline,
             timeout: row.timeout,
             journal_start: row.journal_start,
+            generation: row.generation,
             format: row.format,
         }
     }
@@ -53,12 +56,12 @@ impl Facts {
         }
     }
 
-    /// A commit of these entries behind the first `expected` ones, in the run's name and with its fence.
+    /// A commit of these entries, and of what streams get with them, behind the first `expected` ones, in the run's name and with its fence.
     /// What it says of the inbox and of the state is left to be filled in.
     pub(crate) fn commit(
         &self,
         expected: u64,
-        entries: Vec<Entry>,
+        (entries, written): (Vec<Entry>, Vec<StreamWrite>),
         next: Next,
         at: Millis,
     ) -> Box<RunCommit> {
@@ -75,6 +78,7 @@ impl Facts {
             next,
             state: None,
             outgoing: Vec::new(),
+            written,
             format,
             at,
         })

@@ -5,11 +5,17 @@
 //! steps) are derived or may be repeated, so no effect waits for them: they ride along.
 
 use crate::journal::Entry;
+use crate::store::StreamWrite;
+
+/// Entries, and what streams get with them.
+pub type Staged = (Vec<Entry>, Vec<StreamWrite>);
 
 /// The tail of one run's journal.
 #[derive(Debug, Default)]
 pub struct Ledger {
     staged: Vec<Entry>,
+    /// What streams get with them.
+    written: Vec<StreamWrite>,
     len: u64,
     durable: u64,
     barrier: u64,
@@ -47,6 +53,11 @@ impl Ledger {
         index
     }
 
+    /// An item of a stream goes out with the entry that was appended last.
+    pub fn write(&mut self, item: StreamWrite) {
+        self.written.push(item);
+    }
+
     /// The index that the next entry will get.
     pub const fn journal_len(&self) -> u64 {
         self.len
@@ -76,16 +87,17 @@ impl Ledger {
         self.in_flight.is_some()
     }
 
-    /// Takes the staged entries for a commit, with the journal length that the commit expects.
-    pub fn take(&mut self) -> (u64, Vec<Entry>) {
+    /// Takes what is staged for a commit, with the journal length that the commit expects.
+    pub fn take(&mut self) -> (u64, Staged) {
         let expected = self.durable;
         self.in_flight = Some(self.len);
-        (expected, std::mem::take(&mut self.staged))
+        let entries = std::mem::take(&mut self.staged);
+        (expected, (entries, std::mem::take(&mut self.written)))
     }
 
-    /// A copy of the staged entries, with the length of the journal before them.
-    pub fn not_durable(&self) -> (u64, Vec<Entry>) {
-        (self.durable, self.staged.clone())
+    /// A copy of what is staged, with the length of the journal before it.
+    pub fn not_durable(&self) -> (u64, Staged) {
+        (self.durable, (self.staged.clone(), self.written.clone()))
     }
 
     /// What is in the journal and on no commit yet.
@@ -105,6 +117,7 @@ impl Ledger {
     pub fn rolled_back(&mut self) {
         self.in_flight = None;
         self.staged.clear();
+        self.written.clear();
         self.len = self.durable;
         self.barrier = self.durable;
     }
@@ -142,7 +155,7 @@ mod tests {
         assert!(!ledger.has_hard());
         ledger.append(entry(), Weight::Hard);
         assert!(ledger.has_hard());
-        assert_eq!(ledger.take().1.len(), 2);
+        assert_eq!(ledger.take().1.0.len(), 2);
         assert!(!ledger.has_hard());
         assert!(ledger.is_in_flight());
     }

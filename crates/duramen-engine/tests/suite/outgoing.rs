@@ -68,6 +68,7 @@ fn submit(lab: &Lab, host: &Host, run_id: &str, outgoing: Vec<Outgoing>) {
         next: Next::Running,
         state: None,
         outgoing,
+        written: Vec::new(),
         format: None,
         at: lab.env.now(),
     };
