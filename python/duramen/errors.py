@@ -60,6 +60,7 @@ __all__ = [
     "StoreReadOnly",
     "StoreUnavailable",
     "StoreUnmigrated",
+    "StreamTruncated",
     "TransactionsUnsupported",
     "UnknownRun",
     "UnknownWorkflow",
@@ -220,6 +221,24 @@ class UnknownRun(DuramenError, LookupError):
     @override
     def __str__(self) -> str:
         return f"there is no run {self.run_id!r} in this store: check the id and the store's URL"
+
+
+class StreamTruncated(DuramenError, LookupError):
+    """Items of a stream are not there any more: it keeps only so many, and `first` is the first that is left."""
+
+    def __init__(self, run_id: str, stream: str, wanted: int, first: int) -> None:
+        super().__init__(run_id, stream, wanted, first)
+        self.run_id = run_id
+        self.stream = stream
+        self.wanted = wanted
+        self.first = first
+
+    @override
+    def __str__(self) -> str:
+        return (
+            f"stream {self.stream!r} of run {self.run_id!r} has no item {self.wanted} any more, because it keeps only so "
+            f"many: read on with from_seq={self.first} (what is between was lost), or keep more (stream(…, keep=…))"
+        )
 
 
 class RunIdConflict(DuramenError):

@@ -529,12 +529,15 @@ class RunHost:
         try:
             self._expect_trouble(error)
         except Trouble as trouble:
-            back: Future[Any] = Future(loop=self.loop)
-            self._held_up = True
-            self.wait_out(trouble, partial(self._go_on, partial(self._wake, back)))
-            await back
+            await self._until_back(trouble)
             return True
         return False
+
+    async def _until_back(self, trouble: Trouble) -> None:
+        back: Future[Any] = Future(loop=self.loop)
+        self._held_up = True
+        self.wait_out(trouble, partial(self._go_on, partial(self._wake, back)))
+        await back
 
     def _wake(self, back: Future[Any]) -> None:
         self.loop.delivering = True
@@ -575,6 +578,14 @@ class RunHost:
             if self.forget(slot):
                 call.stop()
             raise
+
+    async def payload_of(self, value: Any, annotation: Any) -> bytes:
+        """What a value is in the store, as soon as its codecs work."""
+        while True:
+            try:
+                return encoded(self.serializer, plain_payload(self.serializer, value, annotation))
+            except Trouble as trouble:
+                await self._until_back(trouble)
 
     async def await_message(self, slot: int, type: Any) -> tuple[bool, Any]:  # noqa: A002
         """Wait for an event or a decision: whether it came, and what."""

@@ -23,10 +23,11 @@ from .exits import (
 )
 from .records import attempt_failed
 from .stepper import NoOutcome, StepJob
+from .streams import Writes
 
 if TYPE_CHECKING:
     from asyncio import Future
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from duramen._handlers.retry import Retry
     from duramen._handlers.step import StepPlan
@@ -45,7 +46,7 @@ class StepCall:
 
     __slots__ = (
         "args", "attempt", "future", "host", "job", "meta", "op", "plan", "retry", "run_id", "slot",
-        "started", "stopped", "timeout", "value", "variables",
+        "started", "stopped", "timeout", "value", "variables", "writes",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,8 @@ class StepCall:
         self.started = 0.0
         self.job: StepJob | None = None
         self.stopped = False
+        self.writes: Writes | None = None
+        """What the attempt has written to streams."""
         self.value: Any = None
         self.variables: ContextVars = copy_context()
         """The context variables of the handler's task where it asked for the step."""
@@ -87,6 +90,7 @@ class StepCall:
         """Hand an attempt to the stepper."""
         services = self.host.services
         self.attempt = attempt
+        self.writes = None
         if self.timeout is not None:
             self.started = time()
         self.job = job = StepJob(
@@ -114,6 +118,13 @@ class StepCall:
         job = self.job
         if job is None or host.closed:
             return  # given up meanwhile
+        if (writes := self.writes) is not None:
+            if issubclass(type(error), NoOutcome | KeyboardInterrupt):
+                writes.drop()
+            elif not writes.settle(partial(self.done, result, error)):
+                return
+            elif error is None:
+                error = writes.error
         self.job = None
         if error is None:
             try:
@@ -192,9 +203,18 @@ class StepCall:
         if job is not None and job is self.job and not self.host.closed:
             self.host.services.emit(self.run_id, name, value)
 
+    def write(self, stream: str, keep: int | None, item: Any, annotation: Any, /) -> Awaitable[None]:
+        """Take an item of a stream from the attempt that runs."""
+        writes = self.writes
+        if writes is None:
+            writes = self.writes = Writes(self)
+        return writes.write(stream, keep, item, annotation)
+
     def stop(self) -> None:
         """The handler no longer waits for it."""
         self.stopped = True
+        if self.writes is not None:
+            self.writes.drop()
         job, self.job = self.job, None
         if job is not None:
             job.cancel("the handler no longer waits for this step")
