@@ -224,7 +224,7 @@ class UnknownRun(DuramenError, LookupError):
 
 
 class StreamTruncated(DuramenError, LookupError):
-    """Items of a stream are not there any more: it keeps only so many, and `first` is the first that is left."""
+    """Items of a stream are gone, for it keeps only so many; `first` is the first that is left."""
 
     def __init__(self, run_id: str, stream: str, wanted: int, first: int) -> None:
         super().__init__(run_id, stream, wanted, first)
@@ -236,8 +236,9 @@ class StreamTruncated(DuramenError, LookupError):
     @override
     def __str__(self) -> str:
         return (
-            f"stream {self.stream!r} of run {self.run_id!r} has no item {self.wanted} any more, because it keeps only so "
-            f"many: read on with from_seq={self.first} (what is between was lost), or keep more (stream(…, keep=…))"
+            f"stream {self.stream!r} of run {self.run_id!r} has no item {self.wanted} any more, because it "
+            f"keeps only so many: read on with from_seq={self.first} (what is between is lost), or let it keep "
+            "more (stream(name, keep=…))"
         )
 
 

@@ -1,14 +1,16 @@
 """What an attempt of a step writes to streams, on its way to the store.
 
-Items go out while the step runs: the first at once, and while it is on its way the next ones gather. The step waits
-when too many have gathered; a sync one in its thread. An attempt is over when its items are out: its outcome is reported
-after that, so no result is durable of which an item is missing. What is written after the outcome is refused, and what
-a process writes that has lost the run is refused by the store.
+Items go out while the step runs: the first at once, and while it is on its way the next ones gather. The step
+waits when too many have gathered; a sync one in its thread. An attempt is over when its items are out: its
+outcome is reported after that, so no result is durable of which an item is missing. What is written after the
+outcome is refused, and what a process writes that has lost the run is refused by the store.
 
-What goes wrong on the way is of three kinds. The store is out, or somebody else's transaction holds the run: it is tried
-again until this process has lost the run. The store's fence refuses: the run has gone elsewhere, which this process
-will learn, or the process has just taken another name; tried again, too. The store or a codec has something against an item:
-that is an error of the step.
+What goes wrong on the way is of three kinds. The store is out, or somebody else's transaction holds the run: it
+is tried again until this process has lost the run. The store's fence refuses: the run has gone elsewhere, which
+this process will learn, or the process has just taken another name; tried again, too. The store or a codec has
+something against an item: that is an error of the step.
+
+An item that is sent again because the answer was lost may be there twice, then with the same index.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from .waits import StepCall
 
-__all__ = ["Writes"]
+__all__ = ["Writes", "over"]
 
 _MOST, _MOST_BYTES = 1_000, 1 << 20
 """So many items, and about so many bytes, go out at once; as many may gather before the step waits."""
@@ -43,6 +45,14 @@ _LOOK = 1.0
 """Seconds after which a thread looks whether it still waits for something."""
 
 
+def over(op: str, attempt: int) -> NotADurableContext:
+    """What is said to an attempt that writes after its end."""
+    return NotADurableContext(
+        f"step {op!r} wrote to a stream after attempt {attempt} was over (it timed out, its run went "
+        "elsewhere, or it left a thread behind): nothing was written"
+    )
+
+
 class _Item:
     __slots__ = ("attempt", "data", "index", "keep", "stream")
 
@@ -55,12 +65,15 @@ class _Item:
 
 
 class Writes:
-    """What one attempt of a step writes: made with its first item. It is used on the host's loop and from threads."""
+    """What one attempt of a step writes: made with its first item.
+
+    It is used on the host's loop and from threads.
+    """
 
     def __init__(self, call: StepCall) -> None:
         self._call = call
         self._attempt = call.attempt
-        self._writer = call.host.run.writer(call.op)
+        self._writer: str | None = None
         self._changed = threading.Condition()
         self._counts: dict[str, int] = {}
         self._waiting: deque[_Item] = deque()
@@ -112,10 +125,7 @@ class Writes:
         if self._error is not None:
             raise self._error
         if self._over:
-            raise NotADurableContext(
-                f"step {self._call.op!r} wrote to a stream after attempt {self._attempt} was over (it timed out, "
-                "its run went elsewhere, or it left a thread behind): nothing was written"
-            )
+            raise over(self._call.op, self._attempt)
 
     def room(self) -> Generator[Any, None, None]:
         """Wait for room, on the host's loop."""
@@ -177,11 +187,12 @@ class Writes:
                 self._pumping = False
                 return
         try:
+            writer = self._writer = self._writer or host.run.writer(self._call.op)
             at = host.run.wall()
             rows = [
                 (
                     one.stream,
-                    self._writer,
+                    writer,
                     one.index,
                     one.attempt,
                     one.keep,

@@ -221,11 +221,13 @@ class TransactionCall(StepCall):
         run.sealed(False)
 
     @override
-    def write(self, stream: str, keep: int | None, item: Any, annotation: Any, /) -> Awaitable[None]:
+    def write(
+        self, attempt: int, stream: str, keep: int | None, item: Any, annotation: Any, /
+    ) -> Awaitable[None]:
         # Its transaction may hold the lock that the item would need, and would wait for the item.
         raise NotADurableContext(
-            f"transaction {self.op!r} wrote to the stream {stream!r}: what is in a transaction is not there before its "
-            "end; write to the stream in the handler, or in a step"
+            f"transaction {self.op!r} wrote to the stream {stream!r}: nobody could read it before the "
+            "transaction's end; write to the stream in the handler, or in a step"
         )
 
     @override

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextvars import Context as ContextVars
 from contextvars import copy_context
 from functools import partial
+from threading import Lock
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from duramen._handlers.step import current_context, current_step
+from duramen._handlers.step import current_attempt, current_context, current_step
 
 from .exits import (
     Trouble,
@@ -23,7 +24,7 @@ from .exits import (
 )
 from .records import attempt_failed
 from .stepper import NoOutcome, StepJob
-from .streams import Writes
+from .streams import Writes, over
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from .host import RunHost
 
 __all__ = ["MessageWait", "StepCall"]
+
+_beginning = Lock()
+"""Held while the first item of an attempt is taken: its threads may all write at once."""
 
 
 class StepCall:
@@ -203,11 +207,16 @@ class StepCall:
         if job is not None and job is self.job and not self.host.closed:
             self.host.services.emit(self.run_id, name, value)
 
-    def write(self, stream: str, keep: int | None, item: Any, annotation: Any, /) -> Awaitable[None]:
-        """Take an item of a stream from the attempt that runs."""
-        writes = self.writes
-        if writes is None:
-            writes = self.writes = Writes(self)
+    def write(
+        self, attempt: int, stream: str, keep: int | None, item: Any, annotation: Any, /
+    ) -> Awaitable[None]:
+        """Take an item of a stream from an attempt: from the one that runs, and from no other."""
+        with _beginning:
+            if attempt != self.attempt or self.job is None:
+                raise over(self.op, attempt)
+            writes = self.writes
+            if writes is None:
+                writes = self.writes = Writes(self)
         return writes.write(stream, keep, item, annotation)
 
     def stop(self) -> None:
@@ -223,6 +232,7 @@ class StepCall:
 def _enter_step(call: StepCall) -> None:
     current_context.set(None)
     current_step.set(call)
+    current_attempt.set(call.attempt)
 
 
 class MessageWait:

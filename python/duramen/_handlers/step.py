@@ -89,7 +89,7 @@ class StepContext:
             InvalidId: the name cannot be used.
             InvalidArgument: `keep` is no number of items.
         """
-        return StepStream(self._running.write, name, type, keep)
+        return StepStream(functools.partial(self._running.write, self.attempt), name, type, keep)
 
 
 class RunningStep(Protocol):
@@ -106,8 +106,10 @@ class RunningStep(Protocol):
         """Send a live event, on the step's loop or from its thread."""
         ...
 
-    def write(self, stream: str, keep: int | None, item: Any, annotation: Any, /) -> Awaitable[None]:
-        """Take an item of a stream, on the step's loop or from its thread."""
+    def write(
+        self, attempt: int, stream: str, keep: int | None, item: Any, annotation: Any, /
+    ) -> Awaitable[None]:
+        """Take an item of a stream from an attempt, on the step's loop or from its thread."""
         ...
 
 
@@ -125,7 +127,10 @@ current_context: ContextVar[DirectCaller | None] = ContextVar("duramen_context",
 """The `Context` of the handler that runs here; None outside of handlers, and inside of steps."""
 
 current_step: ContextVar[RunningStep | None] = ContextVar("duramen_step", default=None)
-"""The attempt of a step that runs here."""
+"""The step that runs here."""
+
+current_attempt: ContextVar[int] = ContextVar("duramen_attempt", default=0)
+"""Which attempt of it: a thread that was left behind stays in its own, whatever the step has come to."""
 
 
 def step_context() -> StepContext:
@@ -147,7 +152,7 @@ def step_context() -> StepContext:
     return StepContext(
         run_id=running.run_id,
         step_id=running.op,
-        attempt=running.attempt,
+        attempt=current_attempt.get() or running.attempt,
         idempotency_key=f"{running.run_id}/{running.op}",
         deadline=deadline,
         meta=running.meta,

@@ -74,8 +74,8 @@ class StepStream(_Stream, Generic[T]):
     def write(self, item: T) -> Awaitable[None]:
         """Write an item; it is sent at once, and with those that gather meanwhile.
 
-        In an async step await it: that waits when too many items are on their way. In a sync step the call itself
-        waits. The step's result counts when its items are stored.
+        In an async step await it: that waits when too many items are on their way. In a sync step the call
+        itself waits. The step's result counts when its items are stored.
 
         Raises:
             SerializationError, PayloadTooLarge: the item cannot be stored.

@@ -16,8 +16,8 @@ from .views import StreamItem
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from duramen._bridge import StreamPage
     from duramen._bridge import StreamItem as Kept
+    from duramen._bridge import StreamPage
     from duramen._values.serializer import Serializer
 
     from .lifecycle import Lifecycle

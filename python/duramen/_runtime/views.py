@@ -232,9 +232,9 @@ class StreamItem(Generic[T]):
     """Its number in the stream, from 1 without a gap. To resume: ``from_seq=last.seq + 1``."""
     value: T
     index: int
-    """Its place among what the same writer wrote, from 0. What that writer wrote there and behind before is void:
-    a repeated attempt of a step begins at 0 again. With one writer ``parts[item.index:] = [item.value]`` is
-    all there is to do."""
+    """Its place among what the same writer wrote, from 0. What that writer wrote there and behind before is
+    void: a repeated attempt of a step begins at 0 again. With one writer ``parts[item.index:] = [item.value]``
+    is all there is to do."""
     op: str | None
     """The step that wrote it, by its operation's id; None: the handler."""
     attempt: int | None

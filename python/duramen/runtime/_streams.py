@@ -36,10 +36,10 @@ class StreamCalls(Calls):
         from_seq: int = 0,
         follow: bool = True,
     ) -> AsyncGenerator[StreamItem[Any]]:
-        """Read what a run writes to a stream, in order: what there is, then what is to come until it has ended or is stuck.
+        """Read what a run writes to a stream, in order, until the run has ended or is stuck.
 
-        The run may be driven anywhere. A slow reader holds nothing up. To resume, in any process, pass the number of
-        the last item seen plus one: nothing is lost and nothing comes twice. A step that is repeated writes
+        The run may be driven anywhere. A slow reader holds nothing up. To resume, in any process, pass the number
+        of the last item seen plus one: nothing is lost and nothing comes twice. A step that is repeated writes
         again what it wrote before; such items have an `index` that was there already (see `StreamItem`).
 
         Args:
