@@ -195,7 +195,7 @@ CREATE TABLE :"schema".:"outgoing" (
     entry  bigint   NOT NULL,
     at     bigint   NOT NULL,
     number integer  NOT NULL,
-    kind   smallint NOT NULL, -- 0 a run to create 1 a message 2 an item of a stream
+    kind   smallint NOT NULL, -- 0 a run to create 1 a message
     run_id text     COLLATE "C" NOT NULL,
     target text     COLLATE "C" NOT NULL,
     body   bytea    NOT NULL,

@@ -160,7 +160,7 @@ CREATE TABLE outgoing (
     run_id TEXT    NOT NULL,
     entry  INTEGER NOT NULL, -- the length of the journal before the commit
     number INTEGER NOT NULL, -- its place among the items of that commit
-    kind   INTEGER NOT NULL, -- 0 a run to create 1 a message 2 an item of a stream
+    kind   INTEGER NOT NULL, -- 0 a run to create 1 a message
     target TEXT    NOT NULL,
     at     INTEGER NOT NULL,
     body   BLOB    NOT NULL,

@@ -237,8 +237,8 @@ class StreamTruncated(DuramenError, LookupError):
     def __str__(self) -> str:
         return (
             f"stream {self.stream!r} of run {self.run_id!r} has no item {self.wanted} any more, because it "
-            f"keeps only so many: read on with from_seq={self.first} (what is between is lost), or let it keep "
-            "more (stream(name, keep=…))"
+            f"keeps only so many: read on with from_seq={self.first} (what is between is lost), or let it "
+            "keep more (stream(name, keep=…))"
         )
 
 

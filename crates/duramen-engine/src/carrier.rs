@@ -148,7 +148,6 @@ impl Carrier<'_> {
             match item.errand() {
                 Ok(Errand::Start(run)) => starts.push((at, run)),
                 Ok(Errand::Message(message)) => messages.push((at, message)),
-                Ok(Errand::StreamItem) => {}
                 Err(error) => tracing::error!(%error, "it is left to others"),
             }
         }

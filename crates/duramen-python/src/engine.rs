@@ -531,7 +531,7 @@ impl Engine {
         let ask = StreamAsk {
             run_id: run_id.into(),
             stream,
-            from: start,
+            start,
             limit,
         };
         self.core

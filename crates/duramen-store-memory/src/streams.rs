@@ -46,7 +46,7 @@ impl State {
         let Some(stream) = run.streams.get(&ask.stream) else {
             return Some(page);
         };
-        let wanted = stream.items.iter().filter(|item| item.seq >= ask.from);
+        let wanted = stream.items.iter().filter(|item| item.seq >= ask.start);
         for item in wanted.take(ask.limit as usize) {
             if !page.add(item.clone()) {
                 break;

@@ -169,7 +169,7 @@ pub(crate) async fn page(
     ask: &StreamAsk,
 ) -> Result<Option<StreamPage>, Fault> {
     let (run_id, stream) = (clean(&ask.run_id), clean(&ask.stream));
-    let (from, limit) = (signed(ask.from), i64::from(ask.limit));
+    let (from, limit) = (signed(ask.start), i64::from(ask.limit));
     let rows = link
         .read(&book.stream_page, &[&run_id, &stream, &from, &limit])
         .await?;

@@ -89,7 +89,7 @@ pub(crate) fn stream(
     ask: &StreamAsk,
 ) -> Result<Option<StreamPage>, Fault> {
     // No stream reaches a number that SQLite cannot count to.
-    let from = i64::try_from(ask.from).unwrap_or(i64::MAX);
+    let from = i64::try_from(ask.start).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(sql::stream::PAGE)?;
     let mut rows = statement.query(params![&*ask.run_id, ask.stream, from, ask.limit])?;
     let mut page: Option<StreamPage> = None;

@@ -5,10 +5,10 @@ waits when too many have gathered; a sync one in its thread. An attempt is over 
 outcome is reported after that, so no result is durable of which an item is missing. What is written after the
 outcome is refused, and what a process writes that has lost the run is refused by the store.
 
-What goes wrong on the way is of three kinds. The store is out, or somebody else's transaction holds the run: it
-is tried again until this process has lost the run. The store's fence refuses: the run has gone elsewhere, which
-this process will learn, or the process has just taken another name; tried again, too. The store or a codec has
-something against an item: that is an error of the step.
+What goes wrong on the way is of three kinds. The store is out, or somebody else's transaction holds the run:
+it is tried again until this process has lost the run. The store's fence refuses: the run has gone elsewhere,
+which this process will learn, or the process has just taken another name; tried again, too. The store or a
+codec has something against an item: that is an error of the step.
 
 An item that is sent again because the answer was lost may be there twice, then with the same index.
 """

@@ -233,8 +233,8 @@ class StreamItem(Generic[T]):
     value: T
     index: int
     """Its place among what the same writer wrote, from 0. What that writer wrote there and behind before is
-    void: a repeated attempt of a step begins at 0 again. With one writer ``parts[item.index:] = [item.value]``
-    is all there is to do."""
+    void: a repeated attempt of a step begins at 0 again. With one writer that is
+    ``parts[item.index:] = [item.value]`` and nothing else."""
     op: str | None
     """The step that wrote it, by its operation's id; None: the handler."""
     attempt: int | None

@@ -38,9 +38,9 @@ class StreamCalls(Calls):
     ) -> AsyncGenerator[StreamItem[Any]]:
         """Read what a run writes to a stream, in order, until the run has ended or is stuck.
 
-        The run may be driven anywhere. A slow reader holds nothing up. To resume, in any process, pass the number
-        of the last item seen plus one: nothing is lost and nothing comes twice. A step that is repeated writes
-        again what it wrote before; such items have an `index` that was there already (see `StreamItem`).
+        The run may be driven anywhere. A slow reader holds nothing up. To resume, in any process, pass the
+        number of the last item seen plus one: nothing is lost, nothing comes twice. A step that is repeated
+        writes again what it wrote before; its items have an `index` that was there already: see `StreamItem`.
 
         Args:
             run_id: which run.

@@ -63,7 +63,7 @@ pub struct StreamAsk {
     pub run_id: RunId,
     pub stream: String,
     /// The first number that is wanted.
-    pub from: u64,
+    pub start: u64,
     /// At least 1.
     pub limit: u32,
 }
