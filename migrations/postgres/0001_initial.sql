@@ -15,6 +15,7 @@
 \if :{?run_tags} \else \set run_tags run_tags \endif
 \if :{?run_data} \else \set run_data run_data \endif
 \if :{?outgoing} \else \set outgoing outgoing \endif
+\if :{?stream_items} \else \set stream_items stream_items \endif
 \if :{?owners} \else \set owners owners \endif
 \if :{?journal_json} \else \set journal_json journal_json \endif
 \set runs_due :runs _due
@@ -194,7 +195,7 @@ CREATE TABLE :"schema".:"outgoing" (
     entry  bigint   NOT NULL,
     at     bigint   NOT NULL,
     number integer  NOT NULL,
-    kind   smallint NOT NULL, -- 0 a run to create 1 a message 2 an item of a stream
+    kind   smallint NOT NULL, -- 0 a run to create 1 a message
     run_id text     COLLATE "C" NOT NULL,
     target text     COLLATE "C" NOT NULL,
     body   bytea    NOT NULL,
@@ -203,6 +204,21 @@ CREATE TABLE :"schema".:"outgoing" (
 
 -- What its commit's maker has left undone, oldest first.
 CREATE INDEX :"outgoing_at" ON :"schema".:"outgoing" (at, run_id, entry, number);
+
+-- Items of streams, which handlers and steps write while they run. `seq` counts from 1 without a gap: it is given out behind
+-- the lock of the run's row, so that whoever has read up to one has missed nothing before it. The last item of a stream always
+-- stays. Cost: nothing for runs without streams.
+CREATE TABLE :"schema".:"stream_items" (
+    seq     bigint  NOT NULL,
+    idx     bigint  NOT NULL, -- its place among what its writer wrote; what the writer wrote there and behind before is void
+    at      bigint  NOT NULL,
+    attempt integer NOT NULL, -- of the step; 0 for the handler's
+    run_id  text    COLLATE "C" NOT NULL,
+    stream  text    COLLATE "C" NOT NULL,
+    writer  text    COLLATE "C" NOT NULL, -- the step's operation; '' for the handler; of later generations with '##' and a number
+    payload bytea   NOT NULL,
+    PRIMARY KEY (run_id, stream, seq)
+);
 
 -- The journal for people: kinds by name, times as times, payloads as text (they are JSON unless the application has an
 -- encoding of its own). What is no text shows as hex: the pattern is that of well-formed UTF-8 (RFC 3629, 4) without NUL, so

@@ -160,7 +160,7 @@ CREATE TABLE outgoing (
     run_id TEXT    NOT NULL,
     entry  INTEGER NOT NULL, -- the length of the journal before the commit
     number INTEGER NOT NULL, -- its place among the items of that commit
-    kind   INTEGER NOT NULL, -- 0 a run to create 1 a message 2 an item of a stream
+    kind   INTEGER NOT NULL, -- 0 a run to create 1 a message
     target TEXT    NOT NULL,
     at     INTEGER NOT NULL,
     body   BLOB    NOT NULL,
@@ -169,6 +169,22 @@ CREATE TABLE outgoing (
 
 -- What is still to be carried out, oldest first. Cost: one insert and one delete in an item's life.
 CREATE INDEX outgoing_at ON outgoing (at, run_id, entry, number);
+
+-- Items of streams, which handlers and steps write while they run. `seq` counts from 1 without a gap and is given out under
+-- the write lock, so that whoever has read up to one has missed nothing before it; the last item of a stream always stays.
+-- WITHOUT ROWID: a stream's items stand side by side, a page is a range scan, an append touches the last page.
+-- Cost: nothing for runs without streams.
+CREATE TABLE stream_items (
+    run_id  TEXT    NOT NULL,
+    stream  TEXT    NOT NULL,
+    seq     INTEGER NOT NULL,
+    idx     INTEGER NOT NULL, -- its place among what its writer wrote; what the writer wrote there and behind before is void
+    attempt INTEGER NOT NULL, -- of the step; 0 for the handler's
+    at      INTEGER NOT NULL,
+    writer  TEXT    NOT NULL, -- the step's operation; '' for the handler; of later generations with '##' and a number
+    payload BLOB    NOT NULL,
+    PRIMARY KEY (run_id, stream, seq)
+) STRICT, WITHOUT ROWID;
 
 -- What few runs have: a state object and a memo. Apart from `runs`, so that its rows stay small.
 CREATE TABLE run_data (

@@ -384,6 +384,25 @@ class Page:
     next: tuple[int, str] | None
 
 @final
+class StreamItem:
+    """An item of a stream."""
+
+    seq: int
+    writer: str
+    index: int
+    attempt: int
+    at: int
+    payload: bytes
+
+@final
+class StreamPage:
+    """Items of a stream, and where their run stood when they were read."""
+
+    seed: bytes
+    status: str
+    items: list[StreamItem]
+
+@final
 class Schema:
     """How far a store's schema is."""
 
@@ -447,6 +466,8 @@ class Store:
     def inbox(self, run_id: str, behind: int) -> Any: ...
     def receipts(self, messages: Any) -> Any: ...
     def get(self, run_ids: Sequence[str]) -> Any: ...
+    def append(self, batch: Any) -> Any: ...
+    def stream(self, ask: Any) -> Any: ...
     def standing(self, run_ids: Sequence[str]) -> Any: ...
     def load(self, run_id: str, start: int, limit: int) -> Any: ...
     def list(self, filter: Any, limit: int, cursor: Any) -> Any: ...
@@ -505,6 +526,11 @@ class Run:
     def child_end(self, op: str, run_id: str) -> int: ...
     def send_event(self, to: str, name: str, payload: bytes) -> None: ...
     def send_cancel(self, to: str, reason: bytes) -> None: ...
+    def write(self, stream: str, keep: int | None, item: bytes) -> None: ...
+    def writer(self, op: str) -> str: ...  # as whom the step of that id writes to streams
+    def append(
+        self, token: int, items: list[tuple[str, str, int, int, int | None, bytes, int]]
+    ) -> None: ...  # (stream, writer, index, attempt, keep, payload, at); tuple[str, str | None]
     def last_op(self) -> str: ...  # id of the operation requested last
     def cancel_op(self, slot: int) -> bool: ...  # True: a step in flight, stop it
     # None: idle; commits went on their way
@@ -655,6 +681,9 @@ class Engine:
     def delete(self, token: int, run_id: str, force: bool) -> None: ...  # the same
     def get(self, token: int, run_ids: list[str]) -> None: ...  # list[Detail | None]
     def load(self, token: int, run_id: str, start: int, limit: int) -> None: ...  # list[Entry]
+    def stream(
+        self, token: int, run_id: str, stream: str, start: int, limit: int
+    ) -> None: ...  # StreamPage | None
     def owners(self, token: int) -> None: ...  # list[OwnerRow]
     def list(
         self, token: int, filter: dict[str, Any], limit: int, cursor: tuple[int, str] | None

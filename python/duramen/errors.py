@@ -65,6 +65,7 @@ __all__ = [
     "StoreReadOnly",
     "StoreUnavailable",
     "StoreUnmigrated",
+    "StreamTruncated",
     "TransactionsUnsupported",
     "UnknownRun",
     "UnknownWorkflow",
@@ -225,6 +226,25 @@ class UnknownRun(DuramenError, LookupError):
     @override
     def __str__(self) -> str:
         return f"there is no run {self.run_id!r} in this store: check the id and the store's URL"
+
+
+class StreamTruncated(DuramenError, LookupError):
+    """Items of a stream are gone, for it keeps only so many; `first` is the first that is left."""
+
+    def __init__(self, run_id: str, stream: str, wanted: int, first: int) -> None:
+        super().__init__(run_id, stream, wanted, first)
+        self.run_id = run_id
+        self.stream = stream
+        self.wanted = wanted
+        self.first = first
+
+    @override
+    def __str__(self) -> str:
+        return (
+            f"stream {self.stream!r} of run {self.run_id!r} has no item {self.wanted} any more, because it "
+            f"keeps only so many: read on with from_seq={self.first} (what is between is lost), or let it "
+            "keep more (stream(name, keep=…))"
+        )
 
 
 class RunIdConflict(DuramenError):

@@ -556,3 +556,37 @@ async def several_runs(env: Environment) -> Any:
     for n in (1, 2):
         await env.runtime.signal("b", "paid", n, signal_id=f"p{n}")
     return [await env.result(run) for run in runs]
+
+
+# -- streams -------------------------------------------------------------------------------------------------
+
+
+async def speak(words: list[str]) -> str:
+    stream = step_context().stream("answer", str)
+    for word in words:
+        await stream.write(word)
+    return " ".join(words)
+
+
+@workflow
+async def talkative(ctx: Context) -> str:
+    log = ctx.stream("log", str)
+    await log.write("asked")
+    await log.write("asked again")
+    answer = await ctx.step("speak", speak, ["a", "b"])
+    await log.write("answered")
+    await ctx.sleep(60)
+    await log.write("done")
+    return answer
+
+
+@scenario(talkative)
+async def streams(env: Environment) -> Any:
+    output = await env.result(await env.runtime.start(talkative, run_id="r"))
+    log = [item async for item in env.runtime.stream("r", "log", follow=False)]
+    assert [item.seq for item in log] == [item.index + 1 for item in log]
+    parts: list[str] = []
+    async for item in env.runtime.stream("r", "answer", follow=False, type=str):
+        assert item.index <= len(parts)
+        parts[item.index :] = [item.value]
+    return output, [item.value for item in log], parts

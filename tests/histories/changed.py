@@ -111,3 +111,15 @@ change(
     'expected (recorded) step_completed of "charge", found a handler that has not asked for it; it waits for '
     'a step "pay"',
 )(stuck_after)
+
+
+@change(
+    "streams",
+    2,
+    'expected (recorded) stream_written of "stream-2" into the stream "other", found a handler that writes there '
+    'to the stream "log"',
+)
+async def other_stream(ctx: Context) -> int:
+    await ctx.stream("log").write("begins")
+    await ctx.stream("log").write("counts")
+    return 3

@@ -27,9 +27,12 @@ BLOB, at INTEGER, PRIMARY KEY (run_id, idx)); CREATE TABLE inbox (run_id TEXT, s
 kind TEXT, name TEXT, payload BLOB, encoding INTEGER, at INTEGER, fingerprint TEXT, fate TEXT DEFAULT
 'unread', reason TEXT, reply BLOB, PRIMARY KEY (run_id, seq), UNIQUE (run_id, message_id)); CREATE TABLE
 outgoing (run_id TEXT, entry INTEGER, number INTEGER, kind TEXT, target TEXT, body BLOB, at INTEGER, PRIMARY
-KEY (run_id, entry, number)); PRAGMA user_version = 1; """
+KEY (run_id, entry, number)); CREATE TABLE items (run_id TEXT, stream TEXT, seq INTEGER, writer TEXT, idx
+INTEGER, attempt INTEGER, at INTEGER, payload BLOB, PRIMARY KEY (run_id, stream, seq)); PRAGMA user_version
+= 1; """
 ENTRY = "encoding, kind, op, meta, payload, at"
 MESSAGE = "run_id, seq, message_id, kind, name, payload, encoding, at"
+ITEM = "seq, writer, idx, attempt, at, payload"
 UNSENT = "run_id, entry, number, kind, target, body, at"
 T = TypeVar("T")
 FINAL = ("completed", "failed", "cancelled", "terminated")
@@ -81,6 +84,10 @@ def never_kept(commit: s.RunCommit) -> str | None:
         return "too many items leave the run at once"
     if commit["outgoing"] and not entries:
         return "items leave the run without an entry of its journal"
+    if commit["written"] and not entries:
+        return "items of streams come without an entry of the journal"
+    if (reason := never_written(commit["written"])) is not None:
+        return reason
     if end["kind"] == "waiting" and any(not wait or has_control(wait) for wait in end["waits"]):
         return "a wait key is empty or has a control character"
     if end["kind"] == "finished" and end["status"] not in FINAL:
@@ -90,6 +97,13 @@ def never_kept(commit: s.RunCommit) -> str | None:
     if end["kind"] == "continued" and is_bad_id(end["version"]):
         return "a run is continued under a version that cannot be kept"
     return None
+
+
+def never_written(items: Sequence[s.StreamWrite]) -> str | None:
+    """Why items can never be kept, if there is a reason."""
+    if len(items) > 10_000:
+        return "too many items come at once"
+    return "a stream's name cannot be used" if any(is_bad_id(item["stream"]) for item in items) else None
 
 
 def only_appends(commit: s.RunCommit) -> bool:
@@ -404,6 +418,7 @@ class PythonStore:
         if commit["state"] is not None:
             self._sql("UPDATE runs SET state = ? WHERE run_id = ?", commit["state"], row["run_id"])
         self._leave(row["run_id"], commit["expected_len"], commit["outgoing"], commit["at"])
+        self._write(row["run_id"], commit["written"])
         due = False
         if not only_appends(commit):
             row.update(journal_len=length, updated_at=commit["at"])
@@ -481,7 +496,7 @@ class PythonStore:
         else:
             if row["status"] in LIVE and not one["force"]:
                 return "not_allowed"
-            for table in ("runs", "journal", "inbox", "outgoing"):
+            for table in ("runs", "journal", "inbox", "outgoing", "items"):
                 self._sql(f"DELETE FROM {table} WHERE run_id = ?", row["run_id"])
             return "done"
         row["epoch"] += 1
@@ -506,6 +521,55 @@ class PythonStore:
         for item in items:
             text = "DELETE FROM outgoing WHERE at = ? AND run_id = ? AND entry = ? AND number = ?"
             self._sql(text, item["at"], item["run_id"], item["entry"], item["number"])
+
+    # -- streams ---------------------------------------------------------------------------------------------
+
+    def _write(self, run_id: str, items: Sequence[s.StreamWrite]) -> None:
+        for item in items:
+            where = "WHERE run_id = ? AND stream = ?"
+            of = (run_id, item["stream"])
+            found = self._sql(f"SELECT coalesce(max(seq), 0), coalesce(min(seq), 1) FROM items {where}", *of)
+            seq, first = found[0][0] + 1, found[0][1]
+            what = (item["writer"], item["index"], item["attempt"], item["at"], item["payload"])
+            text = f"INSERT INTO items (run_id, stream, {ITEM}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            self._sql(text, *of, seq, *what)
+            if item["keep"] is not None:
+                upto = min(seq - max(1, item["keep"]), first + s.MOST_PRUNED - 1)
+                self._sql(f"DELETE FROM items {where} AND seq <= ?", *of, upto)
+
+    @transaction
+    def append(self, batch: Sequence[s.StreamAppend], /) -> Sequence[s.Appended]:
+        return [self._append_items(one) for one in batch]
+
+    def _append_items(self, one: s.StreamAppend) -> s.Appended:
+        reason = never_written(one["items"])
+        if reason is not None:
+            return {"kind": "rejected", "reason": reason}
+        row = self._row(one["run_id"])
+        if row is None:
+            return {"kind": "fenced"}
+        life = (list(row["seed"]), row["status"], row["owner"], row["epoch"])
+        if life != (list(one["seed"]), "running", one["owner"], one["epoch"]):
+            return {"kind": "fenced"}
+        self._write(one["run_id"], one["items"])
+        return {"kind": "applied"}
+
+    @transaction
+    def stream(self, ask: s.StreamAsk, /) -> s.StreamPage | None:
+        row = self._row(ask["run_id"])
+        if row is None:
+            return None
+        text = f"SELECT {ITEM} FROM items WHERE run_id = ? AND stream = ? AND seq >= ? ORDER BY seq LIMIT ?"
+        items: list[s.StreamItem] = []
+        size = 0
+        for found in self._sql(text, ask["run_id"], ask["stream"], ask["start"], ask["limit"]):
+            size += len(found["payload"])
+            if items and size > s.STREAM_PAGE_BYTES:
+                break
+            items.append(cast("s.StreamItem", {**dict(found), "index": found["idx"]}))
+        for item in items:
+            del cast("Any", item)["idx"]
+        return {"seed": row["seed"], "status": row["status"], "items": items}
 
     # -- messages --------------------------------------------------------------------------------------------
 

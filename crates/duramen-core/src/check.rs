@@ -7,7 +7,9 @@
 use crate::ids::check_id;
 use crate::journal::Kind;
 use crate::lanes::LAST_PRIORITY;
-use crate::store::{Intervention, NewMessage, NewRun, Next, RunCommit, StoreError};
+use crate::store::{
+    Intervention, NewMessage, NewRun, Next, RunCommit, StoreError, StreamAppend, StreamWrite,
+};
 
 /// Refuses a run whose ids no store could keep.
 pub fn new_run(new: &NewRun) -> Result<(), StoreError> {
@@ -88,6 +90,12 @@ pub fn commit(commit: &RunCommit) -> Option<String> {
         // Their place is told by the entry.
         return Some("items leave the run without an entry of its journal".to_owned());
     }
+    if !commit.written.is_empty() && commit.entries.is_empty() {
+        return Some("items of streams come without an entry of the journal".to_owned());
+    }
+    if let Some(reason) = written(&commit.written) {
+        return Some(reason);
+    }
     match &commit.next {
         Next::Waiting { waits, .. } => waits
             .iter()
@@ -109,5 +117,29 @@ pub fn commit(commit: &RunCommit) -> Option<String> {
     }
 }
 
+/// The reason for which what a step has written can never be kept, if there is one.
+pub fn append(append: &StreamAppend) -> Option<String> {
+    written(&append.items)
+}
+
+fn written(items: &[StreamWrite]) -> Option<String> {
+    if items.len() > MOST_WRITTEN {
+        return Some(format!(
+            "{} items of streams come at once; at most {MOST_WRITTEN} can",
+            items.len()
+        ));
+    }
+    let names = items
+        .iter()
+        .map(|item| check_id("stream's name", &item.stream));
+    names
+        .filter_map(Result::err)
+        .next()
+        .map(|error| error.to_string())
+}
+
 /// The most items of one commit.
 const MOST_OUTGOING: usize = 10_000;
+
+/// The most items of streams in one commit or append.
+pub const MOST_WRITTEN: usize = 10_000;

@@ -218,6 +218,9 @@ pub struct Meta {
     /// How a child ended, if it has not completed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<Ended>,
+    /// The stream that was written to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
 }
 
 impl Entry {

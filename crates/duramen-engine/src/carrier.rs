@@ -188,7 +188,6 @@ impl Carrier<'_> {
                 Ok(Errand::Start(run)) => starts.push((at, run)),
                 Ok(Errand::Message(message)) => messages.push((at, message)),
                 Ok(Errand::Inquiry(inquiry)) => inquiries.push((at, inquiry)),
-                Ok(Errand::StreamItem) => {}
                 Err(error) => tracing::error!(%error, "it is left to others"),
             }
         }

@@ -6,12 +6,14 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::ENCODING;
 use duramen_core::machine::{AfterCommit, Decision, Machine, Turn};
 use duramen_core::run::{RunRow, Status};
-use duramen_core::store::{ClaimedRun, CommitOutcome, Message, Next, OutgoingKind, RunCommit};
+use duramen_core::store::{
+    ClaimedRun, CommitOutcome, Message, Next, OutgoingKind, RunCommit, StreamAppend, StreamWrite,
+};
 
 use crate::claims::Hands;
 use crate::commits::settle_doubt;
 use crate::engine::Engine;
-use crate::host::{Driven, HostEvent, Ticket, Token};
+use crate::host::{Driven, HostEvent, Reply, Ticket, Token};
 use crate::leases::Leaving;
 
 /// How long to wait for a heartbeat that is overdue before looking again.
@@ -183,6 +185,21 @@ impl RunDriver {
     pub fn leave(&mut self) {
         self.told_to_leave = true;
         self.machine.yield_now();
+    }
+
+    /// Sends what a step has written to streams, in the run's name and with its fence. It is sent once: whoever has
+    /// it decides what to do if that fails.
+    pub fn append(&self, token: Token, items: Vec<StreamWrite>) {
+        let facts = self.machine.facts();
+        let append = StreamAppend {
+            run_id: facts.run_id.clone(),
+            seed: facts.seed,
+            owner: facts.owner.clone(),
+            epoch: facts.epoch,
+            items,
+        };
+        let sent = self.engine.store().append(vec![append]);
+        self.engine.call(token, sent, Reply::Appended);
     }
 
     /// Messages came in. With one of a newer build the run goes elsewhere: to one that can read it.

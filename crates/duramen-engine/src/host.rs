@@ -6,8 +6,8 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
-    ClaimedRun, CommitOutcome, Created, Delivered, Intervened, Message, OpenRuns, OwnerRow, Page,
-    RunDetail, Schema, StoreError,
+    Appended, ClaimedRun, CommitOutcome, Created, Delivered, Intervened, Message, OpenRuns,
+    OwnerRow, Page, RunDetail, Schema, StoreError, StreamPage,
 };
 
 use crate::env::{Moment, system_moment};
@@ -132,9 +132,12 @@ pub enum Reply {
     },
     Created(Vec<Created>),
     Delivered(Vec<Delivered>),
+    Appended(Vec<Appended>),
     Intervened(Vec<Intervened>),
     Details(Vec<Option<RunDetail>>),
     Entries(Vec<Entry>),
+    /// None: there is no such run.
+    Stream(Option<StreamPage>),
     Page(Page),
     Owners(Vec<OwnerRow>),
     Census(Vec<OpenRuns>),

@@ -10,7 +10,7 @@ use duramen_core::journal::{Entry, Kind};
 use duramen_core::lanes::{DEFAULT_PRIORITY, DEFAULT_QUEUE};
 use duramen_core::run::Seed;
 use duramen_core::store::{
-    Cursor, Filter, MessageKind, NewMessage, NewRun, Start, Store, WorkflowKey,
+    Cursor, Filter, MessageKind, NewMessage, NewRun, Start, Store, StreamAsk, WorkflowKey,
 };
 use duramen_engine::{
     CLAIM_BYTES, Config, Driven, Engine as Core, Env, HostEvent, HostQueue, Moment, Reply,
@@ -508,6 +508,18 @@ impl Engine {
             self.store().load(run_id.into(), start, limit),
             Reply::Entries,
         );
+    }
+
+    /// A page of a stream; None where there is no such run.
+    fn stream(&self, token: u64, run_id: String, stream: String, start: u64, limit: u32) {
+        let ask = StreamAsk {
+            run_id: run_id.into(),
+            stream,
+            start,
+            limit,
+        };
+        self.core
+            .call(token, self.store().stream(ask), Reply::Stream);
     }
 
     fn owners(&self, token: u64) {

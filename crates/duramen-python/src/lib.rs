@@ -35,7 +35,9 @@ mod _native {
     #[pymodule_export]
     use super::reply::{Created, Delivered, Schema, Started, Swept, SweptRun};
     #[pymodule_export]
-    use super::rows::{Detail, Entry, OpenRuns, OwnerRow, Page, Refused, Row};
+    use super::rows::{
+        Detail, Entry, OpenRuns, OwnerRow, Page, Refused, Row, StreamItem, StreamPage,
+    };
     #[pymodule_export]
     use super::run::{Halted, InvalidIdError, Run};
     #[pymodule_export]

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
-    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
-    Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
-    OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing,
-    Store, StoreError, StoreFuture, Unsent, UnsentAsk,
+    Appended, Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk,
+    Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
+    NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
+    Standing, Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Unsent,
+    UnsentAsk,
 };
 use duramen_engine::HostQueue;
 use pyo3::prelude::*;
@@ -262,6 +263,17 @@ impl Inboxes for PyStore {
     fn receipts(&self, messages: Vec<(RunId, String)>) -> StoreFuture<Vec<Option<Receipt>>> {
         let asked = messages.len();
         self.ask_each("receipts", (messages,), asked)
+    }
+}
+
+impl Streams for PyStore {
+    fn append(&self, batch: Vec<StreamAppend>) -> StoreFuture<Vec<Appended>> {
+        let asked = batch.len();
+        self.ask_each("append", (batch,), asked)
+    }
+
+    fn stream(&self, ask: StreamAsk) -> StoreFuture<Option<StreamPage>> {
+        self.ask("stream", (ask,))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use duramen_core::ids::RunId;
 use duramen_core::run::Status;
-use duramen_core::store::{self, Delivery, Intervened, StoreError};
+use duramen_core::store::{self, Appended, Delivery, Intervened, StoreError};
 use duramen_engine::{Reply, SweepReport};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
@@ -138,6 +138,15 @@ pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Py<PyAny>> {
             })
             .collect::<Vec<_>>()
             .into_py_any(py),
+        Reply::Appended(appended) => appended
+            .first()
+            .map(|one| match one {
+                Appended::Applied => ("applied", None),
+                Appended::Fenced => ("fenced", None),
+                Appended::Blocked => ("blocked", None),
+                Appended::Rejected { reason } => ("rejected", Some(reason)),
+            })
+            .into_py_any(py),
         Reply::Intervened(done) => done
             .first()
             .map(|one| match one {
@@ -149,6 +158,7 @@ pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Py<PyAny>> {
             .into_py_any(py),
         Reply::Details(details) => rows::details(py, details)?.into_py_any(py),
         Reply::Entries(entries) => rows::entries(py, entries)?.into_py_any(py),
+        Reply::Stream(page) => rows::stream_page(py, page)?.into_py_any(py),
         Reply::Page(page) => rows::page(py, page)?.into_py_any(py),
         Reply::Owners(found) => rows::owners(found).into_py_any(py),
         Reply::Census(found) => rows::census(found).into_py_any(py),

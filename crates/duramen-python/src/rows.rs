@@ -104,6 +104,50 @@ record! {
     }
 }
 
+record! {
+    /// An item of a stream.
+    StreamItem {
+        seq: u64,
+        writer: String,
+        index: u64,
+        attempt: u32,
+        at: Millis,
+        payload: Py<PyBytes>,
+    }
+}
+
+record! {
+    /// Items of a stream, and where their run stood when they were read.
+    StreamPage { seed: Py<PyBytes>, status: &'static str, items: Vec<Py<StreamItem>> }
+}
+
+pub(crate) fn stream_page(
+    py: Python<'_>,
+    page: Option<store::StreamPage>,
+) -> PyResult<Option<StreamPage>> {
+    let Some(page) = page else {
+        return Ok(None);
+    };
+    let items = page.items.into_iter().map(|item| {
+        Py::new(
+            py,
+            StreamItem {
+                seq: item.seq,
+                writer: item.writer,
+                index: item.index,
+                attempt: item.attempt,
+                at: item.at,
+                payload: PyBytes::new(py, &item.payload).unbind(),
+            },
+        )
+    });
+    Ok(Some(StreamPage {
+        seed: PyBytes::new(py, &page.seed).unbind(),
+        status: page.status.name(),
+        items: items.collect::<PyResult<_>>()?,
+    }))
+}
+
 impl Entry {
     fn new(py: Python<'_>, entry: journal::Entry) -> Self {
         Self {

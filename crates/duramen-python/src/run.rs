@@ -12,6 +12,7 @@ use duramen_core::primitives::message::Sent;
 use duramen_core::primitives::step::StepOutcome;
 use duramen_core::primitives::timer::TimerStem;
 use duramen_core::retry::{Backoff, RetryPolicy};
+use duramen_core::store::StreamWrite;
 use duramen_engine::RunDriver;
 use pyo3::IntoPyObjectExt;
 use pyo3::create_exception;
@@ -38,6 +39,9 @@ type ChildTuple = (
     Option<Vec<u8>>,
     Option<Millis>,
 );
+
+/// `(stream, writer, index, attempt, keep, payload, at)`
+type WriteTuple = (String, String, u64, u32, Option<u64>, Vec<u8>, Millis);
 
 #[pyclass(frozen, module = "duramen._native")]
 #[derive(Debug)]
@@ -264,6 +268,37 @@ impl Run {
             to: to.into(),
             reason: bytes_of(reason),
         })
+    }
+
+    #[pyo3(signature = (stream, keep, item))]
+    fn write(&self, stream: &str, keep: Option<u64>, item: &[u8]) -> PyResult<()> {
+        self.lock()
+            .machine
+            .request_write(stream, keep, bytes_of(item))
+            .map_err(halted)
+    }
+
+    /// The name under which the step of that id writes to streams.
+    fn writer(&self, op: &str) -> String {
+        self.lock().machine.writer(op)
+    }
+
+    /// Sends what a step has written. The reply is (applied, fenced, blocked or rejected; the reason).
+    fn append(&self, token: u64, items: Vec<WriteTuple>) {
+        let items = items
+            .into_iter()
+            .map(
+                |(stream, writer, index, attempt, keep, payload, at)| StreamWrite {
+                    stream,
+                    writer,
+                    index,
+                    attempt,
+                    keep,
+                    payload: payload.into(),
+                    at,
+                },
+            );
+        self.lock().append(token, items.collect());
     }
 
     fn last_op(&self) -> String {

@@ -223,6 +223,20 @@ impl StoreObject {
         self.wait(py, |store| store.receipts(messages))
     }
 
+    fn append<'py>(
+        &self,
+        py: Python<'py>,
+        batch: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let batch = argument("append", batch)?;
+        self.wait(py, |store| store.append(batch))
+    }
+
+    fn stream<'py>(&self, py: Python<'py>, ask: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let ask = argument("stream", ask)?;
+        self.wait(py, |store| store.stream(ask))
+    }
+
     fn get<'py>(&self, py: Python<'py>, run_ids: Vec<String>) -> PyResult<Bound<'py, PyAny>> {
         let run_ids = run_ids.into_iter().map(RunId::from).collect();
         self.wait(py, |store| store.get(run_ids))

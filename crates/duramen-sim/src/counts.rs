@@ -64,6 +64,7 @@ counts! {
     newer: "runs of a newer format claimed",
     retired: "owners retired",
     outgoing: "outgoing items",
+    written: "items of streams",
     carried: "carried out",
     prefixes: "journal prefixes replayed",
 }

@@ -223,6 +223,18 @@ impl<M: HasMachine> Port for Desk<M> {
         }
     }
 
+    fn write(&mut self, stream: &str) -> Ask {
+        let machine = self.driver.machine();
+        let before = machine.journal_len();
+        match machine.request_write(stream, None, Payload::from_static(b"item")) {
+            Ok(()) => {
+                self.learn(before, false, &format!("write {stream}"));
+                Ask::Ready(Told::Fired)
+            }
+            Err(halt) => halted(halt),
+        }
+    }
+
     fn take(&mut self, slot: Slot) -> Option<Told> {
         self.answers.remove(&slot)
     }

@@ -12,7 +12,7 @@ use duramen_core::journal::Entry;
 use duramen_core::run::RunRow;
 use duramen_core::store::{
     CommitOutcome, Filter, Heartbeat, Next, RunCommit, Standing, Store, StoreError, StoreFuture,
-    UnsentAsk,
+    StreamAsk, UnsentAsk,
 };
 
 use crate::net::settled;
@@ -235,11 +235,15 @@ impl Judge {
                 facts.counts.commits += 1;
                 facts.counts.formats += u64::from(commit.format.is_some());
                 facts.counts.outgoing += commit.outgoing.len() as u64;
+                facts.counts.written += commit.written.len() as u64;
                 facts.letters.posted(commit);
                 facts.committed(commit);
                 let from = usize::try_from(commit.expected_len).unwrap_or(usize::MAX);
                 drop(facts);
                 self.reread(&commit.run_id, from);
+                for item in &commit.written {
+                    self.read_stream(&commit.run_id, &item.stream);
+                }
                 let mut facts = self.facts();
                 match &commit.next {
                     Next::Finished { status } => {
@@ -270,6 +274,22 @@ impl Judge {
         let run = facts.run(run_id);
         let found = oracles::no_journal_has_two_histories(run, run_id, from, &read);
         facts.judge(oracles::ONE_HISTORY, found);
+    }
+
+    /// Compares a stream with the journal.
+    pub(crate) fn read_stream(&self, run_id: &RunId, stream: &str) {
+        let ask = StreamAsk {
+            run_id: run_id.clone(),
+            stream: stream.to_owned(),
+            start: 0,
+            limit: u32::MAX,
+        };
+        let journal = settled(self.inner().load(run_id.clone(), 0, u32::MAX));
+        let (Ok(journal), Ok(Some(page))) = (journal, settled(self.inner().stream(ask))) else {
+            return; // the disk fails, or the run was deleted
+        };
+        let found = oracles::an_item_is_there_once(run_id, stream, &journal, &page.items);
+        self.facts().judge(oracles::STREAMS, found);
     }
 
     /// A message that only newer builds can read is consumed or set aside by them alone.

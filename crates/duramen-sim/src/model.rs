@@ -173,6 +173,23 @@ impl Port for Reading {
         Ask::Ready(Told::Value("true".to_owned()))
     }
 
+    fn write(&mut self, stream: &str) -> Ask {
+        let id = self.numbered("stream");
+        if self.is_at_the_end() {
+            return Ask::Halted; // not recorded yet
+        }
+        let entry = self.ahead.remove(0);
+        let to = oracles::meta(&entry).and_then(|meta| meta.stream);
+        if entry.kind != Kind::StreamWritten || *entry.op != *id || to.as_deref() != Some(stream) {
+            let (kind, op) = (entry.kind.name(), &entry.op);
+            self.wrong = Some(format!(
+                "{kind} {op:?} to {to:?} where {id} to {stream} was asked for"
+            ));
+            return Ask::Halted;
+        }
+        Ask::Ready(Told::Fired)
+    }
+
     fn take(&mut self, slot: Slot) -> Option<Told> {
         self.answers.remove(&slot)
     }

@@ -11,10 +11,11 @@ use std::task::{Context, Poll, Waker};
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
-    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
-    Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
-    OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing,
-    Start, Store, StoreError, StoreFuture, Unsent, UnsentAsk,
+    Appended, Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk,
+    Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
+    NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
+    Standing, Start, Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams,
+    Unsent, UnsentAsk,
 };
 
 use crate::judge::Judge;
@@ -489,6 +490,16 @@ impl Inboxes for Net {
 
     fn receipts(&self, messages: Vec<(RunId, String)>) -> StoreFuture<Vec<Option<Receipt>>> {
         self.call(Method::Other, |judge| judge.receipts(messages))
+    }
+}
+
+impl Streams for Net {
+    fn append(&self, batch: Vec<StreamAppend>) -> StoreFuture<Vec<Appended>> {
+        self.call(Method::Other, |judge| judge.append(batch))
+    }
+
+    fn stream(&self, ask: StreamAsk) -> StoreFuture<Option<StreamPage>> {
+        self.call(Method::Other, |judge| judge.stream(ask))
     }
 }
 

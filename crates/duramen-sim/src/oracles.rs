@@ -5,9 +5,9 @@
 use std::fmt;
 
 use duramen_core::ids::{Millis, Payload, RunId};
-use duramen_core::journal::{ENCODING, Entry, Meta};
+use duramen_core::journal::{ENCODING, Entry, Kind, Meta};
 use duramen_core::run::{RunRow, Status};
-use duramen_core::store::{CommitOutcome, RunCommit, Standing};
+use duramen_core::store::{CommitOutcome, RunCommit, Standing, StreamItem};
 
 pub use crate::counts::Counts;
 pub use crate::facts::{Facts, RunFacts, Seen, Starting};
@@ -61,6 +61,7 @@ pub const ONE_DRIVER: &str = "no run is driven by two live owners";
 pub const FORMATS: &str = "a run is left to those who can read it";
 pub const ONE_ROW: &str = "a heartbeat writes one row";
 pub const PROMPT: &str = "a lost answer costs a round trip";
+pub const STREAMS: &str = "an item is in its stream once for each time that it was written";
 pub const CARRIED: &str = "what leaves a run is carried out once";
 
 /// A commit that took place was written by the run's present owner, in its life and epoch, at its end.
@@ -99,6 +100,37 @@ pub fn a_stale_epoch_never_writes(
         run.epoch,
         run.journal_len
     ))
+}
+
+/// Numbers go from 1 without a gap, there are as many items as the journal has entries, and none is missing before
+/// another one's place.
+pub fn an_item_is_there_once(
+    run_id: &RunId,
+    stream: &str,
+    journal: &[Entry],
+    items: &[StreamItem],
+) -> Result<(), String> {
+    let entries = journal.iter().filter(|entry| {
+        entry.kind == Kind::StreamWritten
+            && meta(entry).and_then(|meta| meta.stream).as_deref() == Some(stream)
+    });
+    let (noted, found) = (entries.count(), items.len());
+    if noted != found {
+        return Err(format!(
+            "{run_id} wrote {noted} times to {stream}, which has {found} items"
+        ));
+    }
+    let mut valid = 0;
+    for (item, seq) in items.iter().zip(1..) {
+        if item.seq != seq || item.index > valid {
+            return Err(format!(
+                "{run_id}: item {} of {stream} stands at {seq}, with the place {} behind {valid} others",
+                item.seq, item.index
+            ));
+        }
+        valid = item.index + 1;
+    }
+    Ok(())
 }
 
 /// Whoever claims a run reads all that is in it, and the run says what that takes.

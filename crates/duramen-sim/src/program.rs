@@ -26,6 +26,8 @@ pub enum Node {
     Value(ValueKind),
     /// Asks whether a patch is in force.
     Patched(&'static str),
+    /// Writes an item to a stream.
+    Write(&'static str),
     /// One after the other.
     Seq(Vec<Rc<Node>>),
     /// `gather`: all of them, failures included.
@@ -63,6 +65,9 @@ pub struct Step {
 
 /// Names of events that handlers wait for and that are sent.
 pub const EVENTS: [&str; 3] = ["x", "y", "z"];
+
+/// Names of streams that handlers write to.
+pub const STREAMS: [&str; 2] = ["v", "w"];
 
 /// A handler: its tree, and its steps by their ids.
 #[derive(Debug, Clone)]
@@ -124,7 +129,8 @@ fn children(node: &Node) -> Vec<&Rc<Node>> {
         | Node::Event { .. }
         | Node::Approval { .. }
         | Node::Value(_)
-        | Node::Patched(_) => Vec::new(),
+        | Node::Patched(_)
+        | Node::Write(_) => Vec::new(),
     }
 }
 
@@ -212,8 +218,10 @@ impl Maker<'_> {
             }
         };
         // What fails is caught more often than not, or most handlers would end at their beginning.
-        let catches = !matches!(node, Node::Value(_) | Node::Patched(_) | Node::Sleep(_))
-            && self.rng.one_in(2);
+        let catches = !matches!(
+            node,
+            Node::Value(_) | Node::Patched(_) | Node::Write(_) | Node::Sleep(_)
+        ) && self.rng.one_in(2);
         Rc::new(if catches {
             Node::Catch(Rc::new(node))
         } else {
@@ -234,11 +242,13 @@ impl Maker<'_> {
             1 => Node::Sleep(self.rng.span(100, 4_000)),
             2 => {
                 let [now, uuid, random] =
-                    [ValueKind::Now, ValueKind::Uuid, ValueKind::Random].map(Ok);
-                match self.rng.pick(&[now, uuid, random, Err("p"), Err("q")], now) {
-                    Ok(kind) => Node::Value(kind),
-                    Err(patch) => Node::Patched(patch),
-                }
+                    [ValueKind::Now, ValueKind::Uuid, ValueKind::Random].map(Node::Value);
+                let [p, q] = ["p", "q"].map(Node::Patched);
+                let [first, second] = STREAMS.map(Node::Write);
+                let leaves = [
+                    &now, &uuid, &random, &p, &q, &first, &second, &first, &second,
+                ];
+                self.rng.pick(&leaves, &now).clone()
             }
             3 | 4 => Node::Event {
                 name: self.rng.pick(&EVENTS, EVENTS[0]),
@@ -314,6 +324,7 @@ impl fmt::Display for Node {
             Self::Approval { timeout } => write!(f, "approval{}", within(timeout)),
             Self::Value(kind) => write!(f, "{}", kind.name()),
             Self::Patched(id) => write!(f, "patched {id}"),
+            Self::Write(stream) => write!(f, "write {stream}"),
             Self::Seq(of) => list(f, "seq", of),
             Self::All(of) => list(f, "all", of),
             Self::Race(of) => list(f, "race", of),

@@ -8,6 +8,7 @@ mod claim;
 mod owners;
 mod query;
 mod state;
+mod streams;
 
 use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +17,11 @@ use duramen_core::check;
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
-    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
-    Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
-    OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing,
-    Store, StoreError, StoreFuture, Unsent, UnsentAsk,
+    Appended, Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk,
+    Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
+    NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
+    Standing, Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Unsent,
+    UnsentAsk,
 };
 
 use state::State;
@@ -162,6 +164,16 @@ impl Inboxes for MemoryStore {
                 |(run_id, message_id): &(RunId, String)| state.receipt(run_id, message_id);
             Ok(messages.iter().map(receipt).collect())
         })
+    }
+}
+
+impl Streams for MemoryStore {
+    fn append(&self, batch: Vec<StreamAppend>) -> StoreFuture<Vec<Appended>> {
+        self.with(|state| Ok(batch.iter().map(|one| state.append(one)).collect()))
+    }
+
+    fn stream(&self, ask: StreamAsk) -> StoreFuture<Option<StreamPage>> {
+        self.with(|state| Ok(state.stream(&ask)))
     }
 }
 

@@ -13,6 +13,7 @@ use duramen_core::store::{
 };
 
 use crate::owners::Owner;
+use crate::streams::Stream;
 
 /// All runs by id, all owners by name, and what is still to be carried out.
 #[derive(Debug, Default)]
@@ -32,6 +33,7 @@ pub(crate) struct Run {
     pub(crate) inbox: Vec<Letter>,
     pub(crate) state: Option<Payload>,
     pub(crate) memo: Option<Payload>,
+    pub(crate) streams: BTreeMap<String, Stream>,
 }
 
 /// A message and what became of it.
@@ -81,6 +83,7 @@ impl State {
             inbox: Vec::new(),
             state: None,
             memo: new.memo,
+            streams: BTreeMap::new(),
         };
         self.runs.insert(new.run_id, run);
         Created::Created { row }
@@ -252,6 +255,7 @@ impl Run {
     fn apply(&mut self, commit: &RunCommit) -> bool {
         self.journal.extend(commit.entries.iter().cloned());
         let length = self.length();
+        self.write(&commit.written);
         if let Some(state) = &commit.state {
             self.state = Some(state.clone());
         }

@@ -17,6 +17,7 @@ use crate::flavour::Flavour;
 use crate::link::{Link, Params};
 use crate::row::{clean, column, signed};
 use crate::sql::{Book, Sql};
+use crate::streams;
 
 /// The most commits in one statement.
 const MOST: usize = 256;
@@ -106,8 +107,14 @@ async fn pass(
     Ok(outcomes)
 }
 
+/// Whether what it depends on must be as new as the lock of its run's row: the length of a journal whose key it does not
+/// meet, and the numbers of items.
+const fn goes_behind_locks(commit: &RunCommit) -> bool {
+    commit.entries.is_empty() || !commit.written.is_empty()
+}
+
 /// Takes the places of the next statement from `rest`: no run twice, not too many, not too heavy, and those
-/// without entries apart from those with.
+/// that are carried out behind locks apart from those that are not.
 fn next_chunk(commits: &[&RunCommit], rest: &mut Vec<usize>) -> Vec<usize> {
     let mut chunk = Vec::new();
     let mut later = Vec::new();
@@ -117,9 +124,9 @@ fn next_chunk(commits: &[&RunCommit], rest: &mut Vec<usize>) -> Vec<usize> {
     for place in rest.drain(..) {
         let commit = commits[place];
         let full = chunk.len() == MOST || bytes > HEAVY;
-        let kind = *bare.get_or_insert(commit.entries.is_empty());
+        let kind = *bare.get_or_insert(goes_behind_locks(commit));
         // A run whose first commit has to wait for the next statement waits with the others, too.
-        if !runs.insert(&commit.run_id) || full || kind != commit.entries.is_empty() {
+        if !runs.insert(&commit.run_id) || full || kind != goes_behind_locks(commit) {
             later.push(place);
             continue;
         }
@@ -134,7 +141,8 @@ fn weight(commit: &RunCommit) -> usize {
     let entries = commit.entries.iter().map(|entry| entry.payload.len());
     let items = commit.outgoing.iter().map(|item| item.body.len());
     let replies = commit.read.iter().filter_map(|read| read.reply.as_ref());
-    entries.sum::<usize>() + items.sum::<usize>() + replies.map(Payload::len).sum::<usize>()
+    let written = commit.written.iter().map(|item| item.payload.len());
+    entries.chain(items).chain(written).sum::<usize>() + replies.map(Payload::len).sum::<usize>()
 }
 
 /// One statement for all, or one for each. What a statement spoils for all its commits is found out one by one.
@@ -182,10 +190,10 @@ async fn send_together(
     commits: &[&RunCommit],
     manner: Manner,
 ) -> Result<Vec<Option<CommitOutcome>>, Fault> {
-    let bare = commits.iter().all(|commit| commit.entries.is_empty());
+    let behind = commits.iter().all(|commit| goes_behind_locks(commit));
     let mut repeats = 0;
     loop {
-        let sent = if bare {
+        let sent = if behind {
             behind_locks(link, book, commits, manner).await
         } else {
             let columns = Columns::of(commits);
@@ -202,7 +210,7 @@ async fn send_together(
     }
 }
 
-/// Commits that would meet no key of the journal: their length is looked at behind the lock.
+/// Commits that need a snapshot which is newer than the lock; see [`goes_behind_locks`].
 async fn behind_locks(
     link: &Link,
     book: &Book,
@@ -246,6 +254,11 @@ async fn behind_locks(
                 let (sql, params) = columns.statement(book, manner);
                 let rows = transaction.run(sql, &params).await?;
                 for (place, outcome) in places.into_iter().zip(outcomes(&rows, sent.len())?) {
+                    if matches!(outcome, Some(CommitOutcome::Applied { .. })) {
+                        let commit = commits[place];
+                        let run_id = clean(&commit.run_id);
+                        streams::write(&transaction, book, &run_id, &commit.written).await?;
+                    }
                     answers[place] = outcome;
                 }
             }

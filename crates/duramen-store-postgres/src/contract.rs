@@ -7,18 +7,18 @@ use duramen_core::check;
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
-    Beat, Change, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk,
-    Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage,
-    NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs,
-    Schema, Script, Standing, Store, StoreError, StoreFuture, Transactions, Unsent, UnsentAsk,
-    Wake,
+    Appended, Beat, Change, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered,
+    DueAsk, Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message,
+    NewMessage, NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail,
+    Runs, Schema, Script, Standing, Store, StoreError, StoreFuture, StreamAppend, StreamAsk,
+    StreamPage, Streams, Transactions, Unsent, UnsentAsk, Wake,
 };
 
 use crate::lists::Lists;
 use crate::migrate::MIGRATIONS;
 use crate::{
     PostgresStore, Use, claim, commit, inbox, intervene, migrate, outside, owners, query, refused,
-    row,
+    row, streams,
 };
 
 impl Runs for PostgresStore {
@@ -137,6 +137,22 @@ impl Inboxes for PostgresStore {
         self.ask(async move |inner| {
             inbox::receipts(inner.link(Use::Read), &inner.book, &messages).await
         })
+    }
+}
+
+impl Streams for PostgresStore {
+    fn append(&self, batch: Vec<StreamAppend>) -> StoreFuture<Vec<Appended>> {
+        self.ask(async move |inner| {
+            let errand = streams::Appends {
+                link: inner.link(Use::Write),
+                book: &inner.book,
+            };
+            inner.patiently(&errand, &batch).await
+        })
+    }
+
+    fn stream(&self, ask: StreamAsk) -> StoreFuture<Option<StreamPage>> {
+        self.ask(async move |inner| streams::page(inner.link(Use::Read), &inner.book, &ask).await)
     }
 }
 

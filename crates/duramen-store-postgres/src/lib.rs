@@ -40,6 +40,7 @@ mod plans;
 mod query;
 mod row;
 mod sql;
+mod streams;
 mod tls;
 
 use std::future::ready;

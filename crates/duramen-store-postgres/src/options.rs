@@ -101,13 +101,14 @@ pub struct Names {
 }
 
 /// The tables and views, by the names that statements use for them.
-pub const TABLES: [&str; 9] = [
+pub const TABLES: [&str; 10] = [
     "runs",
     "journal",
     "inbox",
     "run_data",
     "run_tags",
     "outgoing",
+    "stream_items",
     "owners",
     "journal_json",
     "migrations",

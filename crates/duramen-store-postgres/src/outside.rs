@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 use duramen_core::check;
 use duramen_core::journal::Entry;
 use duramen_core::store::{
-    Change, Expect, NewMessage, NewRun, Next, Outgoing, RunCommit, Script, Start, Statement,
-    StoreError, Value,
+    Change, Expect, MOST_PRUNED, NewMessage, NewRun, Next, Outgoing, RunCommit, Script, Start,
+    Statement, StoreError, Value,
 };
 use duramen_store_sql::lists;
 
@@ -127,6 +127,27 @@ fn commit_statements(names: &Names, commit: &RunCommit) -> Result<Vec<Statement>
     }
     for (part, items) in commit.outgoing.chunks(MOST).enumerate() {
         statements.push(leave(names, commit, part * MOST, items));
+    }
+    for item in &commit.written {
+        let values = vec![
+            run_id(),
+            text(&item.stream),
+            Value::Integer(signed(item.index)),
+            Value::Integer(item.at),
+            Value::Integer(item.attempt.into()),
+            text(&item.writer),
+            Value::Bytes(item.payload.clone()),
+        ];
+        statements.push(statement(names, outside::WRITE, values, Expect::Nothing));
+        if let Some(keep) = item.keep {
+            let values = vec![
+                run_id(),
+                text(&item.stream),
+                Value::Integer(signed(keep.max(1))),
+                Value::Integer(signed(MOST_PRUNED)),
+            ];
+            statements.push(statement(names, outside::PRUNE, values, Expect::Nothing));
+        }
     }
     Ok(statements)
 }
@@ -297,6 +318,15 @@ mod tests {
             next: Next::Running,
             state: Some("{}".into()),
             outgoing: (0..=MOST).map(|_| item.clone()).collect(),
+            written: vec![duramen_core::store::StreamWrite {
+                stream: "s".to_owned(),
+                writer: String::new(),
+                index: 0,
+                attempt: 0,
+                keep: Some(5),
+                payload: "1".into(),
+                at: 5,
+            }],
             format: None,
             at: 5,
         };
@@ -348,8 +378,8 @@ mod tests {
                 assert!(!sql.contains(&beyond), "{sql}");
             }
         }
-        // Fence, length, row; entries twice; two messages; state; items twice.
-        assert_eq!(count, 3 + 2 + 2 + 1 + 2 + 2 + 2 + 1);
+        // Fence, length, row; entries twice; two messages; state; items twice; one written, and what it leaves over.
+        assert_eq!(count, 3 + 2 + 2 + 1 + 2 + 2 + 2 + 2 + 1);
     }
 
     #[test]
@@ -368,6 +398,7 @@ mod tests {
             },
             state: None,
             outgoing: Vec::new(),
+            written: Vec::new(),
             format: None,
             at: 5,
         };

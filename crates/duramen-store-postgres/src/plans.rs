@@ -446,7 +446,14 @@ async fn check_all(client: &Client, url: &str, names: &Names) {
         client.batch_execute(&names.fill(text)).await.unwrap();
     };
     let tables = [
-        "runs", "journal", "inbox", "run_data", "run_tags", "outgoing", "owners",
+        "runs",
+        "journal",
+        "inbox",
+        "run_data",
+        "run_tags",
+        "outgoing",
+        "stream_items",
+        "owners",
     ];
     let each = async |command: &str| {
         for table in tables {

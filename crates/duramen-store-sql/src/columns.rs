@@ -6,7 +6,7 @@
 use duramen_core::ids::{Payload, RunId};
 use duramen_core::journal::{Entry, Kind};
 use duramen_core::run::{RunRow, Status};
-use duramen_core::store::{Message, MessageKind};
+use duramen_core::store::{Message, MessageKind, StreamItem};
 
 use crate::damage::Damaged;
 
@@ -57,6 +57,14 @@ macro_rules! entry_columns {
 macro_rules! message_columns {
     ($prefix:literal) => {
         $crate::columns!($prefix: run_id, seq, message_id, kind, encoding, name, at, payload)
+    };
+}
+
+/// The columns of `stream_items` that [`stream_item`] reads, each with a prefix.
+#[macro_export]
+macro_rules! item_columns {
+    ($prefix:literal) => {
+        $crate::columns!($prefix: seq, idx, attempt, at, writer, payload)
     };
 }
 
@@ -184,6 +192,18 @@ pub fn message<C: Columns>(c: &mut C) -> Result<Message, C::Fault> {
     })
 }
 
+/// Reads the columns of [`item_columns!`].
+pub fn stream_item<C: Columns>(c: &mut C) -> Result<StreamItem, C::Fault> {
+    Ok(StreamItem {
+        seq: c.count("seq")?,
+        index: c.count("idx")?,
+        attempt: c.small("attempt")?,
+        at: c.integer("at")?,
+        writer: c.text("writer")?.to_owned(),
+        payload: payload(c.bytes("payload")?),
+    })
+}
+
 /// Bytes of the user's, out of the driver's buffer.
 pub fn payload(bytes: &[u8]) -> Payload {
     if bytes.is_empty() {
@@ -276,6 +296,9 @@ mod tests {
         let mut one = asked();
         message(&mut one).unwrap();
         assert_eq!(one.list(), message_columns!(""));
+        let mut one = asked();
+        stream_item(&mut one).unwrap();
+        assert_eq!(one.list(), item_columns!(""));
         assert!(entry_columns!("j.").starts_with("j.at, j.encoding, j."));
     }
 

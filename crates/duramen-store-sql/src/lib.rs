@@ -12,6 +12,8 @@ pub mod lists;
 mod migrations;
 
 pub use census::open_runs;
-pub use columns::{Columns, ENTRY_COLUMNS, RUN_COLUMNS, entry, message, payload, run_row};
+pub use columns::{
+    Columns, ENTRY_COLUMNS, RUN_COLUMNS, entry, message, payload, run_row, stream_item,
+};
 pub use damage::{Damaged, unreadable, whole};
 pub use migrations::{Found, Migration, Migrations};

@@ -124,6 +124,7 @@ fn commit(run_id: &RunId, length: u64, entries: usize, next: Next) -> RunCommit 
         next,
         state: None,
         outgoing: Vec::new(),
+        written: Vec::new(),
         format: None,
         at: 2,
     }

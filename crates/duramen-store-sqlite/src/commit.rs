@@ -63,6 +63,9 @@ impl Session<'_> {
             let (run_id, place) = (&commit.run_id, commit.expected_len);
             self.send(run_id, place, commit.at, &commit.outgoing)?;
         }
+        if !commit.written.is_empty() {
+            self.write_items(run_id, &commit.written)?;
+        }
         if let Some(format) = commit.format {
             self.raise(run_id, format)?;
         }

@@ -2,8 +2,8 @@
 
 use duramen_core::ids::{Millis, Payload};
 use duramen_core::store::{
-    Beat, Claim, Claimed, CommitOutcome, Created, Delivered, Heartbeat, Intervened, Intervention,
-    NewMessage, NewRun, RunCommit, Schema, StoreError, Unsent,
+    Appended, Beat, Claim, Claimed, CommitOutcome, Created, Delivered, Heartbeat, Intervened,
+    Intervention, NewMessage, NewRun, RunCommit, Schema, StoreError, StreamAppend, Unsent,
 };
 
 use crate::error::Fault;
@@ -120,7 +120,8 @@ impl Ask for Vec<RunCommit> {
             let entries = commit.entries.iter().map(|entry| entry.payload.len());
             let items = commit.outgoing.iter().map(|item| item.body.len());
             let state = commit.state.as_ref().map(Payload::len);
-            entries.chain(items).chain(state).sum()
+            let written = commit.written.iter().map(|item| item.payload.len());
+            entries.chain(items).chain(written).chain(state).sum()
         };
         (self.len(), self.iter().map(bytes).sum())
     }
@@ -131,6 +132,21 @@ impl Ask for Vec<RunCommit> {
 
     fn commits(request: &mut Request<Self>) -> Option<&mut CommitJob> {
         Some(request)
+    }
+}
+
+/// What steps have written to streams.
+impl Ask for Vec<StreamAppend> {
+    type Answer = Vec<Appended>;
+
+    fn size(&self) -> (usize, usize) {
+        let items = || self.iter().flat_map(|append| &append.items);
+        let bytes = items().map(|item| item.payload.len());
+        (items().count(), bytes.sum())
+    }
+
+    fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Fault> {
+        session.append_items(self)
     }
 }
 

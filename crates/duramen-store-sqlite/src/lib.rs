@@ -36,6 +36,7 @@ mod row;
 mod session;
 mod sql;
 mod stats;
+mod streams;
 mod threads;
 mod writer;
 
@@ -48,10 +49,11 @@ use duramen_core::check;
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
-    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
-    Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
-    OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing,
-    Store, StoreError, StoreFuture, Unsent, UnsentAsk,
+    Appended, Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk,
+    Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
+    NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
+    Standing, Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Unsent,
+    UnsentAsk,
 };
 use rusqlite::Connection;
 
@@ -269,6 +271,19 @@ impl Inboxes for SqliteStore {
     fn receipts(&self, messages: Vec<(RunId, String)>) -> StoreFuture<Vec<Option<Receipt>>> {
         self.read(Pace::Brief, move |connection| {
             query::receipts(connection, &messages)
+        })
+    }
+}
+
+impl Streams for SqliteStore {
+    fn append(&self, batch: Vec<StreamAppend>) -> StoreFuture<Vec<Appended>> {
+        let elements = batch.len();
+        self.write(batch, elements)
+    }
+
+    fn stream(&self, ask: StreamAsk) -> StoreFuture<Option<StreamPage>> {
+        self.read(Pace::Brief, move |connection| {
+            streams::stream(connection, &ask)
         })
     }
 }

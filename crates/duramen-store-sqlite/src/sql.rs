@@ -272,6 +272,36 @@ pub(crate) mod outgoing {
         "DELETE FROM outgoing WHERE run_id = ?1 AND entry = ?2 AND number = ?3 AND at = ?4";
 }
 
+pub(crate) mod stream {
+    use duramen_store_sql::item_columns;
+
+    /// The driver of a run, whatever the length of its journal.
+    pub(crate) const FENCE: &str = "SELECT 1 FROM runs \
+         WHERE run_id = ?1 AND status = 1 AND owner = ?2 AND epoch = ?3 AND seed = ?4";
+
+    pub(crate) const INSERT: &str = concat!(
+        "INSERT INTO stream_items (run_id, stream, ",
+        item_columns!(""),
+        ") VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
+    );
+
+    pub(crate) const LAST: &str =
+        "SELECT max(seq) FROM stream_items WHERE run_id = ?1 AND stream = ?2";
+    pub(crate) const FIRST: &str =
+        "SELECT min(seq) FROM stream_items WHERE run_id = ?1 AND stream = ?2";
+
+    pub(crate) const PRUNE: &str =
+        "DELETE FROM stream_items WHERE run_id = ?1 AND stream = ?2 AND seq <= ?3";
+
+    /// The run's row once for each item, and once if there is none.
+    pub(crate) const PAGE: &str = concat!(
+        "SELECT r.status, r.seed, ",
+        item_columns!("s."),
+        " FROM runs r LEFT JOIN stream_items s ON s.run_id = r.run_id AND s.stream = ?2 AND s.seq >= ?3 \
+         WHERE r.run_id = ?1 ORDER BY s.seq LIMIT ?4"
+    );
+}
+
 pub(crate) mod intervene {
     /// With the real length, which the row of a running run does not say.
     pub(crate) const STANDING: &str = concat!(
@@ -296,8 +326,9 @@ pub(crate) mod intervene {
     pub(crate) const DELETE_TAG: &str =
         "DELETE FROM run_tags WHERE tag = ?1 AND created_at = ?2 AND run_id = ?3";
 
-    pub(crate) const DELETE: [&str; 5] = [
+    pub(crate) const DELETE: [&str; 6] = [
         "DELETE FROM journal WHERE run_id = ?1",
+        "DELETE FROM stream_items WHERE run_id = ?1",
         "DELETE FROM inbox WHERE run_id = ?1",
         "DELETE FROM outgoing WHERE run_id = ?1",
         "DELETE FROM run_data WHERE run_id = ?1",

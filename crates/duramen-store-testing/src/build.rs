@@ -79,6 +79,7 @@ pub fn commit(run_id: &str, owner: &str, expected_len: u64) -> RunCommit {
         next: Next::Running,
         state: None,
         outgoing: Vec::new(),
+        written: Vec::new(),
         format: None,
         at: 10,
     }

@@ -6,11 +6,11 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::run::{RunRow, Seed};
 use duramen_core::store::{
     DueAsk, Filter, Heartbeat, Intervention, Page, RunCommit, Store, StoreError, StoreFuture,
-    UnsentAsk,
+    StreamAppend, StreamAsk, UnsentAsk,
 };
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::ops::{CommitPlan, InterventionPlan, Op, ops};
+use crate::ops::{AppendPlan, CommitPlan, InterventionPlan, Op, ops};
 use crate::{block_on, heartbeat};
 
 /// A lease that some driver was given, whether or not it still holds.
@@ -74,6 +74,13 @@ impl Both<'_> {
                     .collect();
                 self.same(|store| store.commit(batch.clone()));
                 self.refresh();
+            }
+            Op::Append(plans) => {
+                let batch: Vec<_> = plans.iter().filter_map(|plan| self.append(plan)).collect();
+                self.same(|store| store.append(batch.clone()));
+            }
+            Op::Stream(ask) => {
+                self.same(|store| store.stream(ask.clone()));
             }
             Op::Heartbeat {
                 owner,
@@ -212,6 +219,22 @@ impl Both<'_> {
         })
     }
 
+    fn append(&self, plan: &AppendPlan) -> Option<StreamAppend> {
+        let lease = self.leases.get(plan.lease % self.leases.len().max(1))?;
+        let owner = if plan.other_owner {
+            "eve"
+        } else {
+            &lease.owner
+        };
+        Some(StreamAppend {
+            run_id: lease.run_id.clone(),
+            seed: lease.seed,
+            owner: owner.to_owned(),
+            epoch: lease.epoch + plan.epoch_off,
+            items: plan.items.clone(),
+        })
+    }
+
     fn intervention(&self, plan: &InterventionPlan) -> Intervention {
         let mut intervention = plan.intervention.clone();
         if let Intervention::Reopen {
@@ -255,6 +278,15 @@ impl Both<'_> {
         self.same(|store| store.get(run_ids.clone()));
         for run_id in &run_ids {
             self.same(|store| store.load(run_id.clone(), 0, u32::MAX));
+            for stream in ["s", "t é"] {
+                let ask = StreamAsk {
+                    run_id: run_id.clone(),
+                    stream: stream.to_owned(),
+                    start: 0,
+                    limit: u32::MAX,
+                };
+                self.same(|store| store.stream(ask.clone()));
+            }
         }
         for owner in self.same(|store| store.owners()) {
             let name = owner.owner;

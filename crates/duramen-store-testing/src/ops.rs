@@ -6,7 +6,7 @@ use duramen_core::lanes::{DEFAULT_QUEUE, Lane};
 use duramen_core::run::Status;
 use duramen_core::store::{
     Claim, Cursor, Due, Filter, Intervention, MessageKind, NewMessage, NewRun, Next, Outgoing,
-    OutgoingKind, ReadMessage, RunCommit, Start,
+    OutgoingKind, ReadMessage, RunCommit, Start, StreamAsk, StreamWrite,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -18,6 +18,8 @@ pub(crate) enum Op {
     Create(Vec<NewRun>),
     Claim(Claim),
     Commit(Vec<CommitPlan>),
+    Append(Vec<AppendPlan>),
+    Stream(StreamAsk),
     Heartbeat {
         owner: String,
         lease: Millis,
@@ -55,6 +57,15 @@ pub(crate) struct CommitPlan {
     pub(crate) commit: RunCommit,
 }
 
+/// The same for what a step has written.
+#[derive(Debug, Clone)]
+pub(crate) struct AppendPlan {
+    pub(crate) lease: usize,
+    pub(crate) epoch_off: i64,
+    pub(crate) other_owner: bool,
+    pub(crate) items: Vec<StreamWrite>,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct InterventionPlan {
     pub(crate) intervention: Intervention,
@@ -71,6 +82,10 @@ fn op() -> impl Strategy<Value = Op> {
         4 => vec(new_run(), 1..4).prop_map(Op::Create),
         6 => claim().prop_map(Op::Claim),
         9 => vec(commit(), 1..4).prop_map(Op::Commit),
+        4 => vec(append(), 1..4).prop_map(Op::Append),
+        2 => (run_id(), stream(), 0_u64..6, 1_u32..5).prop_map(|(run_id, stream, start, limit)| {
+            Op::Stream(StreamAsk { run_id, stream, start, limit })
+        }),
         4 => (owner(), 0_i64..150, proptest::option::weighted(0.2, owner()))
             .prop_map(|(owner, lease, succeeds)| Op::Heartbeat { owner, lease, succeeds }),
         1 => proptest::strategy::Union::new_weighted(vec![
@@ -285,18 +300,20 @@ fn commit() -> impl Strategy<Value = CommitPlan> {
     });
     let offsets = prop_oneof![6 => Just((0, 0, false)), 1 => (-1_i64..2, -1_i64..2, any::<bool>())];
     let outgoing = prop_oneof![4 => Just(Vec::new()), 1 => vec(outgoing(), 1..4)];
+    let written = prop_oneof![3 => Just(Vec::new()), 1 => vec(written(), 1..4)];
     let parts = (
         vec(entry(), 0..3),
         prop_oneof![2 => Just(Vec::new()), 1 => vec(read, 1..3)],
         proptest::option::weighted(0.4, 0_u64..6),
         next,
-        (of(payload()), outgoing),
+        (of(payload()), outgoing, written),
         0_i64..600,
         prop_oneof![20 => Just(None), 1 => Just(Some(2_u8))],
     );
     (any::<prop::sample::Index>(), offsets, parts).prop_map(
         |(lease, (epoch_off, length_off, other_owner), parts)| {
-            let (mut entries, read, inbox_seen, next, (state, outgoing), at, format) = parts;
+            let (mut entries, read, inbox_seen, next, (state, outgoing, written), at, format) =
+                parts;
             if matches!(next, Next::Continued { .. }) && at % 8 > 0 {
                 let beginning = Payload::from_static(b"again");
                 entries.push(Entry::new(Kind::RunCreated, "".into(), beginning, at));
@@ -318,6 +335,7 @@ fn commit() -> impl Strategy<Value = CommitPlan> {
                     next,
                     state,
                     outgoing,
+                    written,
                     format,
                     at,
                 },
@@ -326,12 +344,46 @@ fn commit() -> impl Strategy<Value = CommitPlan> {
     )
 }
 
+fn stream() -> impl Strategy<Value = String> {
+    prop_oneof![3 => Just("s"), 2 => Just("t é"), 1 => Just("")].prop_map(str::to_owned)
+}
+
+fn written() -> impl Strategy<Value = StreamWrite> {
+    let stream = prop_oneof![5 => Just("s"), 3 => Just("t é"), 1 => Just("a\u{1f}b")];
+    let writer = prop_oneof![Just(""), Just("step#2"), Just("##2")];
+    (
+        (stream, writer, 0_u64..4, 0_u32..3),
+        proptest::option::weighted(0.3, 0_u64..4),
+        payload(),
+        0_i64..500,
+    )
+        .prop_map(
+            |((stream, writer, index, attempt), keep, payload, at)| StreamWrite {
+                stream: stream.to_owned(),
+                writer: writer.to_owned(),
+                index,
+                attempt,
+                keep,
+                payload,
+                at,
+            },
+        )
+}
+
+fn append() -> impl Strategy<Value = AppendPlan> {
+    let offsets = prop_oneof![6 => Just((0, false)), 1 => (-1_i64..2, any::<bool>())];
+    (any::<prop::sample::Index>(), offsets, vec(written(), 0..4)).prop_map(
+        |(lease, (epoch_off, other_owner), items)| AppendPlan {
+            lease: lease.index(8),
+            epoch_off,
+            other_owner,
+            items,
+        },
+    )
+}
+
 fn outgoing() -> impl Strategy<Value = Outgoing> {
-    let kind = prop_oneof![
-        Just(OutgoingKind::Start),
-        Just(OutgoingKind::Message),
-        Just(OutgoingKind::StreamItem)
-    ];
+    let kind = prop_oneof![Just(OutgoingKind::Start), Just(OutgoingKind::Message)];
     (kind, run_id(), payload()).prop_map(|(kind, target, body)| Outgoing { kind, target, body })
 }
 

@@ -13,9 +13,10 @@ from duramen._loop.loop import keep_threads_out
 
 if TYPE_CHECKING:
     # ruff: noqa: TC004 - a dataclass names them, and nothing asks it what they are
-    from asyncio import TimerHandle
+    from asyncio import Future, TimerHandle
 
     from duramen._handlers.workflow import WorkflowDef
+    from duramen._bridge import Run
     from duramen._values.serializer import Serializer
 
     from .host import RunHost
@@ -50,6 +51,10 @@ class Services:
     key for it may be missing here for good. What a codec cannot encode is kept for as long as the run is."""
     definition: Callable[[str, str | None], WorkflowDef[Any, Any] | None] = _unknown
     """Finds a workflow that is registered here by name and version; without one the newest."""
+    append: Callable[[Run, list[Any]], Future[Any]] | None = None
+    """Sends what a step has written to streams, as `Run.append` takes it."""
+    written: Callable[[str], object] = _ignore
+    """Called with the id of a run when items of its streams are there to be read."""
     emit: Callable[[str, str, Any], object] = _ignore
     """Takes live events: run id, name, value."""
     context: ContextVars = field(default_factory=copy_context)

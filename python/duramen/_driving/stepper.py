@@ -312,6 +312,10 @@ class Stepper:
         except RuntimeError:
             pass  # the host's loop was closed while the thread ran: nobody listens
 
+    def is_here(self) -> bool:
+        """Whether the caller stands on the host's loop, and so must not wait in its thread."""
+        return threading.get_ident() == self._thread
+
     # -- runners ---------------------------------------------------------------------------------------------
 
     def _wake_runner(self) -> None:

@@ -23,6 +23,7 @@ from duramen._handlers.step import is_async
 from duramen._logging import logger
 from duramen.errors import (
     DuramenError,
+    NotADurableContext,
     StoreClosed,
     TransactionsUnsupported,
     UnusableConnection,
@@ -37,7 +38,7 @@ from .waits import StepCall
 
 if TYPE_CHECKING:
     from asyncio import Future, TimerHandle
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from duramen._bridge import Change
     from duramen._handlers.retry import Retry
@@ -218,6 +219,16 @@ class TransactionCall(StepCall):
             self.run_id,
         )
         run.sealed(False)
+
+    @override
+    def write(
+        self, attempt: int, stream: str, keep: int | None, item: Any, annotation: Any, /
+    ) -> Awaitable[None]:
+        # Its transaction may hold the lock that the item would need, and would wait for the item.
+        raise NotADurableContext(
+            f"transaction {self.op!r} wrote to the stream {stream!r}: nobody could read it before the "
+            "transaction's end; write to the stream in the handler, or in a step"
+        )
 
     @override
     def stop(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextvars import Context as ContextVars
 from contextvars import copy_context
 from functools import partial
+from threading import Lock
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from duramen._handlers.step import current_context, current_step
+from duramen._handlers.step import current_attempt, current_context, current_step
 
 from .exits import (
     Trouble,
@@ -23,10 +24,11 @@ from .exits import (
 )
 from .records import attempt_failed
 from .stepper import NoOutcome, StepJob
+from .streams import Writes, over
 
 if TYPE_CHECKING:
     from asyncio import Future
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from duramen._handlers.retry import Retry
     from duramen._handlers.step import StepPlan
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from .host import RunHost
 
 __all__ = ["MessageWait", "StepCall"]
+
+_beginning = Lock()
+"""Held while the first item of an attempt is taken: its threads may all write at once."""
 
 
 class StepCall:
@@ -45,7 +50,7 @@ class StepCall:
 
     __slots__ = (
         "args", "attempt", "future", "host", "job", "meta", "op", "plan", "retry", "run_id", "scope", "slot",
-        "started", "stopped", "timeout", "value", "variables",
+        "started", "stopped", "timeout", "value", "variables", "writes",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +79,8 @@ class StepCall:
         self.started = 0.0
         self.job: StepJob | None = None
         self.stopped = False
+        self.writes: Writes | None = None
+        """What the attempt has written to streams."""
         self.value: Any = None
         self.variables: ContextVars = copy_context()
         """The context variables of the handler's task where it asked for the step."""
@@ -88,6 +95,7 @@ class StepCall:
         """Hand an attempt to the stepper."""
         services = self.host.services
         self.attempt = attempt
+        self.writes = None
         if self.timeout is not None:
             self.started = time()
         self.job = job = StepJob(
@@ -115,6 +123,13 @@ class StepCall:
         job = self.job
         if job is None or host.closed:
             return  # given up meanwhile
+        if (writes := self.writes) is not None:
+            if issubclass(type(error), NoOutcome | KeyboardInterrupt):
+                writes.drop()
+            elif not writes.settle(partial(self.done, result, error)):
+                return
+            elif error is None:
+                error = writes.error
         self.job = None
         if error is None:
             try:
@@ -193,9 +208,23 @@ class StepCall:
         if job is not None and job is self.job and not self.host.closed:
             self.host.services.emit(self.run_id, name, value)
 
+    def write(
+        self, attempt: int, stream: str, keep: int | None, item: Any, annotation: Any, /
+    ) -> Awaitable[None]:
+        """Take an item of a stream from an attempt: from the one that runs, and from no other."""
+        with _beginning:
+            if attempt != self.attempt or self.job is None:
+                raise over(self.op, attempt)
+            writes = self.writes
+            if writes is None:
+                writes = self.writes = Writes(self)
+        return writes.write(stream, keep, item, annotation)
+
     def stop(self) -> None:
         """The handler no longer waits for it."""
         self.stopped = True
+        if self.writes is not None:
+            self.writes.drop()
         job, self.job = self.job, None
         if job is not None:
             job.cancel("the handler no longer waits for this step")
@@ -204,6 +233,7 @@ class StepCall:
 def _enter_step(call: StepCall) -> None:
     current_context.set(None)
     current_step.set(call)
+    current_attempt.set(call.attempt)
 
 
 class MessageWait:

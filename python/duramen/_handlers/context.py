@@ -17,6 +17,7 @@ from duramen.errors import InvalidArgument
 from .calls.children import ChildCalls
 from .calls.generations import GenerationCalls
 from .calls.steps import StepCalls
+from .calls.streams import StreamCalls
 from .calls.values import ValueCalls
 from .calls.waits import Approval, WaitCalls
 from .step import current_step
@@ -49,7 +50,7 @@ class _RunLog(CarefulLogger):
         return not self._host.run.replaying and super().isEnabledFor(level)
 
 
-class Context(StepCalls, WaitCalls, ValueCalls, ChildCalls, GenerationCalls, Generic[StateT]):
+class Context(StepCalls, WaitCalls, ValueCalls, ChildCalls, GenerationCalls, StreamCalls, Generic[StateT]):
     """The first argument of every handler.
 
     Its durable calls belong to the handler and the tasks it makes, on the handler's own event loop. From

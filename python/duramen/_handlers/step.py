@@ -23,6 +23,7 @@ from duramen.errors import DuramenError, NotADurableContext, WorkflowDefinitionE
 from . import signatures
 from .callables import Definition, is_async_callable, refusal, unwrap
 from .options import checked_name, checked_retry, checked_timeout, place
+from .streams import StepStream
 
 if TYPE_CHECKING:
     from .retry import Retry
@@ -62,6 +63,34 @@ class StepContext:
         """
         self._running.emit(check_id("event name", name), value)
 
+    @overload
+    def stream(self, name: str, type: type[R], *, keep: int | None = None) -> StepStream[R]: ...
+    @overload
+    def stream(self, name: str, type: Any = None, *, keep: int | None = None) -> StepStream[Any]: ...
+    def stream(self, name: str, type: Any = None, *, keep: int | None = None) -> StepStream[Any]:  # noqa: A002
+        """A stream of the run to write to while the step runs, as `Context.stream` is for the handler.
+
+        What an attempt wrote that is repeated stays; `StreamItem.index` tells readers what is void.
+
+        >>> async def answer(question: str) -> str:
+        ...     stream = step_context().stream("answer", str)
+        ...     parts = []
+        ...     async for part in model(question):
+        ...         parts.append(part)
+        ...         await stream.write(part)
+        ...     return "".join(parts)
+
+        Args:
+            name: of the stream, in this run.
+            type: of its items. Default: any JSON.
+            keep: so many items are kept, the last ones. Default: all.
+
+        Raises:
+            InvalidId: the name cannot be used.
+            InvalidArgument: `keep` is no number of items.
+        """
+        return StepStream(functools.partial(self._running.write, self.attempt), name, type, keep)
+
 
 class RunningStep(Protocol):
     """What a step's attempt shows of itself to `step_context`."""
@@ -76,6 +105,12 @@ class RunningStep(Protocol):
 
     def emit(self, name: str, value: Any, /) -> None:
         """Send a live event, on the step's loop or from its thread."""
+        ...
+
+    def write(
+        self, attempt: int, stream: str, keep: int | None, item: Any, annotation: Any, /
+    ) -> Awaitable[None]:
+        """Take an item of a stream from an attempt, on the step's loop or from its thread."""
         ...
 
 
@@ -93,7 +128,10 @@ current_context: ContextVar[DirectCaller | None] = ContextVar("duramen_context",
 """The `Context` of the handler that runs here; None outside of handlers, and inside of steps."""
 
 current_step: ContextVar[RunningStep | None] = ContextVar("duramen_step", default=None)
-"""The attempt of a step that runs here."""
+"""The step that runs here."""
+
+current_attempt: ContextVar[int] = ContextVar("duramen_attempt", default=0)
+"""Which attempt of it: a thread that was left behind stays in its own, whatever the step has come to."""
 
 
 def step_context() -> StepContext:
@@ -115,7 +153,7 @@ def step_context() -> StepContext:
     return StepContext(
         run_id=running.run_id,
         step_id=running.op,
-        attempt=running.attempt,
+        attempt=current_attempt.get() or running.attempt,
         idempotency_key=f"{running.scope}/{running.op}",
         deadline=deadline,
         meta=running.meta,

@@ -18,6 +18,7 @@ from duramen._driving.records import run_failed, run_stuck
 from duramen._driving.services import Services
 from duramen._logging import logger
 from duramen._values.durations import from_ms
+from duramen.errors import RuntimeClosed
 
 from .rows import read_payload
 from .views import Event
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from duramen._driving.transactions import Transactions
     from duramen._values.serializer import Serializer
 
+    from .port import Port
     from .registry import Registry
     from .watchdog import Watchdog
 
@@ -121,6 +123,7 @@ class Driver:
         self._watchdog = watchdog
         self._transactions = transactions
         self._engine: Engine | None = None
+        self._port: Port | None = None
         self._hosts: dict[int, RunHost] = {}
         self._runs: dict[int, Run] = {}
         self._tickets: dict[str, int] = {}
@@ -156,6 +159,8 @@ class Driver:
             touched=self.touch,
             given_back=self.given_back,
             later=self.later,
+            append=self._append,
+            written=self.written,
             emit=self.emit,
             definition=self._registry.of_version,
             on_state=self.tell_state,
@@ -167,13 +172,14 @@ class Driver:
             transactions=self._transactions,
         )
 
-    def attach(self, engine: Engine) -> None:
-        """Tell the driver its engine, which needs `on_events` to be made."""
-        self._engine = engine
+    def attach(self, port: Port) -> None:
+        """Tell the driver its end of the engine, which needs `on_events` to be made."""
+        self._port = port
+        self._engine = port.engine
 
     def detach(self) -> None:
         """Drop every run from memory; nothing is written any more."""
-        self._engine = None
+        self._engine = self._port = None
         for host in list(self._hosts.values()):
             self._safely(host, "evict")
         for ticket in list(self._hosts):
@@ -225,6 +231,8 @@ class Driver:
 
     def _advance(self, ticket: int, host: RunHost, driven: str | None) -> None:
         self._touched.pop(host, None)
+        if self._collectors:
+            self.written(host.run_id)
         if driven is None:
             self._safely(host, "advance")
             return
@@ -424,6 +432,16 @@ class Driver:
         collectors.discard(collector)
         if not collectors:
             self._collectors.pop(run_id, None)
+
+    def _append(self, run: Run, items: list[Any]) -> asyncio.Future[Any]:
+        if self._port is None:
+            raise RuntimeClosed("the runtime was closed before an item of a stream was stored")
+        return self._port.call(run.append, items)
+
+    def written(self, run_id: str) -> None:
+        """Items of its streams are there to be read: tell whoever follows the run."""
+        for collector in self._collectors.get(run_id, ()):
+            collector.changed.set()
 
     def emit(self, run_id: str, name: str, value: Any) -> None:
         """Pass a live event on to whoever listens."""

@@ -123,7 +123,7 @@ class Lifecycle:
         try:
             await self._prepare(port, migrate)
             await self._check_texts(port)
-            driver.attach(port.engine)
+            driver.attach(port)
             self._transactions.attach(port)
             port.engine.register(registry.keys())
             if settings.work is not None and not only_look:

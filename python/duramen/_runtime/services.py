@@ -18,6 +18,7 @@ from .results import Results
 from .running import Running
 from .schemas import Schemas, prepare
 from .starting import Starting
+from .streams import Streams
 from .surroundings import Surroundings
 from .sweeping import Sweeping
 from .taking import Taking
@@ -77,6 +78,7 @@ class Services:
         self.queries = Queries(lifecycle, registry, serializer)
         self.results = Results(lifecycle, registry, serializer, around, self.queries)
         self.following = Following(lifecycle, serializer, self.queries)
+        self.streams = Streams(lifecycle, serializer)
         self.taking = Taking(lifecycle, self.queries)
         self.starting = Starting(
             lifecycle, registry, serializer, around, self.taking, transactions, self._handle_of

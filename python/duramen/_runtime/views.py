@@ -34,6 +34,7 @@ __all__ = [
     "RunView",
     "SchemaView",
     "SignalResult",
+    "StreamItem",
     "SweepResult",
     "SweptRun",
     "TimelineEntry",
@@ -235,6 +236,31 @@ class Event:
 
 
 TimelineEntry = Event
+
+
+@dataclass(frozen=True, slots=True)
+class StreamItem(Generic[T]):
+    """One item of a stream: see `Runtime.stream`."""
+
+    seq: int
+    """Its number in the stream, from 1 without a gap. To resume: ``from_seq=last.seq + 1``."""
+    value: T
+    index: int
+    """Its place among what the same writer wrote, from 0. What that writer wrote there and behind before is
+    void: a repeated attempt of a step begins at 0 again. With one writer that is
+    ``parts[item.index:] = [item.value]`` and nothing else."""
+    op: str | None
+    """The step that wrote it, by its operation's id; None: the handler."""
+    attempt: int | None
+    """Of the step, from 1; None: the handler wrote it."""
+    generation: int
+    """How often the run had been continued as new when it was written. Each generation is another writer."""
+    at: datetime
+
+    @property
+    def writer(self) -> tuple[int, str | None]:
+        """Who wrote it: generation and step."""
+        return self.generation, self.op
 
 
 @dataclass(frozen=True, slots=True)

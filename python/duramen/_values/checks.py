@@ -229,6 +229,7 @@ TABLES = (
     "run_data",
     "run_tags",
     "outgoing",
+    "stream_items",
     "owners",
     "journal_json",
     "duramen_schema_migrations",

@@ -227,6 +227,27 @@ async def _watch(run_id: str, store: str, *, as_json: bool) -> str:
                 await asyncio.sleep(0.25)
 
 
+@app.command("stream")
+def stream(
+    run: RunId,
+    name: Annotated[str, typer.Argument(help="Which of its streams.", show_default=False)],
+    store: Store,
+    from_seq: Annotated[int, typer.Option("--from-seq", help="Begin with this item.", min=0)] = 0,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run has ended.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print each item with its number, its place and its writer.")
+    ] = False,
+) -> None:
+    """Print the items of one of a run's streams, one a line."""
+
+    async def work() -> None:
+        async with open_store(store) as runtime:
+            async for item in runtime.stream(run, name, from_seq=from_seq, follow=follow):
+                print_json(item if as_json else item.value, compact=True)
+
+    perform(work())
+
+
 # -- intervening
 
 

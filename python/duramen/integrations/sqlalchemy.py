@@ -73,8 +73,9 @@ class Tables(NamedTuple):
     run_tags: Table
     """The runs of each tag."""
     outgoing: Table
-    """What has left a run and is still to be carried out; ``kind`` is 0 a run to create, 1 a message, 2 an
-    item of a stream."""
+    """What has left a run and is still to be carried out; ``kind`` is 0 a run to create, 1 a message."""
+    stream_items: Table
+    """Items of streams, numbered by ``seq`` in each; see `duramen.StreamItem`."""
     migrations: Table
     """Which migrations were applied."""
     journal_json: Table
@@ -200,6 +201,18 @@ def tables(
             _text("target"),
             _column("body", LargeBinary()),
             PrimaryKeyConstraint("run_id", "entry", "number"),
+        ),
+        stream_items=table(
+            "stream_items",
+            _number("seq"),
+            _number("idx"),
+            _number("at"),
+            _column("attempt", Integer()),
+            _text("run_id"),
+            _text("stream"),
+            _text("writer"),
+            _column("payload", LargeBinary()),
+            PrimaryKeyConstraint("run_id", "stream", "seq"),
         ),
         migrations=table(
             "migrations",

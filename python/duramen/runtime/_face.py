@@ -16,6 +16,7 @@ from duramen._values.checks import check_id
 from ._messages import MessageCalls
 from ._queries import QueryCalls
 from ._versions import VersionCalls
+from ._streams import StreamCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -49,7 +50,7 @@ _List = list
 """The built-in one, where the class has a method of that name."""
 
 
-class Runtime(MessageCalls, QueryCalls, VersionCalls):
+class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
     """A store and the workflows that this process knows. It belongs to the event loop on which it is opened.
 
     Args:

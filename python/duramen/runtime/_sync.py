@@ -63,6 +63,7 @@ class SyncRuntime(Facade):
     timeline = blocking(Runtime.timeline)
     export = blocking(Runtime.export)
     events = iterating(Runtime.events)
+    stream = iterating(Runtime.stream)
     # Opening might refuse the very schema that is asked for.
     migrate = unopened(Runtime.migrate)
     schema = unopened(Runtime.schema)

@@ -2,7 +2,8 @@
 
 A store keeps runs. A run is a row (who drives it, when it needs attention), a journal that only grows, and an
 inbox of messages. The engine decides everything else; it asks a store for batches, and a run changes only
-through `Store.create`, `Store.claim`, `Store.commit`, `Store.deliver` and `Store.intervene`.
+through `Store.create`, `Store.claim`, `Store.commit`, `Store.deliver` and `Store.intervene`. A run may
+write streams too, whose items come with commits and with `Store.append`.
 
 Beside the runs a store keeps *owners*: one row for each incarnation of each process, with the end of its
 lease. A running run has an owner and an epoch, and no time of its own. An owner that let its lease end has
@@ -67,6 +68,7 @@ A store is also easily wrapped, since its methods are few:
 ...     "next": {"kind": "running"},
 ...     "state": None,
 ...     "outgoing": [],
+...     "written": [],
 ...     "format": None,
 ...     "at": 1_700_000_000_000,
 ... }
@@ -153,6 +155,18 @@ from .runs import (
     Waiting,
     lane_key,
 )
+from .streams import (
+    MOST_PRUNED,
+    STREAM_PAGE_BYTES,
+    AppendApplied,
+    Appended,
+    AppendFenced,
+    StreamAppend,
+    StreamAsk,
+    StreamItem,
+    StreamPage,
+    StreamWrite,
+)
 
 __all__ = [
     "ENDED_OWNERS_KEPT",
@@ -160,6 +174,11 @@ __all__ = [
     "INBOX_PAGE_BYTES",
     "MAX_UNREAD",
     "MAX_UNREAD_BYTES",
+    "MOST_PRUNED",
+    "STREAM_PAGE_BYTES",
+    "AppendApplied",
+    "AppendFenced",
+    "Appended",
     "Applied",
     "Beat",
     "Blocked",
@@ -213,6 +232,11 @@ __all__ = [
     "Start",
     "Status",
     "Store",
+    "StreamAppend",
+    "StreamAsk",
+    "StreamItem",
+    "StreamPage",
+    "StreamWrite",
     "Stuck",
     "Terminate",
     "UnknownKind",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Unsent,
         UnsentAsk,
     )
+    from .streams import Appended, StreamAppend, StreamAsk, StreamPage
 
 __all__ = ["Store"]
 
@@ -137,6 +138,21 @@ class Store(Protocol):
 
     async def receipts(self, messages: Sequence[tuple[str, str]], /) -> Sequence[Receipt | None]:
         """Look up what became of messages, by run id and message id; None where there is no such message."""
+        ...
+
+    # -- streams ---------------------------------------------------------------------------------------------
+
+    async def append(self, batch: Sequence[StreamAppend], /) -> Sequence[Appended]:
+        """Append what steps have written, if the run is running and life, owner and epoch are those named.
+
+        An item gets the next number of its stream, from 1 without a gap, here as with `commit`. A number must
+        not be visible before a lower one: writers of one run exclude each other. Of a stream with items the
+        last one is always kept. What `keep` leaves over goes with the write, up to `MOST_PRUNED` items.
+        """
+        ...
+
+    async def stream(self, ask: StreamAsk, /) -> StreamPage | None:
+        """Read items of a stream, in order; None where there is no such run. Nothing is locked."""
         ...
 
     # -- questions -------------------------------------------------------------------------------------------

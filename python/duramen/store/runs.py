@@ -33,6 +33,7 @@ __all__ = [
     "Running",
     "Start",
     "Status",
+    "StreamWrite",
     "Stuck",
     "Terminate",
     "UnknownKind",
@@ -47,8 +48,8 @@ Status: TypeAlias = Literal[
 ]
 """The first three are live; ``completed`` to ``terminated`` are final; ``stuck`` is neither."""
 
-OutgoingKind: TypeAlias = Literal["start", "message", "stream_item", "inquiry"]
-"""A run to create, a message to another run, an item of a stream."""
+OutgoingKind: TypeAlias = Literal["start", "message", "inquiry"]
+"""A run to create, a message to another run, a question to a child about its end."""
 
 Intervened: TypeAlias = Literal["done", "not_found", "not_allowed", "blocked"]
 """``not_allowed``: the run's status, or its journal's length, does not allow it; ``blocked``: others hold the
@@ -316,6 +317,21 @@ class UnsentAsk(TypedDict):
     limit: int
 
 
+class StreamWrite(TypedDict):
+    """An item as its writer brings it."""
+
+    stream: str
+    writer: str
+    """Opaque: the handler or a step, of one generation."""
+    index: int
+    """Its place among what the writer wrote to the stream, from 0. The store only keeps it."""
+    attempt: int
+    keep: int | None
+    """So many of the stream's items are kept, the last ones; at least 1. None: all."""
+    payload: bytes
+    at: int
+
+
 class RunCommit(TypedDict):
     """One atomic change of a run, by its driver.
 
@@ -341,6 +357,8 @@ class RunCommit(TypedDict):
     """The run's state object, when it changed."""
     outgoing: Sequence[Outgoing]
     """What leaves the run, in this order; never without an entry, and no more than 10,000 items."""
+    written: Sequence[StreamWrite]
+    """What the handler wrote to streams, in this order; never without an entry, no more than 10,000 items."""
     format: int | None
     """Raises the row's `format` to this, and never lowers it."""
     at: int

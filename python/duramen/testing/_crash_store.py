@@ -21,7 +21,7 @@ __all__ = ["Change", "CrashingStore", "Side"]
 
 Side = Literal["before", "after"]
 
-_CHANGES = frozenset({"create", "claim", "commit", "deliver", "intervene", "sent"})
+_CHANGES = frozenset({"create", "claim", "commit", "deliver", "intervene", "sent", "append"})
 _ENDS = frozenset({"step_completed", "step_failed"})
 
 
@@ -147,6 +147,8 @@ def describe(method: str, argument: Any) -> str:
         if method == "commit":
             entries = [f"{entry['kind']} {entry['op']}".strip() for entry in each["entries"]]
             detail = ", ".join([*entries, each["next"]["kind"]])
+        elif method == "append":
+            detail = f"{len(each['items'])} items"
         elif method == "deliver":
             detail = f"{each['kind']} {each['name']}"
         told.append(f"{each['run_id']} ({detail})" if detail else each["run_id"])

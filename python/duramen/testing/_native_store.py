@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from duramen.store import (
+        Appended,
         Beat,
         Claim,
         Claimed,
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
         RunDetail,
         Schema,
         Standing,
+        StreamAppend,
+        StreamAsk,
+        StreamPage,
         Unsent,
         UnsentAsk,
     )
@@ -142,6 +146,12 @@ class NativeStore:
 
     async def receipts(self, messages: Sequence[tuple[str, str]], /) -> Sequence[Receipt | None]:
         return await self._call(self._native.receipts, messages)
+
+    async def append(self, batch: Sequence[StreamAppend], /) -> Sequence[Appended]:
+        return await self._call(self._native.append, batch)
+
+    async def stream(self, ask: StreamAsk, /) -> StreamPage | None:
+        return await self._call(self._native.stream, ask)
 
     async def get(self, run_ids: Sequence[str], /) -> Sequence[RunDetail | None]:
         return await self._call(self._native.get, run_ids)

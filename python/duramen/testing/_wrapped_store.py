@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from duramen.store import (
+        Appended,
         Beat,
         Claim,
         Claimed,
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
         Schema,
         Standing,
         Store,
+        StreamAppend,
+        StreamAsk,
+        StreamPage,
         Unsent,
         UnsentAsk,
     )
@@ -103,6 +107,12 @@ class WrappedStore:
 
     async def receipts(self, messages: Sequence[tuple[str, str]], /) -> Sequence[Receipt | None]:
         return await self.call("receipts", messages)
+
+    async def append(self, batch: Sequence[StreamAppend], /) -> Sequence[Appended]:
+        return await self.call("append", batch)
+
+    async def stream(self, ask: StreamAsk, /) -> StreamPage | None:
+        return await self.call("stream", ask)
 
     async def get(self, run_ids: Sequence[str], /) -> Sequence[RunDetail | None]:
         return await self.call("get", run_ids)

@@ -29,6 +29,7 @@ from ._contract.limits import LimitRules
 from ._contract.outgoing import OutgoingRules
 from ._contract.owners import OwnerRules
 from ._contract.queries import QueryRules
+from ._contract.streams import StreamRules
 
 __all__ = ["StoreContract"]
 
@@ -41,6 +42,7 @@ class StoreContract(
     GenerationRules,
     FormatRules,
     OutgoingRules,
+    StreamRules,
     InboxRules,
     InterventionRules,
     QueryRules,

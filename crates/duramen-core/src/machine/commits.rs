@@ -4,7 +4,6 @@ use super::seal::Sealing;
 use super::standing::{Phase, Standing};
 use crate::family::{End, Ended};
 use crate::ids::{Millis, Payload};
-use crate::progress::ledger::Taken;
 use crate::progress::state::Progress;
 use crate::store::{CommitOutcome, Next, Outgoing, RunCommit, end_of_child, place_of_end};
 
@@ -49,15 +48,10 @@ impl Commits {
             Next::Waiting { .. } => Sent::Release,
             Next::Finished { .. } | Next::Stuck { .. } | Next::Continued { .. } => Sent::End,
         });
-        let Taken {
-            expected,
-            entries,
-            outgoing,
-        } = run.ledger.take();
+        let taken = run.ledger.take();
         let at = run.clock.at(wall);
-        let mut commit = run.facts.commit(expected, entries, next, at);
+        let mut commit = run.facts.commit(taken, next, at);
         run.facts.told_format(commit.format);
-        commit.outgoing = outgoing;
         commit.outgoing.extend(end_for_parent(run, &commit));
         commit.read = run.inbox.take_read();
         commit.inbox_seen = run.inbox.take_news();
@@ -71,11 +65,8 @@ impl Commits {
         self.sent = Some(Sent::Save);
         let taken = run.ledger.take_part();
         let at = run.clock.at(wall);
-        let mut commit = run
-            .facts
-            .commit(taken.expected, taken.entries, Next::Running, at);
+        let commit = run.facts.commit(taken, Next::Running, at);
         run.facts.told_format(commit.format);
-        commit.outgoing = taken.outgoing;
         commit
     }
 

@@ -78,7 +78,7 @@ fn kind() -> impl Strategy<Value = Kind> {
 fn op() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "(s|L)[0-2]f[0-3](#[1-3])?",
-        4 => "(sleep|timer|event|approval|now|uuid|random)-[0-3]",
+        4 => "(sleep|timer|event|approval|now|uuid|random|stream)-[0-3]",
         1 => Just(String::new()),
         1 => Just(crate::primitives::timer::RUN_TIMEOUT_OP.to_owned()),
         1 => any::<String>(),
@@ -106,9 +106,10 @@ fn meta() -> impl Strategy<Value = Meta> {
         prop::option::of(prop_oneof![0..20_u64, Just(u64::MAX)]),
         prop::option::of(("run/child-[0-2]|.{0,4}", "child|.{0,4}")),
         prop::option::of(prop_oneof![Just(Ended::Failed), Just(Ended::Conflict)]),
+        prop::option::of("w[0-1]"),
     )
         .prop_map(
-            |(attempt, retry_at, wait, deadline, message, cause, other, ended)| {
+            |(attempt, retry_at, wait, deadline, message, cause, other, ended, stream)| {
                 let (run, workflow) = other.unzip();
                 Meta {
                     attempt,
@@ -120,6 +121,7 @@ fn meta() -> impl Strategy<Value = Meta> {
                     run: run.map(Into::into),
                     workflow,
                     ended,
+                    stream,
                 }
             },
         )

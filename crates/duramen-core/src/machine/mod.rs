@@ -47,7 +47,7 @@ use crate::journal::{BadEntry, ENCODING, Entry, Kind};
 use crate::primitives::child::NewChild;
 use crate::primitives::message::{NotSent, Sent};
 use crate::primitives::timer::TimerStem;
-use crate::primitives::{approval, child, event, message, patch, step, timer, value};
+use crate::primitives::{approval, child, event, message, patch, step, stream, timer, value};
 use crate::progress::desk::Desk;
 use crate::progress::state::Progress;
 use crate::retry::RetryPolicy;
@@ -219,6 +219,24 @@ impl Machine {
             self.park(divergence.clone());
             Halt::Diverged(divergence)
         })
+    }
+
+    /// The handler writes an item of a stream; see [`stream`]. It never suspends.
+    pub fn request_write(
+        &mut self,
+        stream: &str,
+        keep: Option<u64>,
+        item: Payload,
+    ) -> Result<(), Halt> {
+        stream::request(self.ask()?, stream, keep, item).map_err(|divergence| {
+            self.park(divergence.clone());
+            Halt::Diverged(divergence)
+        })
+    }
+
+    /// The name under which the step of that id writes to streams in this generation of the run.
+    pub fn writer(&mut self, op: &str) -> String {
+        Desk::of(&mut self.run).writer(op)
     }
 
     /// The handler asks whether the run follows its patched code; see [`patch`]. It never suspends.

@@ -79,14 +79,10 @@ impl Sealing {
             // The logical clock moves when the result is delivered: it may still come to nothing.
             let at = run.clock.at(wall);
             let entry = Entry::new(Kind::StepCompleted, op.id.clone(), result, at).with_meta(&meta);
-            let staged = run.ledger.not_durable();
-            let mut entries = staged.entries;
-            entries.push(entry.clone());
+            let mut staged = run.ledger.not_durable();
+            staged.entries.push(entry.clone());
             let state = state.take();
-            let mut commit = run
-                .facts
-                .commit(staged.expected, entries, Next::Running, at);
-            commit.outgoing = staged.outgoing;
+            let mut commit = run.facts.commit(staged, Next::Running, at);
             commit.read = run.inbox.read().to_vec();
             commit.inbox_seen = run.inbox.news();
             commit.state.clone_from(&state);

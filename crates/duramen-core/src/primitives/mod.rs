@@ -7,5 +7,6 @@ pub mod event;
 pub mod message;
 pub mod patch;
 pub mod step;
+pub mod stream;
 pub mod timer;
 pub mod value;

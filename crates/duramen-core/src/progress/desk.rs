@@ -16,7 +16,7 @@ use crate::ids::{InvalidId, Millis, OpId, check_op_id};
 use crate::inbox::Slot;
 use crate::journal::Entry;
 use crate::run::Seed;
-use crate::store::{Message, Outgoing};
+use crate::store::{Message, Outgoing, StreamWrite};
 
 /// See the module's head.
 pub(crate) struct Desk<'m> {
@@ -100,6 +100,29 @@ impl Desk<'_> {
 
     pub(crate) fn passed_without(&mut self, patch: OpId) {
         self.run.patches.passed_without(patch);
+    }
+}
+
+/// Streams.
+impl Desk<'_> {
+    /// The place of the next item among all that the handler writes to the stream.
+    pub(crate) fn next_in_stream(&mut self, stream: &str) -> u64 {
+        self.run.streams.next(stream)
+    }
+
+    /// Records an entry and the item that goes out with it.
+    pub(crate) fn write(&mut self, entry: Entry, item: StreamWrite) {
+        self.run.ledger.append(entry, Weight::Hard);
+        self.run.ledger.write(item);
+    }
+
+    /// The handler, or the step of that id, as the writer of items: another one in each generation.
+    pub(crate) fn writer(&self, op: &str) -> String {
+        match self.run.facts.generation {
+            0 => op.to_owned(),
+            // No operation's id has two of these in a row.
+            generation => format!("{op}##{}", generation + 1),
+        }
     }
 }
 

@@ -60,6 +60,8 @@ pub enum Handler {
     OtherValue { asked: String },
     /// It sends something else under that id, as both are told.
     OtherSent { was: String, asked: String },
+    /// It writes to a stream; the journal has nothing of the kind there, or that it wrote to another.
+    Writes { asked: String, was: Option<String> },
     /// It was given what is recorded, and has another type for it.
     CannotRead { why: String },
     /// It has ended.
@@ -146,6 +148,16 @@ impl fmt::Display for Divergence {
                     ", which was {was}, found a handler that asked for {asked}"
                 )?;
             }
+            Handler::Writes { asked, was: None } => {
+                write!(f, ", found a handler that writes to the stream {asked:?}")?;
+            }
+            Handler::Writes {
+                asked,
+                was: Some(was),
+            } => write!(
+                f,
+                " into the stream {was:?}, found a handler that writes there to the stream {asked:?}"
+            )?,
             Handler::CannotRead { why } => {
                 write!(f, ", found code that cannot read what is recorded: {why}")?;
             }

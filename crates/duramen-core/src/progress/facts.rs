@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::ledger::Taken;
 use crate::derive::of_generation;
 use crate::ids::{Millis, RunId};
 use crate::journal::Entry;
@@ -82,15 +83,15 @@ impl Facts {
         }
     }
 
-    /// A commit of these entries behind the first `expected` ones, in the run's name and with its fence.
+    /// A commit of what is taken from the ledger, in the run's name and with its fence.
     /// What it says of the inbox and of the state is left to be filled in.
-    pub(crate) fn commit(
-        &self,
-        expected: u64,
-        entries: Vec<Entry>,
-        next: Next,
-        at: Millis,
-    ) -> Box<RunCommit> {
+    pub(crate) fn commit(&self, taken: Taken, next: Next, at: Millis) -> Box<RunCommit> {
+        let Taken {
+            expected,
+            entries,
+            outgoing,
+            written,
+        } = taken;
         let format = self.raised_format(&entries);
         Box::new(RunCommit {
             run_id: self.run_id.clone(),
@@ -103,7 +104,8 @@ impl Facts {
             inbox_seen: None,
             next,
             state: None,
-            outgoing: Vec::new(),
+            outgoing,
+            written,
             format,
             at,
         })

@@ -5,7 +5,7 @@
 //! steps) are derived or may be repeated, so no effect waits for them: they ride along.
 
 use crate::journal::Entry;
-use crate::store::Outgoing;
+use crate::store::{Outgoing, StreamWrite};
 
 /// The tail of one run's journal.
 #[derive(Debug, Default)]
@@ -13,6 +13,8 @@ pub struct Ledger {
     staged: Vec<Entry>,
     /// What leaves the run with staged entries, each with the index of its own.
     leaving: Vec<(u64, Outgoing)>,
+    /// What streams get with them, likewise.
+    written: Vec<(u64, StreamWrite)>,
     len: u64,
     durable: u64,
     barrier: u64,
@@ -26,9 +28,10 @@ pub struct Taken {
     pub expected: u64,
     pub entries: Vec<Entry>,
     pub outgoing: Vec<Outgoing>,
+    pub written: Vec<StreamWrite>,
 }
 
-/// So many items leave a run with one commit: a parent of thousands is no single huge one.
+/// So many items leave a run, or go to its streams, with one commit: a parent of thousands is no single huge one.
 const MOST_LEAVING: usize = 1_000;
 
 /// What an entry costs.
@@ -69,6 +72,11 @@ impl Ledger {
         index
     }
 
+    /// An item of a stream goes out with the entry that was appended last.
+    pub fn write(&mut self, item: StreamWrite) {
+        self.written.push((self.len.saturating_sub(1), item));
+    }
+
     /// The index that the next entry will get.
     pub const fn journal_len(&self) -> u64 {
         self.len
@@ -98,20 +106,22 @@ impl Ledger {
         self.in_flight.is_some()
     }
 
-    /// Takes the staged entries for a commit, with the journal length that the commit expects.
+    /// Takes what is staged for a commit.
     pub fn take(&mut self) -> Taken {
         self.take_until(self.len)
     }
 
-    /// Whether more leaves the run than one commit should have.
+    /// Whether more goes out with entries than one commit should have.
     pub const fn is_crowded(&self) -> bool {
-        self.leaving.len() > MOST_LEAVING
+        self.leaving.len() > MOST_LEAVING || self.written.len() > MOST_LEAVING
     }
 
-    /// Takes as many as one commit should have; the others stay staged.
+    /// Takes as much as one commit should have; the rest stays staged.
     pub fn take_part(&mut self) -> Taken {
-        let first_left = self.leaving.get(MOST_LEAVING);
-        self.take_until(first_left.map_or(self.len, |(index, _)| *index))
+        let leaving = self.leaving.get(MOST_LEAVING).map(|(index, _)| *index);
+        let written = self.written.get(MOST_LEAVING).map(|(index, _)| *index);
+        let first_left = leaving.into_iter().chain(written).min();
+        self.take_until(first_left.unwrap_or(self.len))
     }
 
     fn take_until(&mut self, end: u64) -> Taken {
@@ -119,13 +129,11 @@ impl Ledger {
         self.in_flight = Some(end);
         let count = usize::try_from(end.saturating_sub(expected)).unwrap_or(usize::MAX);
         let left = self.staged.split_off(count.min(self.staged.len()));
-        let later = self.leaving.partition_point(|(index, _)| *index < end);
-        let later = self.leaving.split_off(later);
-        let leaving = std::mem::replace(&mut self.leaving, later);
         Taken {
             expected,
             entries: std::mem::replace(&mut self.staged, left),
-            outgoing: leaving.into_iter().map(|(_, item)| item).collect(),
+            outgoing: before(&mut self.leaving, end),
+            written: before(&mut self.written, end),
         }
     }
 
@@ -135,6 +143,7 @@ impl Ledger {
             expected: self.durable,
             entries: self.staged.clone(),
             outgoing: self.leaving.iter().map(|(_, item)| item.clone()).collect(),
+            written: self.written.iter().map(|(_, item)| item.clone()).collect(),
         }
     }
 
@@ -156,9 +165,17 @@ impl Ledger {
         self.in_flight = None;
         self.staged.clear();
         self.leaving.clear();
+        self.written.clear();
         self.len = self.durable;
         self.barrier = self.durable;
     }
+}
+
+/// What goes out with the entries before `end`.
+fn before<T>(items: &mut Vec<(u64, T)>, end: u64) -> Vec<T> {
+    let later = items.split_off(items.partition_point(|(index, _)| *index < end));
+    let taken = std::mem::replace(items, later);
+    taken.into_iter().map(|(_, item)| item).collect()
 }
 
 #[cfg(test)]

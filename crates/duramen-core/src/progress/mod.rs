@@ -16,4 +16,5 @@ pub mod op;
 pub(crate) mod patches;
 pub(crate) mod state;
 pub(crate) mod steps;
+pub(crate) mod streams;
 pub(crate) mod turn;

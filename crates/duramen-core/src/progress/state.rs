@@ -10,6 +10,7 @@ use super::naming::Naming;
 use super::op::{Op, OpKind, Ops, StepPhase};
 use super::patches::Patches;
 use super::steps::Steps;
+use super::streams::Streams;
 use super::turn::Outcome;
 use crate::family::{End, Ended};
 use crate::ids::{Millis, OpId};
@@ -35,6 +36,7 @@ pub(crate) struct Progress {
     pub(crate) ledger: Ledger,
     pub(crate) ends: Ends,
     pub(crate) patches: Patches,
+    pub(crate) streams: Streams,
     /// The id that the last request got.
     pub(crate) last_op: OpId,
 }
@@ -54,6 +56,7 @@ impl Progress {
             ledger: Ledger::new(length),
             ends: Ends::default(),
             patches: Patches::default(),
+            streams: Streams::default(),
             last_op: "".into(),
         }
     }

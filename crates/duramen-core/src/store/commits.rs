@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Outgoing;
+use super::{Outgoing, StreamWrite};
 use crate::ids::{Millis, Payload, RunId};
 use crate::journal::Entry;
 use crate::run::{Seed, Status};
@@ -31,6 +31,9 @@ pub struct RunCommit {
     pub state: Option<Payload>,
     /// What leaves the run, in this order. A commit that has any appends an entry.
     pub outgoing: Vec<Outgoing>,
+    /// What the handler has written to streams, in this order. A commit that has any appends an entry.
+    #[serde(default)]
+    pub written: Vec<StreamWrite>,
     /// Only builds that read this encoding can go on with the run from here on; never lowers it.
     pub format: Option<u8>,
     /// The driver's time, for `updated_at` and `finished_at`.

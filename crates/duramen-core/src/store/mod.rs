@@ -29,6 +29,7 @@ mod owners;
 mod queries;
 mod runs;
 mod schema;
+mod streams;
 mod transactions;
 
 use std::sync::Arc;
@@ -50,6 +51,10 @@ pub use owners::{Beat, ENDED_OWNERS_KEPT, Heartbeat, OwnerRow};
 pub use queries::{Cursor, Filter, OpenRuns, Page, RunDetail, Standing};
 pub use runs::{Created, NewRun, Start};
 pub use schema::{Schema, WorkflowKey};
+pub use streams::{
+    Appended, MOST_PRUNED, STREAM_PAGE_BYTES, StreamAppend, StreamAsk, StreamItem, StreamPage,
+    StreamWrite,
+};
 pub use transactions::{Change, Expect, Script, Statement, Transactions, Value};
 
 /// What another process may have changed. A store that cannot tell calls with both.
@@ -130,6 +135,15 @@ pub trait Inboxes: Send + Sync + 'static {
     fn receipts(&self, messages: Vec<(RunId, String)>) -> StoreFuture<Vec<Option<Receipt>>>;
 }
 
+/// Streams of runs; see [`StreamWrite`]. (What a handler writes comes with [`Runs::commit`].)
+pub trait Streams: Send + Sync + 'static {
+    /// Appends what steps have written, each whole or not at all, fenced by life, owner and epoch of a running run.
+    fn append(&self, batch: Vec<StreamAppend>) -> StoreFuture<Vec<Appended>>;
+
+    /// Items of one stream, in order. None where there is no such run. Nothing is locked.
+    fn stream(&self, ask: StreamAsk) -> StoreFuture<Option<StreamPage>>;
+}
+
 /// What people and drivers ask without changing anything.
 pub trait Queries: Send + Sync + 'static {
     /// Rows with what people ask of a run; `None` where there is no such run.
@@ -153,7 +167,7 @@ pub trait Queries: Send + Sync + 'static {
 }
 
 /// A place that keeps runs. See the module's head for the rules that all methods share.
-pub trait Store: Runs + Claims + Inboxes + Queries {
+pub trait Store: Runs + Claims + Inboxes + Streams + Queries {
     /// Applies missing migrations; safe to call from several processes at once.
     fn migrate(&self) -> StoreFuture<Schema>;
 

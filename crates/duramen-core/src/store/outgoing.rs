@@ -1,9 +1,10 @@
-//! What leaves a run with a commit and is carried out after it: children, messages, stream items.
+//! What leaves a run with a commit and is carried out after it: children, messages. (Items of streams stay with their run:
+//! they come with the commit, see [`super::RunCommit::written`].)
 //!
 //! The items of a commit are kept by the same transaction. Whoever made the commit carries them out, one
 //! after the other, and reports them as sent; if it dies, anybody does who asks for what is still unsent.
-//! Carrying an item out twice does no harm: each is idempotent at its target (a run's id, a message's id,
-//! an item's place). So they need no lease of their own, and no transaction touches two runs. A run that has
+//! Carrying an item out twice does no harm: each is idempotent at its target (a run's id, a message's
+//! id). So they need no lease of their own, and no transaction touches two runs. A run that has
 //! ended is not forgotten by this: its items stand by themselves until the last one is out.
 
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,6 @@ pub enum OutgoingKind {
     Start,
     /// A message to another run.
     Message,
-    /// An item of a stream.
-    StreamItem,
     /// A question to a child about its end.
     Inquiry,
 }
@@ -31,8 +30,7 @@ impl OutgoingKind {
         match self {
             Self::Start => 0,
             Self::Message => 1,
-            Self::StreamItem => 2,
-            Self::Inquiry => 3,
+            Self::Inquiry => 2,
         }
     }
 
@@ -41,8 +39,7 @@ impl OutgoingKind {
         Some(match code {
             0 => Self::Start,
             1 => Self::Message,
-            2 => Self::StreamItem,
-            3 => Self::Inquiry,
+            2 => Self::Inquiry,
             _ => return None,
         })
     }
@@ -100,8 +97,6 @@ pub enum Errand {
     Start(NewRun),
     Message(NewMessage),
     Inquiry(Inquiry),
-    /// Not carried out yet.
-    StreamItem,
 }
 
 /// An item that is kept. Run, entry and number say which one it is.
@@ -135,7 +130,6 @@ impl Unsent {
             OutgoingKind::Inquiry => {
                 Errand::Inquiry(serde_json::from_slice(&self.body).map_err(bad)?)
             }
-            OutgoingKind::StreamItem => Errand::StreamItem,
         })
     }
 }

@@ -71,6 +71,7 @@ fn instead(row: RunRow, common: &Common, next: Next, at: Millis) -> RunCommit {
         next,
         state: None,
         outgoing: Vec::new(),
+        written: Vec::new(),
         format: None,
         at,
     }

@@ -71,6 +71,7 @@ mod tests {
             next,
             state: None,
             outgoing: Vec::new(),
+            written: Vec::new(),
             format: None,
             at: 0,
         }

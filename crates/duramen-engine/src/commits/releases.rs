@@ -90,6 +90,7 @@ pub(super) fn release(row: RunRow, now: Millis) -> RunCommit {
         },
         state: None,
         outgoing: Vec::new(),
+        written: Vec::new(),
         format: None,
         at: now,
     }

@@ -206,6 +206,7 @@ fn a_store_that_answers_at_once_does_not_use_up_the_stack() {
             next: Next::Running,
             state: None,
             outgoing: Vec::new(),
+            written: Vec::new(),
             format: None,
             at: 0,
         };

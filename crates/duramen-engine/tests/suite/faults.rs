@@ -9,10 +9,11 @@ use std::time::Duration;
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::{Entry, Kind};
 use duramen_core::store::{
-    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, Delivery, DueAsk,
-    Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage,
-    NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs,
-    Schema, Standing, Store, StoreError, StoreFuture, Unsent, UnsentAsk, Wake,
+    Appended, Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, Delivery,
+    DueAsk, Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message,
+    NewMessage, NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail,
+    Runs, Schema, Standing, Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage,
+    Streams, Unsent, UnsentAsk, Wake,
 };
 use duramen_engine::Env;
 
@@ -365,6 +366,16 @@ impl Inboxes for Faults {
 
     fn receipts(&self, messages: Vec<(RunId, String)>) -> StoreFuture<Vec<Option<Receipt>>> {
         self.call("receipts", |store| store.receipts(messages))
+    }
+}
+
+impl Streams for Faults {
+    fn append(&self, batch: Vec<StreamAppend>) -> StoreFuture<Vec<Appended>> {
+        self.call("append", |store| store.append(batch))
+    }
+
+    fn stream(&self, ask: StreamAsk) -> StoreFuture<Option<StreamPage>> {
+        self.call("stream", |store| store.stream(ask))
     }
 }
 

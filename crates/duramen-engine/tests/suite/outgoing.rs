@@ -68,6 +68,7 @@ fn submit(lab: &Lab, host: &Host, run_id: &str, outgoing: Vec<Outgoing>) {
         next: Next::Running,
         state: None,
         outgoing,
+        written: Vec::new(),
         format: None,
         at: lab.env.now(),
     };
@@ -233,7 +234,7 @@ fn what_cannot_be_carried_out_here_is_passed_over_and_keeps_nobody_busy() {
     never.message_id = String::new();
     lab.enqueue(&["free"]);
     let items = vec![
-        item(OutgoingKind::StreamItem),
+        item(OutgoingKind::Start),
         item(OutgoingKind::Message),
         Outgoing::message(&never),
         hello(&lab, "free"),

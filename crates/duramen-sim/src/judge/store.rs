@@ -3,10 +3,11 @@
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::{Entry, Kind};
 use duramen_core::store::{
-    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, Delivery, DueAsk,
-    Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
-    NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
-    Standing, Store, StoreError, StoreFuture, Unsent, UnsentAsk,
+    Appended, Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, Delivery,
+    DueAsk, Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage,
+    NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs,
+    Schema, Standing, Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams,
+    Unsent, UnsentAsk,
 };
 
 use super::{Judge, Owner, answer, base, newer_lane};
@@ -330,6 +331,16 @@ impl Inboxes for Judge {
 
     fn receipts(&self, messages: Vec<(RunId, String)>) -> StoreFuture<Vec<Option<Receipt>>> {
         answer(settled(self.inner().receipts(messages)))
+    }
+}
+
+impl Streams for Judge {
+    fn append(&self, batch: Vec<StreamAppend>) -> StoreFuture<Vec<Appended>> {
+        answer(settled(self.inner().append(batch)))
+    }
+
+    fn stream(&self, ask: StreamAsk) -> StoreFuture<Option<StreamPage>> {
+        answer(settled(self.inner().stream(ask)))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::model;
 use crate::net::settled;
 use crate::oracles;
 use crate::plan::{Deed, Mode, SlotPlan, What};
+use crate::program::STREAMS;
 use crate::replay::replay_equals_the_first_pass;
 use crate::world::Event;
 
@@ -172,6 +173,9 @@ impl Sim {
         for (number, run_id) in self.run_ids().iter().enumerate() {
             if self.is_gone(run_id) {
                 continue;
+            }
+            for stream in STREAMS {
+                self.judge.read_stream(run_id, stream);
             }
             let row = self.judge.row(run_id);
             let journal = self.judge.journal(run_id).unwrap_or_default();

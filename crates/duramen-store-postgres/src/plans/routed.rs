@@ -167,7 +167,13 @@ async fn check_all(client: &tokio_postgres::Client, url: &str, names: &Names) {
     let book = &store.inner.book;
     assert_eq!(book.flavour, Flavour::Routed);
     let tables = [
-        "runs", "journal", "inbox", "run_data", "run_tags", "outgoing",
+        "runs",
+        "journal",
+        "inbox",
+        "run_data",
+        "run_tags",
+        "outgoing",
+        "stream_items",
     ];
     let check_each = async |when: &str| {
         for hot in hot::of_given_runs(book).iter().chain(&of_one(book)) {

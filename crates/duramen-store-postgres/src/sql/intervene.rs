@@ -59,12 +59,13 @@ pub(crate) const LEAVE_TYPES: &[Type] = &[
     Type::BYTEA,
 ];
 
-pub(crate) const DELETE: [&str; 6] = [
+pub(crate) const DELETE: [&str; 7] = [
     "DELETE FROM {run_tags} t USING (SELECT r.run_id, r.created_at, unnest(r.tags) AS tag FROM {runs} r \
      WHERE r.run_id = $1 OFFSET 0) r WHERE t.run_id = $1 AND t.tag = r.tag AND t.created_at = r.created_at",
     "DELETE FROM {journal} WHERE run_id = $1",
     "DELETE FROM {inbox} WHERE run_id = $1",
     "DELETE FROM {run_data} WHERE run_id = $1",
     "DELETE FROM {outgoing} WHERE run_id = $1",
+    "DELETE FROM {stream_items} WHERE run_id = $1",
     "DELETE FROM {runs} WHERE run_id = $1",
 ];

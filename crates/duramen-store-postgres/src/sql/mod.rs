@@ -105,6 +105,7 @@ pub(crate) mod lease;
 pub(crate) mod outside;
 pub(crate) mod routed;
 pub(crate) mod run;
+pub(crate) mod stream;
 
 /// A statement with its parameters' types, so that no round trip asks for them.
 #[derive(Debug)]
@@ -183,7 +184,12 @@ pub(crate) struct Book {
     pub(crate) extend: Sql,
     pub(crate) leave: Sql,
     pub(crate) identity: Sql,
-    pub(crate) delete: [Sql; 6],
+    pub(crate) delete: [Sql; 7],
+    pub(crate) stream_fence: Sql,
+    pub(crate) stream_fence_in_line: Sql,
+    pub(crate) stream_write: Sql,
+    pub(crate) stream_prune: Sql,
+    pub(crate) stream_page: Sql,
     pub(crate) routed: routed::Statements,
 }
 
@@ -282,6 +288,11 @@ impl Book {
             leave: sql(intervene::LEAVE, intervene::LEAVE_TYPES),
             identity: sql(outside::IDENTITY, &[]),
             delete: intervene::DELETE.map(|template| sql(template, run::BY_ID)),
+            stream_fence: sql(stream::FENCE, stream::FENCE_TYPES),
+            stream_fence_in_line: in_line(stream::FENCE, stream::FENCE_TYPES),
+            stream_write: sql(stream::WRITE, stream::WRITE_TYPES),
+            stream_prune: sql(stream::PRUNE, stream::PRUNE_TYPES),
+            stream_page: sql(stream::PAGE, stream::PAGE_TYPES),
             routed: routed::Statements::new(names),
         }
     }

@@ -22,6 +22,17 @@ pub(crate) const APPEND: &str =
 pub(crate) const LEAVE: &str =
     "INSERT INTO {outgoing} (run_id, entry, number, kind, target, body, at) VALUES ";
 
+/// An item of a stream, behind its last one. Under the stricter levels one that it does not show is met at the key.
+pub(crate) const WRITE: &str = "INSERT INTO {stream_items} (run_id, stream, seq, idx, at, attempt, writer, payload) \
+     SELECT $1::text, $2::text, coalesce((SELECT s.seq FROM {stream_items} s WHERE s.run_id = $1::text AND s.stream = $2::text \
+     ORDER BY s.seq DESC LIMIT 1), 0) + 1, $3::bigint, $4::bigint, $5::integer, $6::text, $7::bytea";
+/// Of the last item: all but so many are kept no longer.
+pub(crate) const PRUNE: &str = "DELETE FROM {stream_items} s WHERE s.run_id = $1::text AND s.stream = $2::text \
+     AND s.seq <= (SELECT l.seq FROM {stream_items} l WHERE l.run_id = $1::text AND l.stream = $2::text \
+     ORDER BY l.seq DESC LIMIT 1) - $3::bigint \
+     AND s.seq < (SELECT f.seq FROM {stream_items} f WHERE f.run_id = $1::text AND f.stream = $2::text \
+     ORDER BY f.seq LIMIT 1) + $4::bigint";
+
 /// Of a commit that does more than append.
 pub(crate) const REWRITE: &str = concat!(
     "UPDATE {runs} r SET journal_len = $2::bigint, updated_at = $3::bigint, \

@@ -7,7 +7,7 @@ DECLARE
     seen text := pg_get_viewdef('journal_json'::regclass);
 BEGIN
     DROP VIEW journal_json;
-    FOREACH one IN ARRAY ARRAY['runs', 'journal', 'inbox', 'run_data', 'run_tags', 'outgoing'] LOOP
+    FOREACH one IN ARRAY ARRAY['runs', 'journal', 'inbox', 'run_data', 'run_tags', 'outgoing', 'stream_items'] LOOP
         SELECT coalesce('WITH (' || array_to_string(reloptions, ', ') || ')', '') INTO settings
         FROM pg_class WHERE oid = one::regclass;
         EXECUTE format('ALTER TABLE %I RENAME TO whole', one);

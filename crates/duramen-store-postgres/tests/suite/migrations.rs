@@ -148,6 +148,7 @@ fn everything_works_under_other_names() {
             waits: vec!["event:go".to_owned()],
         },
         state: Some("{}".into()),
+        written: Vec::new(),
         outgoing: vec![Outgoing {
             kind: OutgoingKind::Message,
             target: "b".into(),

@@ -342,7 +342,13 @@ fn a_deletion_that_meets_a_commit_leaves_nothing_behind() {
         let sent = block_on(store.deliver(vec![event("a", "m", "go")])).unwrap();
         assert_eq!(sent[0].result, Delivery::NotFound);
         for table in [
-            "runs", "journal", "inbox", "run_data", "run_tags", "outgoing",
+            "runs",
+            "journal",
+            "inbox",
+            "run_data",
+            "run_tags",
+            "outgoing",
+            "stream_items",
         ] {
             assert_eq!(
                 place.number(&format!("SELECT count(*) FROM {{s}}.{table}")),

@@ -84,7 +84,14 @@ impl Place {
             return;
         }
         self.run("SELECT create_distributed_table('{s}.runs', 'run_id', shard_count => 4)");
-        for table in ["journal", "inbox", "run_data", "run_tags", "outgoing"] {
+        for table in [
+            "journal",
+            "inbox",
+            "run_data",
+            "run_tags",
+            "outgoing",
+            "stream_items",
+        ] {
             self.run(&format!(
                 "SELECT create_distributed_table('{{s}}.{table}', 'run_id', colocate_with => '{{s}}.runs')"
             ));

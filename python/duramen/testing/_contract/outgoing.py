@@ -48,7 +48,7 @@ class OutgoingRules(Rules):
         items: list[Outgoing] = [
             {"kind": "start", "target": "child", "body": b"\x00\xff"},
             {"kind": "message", "target": "other", "body": b""},
-            {"kind": "stream_item", "target": "a", "body": b"3"},
+            {"kind": "message", "target": "a", "body": b"3"},
         ]
         last = commit(length=2, entries=[entry("t"), entry("u")], outgoing=items, at=T0 + 7)
         assert await commit_one(store, last) == APPLIED

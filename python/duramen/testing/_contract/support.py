@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Start,
         Status,
         Store,
+        StreamWrite,
         Unsent,
     )
 
@@ -207,6 +208,7 @@ def commit(
     next: Next = RUNNING,  # noqa: A002 - the field's name
     state: bytes | None = None,
     outgoing: Sequence[Outgoing] = (),
+    written: Sequence[StreamWrite] = (),
     format: int | None = None,  # noqa: A002 - the field's name
     at: int = T0 + 1,
 ) -> RunCommit:
@@ -223,6 +225,7 @@ def commit(
         "next": next,
         "state": state,
         "outgoing": list(outgoing),
+        "written": list(written),
         "format": format,
         "at": at,
     }

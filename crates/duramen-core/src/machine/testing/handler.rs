@@ -245,6 +245,14 @@ impl Ctx {
         }
     }
 
+    pub(crate) async fn write(&self, stream: &str, item: &str) {
+        let item = Payload::from(item.to_owned());
+        let asked = self.with(|world| world.machine.request_write(stream, None, item));
+        if let Err(halt) = asked {
+            self.stop(halt).await
+        }
+    }
+
     /// The handler's logical clock.
     pub(crate) fn now(&self) -> Millis {
         self.with(|world| world.machine.now())

@@ -29,6 +29,8 @@ pub(crate) enum Node {
     Value(u8),
     /// Of code that never changes: always in force.
     Patched(u8),
+    /// An item of one of two streams.
+    Write(u8),
     Seq(Vec<Node>),
     /// All of them; the first failure by position counts.
     Par(Vec<Node>),
@@ -65,7 +67,11 @@ impl Node {
     /// Whether how it ends cannot depend on when things happen.
     pub(crate) fn is_timeless(&self) -> bool {
         match self {
-            Self::Step { .. } | Self::Sleep(_) | Self::Value(_) | Self::Patched(_) => true,
+            Self::Step { .. }
+            | Self::Sleep(_)
+            | Self::Value(_)
+            | Self::Patched(_)
+            | Self::Write(_) => true,
             Self::Event { timeout, .. } | Self::Approve(timeout) => timeout.is_none(),
             Self::Seq(nodes) | Self::Par(nodes) => nodes.iter().all(Self::is_timeless),
             Self::Race(_) | Self::Within(..) => false,
@@ -102,6 +108,10 @@ impl Node {
             Self::Patched(id) => {
                 job(async move { Ok(ctx.patched(&format!("p{id}")).await.to_string()) })
             }
+            Self::Write(stream) => job(async move {
+                ctx.write(&format!("w{stream}"), "item").await;
+                Ok(String::new())
+            }),
             Self::Seq(nodes) => job(async move {
                 let mut out = Vec::new();
                 for node in nodes {
@@ -173,6 +183,7 @@ pub(crate) fn nodes() -> impl Strategy<Value = Node> {
         1 => timeout().prop_map(Node::Approve),
         2 => (0..3_u8).prop_map(Node::Value),
         1 => (0..2_u8).prop_map(Node::Patched),
+        1 => (0..2_u8).prop_map(Node::Write),
     ];
     leaf.prop_recursive(3, 20, 3, |inner| {
         let some = || prop::collection::vec(inner.clone(), 1..4);

@@ -1,6 +1,6 @@
 //! A store of one run in memory, as strict as the contract: what it is told wrongly, it panics about.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{Millis, Payload};
 use crate::journal::{ENCODING, Entry, Kind, Meta};
@@ -17,6 +17,8 @@ pub(crate) struct FakeStore {
     /// `seq` of each message that was consumed or set aside, with the reason.
     pub(crate) read: Vec<(u64, Option<String>)>,
     read_seqs: BTreeSet<u64>,
+    /// How many items of each stream are valid.
+    pub(crate) streams: BTreeMap<String, u64>,
     /// Every commit that took place.
     pub(crate) commits: Vec<RunCommit>,
     /// Answers for the next commits, instead of applying them.
@@ -31,6 +33,10 @@ impl FakeStore {
     /// A run that was driven before and has this journal.
     pub(crate) fn with_journal(journal: Vec<Entry>, now: Millis) -> Self {
         let started_at = (journal.len() > 1).then_some(now);
+        let mut streams = BTreeMap::new();
+        for stream in journal.iter().filter_map(|entry| entry.meta().ok()?.stream) {
+            *streams.entry(stream).or_default() += 1;
+        }
         Self {
             row: RunRow {
                 run_id: "run".into(),
@@ -70,6 +76,7 @@ impl FakeStore {
             inbox: Vec::new(),
             read: Vec::new(),
             read_seqs: BTreeSet::new(),
+            streams,
             commits: Vec::new(),
             refuse: Vec::new(),
         }
@@ -166,6 +173,14 @@ impl FakeStore {
             let first = self.read_seqs.insert(read.seq);
             assert!(first, "message {} was read twice", read.seq);
             self.read.push((read.seq, read.refused.clone()));
+        }
+        let entries = commit.entries.iter();
+        let noted = entries.filter(|entry| entry.kind == Kind::StreamWritten);
+        assert_eq!(noted.count(), commit.written.len(), "items without entries");
+        for item in &commit.written {
+            let valid = self.streams.entry(item.stream.clone()).or_default();
+            assert!(item.index <= *valid, "an item is missing before {item:?}");
+            *valid = item.index + 1;
         }
         self.journal.extend(commit.entries.iter().cloned());
         row.journal_len = row.journal_start + self.journal.len() as u64;
