@@ -4,6 +4,7 @@ from importlib.metadata import version as _version
 
 from . import errors
 from ._handlers.context import Approval, Context
+from ._handlers.middleware import Middleware, Next
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
 from ._runtime.filters import RunFilters
 from ._runtime.history import History
@@ -50,6 +51,8 @@ __all__ = [
     "Fatal",
     "History",
     "JsonSerializer",
+    "Middleware",
+    "Next",
     "Page",
     "RecordedError",
     "RefusedSignal",

@@ -24,7 +24,7 @@ from duramen._bridge import (
     Seal,
     Start,
 )
-from duramen._handlers.context import Context
+from duramen._handlers.middleware import go_through
 from duramen._handlers.step import current_context
 from duramen._loop.loop import RunLoop, RunTimer
 from duramen._values.payloads import Decision, decode, load_decision, load_reason, step_failure
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from duramen._bridge import Outcome, Turn
+    from duramen._handlers.context import Context
     from duramen._handlers.retry import Retry
     from duramen._handlers.step import StepPlan
     from duramen._handlers.workflow import WorkflowDef
@@ -105,6 +106,8 @@ class RunHost:
         self.retry: Retry | None = definition.retry
         self.loop = RunLoop(self, now=run.started_at / 1000, strict=True, run_id=self.run_id)
         self.main: Task[Any] | None = None
+        self.step_context = definition.step_context
+        self.step_middleware = services.around.step_middleware + definition.step_middleware
         self.closed = False
         """Nothing of the handler runs any more."""
         self.outcome: tuple[int, Any] | None = None
@@ -177,7 +180,7 @@ class RunHost:
             self._close_with(FINISH_FAILED, error)
             return
         # Not Context[Any](…): going through an alias costs as much as all the rest of it.
-        context: Context[Any] = Context(self, state, value)
+        context: Context[Any] = definition.context(self, state, value)
         self._context = context
         variables = self.services.context.copy()
         variables.run(current_context.set, context)
@@ -185,7 +188,15 @@ class RunHost:
 
     async def _handler(self, context: Context[Any], value: Any) -> Any:
         handler = self.definition.handler
+        middleware = self.services.around.middleware + self.definition.middleware
         try:
+            if middleware:
+                inside = (
+                    partial(handler, context, value)
+                    if self.definition.has_input
+                    else partial(handler, context)
+                )
+                return await go_through(middleware, context, inside)
             if self.definition.has_input:
                 return await handler(context, value)
             return await handler(context)

@@ -8,6 +8,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from duramen._handlers.middleware import Middleware
 from duramen._logging import CarefulLogger, logger
 from duramen._loop.loop import keep_threads_out
 
@@ -21,11 +22,19 @@ if TYPE_CHECKING:
     from .stepper import Stepper
     from .transactions import Transactions
 
-__all__ = ["Services"]
+__all__ = ["Around", "Services"]
 
 
 def _ignore(*_: object) -> None:
     """Stands for a service that nobody wants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a runtime has around all handlers and steps, outside of what their workflows have."""
+
+    middleware: tuple[Middleware[Any], ...] = ()
+    step_middleware: tuple[Middleware[Any], ...] = ()
 
 
 @dataclass(slots=True)
@@ -58,6 +67,8 @@ class Services:
     """Called when the run's state object has changed."""
     transactions: Transactions | None = None
     """What `ctx.transaction` needs of the runtime."""
+    around: Around = Around()
+    """What the runtime has around handlers and steps."""
 
     def __post_init__(self) -> None:
         keep_threads_out()

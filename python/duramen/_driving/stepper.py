@@ -312,6 +312,30 @@ class Stepper:
         except RuntimeError:
             pass  # the host's loop was closed while the thread ran: nobody listens
 
+    async def in_thread(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], may_start: Callable[[], bool] | None = None
+    ) -> Any:
+        """Call a function in a thread, from inside of a job on the loop: what is left of that job waits.
+
+        It takes its place in the line for threads, and sees the context variables of the caller.
+        """
+        outcome: asyncio.Future[tuple[Any, BaseException | None]] = self.loop.create_future()
+
+        def done(result: Any, error: BaseException | None) -> None:
+            if not outcome.done():
+                outcome.set_result((result, error))
+
+        job = StepJob(fn, args, done=done, context_setup=copy_context(), may_start=may_start)
+        Stepper.submit(self, job)
+        try:
+            result, error = await outcome
+        except asyncio.CancelledError:
+            job.cancel()
+            raise
+        if error is not None:
+            raise error
+        return result
+
     # -- runners ---------------------------------------------------------------------------------------------
 
     def _wake_runner(self) -> None:

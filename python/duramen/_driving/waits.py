@@ -5,10 +5,14 @@ from __future__ import annotations
 from contextvars import Context as ContextVars
 from contextvars import copy_context
 from functools import partial
+from inspect import isawaitable
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from duramen._handlers.step import current_context, current_step
+from duramen._handlers.callables import is_async_callable
+from duramen._handlers.middleware import go_through
+from duramen._handlers.step import current_context
+from duramen._handlers.step_context import current_step
 
 from .exits import (
     Trouble,
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
     from duramen._handlers.retry import Retry
     from duramen._handlers.step import StepPlan
+    from duramen._handlers.step_context import StepContext
 
     from .host import RunHost
 
@@ -79,25 +84,44 @@ class StepCall:
 
     def context(self) -> ContextVars:
         """What an attempt runs in: the handler's context variables, in a step and not in a handler."""
+        return self._entered(self.host.step_context(self))
+
+    def _entered(self, attempt: StepContext) -> ContextVars:
         variables = self.variables.copy()
-        variables.run(_enter_step, self)
+        variables.run(_enter_step, attempt)
         return variables
 
     def start(self, attempt: int) -> None:
         """Hand an attempt to the stepper."""
-        services = self.host.services
+        host = self.host
         self.attempt = attempt
         if self.timeout is not None:
             self.started = time()
+        call, args = self.plan.call, self.args
+        now = host.step_context(self)
+        if host.step_middleware:
+            call, args = self._go_through, (now,)
         self.job = job = StepJob(
-            self.plan.call,
-            self.args,
+            call,
+            args,
             done=self.done,
             timeout=self.timeout,
-            context_setup=self.context(),
-            may_start=self.host.run.holds_lease,
+            context_setup=self._entered(now),
+            may_start=host.run.holds_lease,
         )
-        services.stepper.submit(job)
+        host.services.stepper.submit(job)
+
+    async def _go_through(self, now: StepContext) -> Any:
+        """Run an attempt inside of its middleware."""
+        return await go_through(self.host.step_middleware, now, self._inside)
+
+    async def _inside(self) -> Any:
+        call, args = self.plan.call, self.args
+        if is_async_callable(call):
+            return await call(*args)
+        host = self.host
+        result = await host.services.stepper.in_thread(call, args, host.run.holds_lease)
+        return await result if isawaitable(result) else result
 
     def done(self, result: Any, error: BaseException | None) -> None:
         """Take the outcome of an attempt. It may run inside of a task, so it only takes note."""
@@ -184,12 +208,12 @@ class StepCall:
             and time() - self.started >= self.timeout * 0.99
         )
 
-    def emit(self, name: str, value: Any, /) -> None:
-        """Send a live event of the attempt that runs: on the host's loop, or from its thread."""
-        self.host.services.stepper.on_loop(self._emit, self.job, name, value)
+    def emit(self, attempt: StepContext, name: str, value: Any, /) -> None:
+        """Send a live event of an attempt that runs: on the host's loop, or from its thread."""
+        self.host.services.stepper.on_loop(self._emit, attempt, name, value)
 
-    def _emit(self, job: StepJob | None, name: str, value: Any) -> None:
-        if job is not None and job is self.job and not self.host.closed:
+    def _emit(self, attempt: StepContext, name: str, value: Any) -> None:
+        if attempt.attempt == self.attempt and self.job is not None and not self.host.closed:
             self.host.services.emit(self.run_id, name, value)
 
     def stop(self) -> None:
@@ -200,9 +224,9 @@ class StepCall:
             job.cancel("the handler no longer waits for this step")
 
 
-def _enter_step(call: StepCall) -> None:
+def _enter_step(attempt: StepContext) -> None:
     current_context.set(None)
-    current_step.set(call)
+    current_step.set(attempt)
 
 
 class MessageWait:

@@ -1,30 +1,30 @@
-"""`@step`, direct calls of steps, and what a step can learn about itself."""
+"""`@step`, and direct calls of steps."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from typing_extensions import override
 
 from duramen._logging import logger
-from duramen._values.checks import check_id
 from duramen._values.serializer import Serializer, recorded_reader
-from duramen.errors import DuramenError, NotADurableContext, WorkflowDefinitionError
+from duramen.errors import DuramenError, WorkflowDefinitionError
 
 from . import signatures
 from .callables import Definition, is_async_callable, refusal, unwrap
 from .options import checked_name, checked_retry, checked_timeout, place
+from .step_context import current_step
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+    from datetime import timedelta
+
     from .retry import Retry
 
 P = ParamSpec("P")
@@ -33,49 +33,6 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 _log = logger("duramen")
-
-
-@dataclass(frozen=True, slots=True)
-class StepContext:
-    """What a step can know about the attempt it is: see `step_context`."""
-
-    run_id: str
-    step_id: str
-    """The operation's id: the step's id, with ``#2``, ``#3`` … where it was used before in the run."""
-    attempt: int
-    """From 1 up, over crashes and restarts."""
-    idempotency_key: str
-    """``{run_id}/{step_id}``: the same over attempts, replays and recoveries. Give it to what you call."""
-    deadline: datetime | None
-    """When the attempt runs into its timeout (UTC)."""
-    meta: Mapping[str, Any] | None
-    """What `Context.step` was given as `meta`."""
-    _running: RunningStep = field(repr=False, compare=False)
-
-    def emit(self, name: str, value: Any = None) -> None:
-        """Send a live event to whoever listens right now, as `Context.emit` does for the handler.
-
-        It is not recorded. An attempt that is over (timed out, say, while its thread runs on) sends no more.
-
-        Raises:
-            InvalidId: the name cannot be used.
-        """
-        self._running.emit(check_id("event name", name), value)
-
-
-class RunningStep(Protocol):
-    """What a step's attempt shows of itself to `step_context`."""
-
-    run_id: str
-    op: str
-    attempt: int
-    timeout: float | None
-    started: float
-    meta: Mapping[str, Any] | None
-
-    def emit(self, name: str, value: Any, /) -> None:
-        """Send a live event, on the step's loop or from its thread."""
-        ...
 
 
 class DirectCaller(Protocol):
@@ -90,37 +47,6 @@ class DirectCaller(Protocol):
 
 current_context: ContextVar[DirectCaller | None] = ContextVar("duramen_context", default=None)
 """The `Context` of the handler that runs here; None outside of handlers, and inside of steps."""
-
-current_step: ContextVar[RunningStep | None] = ContextVar("duramen_step", default=None)
-"""The attempt of a step that runs here."""
-
-
-def step_context() -> StepContext:
-    """What the step that calls this can know about its attempt: its idempotency key above all.
-
-    It works in async steps, in sync steps (in their threads) and in what they call.
-
-    Raises:
-        NotADurableContext: the caller is not inside a step.
-    """
-    running = current_step.get()
-    if running is None:
-        raise NotADurableContext(
-            "step_context() was called outside of a step: call it in a function that runs through ctx.step"
-        )
-    deadline = None
-    if running.timeout is not None:
-        deadline = datetime.fromtimestamp(running.started, UTC) + timedelta(seconds=running.timeout)
-    return StepContext(
-        run_id=running.run_id,
-        step_id=running.op,
-        attempt=running.attempt,
-        idempotency_key=f"{running.run_id}/{running.op}",
-        deadline=deadline,
-        meta=running.meta,
-        _running=running,
-    )
-
 
 PATIENCE = 10.0
 """Seconds for which a step may wait for a run that nobody takes up before that is said in the log."""
@@ -147,7 +73,7 @@ async def waits_for(run_id: str, is_begun: Callable[[str], Awaitable[bool]]) -> 
                 "step %r of run %r waits for run %r, which nobody has taken up yet, and keeps its own run's "
                 "place in the worker: begin such a run with runtime.start, which drives it here, or give "
                 "result() a timeout",
-                step.op,
+                step.step_id,
                 step.run_id,
                 run_id,
             )

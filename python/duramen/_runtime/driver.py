@@ -15,7 +15,7 @@ from duramen._bridge import Advance, Drive, Evict, Resume
 from duramen._driving.exits import say
 from duramen._driving.host import RunHost
 from duramen._driving.records import run_failed, run_stuck
-from duramen._driving.services import Services
+from duramen._driving.services import Around, Services
 from duramen._logging import logger
 from duramen._values.durations import from_ms
 
@@ -112,6 +112,7 @@ class Driver:
         transactions: Transactions | None = None,
         *,
         budget: tuple[float | None, float] = (None, 1.0),
+        around: Around = Around(),  # noqa: B008 - it cannot be changed
     ) -> None:
         self.loop = loop
         self.serializer = serializer
@@ -120,6 +121,7 @@ class Driver:
         self._registry = registry
         self._watchdog = watchdog
         self._transactions = transactions
+        self._around = around
         self._engine: Engine | None = None
         self._hosts: dict[int, RunHost] = {}
         self._runs: dict[int, Run] = {}
@@ -163,6 +165,7 @@ class Driver:
             min_remaining=min_remaining,
             log=_log,
             transactions=self._transactions,
+            around=self._around,
         )
 
     def attach(self, engine: Engine) -> None:

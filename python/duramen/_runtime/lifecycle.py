@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from duramen._bridge import NativeStore, StoreFailed, native_error
+from duramen._driving.services import Around
 from duramen._logging import logger
 from duramen._values.checks import new_owner
 from duramen.errors import ForkedProcess, InvalidArgument, RuntimeClosed, RuntimeNotOpen
@@ -113,6 +114,7 @@ class Lifecycle:
             watchdog,
             self._transactions,
             budget=self._surroundings.budget,
+            around=Around(settings.middleware, settings.step_middleware),
         )
         try:
             port = self.new_port(loop, driver.on_events, migrate=settings.migrate, opened=opened)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from duramen._handlers.context import Context
+from duramen._handlers.middleware import Middleware, checked
+from duramen._handlers.step_context import StepContext
 from duramen._stores.url import Target, parse_target
 from duramen._values.checks import check_choice, check_count, check_identifier, check_tables, new_owner
 from duramen._values.durations import duration_ms
@@ -13,6 +16,7 @@ from duramen._values.serializer import JsonSerializer, Serializer
 from duramen.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
     from typing import Self
 
@@ -87,6 +91,8 @@ class Settings:
     watchdog: float
     """Seconds."""
     database: Any
+    middleware: tuple[Middleware[Any], ...]
+    step_middleware: tuple[Middleware[Any], ...]
     work: Work | None
     """How it works from its opening to its end; None: it does not by itself."""
 
@@ -110,6 +116,8 @@ class Settings:
         shutdown_timeout: timedelta | float = 5,
         watchdog: timedelta | float = 1,
         database: Any = None,
+        middleware: Sequence[Middleware[Any]] = (),
+        step_middleware: Sequence[Middleware[Any]] = (),
         work: bool | WorkOptions = False,
     ) -> Self:
         """Make them of what a caller gave.
@@ -141,6 +149,8 @@ class Settings:
             shutdown_timeout=duration_ms(shutdown_timeout, "shutdown_timeout") / 1000,
             watchdog=duration_ms(watchdog, "watchdog") / 1000,
             database=database,
+            middleware=checked(middleware, Context, "middleware"),
+            step_middleware=checked(step_middleware, StepContext, "step_middleware"),
             work=_work(work),
         )
 

@@ -17,13 +17,16 @@ from ._messages import MessageCalls
 from ._queries import QueryCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
     from types import TracebackType
     from typing import Self
 
     from typing_extensions import Unpack
 
+    from duramen._handlers.context import Context
+    from duramen._handlers.middleware import Middleware
+    from duramen._handlers.step_context import StepContext
     from duramen._handlers.workflow import WorkflowDef
     from duramen._runtime.requests import RunOptions, StartOptions
     from duramen._runtime.settings import WorkOptions
@@ -79,6 +82,9 @@ class Runtime(MessageCalls, QueryCalls):
         watchdog: warn when something holds the event loop up for longer than this; 0: never.
         database: where `ctx.transaction` gets connections from, for a store in Postgres: a pool, an engine,
             or a function that connects, of psycopg 3, asyncpg or SQLAlchemy 2, to the store's database.
+        middleware: functions around every handler, outside of those of its workflow, the first one outermost;
+            see `workflow`.
+        step_middleware: the same around each attempt of every step.
         work: take up and drive whatever is due while it is open, beside everything else: for the lifespan
             of a web application. A dict says how, with `concurrency`, `poll_min`, `poll_max` and `drain` as
             in `Runtime.work`. `close` waits for steps in flight as long as `drain` says.
@@ -122,6 +128,8 @@ class Runtime(MessageCalls, QueryCalls):
         shutdown_timeout: timedelta | float = 5,
         watchdog: timedelta | float = 1,
         database: Any = None,
+        middleware: Sequence[Middleware[Context[Any]]] = (),
+        step_middleware: Sequence[Middleware[StepContext]] = (),
         work: bool | WorkOptions = False,
     ) -> None:
         try:
@@ -142,6 +150,8 @@ class Runtime(MessageCalls, QueryCalls):
                 shutdown_timeout=shutdown_timeout,
                 watchdog=watchdog,
                 database=database,
+                middleware=middleware,
+                step_middleware=step_middleware,
                 work=work,
             )
         finally:

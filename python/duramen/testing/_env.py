@@ -387,6 +387,7 @@ class Environment:
                 depends on something that is not recorded: the wall clock, random numbers, I/O.
         """
         runtime = self.runtime
+        middleware = self._services.settings.middleware
         count = 0
         cursor = None
         while True:
@@ -396,7 +397,7 @@ class Environment:
                 if definition is None:
                     continue
                 history = await runtime.export(view.run_id)
-                replay(definition, history, serializer=runtime.serializer)
+                replay(definition, history, serializer=runtime.serializer, middleware=middleware)
                 count += 1
             cursor = page.cursor
             if cursor is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import Context
+from contextvars import Context as ContextVars
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -26,7 +26,9 @@ from duramen._bridge import (
     native_error,
 )
 from duramen._driving.host import RunHost
-from duramen._driving.services import Services
+from duramen._driving.services import Around, Services
+from duramen._handlers.context import Context
+from duramen._handlers.middleware import checked as check_middleware
 from duramen._logging import logger
 from duramen._runtime.history import HistorySource, load_payload, read_history
 from duramen._values.payloads import load_recorded
@@ -34,10 +36,11 @@ from duramen._values.serializer import JsonSerializer
 from duramen.errors import InvalidArgument, RecordedError, ReplayDiverged, StoreError, UnknownWorkflow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from duramen._bridge import Run, RunEvent, Turn
     from duramen._driving.stepper import StepJob, Stepper
+    from duramen._handlers.middleware import Middleware
     from duramen._handlers.workflow import WorkflowDef
     from duramen._runtime.history import History
     from duramen._values.serializer import Serializer
@@ -82,6 +85,7 @@ def replay(
     *,
     serializer: Serializer | None = None,
     compare_output: bool = True,
+    middleware: Sequence[Middleware[Context[Any]]] = (),
 ) -> Replayed:
     """Run a workflow's code against an exported history and see that it does what is recorded.
 
@@ -95,6 +99,7 @@ def replay(
         serializer: that of the runtime which the run was made by. Default: `JsonSerializer`.
         compare_output: also compare what the handler returns, or the class of what it raises, with the
             record.
+        middleware: that of the runtime, if it has any; the workflow's own is run anyway.
 
     Returns:
         How the handler ended, or that the history ended first.
@@ -134,7 +139,7 @@ def replay(
     """
     checked = read_history(history)
     definition = _definition(workflow, checked)
-    job = _Replay(definition, checked, JsonSerializer() if serializer is None else serializer)
+    job = _Replay(definition, checked, JsonSerializer() if serializer is None else serializer, middleware)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -161,7 +166,14 @@ def _definition(workflow: WorkflowDef[Any, Any], history: History) -> WorkflowDe
 class _Replay:
     """One replay: an engine, a store of one run, the run's host."""
 
-    def __init__(self, definition: WorkflowDef[Any, Any], history: History, serializer: Serializer) -> None:
+    def __init__(
+        self,
+        definition: WorkflowDef[Any, Any],
+        history: History,
+        serializer: Serializer,
+        middleware: Sequence[Middleware[Any]],
+    ) -> None:
+        self._around_handlers = Around(check_middleware(middleware, Context, "middleware"))
         self._definition = definition
         self._history = history
         self._serializer = serializer
@@ -228,8 +240,9 @@ class _Replay:
             stepper=cast("Stepper", _NoSteps()),
             serializer=self._serializer,
             touched=self._touch,
-            context=Context(),
+            context=ContextVars(),
             log=_SILENT,
+            around=self._around_handlers,
         )
         host = RunHost(cast("Run", guarded), self._definition, services)
         host.start()
