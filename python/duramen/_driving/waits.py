@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from contextvars import Context as ContextVars
 from contextvars import copy_context
 from functools import partial
@@ -21,12 +22,15 @@ from .exits import (
     may_retry,
     name_of,
     note,
+    plain_payload,
+    plain_value,
     recorded,
     say,
     text_of,
 )
 from .records import attempt_failed
 from .stepper import NoOutcome, StepJob
+from .telling import Telling
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -50,7 +54,7 @@ class StepCall:
 
     __slots__ = (
         "args", "attempt", "future", "host", "job", "meta", "op", "plan", "retry", "run_id", "slot",
-        "started", "stopped", "timeout", "value", "variables",
+        "started", "stopped", "telling", "timeout", "value", "variables",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +82,8 @@ class StepCall:
         self.started = 0.0
         self.job: StepJob | None = None
         self.stopped = False
+        self.telling: Telling | None = None
+        """What the attempt under way tells of its progress, once it does."""
         self.value: Any = None
         self.variables: ContextVars = copy_context()
         """The context variables of the handler's task where it asked for the step."""
@@ -106,21 +112,27 @@ class StepCall:
             args,
             done=self.done,
             timeout=self.timeout,
+            heartbeat=self.plan.heartbeat,
             context_setup=self._entered(now),
             may_start=host.run.holds_lease,
+            on_cancel=now.end,
         )
         host.services.stepper.submit(job)
 
     async def _go_through(self, now: StepContext) -> Any:
         """Run an attempt inside of its middleware."""
-        return await go_through(self.host.step_middleware, now, self._inside)
+        return await go_through(self.host.step_middleware, now, partial(self._inside, now))
 
-    async def _inside(self) -> Any:
+    async def _inside(self, now: StepContext) -> Any:
         call, args = self.plan.call, self.args
         if is_async_callable(call):
             return await call(*args)
         host = self.host
-        result = await host.services.stepper.in_thread(call, args, host.run.holds_lease)
+        try:
+            result = await host.services.stepper.in_thread(call, args, host.run.holds_lease)
+        except CancelledError:
+            now.end()  # the thread goes on, and may look
+            raise
         return await result if isawaitable(result) else result
 
     def done(self, result: Any, error: BaseException | None) -> None:
@@ -139,6 +151,9 @@ class StepCall:
         if job is None or host.closed:
             return  # given up meanwhile
         self.job = None
+        telling, self.telling = self.telling, None
+        if telling is not None:
+            telling.end(error is not None)
         if error is None:
             try:
                 data, self.value = recorded(host.serializer, result, self.plan.result)
@@ -146,6 +161,8 @@ class StepCall:
                 self._report(partial(self._succeeded, result))
             else:
                 host.step_ok(self.slot, data)
+        elif job.silent and is_cancellation(error):
+            self._report(partial(self._fell_silent, error))
         elif issubclass(type(error), NoOutcome | KeyboardInterrupt) or (
             job.cancel_requested and is_cancellation(error)
         ):
@@ -193,6 +210,14 @@ class StepCall:
         # The rules are asked once, however often a codec has to be.
         self._report(partial(self._tell_failure, error, timed_out, retryable))
 
+    def _fell_silent(self, cancellation: BaseException) -> None:
+        error = TimeoutError(
+            f"step {self.op!r} showed no sign of life for its heartbeat_timeout of {self.plan.heartbeat:g} s"
+        )
+        error.__cause__ = cancellation
+        retryable = may_retry(error, self.retry)
+        self._report(partial(self._tell_failure, error, True, retryable))
+
     def _tell_failure(self, error: BaseException, timed_out: bool, retryable: bool) -> None:
         host = self.host
         payload = failure_payload(host.serializer, error, attempts=self.attempt, timed_out=timed_out)
@@ -208,6 +233,35 @@ class StepCall:
             and time() - self.started >= self.timeout * 0.99
         )
 
+    # -- what the attempt under way tells --------------------------------------------------------------------
+
+    def plain(self, progress: Any, /) -> bytes:
+        """The payload of a progress, without codecs."""
+        return plain_payload(self.host.serializer, progress, None)
+
+    def progress(self, told: bytes | None, /) -> Any:
+        """What an attempt has told, else the last that was recorded."""
+        host = self.host
+        if told is not None:
+            return plain_value(host.serializer, told)
+        payload = host.run.progress(self.slot)
+        return None if payload is None else host.loads(payload, None)
+
+    def beat(self, attempt: StepContext, /) -> None:
+        """Take note of a sign of life: on the host's loop, or from a thread."""
+        self.host.services.stepper.on_loop(self._beat, attempt)
+
+    def _beat(self, attempt: StepContext) -> None:
+        told = attempt.read()
+        job = self.job
+        if job is None or attempt.attempt != self.attempt or self.host.closed:
+            return
+        self.host.services.stepper.beat(job)
+        if told is not None:
+            if self.telling is None:
+                self.telling = Telling(self.host, self.slot, self.op)
+            self.telling.tell(told)
+
     def emit(self, attempt: StepContext, name: str, value: Any, /) -> None:
         """Send a live event of an attempt that runs: on the host's loop, or from its thread."""
         self.host.services.stepper.on_loop(self._emit, attempt, name, value)
@@ -220,6 +274,8 @@ class StepCall:
         """The handler no longer waits for it."""
         self.stopped = True
         job, self.job = self.job, None
+        if self.telling is not None:
+            self.telling.end(False)
         if job is not None:
             job.cancel("the handler no longer waits for this step")
 

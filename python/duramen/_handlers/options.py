@@ -76,15 +76,15 @@ def checked_retry(retry: Any, where: str) -> Retry | None:
         return None if retry is None else check_retry(retry)
 
 
-def checked_timeout(timeout: Any, where: str) -> int | None:
+def checked_timeout(timeout: Any, where: str, option: str = "timeout") -> int | None:
     """Give a time limit in milliseconds; None is no limit."""
     if timeout is None:
         return None
     with defining(where):
-        milliseconds = duration_ms(timeout, "timeout")
+        milliseconds = duration_ms(timeout, option)
     if milliseconds == 0:
         raise WorkflowDefinitionError(
-            f"{where}: timeout is 0: give more, or leave it out (None) for no limit"
+            f"{where}: {option} is 0: give more, or leave it out (None) for no limit"
         )
     return milliseconds
 

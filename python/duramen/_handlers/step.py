@@ -89,10 +89,16 @@ async def waits_for(run_id: str, is_begun: Callable[[str], Awaitable[bool]]) -> 
 class StepPlan:
     """What is known about a step's function before it runs: worked out once for each function."""
 
-    __slots__ = ("call", "fn", "read", "reads_for", "result", "retry", "timeout")
+    __slots__ = ("call", "fn", "heartbeat", "read", "reads_for", "result", "retry", "timeout")
 
     def __init__(
-        self, fn: Any, call: Any, result: Any, retry: Retry | None = None, timeout: float | None = None
+        self,
+        fn: Any,
+        call: Any,
+        result: Any,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        heartbeat: float | None = None,
     ) -> None:
         self.fn = fn
         """What was given, to see whether the plan is still that of this function."""
@@ -103,6 +109,8 @@ class StepPlan:
         self.retry = retry
         self.timeout = timeout
         """Seconds."""
+        self.heartbeat = heartbeat
+        """Seconds after which an attempt has failed that shows no sign of life."""
         self.reads_for: Serializer | None = None
         """Whom `bind` was told of last."""
         self.read: Callable[[bytes], Any]
@@ -130,6 +138,7 @@ class StepDef(Definition, Generic[P, R]):
         name: str | None = None,
         retry: Retry | None = None,
         timeout: timedelta | float | None = None,
+        heartbeat_timeout: timedelta | float | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         where = place("step", name, fn)
@@ -161,6 +170,9 @@ class StepDef(Definition, Generic[P, R]):
         milliseconds = checked_timeout(timeout, where)
         self.timeout = None if milliseconds is None else milliseconds / 1000
         """Seconds for each attempt, or None."""
+        milliseconds = checked_timeout(heartbeat_timeout, where, "heartbeat_timeout")
+        self.heartbeat_timeout = None if milliseconds is None else milliseconds / 1000
+        """Seconds between two signs of life of an attempt, or None."""
         self.__dict__.pop(
             "duramen_plan", None
         )  # that of the function, if it was a step without the decorator
@@ -173,7 +185,7 @@ class StepDef(Definition, Generic[P, R]):
         where = f"result of step {self.name!r}"
         result = signatures.result_type(self.fn, where, local_names)
         signatures.check_stored(result, where)
-        return StepPlan(self, self.fn, result, self.retry, self.timeout)
+        return StepPlan(self, self.fn, result, self.retry, self.timeout, self.heartbeat_timeout)
 
     @functools.cached_property
     def duramen_plan(self) -> StepPlan:
@@ -234,7 +246,11 @@ def step(fn: Callable[P, Awaitable[R]], /) -> StepDef[P, R]: ...
 def step(fn: Callable[P, R], /) -> StepDef[P, R]: ...
 @overload
 def step(
-    *, name: str | None = None, retry: Retry | None = None, timeout: timedelta | float | None = None
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: timedelta | float | None = None,
+    heartbeat_timeout: timedelta | float | None = None,
 ) -> _Decorator: ...
 def step(
     fn: Any = None,
@@ -243,6 +259,7 @@ def step(
     name: str | None = None,
     retry: Retry | None = None,
     timeout: timedelta | float | None = None,
+    heartbeat_timeout: timedelta | float | None = None,
 ) -> Any:
     """Declare a function as a step: work with effects, whose result (or error) is recorded once.
 
@@ -256,6 +273,8 @@ def step(
         retry: default: the workflow's; if that has none either, a step is tried once.
         timeout: seconds or `timedelta`, for each attempt. One that takes longer fails with `TimeoutError` and
             may be retried; a thread cannot be stopped, so there only its result is dropped.
+        heartbeat_timeout: seconds or `timedelta`. An attempt that calls `StepContext.heartbeat` less often
+            fails as one that takes longer than `timeout`.
 
     Raises:
         WorkflowDefinitionError: it cannot be a step, or its result type cannot be stored.
@@ -271,7 +290,14 @@ def step(
     local_names = caller_names()
 
     def decorate(fn: Any) -> StepDef[..., Any]:
-        return StepDef(fn, name=name, retry=retry, timeout=timeout, local_names=local_names)
+        return StepDef(
+            fn,
+            name=name,
+            retry=retry,
+            timeout=timeout,
+            heartbeat_timeout=heartbeat_timeout,
+            local_names=local_names,
+        )
 
     return decorate if fn is None else decorate(fn)
 
@@ -306,7 +332,7 @@ def _new_plan(fn: Any) -> StepPlan:
     base = unwrap(fn)
     if isinstance(base, StepDef):
         plan = cast("StepDef[..., Any]", base).duramen_plan
-        return StepPlan(fn, _without_definition(fn), plan.result, plan.retry, plan.timeout)
+        return StepPlan(fn, _without_definition(fn), plan.result, plan.retry, plan.timeout, plan.heartbeat)
     where = f"step function {getattr(base, '__name__', base)!r}"
     if reason := refusal(fn):
         if inspect.iscoroutine(fn):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from typing_extensions import override
 
 from duramen._values.checks import check_id
+from duramen._values.durations import duration_ms
 from duramen.errors import InvalidArgument, NotADurableContext
 
 from .extensions import extend
@@ -31,6 +34,18 @@ class RunningStep(Protocol):
     started: float
     meta: Mapping[str, Any] | None
 
+    def plain(self, progress: Any, /) -> bytes:
+        """The payload of a progress, without codecs."""
+        ...
+
+    def beat(self, attempt: StepContext, /) -> None:
+        """Take note of a sign of life, and of `StepContext.told` if there is any."""
+        ...
+
+    def progress(self, told: bytes | None, /) -> Any:
+        """What was told, or was recorded last."""
+        ...
+
     def emit(self, attempt: StepContext, name: str, value: Any, /) -> None:
         """Send a live event, on the step's loop or from its thread."""
         ...
@@ -50,12 +65,17 @@ class StepContext:
                 return await call_next()
     """
 
-    __slots__ = ("_attempt", "_started", "_step")
+    __slots__ = ("_attempt", "_is_over", "_over", "_started", "_step", "_told", "_unread")
 
     def __init__(self, step: RunningStep) -> None:
         self._step = step
         self._attempt = step.attempt
         self._started = step.started
+        self._is_over = False
+        self._over: Event | None = None
+        """Somebody waits in a thread for the end of the attempt."""
+        self._told: bytes | None = None
+        self._unread = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -96,6 +116,81 @@ class StepContext:
     def meta(self) -> Mapping[str, Any] | None:
         """What `Context.step` was given as `meta`."""
         return self._step.meta
+
+    # -- signs of life ---------------------------------------------------------------------------------------
+
+    def heartbeat(self, progress: Any = None) -> None:
+        """Say that the attempt gets on, and how far it is.
+
+        It may be called as often as one likes, from the loop or from a thread. The progress is kept with the
+        run for the next attempt, also in another process: at once, then at most once a second, and the longer
+        the attempt takes, the less often (what a crash loses stays below a sixteenth of its time). With
+        ``@step(heartbeat_timeout=…)`` an attempt that falls silent has failed.
+
+        Args:
+            progress: how far it is, a value as a step may return; None: a sign of life and no more.
+
+        Raises:
+            SerializationError, PayloadTooLarge: the progress cannot be stored.
+        """
+        if progress is not None:
+            self._told = self._step.plain(progress)
+        if not self._unread:
+            self._unread = True
+            self._step.beat(self)
+
+    def read(self) -> bytes | None:
+        """What was told last. Not for users."""
+        self._unread = False
+        return self._told
+
+    @property
+    def progress(self) -> Any:
+        """What `heartbeat` was told last: by this attempt or, before that, by an earlier one. Else None.
+
+        It is plain JSON, such as a dict for a model.
+        """
+        told = self._told
+        return self._step.progress(told)
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the attempt any more: for steps in threads, which cannot be stopped.
+
+        The run was cancelled or has gone on without it, its time is over, or this process has lost the run.
+        (An async step gets `asyncio.CancelledError` at its await.)
+        """
+        return self._is_over
+
+    def raise_if_cancelled(self) -> None:
+        """Leave the step if nobody waits for the attempt any more.
+
+        Raises:
+            asyncio.CancelledError: nobody does. What the step returns or raises is dropped anyway.
+        """
+        if self._is_over:
+            raise CancelledError("nobody waits for this attempt any more")
+
+    def wait_cancelled(self, timeout: timedelta | float) -> bool:
+        """Sleep in a thread, at the longest until nobody waits for the attempt any more: gives `cancelled`.
+
+        Args:
+            timeout: seconds or `timedelta`.
+        """
+        milliseconds = duration_ms(timeout, "timeout")
+        over = self._over
+        if over is None:
+            over = self._over = Event()
+        # In this order: `end` says it first and looks for who waits then.
+        return self._is_over or over.wait(milliseconds / 1000)
+
+    def end(self) -> None:
+        """Nobody waits for the attempt any more. Not for users."""
+        self._is_over = True
+        if self._over is not None:
+            self._over.set()
 
     def emit(self, name: str, value: Any = None) -> None:
         """Send a live event to whoever listens right now, as `Context.emit` does for the handler.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -84,6 +85,10 @@ def tracks(journal: Iterable[Event], now: datetime) -> list[Track]:
                 track.remark = f"attempt {entry.attempt or 1} failed: {entry.error}"
                 began[entry.op] = entry.retry_at or entry.at
                 cursor = entry.at
+                continue
+            case "step_progress":
+                began[entry.op] = begin
+                track.remark = f"has told {shorten(str(entry.data), 60, placeholder='…')}"
                 continue
             case "step_failed":
                 track.segments.append(Segment(begin, entry.at, "red"))
