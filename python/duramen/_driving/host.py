@@ -45,6 +45,7 @@ from .exits import (
     say,
     text_of,
 )
+from .process_calls import ProcessCall
 from .transaction_calls import TransactionCall
 from .waits import MessageWait, StepCall
 
@@ -301,7 +302,7 @@ class RunHost:
         try:
             if cls is RunTimer:
                 self.loop.fire(entry)
-            elif cls is StepCall or cls is TransactionCall:
+            elif cls is StepCall or cls is TransactionCall or cls is ProcessCall:
                 future: Future[Any] = entry.future
                 if type(outcome) is Completed:
                     payload = outcome.payload
@@ -574,6 +575,8 @@ class RunHost:
         future: Future[Any] = Future(loop=self.loop)
         if transaction:
             call = TransactionCall(self, slot, future, plan, args, retry, timeout, meta, database)
+        elif plan.remote is not None:
+            call = ProcessCall(self, slot, future, plan, args, retry, timeout, meta)
         else:
             call = StepCall(self, slot, future, plan, args, retry, timeout, meta)
         self._slots[slot] = call

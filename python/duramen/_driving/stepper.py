@@ -41,6 +41,7 @@ from duramen._logging import logger
 from duramen._loop.insides import forget_quietly, is_about_to_be_cancelled
 from duramen.errors import RuntimeClosed
 
+from .processes import Processes
 from .threads import StepThreads
 
 __all__ = ["NoOutcome", "StepJob", "Stepper"]
@@ -296,6 +297,8 @@ class Stepper:
         self._doubted: deque[StepJob] = deque()
         """Jobs for the loop that may not start yet."""
         self._doubting = False
+        self.processes = Processes(loop)
+        """For the steps that run in one each; started when they are needed."""
         self._returned: deque[tuple[StepJob, Any, BaseException | None]] = deque()
         self._collecting = False
         self._short_of_threads = False
@@ -715,6 +718,7 @@ class Stepper:
                 self._awake += 1
                 waiter.set_result(None)
         self._threads.close()
+        self.processes.close()
 
     async def aclose(self) -> None:
         """`close`, and wait until the runners have ended, also for a step that swallows its cancellation."""

@@ -96,18 +96,20 @@ class TransactionCall(StepCall):
         else:
             current.begin()
 
-    def submit(self, attempt: Attempt) -> None:
+    def hand_over(self, attempt: Attempt) -> None:
         """Hand an attempt to the stepper."""
         services = self.host.services
         self.started = time()
         in_thread = not is_async(self.plan.call)
+        now = self.host.step_context(self)
         self.job = job = StepJob(
             attempt.run_in_thread if in_thread else attempt.run,
             done=partial(self._over, attempt),
             # An async function has its timeout inside of its transaction.
             timeout=self.timeout if in_thread else None,
-            context_setup=self.context(),
+            context_setup=self.entered(now),
             may_start=self.host.run.holds_lease,
+            on_cancel=now.end,
         )
         services.stepper.submit(job)
 

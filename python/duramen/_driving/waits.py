@@ -88,11 +88,8 @@ class StepCall:
         self.variables: ContextVars = copy_context()
         """The context variables of the handler's task where it asked for the step."""
 
-    def context(self) -> ContextVars:
+    def entered(self, attempt: StepContext) -> ContextVars:
         """What an attempt runs in: the handler's context variables, in a step and not in a handler."""
-        return self._entered(self.host.step_context(self))
-
-    def _entered(self, attempt: StepContext) -> ContextVars:
         variables = self.variables.copy()
         variables.run(_enter_step, attempt)
         return variables
@@ -103,17 +100,22 @@ class StepCall:
         self.attempt = attempt
         if self.timeout is not None:
             self.started = time()
-        call, args = self.plan.call, self.args
         now = host.step_context(self)
         if host.step_middleware:
-            call, args = self._go_through, (now,)
+            self.submit(self._go_through, (now,), now)
+        else:
+            self.submit(self.plan.call, self.args, now)
+
+    def submit(self, call: Callable[..., Any], args: tuple[Any, ...], now: StepContext) -> None:
+        """Have the stepper make a call that is the attempt."""
+        host = self.host
         self.job = job = StepJob(
             call,
             args,
             done=self.done,
             timeout=self.timeout,
             heartbeat=self.plan.heartbeat,
-            context_setup=self._entered(now),
+            context_setup=self.entered(now),
             may_start=host.run.holds_lease,
             on_cancel=now.end,
         )
@@ -121,9 +123,10 @@ class StepCall:
 
     async def _go_through(self, now: StepContext) -> Any:
         """Run an attempt inside of its middleware."""
-        return await go_through(self.host.step_middleware, now, partial(self._inside, now))
+        return await go_through(self.host.step_middleware, now, partial(self.inside, now))
 
-    async def _inside(self, now: StepContext) -> Any:
+    async def inside(self, now: StepContext) -> Any:
+        """Run the function of an attempt, inside of its middleware."""
         call, args = self.plan.call, self.args
         if is_async_callable(call):
             return await call(*args)
@@ -220,10 +223,14 @@ class StepCall:
 
     def _tell_failure(self, error: BaseException, timed_out: bool, retryable: bool) -> None:
         host = self.host
-        payload = failure_payload(host.serializer, error, attempts=self.attempt, timed_out=timed_out)
+        payload = self.failure_payload(error, timed_out)
         pause = host.step_failed(self.slot, payload, retryable)
         attempts = 1 if self.retry is None else self.retry.attempts
         attempt_failed(host.run, self.op, self.attempt, attempts, error, pause)
+
+    def failure_payload(self, error: BaseException, timed_out: bool) -> bytes:
+        """What is recorded of a failed attempt."""
+        return failure_payload(self.host.serializer, error, attempts=self.attempt, timed_out=timed_out)
 
     def _ran_out(self, error: BaseException) -> bool:
         return (

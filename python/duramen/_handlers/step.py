@@ -8,7 +8,19 @@ import inspect
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from typing_extensions import override
 
@@ -19,13 +31,17 @@ from duramen.errors import DuramenError, WorkflowDefinitionError
 from . import signatures
 from .callables import Definition, is_async_callable, refusal, unwrap
 from .options import checked_name, checked_retry, checked_timeout, place
+from .remote import remote_of
 from .step_context import current_step
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
     from datetime import timedelta
 
+    from .remote import Remote
     from .retry import Retry
+
+Where: TypeAlias = Literal["auto", "process"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -89,7 +105,7 @@ async def waits_for(run_id: str, is_begun: Callable[[str], Awaitable[bool]]) -> 
 class StepPlan:
     """What is known about a step's function before it runs: worked out once for each function."""
 
-    __slots__ = ("call", "fn", "heartbeat", "read", "reads_for", "result", "retry", "timeout")
+    __slots__ = ("call", "fn", "heartbeat", "read", "reads_for", "remote", "result", "retry", "timeout")
 
     def __init__(
         self,
@@ -99,6 +115,7 @@ class StepPlan:
         retry: Retry | None = None,
         timeout: float | None = None,
         heartbeat: float | None = None,
+        remote: Remote | None = None,
     ) -> None:
         self.fn = fn
         """What was given, to see whether the plan is still that of this function."""
@@ -111,6 +128,8 @@ class StepPlan:
         """Seconds."""
         self.heartbeat = heartbeat
         """Seconds after which an attempt has failed that shows no sign of life."""
+        self.remote = remote
+        """How another process finds it, if it runs in one."""
         self.reads_for: Serializer | None = None
         """Whom `bind` was told of last."""
         self.read: Callable[[bytes], Any]
@@ -139,9 +158,10 @@ class StepDef(Definition, Generic[P, R]):
         retry: Retry | None = None,
         timeout: timedelta | float | None = None,
         heartbeat_timeout: timedelta | float | None = None,
+        where: Where = "auto",
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
-        where = place("step", name, fn)
+        called = place("step", name, fn)
         base: Any = fn
         self._binds_to = "instance"
         """What a call through a class's attribute is given first."""
@@ -149,15 +169,15 @@ class StepDef(Definition, Generic[P, R]):
             self._binds_to = "class" if isinstance(base, classmethod) else "nothing"
             base = cast("Any", base).__func__
         if isinstance(base, StepDef):
-            raise WorkflowDefinitionError(f"{where}: it is a step already: decorate it once")
+            raise WorkflowDefinitionError(f"{called}: it is a step already: decorate it once")
         if isinstance(base, type):
             raise WorkflowDefinitionError(
-                f"{where}: {base.__name__} is a class: decorate a function that makes one and gives it back"
+                f"{called}: {base.__name__} is a class: decorate a function that makes one and gives it back"
             )
         if reason := refusal(base):
-            raise WorkflowDefinitionError(f"{where}: {reason}")
+            raise WorkflowDefinitionError(f"{called}: {reason}")
         self.name = checked_name(
-            name if name is not None else getattr(base, "__name__", None), where, of_step=True
+            name if name is not None else getattr(base, "__name__", None), called, of_step=True
         )
         """The id of the steps that direct calls make."""
         given = dict(self.__dict__)
@@ -165,14 +185,23 @@ class StepDef(Definition, Generic[P, R]):
         self.__dict__ |= given  # a function may have attributes of these names
         self.fn: Any = base
         """The function itself."""
-        self.retry = checked_retry(retry, where)
+        self.retry = checked_retry(retry, called)
         """The step's own rule; None takes the workflow's."""
-        milliseconds = checked_timeout(timeout, where)
+        milliseconds = checked_timeout(timeout, called)
         self.timeout = None if milliseconds is None else milliseconds / 1000
         """Seconds for each attempt, or None."""
-        milliseconds = checked_timeout(heartbeat_timeout, where, "heartbeat_timeout")
+        milliseconds = checked_timeout(heartbeat_timeout, called, "heartbeat_timeout")
         self.heartbeat_timeout = None if milliseconds is None else milliseconds / 1000
         """Seconds between two signs of life of an attempt, or None."""
+        if where not in {"auto", "process"}:
+            raise WorkflowDefinitionError(f"{called}: where is {where!r}: 'auto' or 'process'")
+        if where == "process" and self._binds_to != "nothing" and _is_method(base):
+            raise WorkflowDefinitionError(
+                f"{called}: where='process' needs a function that another process can import, and this is a "
+                "method, whose object is here"
+            )
+        self.where: Where = where
+        """Where it runs."""
         self.__dict__.pop(
             "duramen_plan", None
         )  # that of the function, if it was a step without the decorator
@@ -185,7 +214,8 @@ class StepDef(Definition, Generic[P, R]):
         where = f"result of step {self.name!r}"
         result = signatures.result_type(self.fn, where, local_names)
         signatures.check_stored(result, where)
-        return StepPlan(self, self.fn, result, self.retry, self.timeout, self.heartbeat_timeout)
+        remote = remote_of(self.fn, f"step {self.name!r}") if self.where == "process" else None
+        return StepPlan(self, self.fn, result, self.retry, self.timeout, self.heartbeat_timeout, remote)
 
     @functools.cached_property
     def duramen_plan(self) -> StepPlan:
@@ -232,6 +262,12 @@ class StepDef(Definition, Generic[P, R]):
         return f"<step {self.name!r}>"
 
 
+def _is_method(fn: Any) -> bool:
+    """Whether a function stands in a class's body and is given the object."""
+    name: str = getattr(fn, "__qualname__", "")
+    return "." in name and not name.rpartition(".")[0].endswith("<locals>")
+
+
 def caller_names() -> Mapping[str, Any]:
     """Local names of the place where a decorator is used, for annotations that are strings."""
     here = inspect.currentframe()
@@ -251,6 +287,7 @@ def step(
     retry: Retry | None = None,
     timeout: timedelta | float | None = None,
     heartbeat_timeout: timedelta | float | None = None,
+    where: Where = "auto",
 ) -> _Decorator: ...
 def step(
     fn: Any = None,
@@ -260,6 +297,7 @@ def step(
     retry: Retry | None = None,
     timeout: timedelta | float | None = None,
     heartbeat_timeout: timedelta | float | None = None,
+    where: Where = "auto",
 ) -> Any:
     """Declare a function as a step: work with effects, whose result (or error) is recorded once.
 
@@ -275,6 +313,9 @@ def step(
             may be retried; a thread cannot be stopped, so there only its result is dropped.
         heartbeat_timeout: seconds or `timedelta`. An attempt that calls `StepContext.heartbeat` less often
             fails as one that takes longer than `timeout`.
+        where: ``"process"``: for work that keeps a processor busy. It runs in a process of its own, which is
+            killed when the attempt is given up. The function stands at the level of its module; arguments and
+            result go there and back as JSON, by their annotations. ``"auto"``: see above.
 
     Raises:
         WorkflowDefinitionError: it cannot be a step, or its result type cannot be stored.
@@ -296,6 +337,7 @@ def step(
             retry=retry,
             timeout=timeout,
             heartbeat_timeout=heartbeat_timeout,
+            where=where,
             local_names=local_names,
         )
 
@@ -332,7 +374,9 @@ def _new_plan(fn: Any) -> StepPlan:
     base = unwrap(fn)
     if isinstance(base, StepDef):
         plan = cast("StepDef[..., Any]", base).duramen_plan
-        return StepPlan(fn, _without_definition(fn), plan.result, plan.retry, plan.timeout, plan.heartbeat)
+        return StepPlan(
+            fn, _without_definition(fn), plan.result, plan.retry, plan.timeout, plan.heartbeat, plan.remote
+        )
     where = f"step function {getattr(base, '__name__', base)!r}"
     if reason := refusal(fn):
         if inspect.iscoroutine(fn):

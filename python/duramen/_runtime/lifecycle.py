@@ -105,6 +105,8 @@ class Lifecycle:
     ) -> tuple[Port, Driver]:
         settings, registry = self._settings, self._registry
         stepper = self._surroundings.stepper(loop, settings.max_threads)
+        if settings.processes is not None:
+            stepper.processes.most = settings.processes
         watchdog = Watchdog(loop, settings.watchdog)
         driver = Driver(
             loop,
@@ -216,6 +218,7 @@ class Lifecycle:
             return
         self.port = self._driver = None
         driver.detach()
+        driver.stepper.processes.close()
         self._delayed.clear()
         self._background.clear()
         self._transactions.detach()

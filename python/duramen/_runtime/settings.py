@@ -82,6 +82,7 @@ class Settings:
     owner_label: str | None
     warm: int
     max_threads: int | None
+    processes: int | None
     migrate: bool
     synchronous: str
     busy_ms: int
@@ -106,6 +107,7 @@ class Settings:
         owner: str | None = None,
         warm: int = 1000,
         max_threads: int | None = None,
+        processes: int | None = None,
         migrate: bool | None = None,
         synchronous: str = "full",
         busy_timeout: timedelta | float = 5,
@@ -140,6 +142,7 @@ class Settings:
             owner_label=owner,
             warm=check_count("warm", warm, least=0),
             max_threads=None if max_threads is None else check_count("max_threads", max_threads, most=10_000),
+            processes=None if processes is None else check_count("processes", processes, most=1000),
             migrate=target.migrates_itself if migrate is None else bool(migrate),
             synchronous=check_choice("synchronous", synchronous, ("full", "normal")),
             busy_ms=duration_ms(busy_timeout, "busy_timeout"),

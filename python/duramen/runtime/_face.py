@@ -66,6 +66,7 @@ class Runtime(MessageCalls, QueryCalls):
         owner: a label in front of this runtime's unique owner name; default host and process id.
         warm: how many paused runs stay in memory, to go on without a replay.
         max_threads: the most steps that run in threads at once.
+        processes: the most steps with ``where="process"`` at once; default: as many as there are processors.
         migrate: bring the schema up to date when opening. Default: yes for SQLite and memory, no for
             Postgres.
         synchronous: ``full`` (a power cut loses nothing), or ``normal`` (SQLite: it may lose the
@@ -118,6 +119,7 @@ class Runtime(MessageCalls, QueryCalls):
         owner: str | None = None,
         warm: int = 1000,
         max_threads: int | None = None,
+        processes: int | None = None,
         migrate: bool | None = None,
         synchronous: str = "full",
         busy_timeout: timedelta | float = 5,
@@ -140,6 +142,7 @@ class Runtime(MessageCalls, QueryCalls):
                 owner=owner,
                 warm=warm,
                 max_threads=max_threads,
+                processes=processes,
                 migrate=migrate,
                 synchronous=synchronous,
                 busy_timeout=busy_timeout,
