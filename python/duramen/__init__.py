@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from . import errors
 from ._handlers.calls.children import ChildHandle
 from ._handlers.context import Approval, Context
+from ._handlers.middleware import Middleware, Next
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
 from ._runtime.deploys import CheckReport, OldestRun, PatchReport, PatchView, RunProblem, VersionView
 from ._runtime.filters import RunFilters
@@ -29,14 +30,14 @@ from ._runtime.views import (
 )
 from ._values.serializer import Codec, CodecSerializer, JsonSerializer, Serializer, register_exception
 from .errors import (
-    DuramenError,
-    Fatal,
-    RecordedError,
-    RunCancelled,
     ChildCancelled,
     ChildConflict,
     ChildFailed,
     ChildTerminated,
+    DuramenError,
+    Fatal,
+    RecordedError,
+    RunCancelled,
     RunFailed,
     RunStuck,
     RunTerminated,
@@ -49,12 +50,12 @@ __version__ = _version("duramen")
 
 __all__ = [
     "Approval",
+    "CheckReport",
     "ChildCancelled",
     "ChildConflict",
     "ChildFailed",
     "ChildHandle",
     "ChildTerminated",
-    "CheckReport",
     "Codec",
     "CodecSerializer",
     "Context",
@@ -63,6 +64,8 @@ __all__ = [
     "Fatal",
     "History",
     "JsonSerializer",
+    "Middleware",
+    "Next",
     "OldestRun",
     "Page",
     "PatchReport",

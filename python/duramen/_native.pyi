@@ -8,8 +8,8 @@ __all__ = [
     "Advance",
     "Cancel",
     "Change",
-    "Clock",
     "ChildEnded",
+    "Clock",
     "Completed",
     "Created",
     "Deliver",
@@ -540,6 +540,12 @@ class Run:
     def step_ok(self, slot: int, payload: bytes) -> None: ...
     def step_failed(self, slot: int, error: bytes, retryable: bool) -> int | None:
         """Give the milliseconds until the next attempt, if there is to be one."""
+
+    def step_progress(self, slot: int, progress: bytes) -> bool:
+        """An attempt tells of its progress. False if it is not recorded, now or at all."""
+
+    def progress(self, slot: int) -> bytes | None:
+        """The last that a step told of its progress, in whichever attempt."""
 
     # in a transaction of the user's: its function has returned; False: roll back, nobody waits for it
     def seal(self, slot: int, payload: bytes) -> bool: ...

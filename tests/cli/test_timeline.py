@@ -50,6 +50,17 @@ def test_a_wait_begins_when_it_was_opened_and_a_step_where_the_handler_moved_las
     assert spans(JOURNAL, 99)["mail"] == [(8, 10)]
 
 
+def test_what_a_step_tells_of_its_progress_is_its_remark_until_it_ends() -> None:
+    told = entry("step_progress", 2, "pay", data={"rows": 7})
+    journal = [JOURNAL[0], told, entry("step_progress", 3, "pay", data="x" * 200), JOURNAL[2]]
+    (track,) = tracks(journal[:2], at(5))
+    assert track.remark == "has told {'rows': 7}"
+    assert spans(journal[:2], 5)["pay"] == [(0, 5)]
+    (track,) = tracks(journal[:3], at(5))
+    assert len(track.remark) < 80
+    assert spans(journal, 99)["pay"] == [(0, 4)]
+
+
 def test_what_has_not_ended_reaches_to_now() -> None:
     assert spans(JOURNAL[:4], 7)["sleep-1"] == [(4, 7)]
     assert spans(JOURNAL[:2], 2)["pay"] == [(0, 1)]

@@ -132,6 +132,30 @@ async def retries(env: Environment) -> Any:
     return await env.result(await env.runtime.start(stubborn, run_id="r"))
 
 
+@workflow(retry=Retry(attempts=3, base=1))
+async def telling(ctx: Context) -> list[int]:
+    """A step that begins where an attempt before it has told that it is, in whichever process that was."""
+
+    async def count() -> list[int]:
+        here = step_context()
+        begun = here.progress or 0
+        assert begun <= 2 * here.attempt, "of an attempt that has not been"
+        assert begun >= 2 * (here.attempt - 1), "what a failed attempt has told is recorded with its failure"
+        for n in range(begun + 1, 2 * here.attempt + 1):
+            here.heartbeat(n)
+            await asyncio.sleep(0)
+        if here.attempt < 3:
+            raise ConnectionError("not yet")
+        return [here.attempt, here.progress]
+
+    return await ctx.step("count", count)
+
+
+@scenario(telling)
+async def progress(env: Environment) -> Any:
+    return await env.result(await env.runtime.start(telling, run_id="r"))
+
+
 @workflow
 async def careful(ctx: Context) -> str:
     async def refused() -> None:

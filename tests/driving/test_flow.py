@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from duramen._handlers.context import Approval, Context
-from duramen._handlers.step import step_context
+from duramen._handlers.step_context import step_context
 from duramen._handlers.workflow import Retry, step, workflow
 from duramen.errors import Fatal, NotADurableContext, StepFailed, StepTimeout
 from tests.driving.harness import Harness

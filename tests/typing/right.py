@@ -1,5 +1,8 @@
 """User code as it should be: accepted in strict mode, with the exact types."""
 
+# A rule of this repository, not of strict mode: what middleware sets is declared in the class alone.
+# pyright: reportUninitializedInstanceVariable=false
+
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -12,8 +15,11 @@ from duramen import (
     Approval,
     Context,
     History,
+    Middleware,
+    Next,
     Retry,
     Runtime,
+    StepContext,
     StepDef,
     WorkflowDef,
     sqlite,
@@ -155,6 +161,97 @@ async def with_state(ctx: Context[Progress]) -> None:
 async def helper(ctx: Context) -> None:
     """A helper may leave the type of the state open."""
     await ctx.sleep(1)
+
+
+class ShopContext(Context[Progress]):
+    tenant: str
+
+    async def reserve(self, order_id: str) -> list[str]:
+        return await self.step("reserve", reserve, order_id)
+
+
+class ShopStep(StepContext):
+    session: list[str]
+
+
+async def with_log(ctx: Context, call_next: Next) -> Any:
+    ctx.log.info("begun")
+    return await call_next()
+
+
+async def with_tenant(ctx: ShopContext, call_next: Next) -> Any:
+    ctx.tenant = ctx.run_id.partition(":")[0]
+    return await call_next()
+
+
+async def with_session(step: ShopStep, call_next: Next) -> Any:
+    step.session = [step.idempotency_key]
+    return await call_next()
+
+
+async def with_span(step: StepContext, call_next: Next) -> Any:
+    return await call_next()
+
+
+class Tracing:
+    async def __call__(self, ctx: Context, call_next: Next) -> Any:
+        return await call_next()
+
+
+@step
+async def in_a_session(name: str) -> int:
+    assert_type(step_context(ShopStep), ShopStep)
+    assert_type(step_context(ShopStep).session, list[str])
+    assert_type(step_context(), StepContext)
+    return len(name)
+
+
+@workflow(
+    context=ShopContext,
+    middleware=[with_log, with_tenant, Tracing()],
+    step_context=ShopStep,
+    step_middleware=[with_span, with_session],
+    state=Progress,
+)
+async def shop(ctx: ShopContext, order: Order) -> str:
+    assert_type(ctx.tenant, str)
+    assert_type(ctx.state, Progress)
+    assert_type(await ctx.reserve("a"), list[str])
+    assert_type(await in_a_session("a"), int)
+    await helper(ctx)
+    return ctx.tenant
+
+
+@workflow(context=ShopContext, middleware=[with_log])
+async def shop_without_input(ctx: ShopContext) -> int:
+    return len(ctx.tenant)
+
+
+@workflow(context=ShopContext)
+async def shop_with_default(ctx: ShopContext, n: int = 3) -> int:
+    return n
+
+
+@workflow(context=ShopContext, middleware=[with_tenant])
+async def asks_for_less(ctx: Context[Progress], n: int) -> int:
+    return n
+
+
+@workflow(middleware=[with_log], step_context=ShopStep, step_middleware=[with_session])
+async def plain_context(ctx: Context, n: int) -> int:
+    return n
+
+
+around: Middleware[Context[Any]] = with_log
+
+
+def extended(runtime: Runtime) -> None:
+    assert_type(shop, WorkflowDef[Order, str])
+    assert_type(shop_without_input, WorkflowDef[None, int])
+    assert_type(shop_with_default, WorkflowDef[int | None, int])
+    assert_type(asks_for_less, WorkflowDef[int, int])
+    assert_type(plain_context, WorkflowDef[int, int])
+    Runtime("memory://", middleware=[with_log, Tracing()], step_middleware=[with_span])
 
 
 def definitions(ctx: Context) -> None:

@@ -1,9 +1,24 @@
 """User code as it should not be: each line is rejected, or its comment is unnecessary: an error."""
 
+# A rule of this repository, not of strict mode: what middleware sets is declared in the class alone.
+# pyright: reportUninitializedInstanceVariable=false
+
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from duramen import Context, Retry, Runtime, WorkflowDef, sqlite, step, workflow
+from duramen import (
+    Context,
+    Next,
+    Retry,
+    Runtime,
+    StepContext,
+    WorkflowDef,
+    sqlite,
+    step,
+    step_context,
+    workflow,
+)
 
 
 @dataclass
@@ -85,6 +100,53 @@ async def too_many(ctx: Context, a: int, b: int) -> int:
 @workflow
 async def with_default(ctx: Context[None], n: int = 3) -> int:
     return n
+
+
+class ShopContext(Context[None]):
+    tenant: str
+
+
+class Clashing(Context[None]):
+    run_id: int  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+class ShopStep(StepContext):
+    session: str
+
+
+async def with_tenant(ctx: ShopContext, call_next: Next) -> Any:
+    ctx.tenant = 3  # pyright: ignore[reportAttributeAccessIssue]
+    ctx.sleep = 3  # pyright: ignore[reportAttributeAccessIssue]
+    await call_next(ctx)  # pyright: ignore[reportCallIssue]
+
+
+async def with_session(step: ShopStep, call_next: Next) -> Any:
+    return await call_next()
+
+
+def not_async_middleware(ctx: Context, call_next: Next) -> int:
+    return 1
+
+
+@workflow(context=ShopContext)
+async def shop(ctx: ShopContext) -> None:
+    _tenant: int = ctx.tenant  # pyright: ignore[reportAssignmentType]
+    print(ctx.unknown)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
+    print(step_context().session)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownArgumentType]
+    _session: int = step_context(ShopStep).session  # pyright: ignore[reportAssignmentType]
+    step_context(int)  # pyright: ignore[reportArgumentType]
+
+
+@workflow()  # pyright: ignore[reportArgumentType, reportCallIssue, reportUntypedFunctionDecorator]
+async def not_said(ctx: ShopContext) -> None: ...
+
+
+workflow(middleware=[with_tenant])  # pyright: ignore[reportArgumentType]
+workflow(middleware=[not_async_middleware])  # pyright: ignore[reportArgumentType]
+workflow(step_middleware=[with_session])  # pyright: ignore[reportArgumentType]
+workflow(context=int)  # pyright: ignore[reportArgumentType]
+Runtime("memory://", middleware=[with_tenant])  # pyright: ignore[reportArgumentType]
+Runtime("memory://", step_middleware=[with_session])  # pyright: ignore[reportArgumentType]
 
 
 async def start(runtime: Runtime) -> None:

@@ -53,12 +53,14 @@ pub enum Kind {
     UpdateFinished,
     /// The handler wrote an item of a stream.
     StreamWritten,
+    /// What an attempt of a step told of its progress, for the next one. The handler is not told.
+    StepProgress,
     /// Of a newer build, with its number: not for this one.
     Unknown(u8),
 }
 
 impl Kind {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::RunCreated,
         Self::StepCompleted,
         Self::StepFailed,
@@ -82,6 +84,7 @@ impl Kind {
         Self::UpdateAccepted,
         Self::UpdateFinished,
         Self::StreamWritten,
+        Self::StepProgress,
     ];
 
     /// The number that stores keep.
@@ -110,6 +113,7 @@ impl Kind {
             Self::UpdateAccepted => 20,
             Self::UpdateFinished => 21,
             Self::StreamWritten => 22,
+            Self::StepProgress => 23,
             Self::Unknown(code) => code,
         }
     }
@@ -157,6 +161,7 @@ impl Kind {
             Self::UpdateAccepted => "update_accepted",
             Self::UpdateFinished => "update_finished",
             Self::StreamWritten => "stream_written",
+            Self::StepProgress => "step_progress",
             Self::Unknown(_) => "unknown",
         }
     }
@@ -300,8 +305,8 @@ mod tests {
             );
         }
         assert_eq!(Kind::from_code(18), Kind::RunReopened);
-        assert_eq!(Kind::from_code(23), Kind::Unknown(23));
-        assert_eq!(Kind::from_code(23).to_string(), "kind 23");
+        assert_eq!(Kind::from_code(24), Kind::Unknown(24));
+        assert_eq!(Kind::from_code(24).to_string(), "kind 24");
         assert_eq!(Kind::RunReopened.to_string(), "run_reopened");
     }
 

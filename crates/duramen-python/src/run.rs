@@ -338,6 +338,19 @@ impl Run {
         pause.filter(|_| retryable)
     }
 
+    /// An attempt tells of its progress. False if it is not recorded, now or at all.
+    fn step_progress(&self, slot: u32, progress: &[u8]) -> bool {
+        let mut driver = self.lock();
+        let wall = driver.wall();
+        driver.machine.step_progress(slot, bytes_of(progress), wall)
+    }
+
+    /// The last that a step told of its progress, in whichever attempt.
+    fn progress<'py>(&self, py: Python<'py>, slot: u32) -> Option<Bound<'py, PyBytes>> {
+        let progress = self.lock().machine.progress_of(slot)?;
+        Some(PyBytes::new(py, &progress))
+    }
+
     fn seal(&self, slot: u32, payload: &[u8]) -> bool {
         self.lock().machine.seal(slot, bytes_of(payload))
     }

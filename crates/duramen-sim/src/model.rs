@@ -353,7 +353,8 @@ impl Reader<'_> {
                 self.cancelled = true;
                 self.cancel(entry)
             }
-            Kind::RunTerminated => Ok(()),
+            // For the next attempt alone: the handler is not told.
+            Kind::RunTerminated | Kind::StepProgress => Ok(()),
             Kind::RunReopened => {
                 self.reading.borrow_mut().reopen(entry.at);
                 Ok(())

@@ -38,6 +38,7 @@ __all__ = [
     "note",
     "operation_of",
     "plain_payload",
+    "plain_value",
     "reading_trouble",
     "recorded",
     "say",
@@ -96,6 +97,11 @@ def plain_payload(serializer: Serializer, value: Any, annotation: Any) -> bytes:
         return serializer.dumps(value, annotation)
     except OSError as error:
         raise Trouble from error
+
+
+def plain_value(serializer: Serializer, data: bytes) -> Any:
+    """Read back what `plain_payload` gave, as plain JSON."""
+    return (serializer.inner if isinstance(serializer, CodecSerializer) else serializer).loads(data, None)
 
 
 def encoded(serializer: Serializer, data: bytes) -> bytes:

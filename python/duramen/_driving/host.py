@@ -26,7 +26,7 @@ from duramen._bridge import (
     Seal,
     Start,
 )
-from duramen._handlers.context import Context
+from duramen._handlers.middleware import go_through
 from duramen._handlers.step import current_context
 from duramen._loop.loop import RunLoop, RunTimer
 from duramen._values.payloads import Decision, decode, load_decision, load_reason, step_failure
@@ -49,6 +49,7 @@ from .exits import (
     say,
     text_of,
 )
+from .process_calls import ProcessCall
 from .transaction_calls import TransactionCall
 from .waits import MessageWait, StepCall
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from duramen._bridge import Outcome, Turn
+    from duramen._handlers.context import Context
     from duramen._handlers.retry import Retry
     from duramen._handlers.step import StepPlan
     from duramen._handlers.workflow import WorkflowDef
@@ -109,6 +111,8 @@ class RunHost:
         self.retry: Retry | None = definition.retry
         self.loop = RunLoop(self, now=run.now() / 1000, strict=True, run_id=self.run_id)
         self.main: Task[Any] | None = None
+        self.step_context = definition.step_context
+        self.step_middleware = services.around.step_middleware + definition.step_middleware
         self.closed = False
         """Nothing of the handler runs any more."""
         self.outcome: tuple[int, Any] | None = None
@@ -184,7 +188,7 @@ class RunHost:
             self._close_with(FINISH_FAILED, error)
             return
         # Not Context[Any](…): going through an alias costs as much as all the rest of it.
-        context: Context[Any] = Context(self, state, value)
+        context: Context[Any] = definition.context(self, state, value)
         self._context = context
         variables = self.services.context.copy()
         variables.run(current_context.set, context)
@@ -192,8 +196,17 @@ class RunHost:
 
     async def _handler(self, context: Context[Any], value: Any) -> Any:
         handler = self.definition.handler
+        middleware = self.services.around.middleware + self.definition.middleware
         try:
-            ending = handler(context, value) if self.definition.has_input else handler(context)
+            if middleware:
+                inside = (
+                    partial(handler, context, value)
+                    if self.definition.has_input
+                    else partial(handler, context)
+                )
+                ending = go_through(middleware, context, inside)
+            else:
+                ending = handler(context, value) if self.definition.has_input else handler(context)
             try:
                 result = await ending
             except (Exception, CancelledError):
@@ -306,7 +319,7 @@ class RunHost:
         try:
             if cls is RunTimer:
                 self.loop.fire(entry)
-            elif cls is StepCall or cls is TransactionCall:
+            elif cls is StepCall or cls is TransactionCall or cls is ProcessCall:
                 future: Future[Any] = entry.future
                 if type(outcome) is Completed:
                     payload = outcome.payload
@@ -590,6 +603,8 @@ class RunHost:
         future: Future[Any] = Future(loop=self.loop)
         if transaction:
             call = TransactionCall(self, slot, future, plan, args, retry, timeout, meta, database)
+        elif plan.remote is not None:
+            call = ProcessCall(self, slot, future, plan, args, retry, timeout, meta)
         else:
             call = StepCall(self, slot, future, plan, args, retry, timeout, meta)
         self._slots[slot] = call

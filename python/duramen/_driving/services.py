@@ -8,6 +8,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from duramen._handlers.middleware import Middleware
 from duramen._logging import CarefulLogger, logger
 from duramen._loop.loop import keep_threads_out
 
@@ -15,15 +16,15 @@ if TYPE_CHECKING:
     # ruff: noqa: TC004 - a dataclass names them, and nothing asks it what they are
     from asyncio import Future, TimerHandle
 
-    from duramen._handlers.workflow import WorkflowDef
     from duramen._bridge import Run
+    from duramen._handlers.workflow import WorkflowDef
     from duramen._values.serializer import Serializer
 
     from .host import RunHost
     from .stepper import Stepper
     from .transactions import Transactions
 
-__all__ = ["Services"]
+__all__ = ["Around", "Services"]
 
 
 def _ignore(*_: object) -> Any:
@@ -32,6 +33,14 @@ def _ignore(*_: object) -> Any:
 
 def _unknown(*_: object) -> None:
     """Stands for a registry without workflows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a runtime has around all handlers and steps, outside of what their workflows have."""
+
+    middleware: tuple[Middleware[Any], ...] = ()
+    step_middleware: tuple[Middleware[Any], ...] = ()
 
 
 @dataclass(slots=True)
@@ -72,6 +81,8 @@ class Services:
     """Finds the workflow that a handler names (or means by a definition of it); None if it is not here."""
     transactions: Transactions | None = None
     """What `ctx.transaction` needs of the runtime."""
+    around: Around = Around()
+    """What the runtime has around handlers and steps."""
 
     def __post_init__(self) -> None:
         keep_threads_out()

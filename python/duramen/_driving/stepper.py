@@ -41,6 +41,7 @@ from duramen._logging import logger
 from duramen._loop.insides import forget_quietly, is_about_to_be_cancelled
 from duramen.errors import RuntimeClosed
 
+from .processes import Processes
 from .threads import StepThreads
 
 __all__ = ["NoOutcome", "StepJob", "Stepper"]
@@ -85,6 +86,10 @@ class StepJob:
             `TimeoutError`. For one in a thread `done` gets a `TimeoutError` at the deadline, while the thread
             runs on until the function returns, whose result is dropped: a thread cannot be stopped.
         context_setup: the context to run in; a copy is used. Default: a copy of the one at `Stepper.submit`.
+        heartbeat: seconds after which an attempt that shows no sign of life (`Stepper.beat`) is given up, or
+            None. An async step is cancelled for it; `silent` tells.
+        on_cancel: called when nobody waits for the outcome any more, while the function may go on in its
+            thread.
         may_start: asked once more before a job starts that had to wait, for its turn or for a free thread;
             while it says no, the job waits on. Default: always.
     """
@@ -92,14 +97,19 @@ class StepJob:
     __slots__ = (
         "args",
         "awaitable",
+        "beaten",
         "cancel_requested",
         "context_setup",
         "deadline",
         "done",
         "fn",
+        "heartbeat",
+        "listener",
         "may_start",
+        "on_cancel",
         "queued",
         "runner",
+        "silent",
         "state",
         "stepper",
         "timeout",
@@ -113,18 +123,26 @@ class StepJob:
         *,
         done: Done,
         timeout: float | None = None,
+        heartbeat: float | None = None,
         context_setup: Context | None = None,
         may_start: Callable[[], bool] | None = None,
+        on_cancel: Callable[[], object] | None = None,
     ) -> None:
         self.fn = fn
         self.args = args
         self.done = done
         self.timeout = timeout
+        self.heartbeat = heartbeat
         self.context_setup = context_setup
         self.may_start = may_start
+        self.on_cancel = on_cancel
         self.cancel_requested = False
         """True once `cancel` was called: tells its `CancelledError` from one the step raised by itself."""
+        self.silent = False
+        """True once it was given up because it showed no sign of life."""
         # The rest is the stepper's.
+        self.beaten = 0.0
+        self.listener: asyncio.TimerHandle | None = None
         self.state = _NEW
         self.queued = 0.0
         self.stepper: Stepper | None = None
@@ -144,6 +162,18 @@ class StepJob:
             self.timer.cancel()
             self.timer = None
 
+    def give_up(self) -> None:
+        """Tell the function that nobody waits for it any more."""
+        told, self.on_cancel = self.on_cancel, None
+        if told is not None:
+            told()
+
+    def no_listener(self) -> None:
+        """Wait for no more signs of life."""
+        if self.listener is not None:
+            self.listener.cancel()
+            self.listener = None
+
     def cancel(self, message: str | None = None) -> bool:
         """Cancel the step, wherever it is. Call it on the host's thread.
 
@@ -156,6 +186,7 @@ class StepJob:
         if self.stepper is None or self.state == _DONE:
             return False
         self.cancel_requested = True
+        self.give_up()
         if self.state == _RUNNING and self.runner is not None:
             self.runner.cancel(message)
         else:
@@ -266,6 +297,8 @@ class Stepper:
         self._doubted: deque[StepJob] = deque()
         """Jobs for the loop that may not start yet."""
         self._doubting = False
+        self.processes = Processes(loop)
+        """For the steps that run in one each; started when they are needed."""
         self._returned: deque[tuple[StepJob, Any, BaseException | None]] = deque()
         self._collecting = False
         self._short_of_threads = False
@@ -315,6 +348,30 @@ class Stepper:
     def is_here(self) -> bool:
         """Whether the caller stands on the host's loop, and so must not wait in its thread."""
         return threading.get_ident() == self._thread
+
+    async def in_thread(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], may_start: Callable[[], bool] | None = None
+    ) -> Any:
+        """Call a function in a thread, from inside of a job on the loop: what is left of that job waits.
+
+        It takes its place in the line for threads, and sees the context variables of the caller.
+        """
+        outcome: asyncio.Future[tuple[Any, BaseException | None]] = self.loop.create_future()
+
+        def done(result: Any, error: BaseException | None) -> None:
+            if not outcome.done():
+                outcome.set_result((result, error))
+
+        job = StepJob(fn, args, done=done, context_setup=copy_context(), may_start=may_start)
+        Stepper.submit(self, job)
+        try:
+            result, error = await outcome
+        except asyncio.CancelledError:
+            job.cancel()
+            raise
+        if error is not None:
+            raise error
+        return result
 
     # -- runners ---------------------------------------------------------------------------------------------
 
@@ -392,6 +449,8 @@ class Stepper:
                         if queue and not self._awake:
                             self._wake_runner()
                         self._live.add(job)
+                        if job.heartbeat is not None:
+                            self._listen(job)
                         try:
                             result = await self._suspended(job, started, coroutine, context, yielded)
                         except GeneratorExit:
@@ -478,12 +537,15 @@ class Stepper:
         if job.timeout is not None:
             job.deadline = self.loop.time() + job.timeout
             job.timer = self.loop.call_at(job.deadline, self._thread_late, job)
+        if job.heartbeat is not None:
+            self._listen(job)
         try:
             self._threads.submit(partial(self._in_thread, job, context))
         except RuntimeError as error:
             self._threads_busy -= 1
             self._live.discard(job)
             job.no_timeout()
+            job.no_listener()
             job.deadline = None
             job.state = _QUEUED
             if not self._short_of_threads:
@@ -509,6 +571,38 @@ class Stepper:
             except RuntimeError:
                 pass  # the host's loop was closed while the thread ran: nobody waits for the result
         del job, result, error
+
+    # -- signs of life ---------------------------------------------------------------------------------------
+
+    def beat(self, job: StepJob) -> None:
+        """A job shows a sign of life."""
+        job.beaten = self.loop.time()
+
+    def _listen(self, job: StepJob) -> None:
+        if job.listener is None:
+            job.beaten = self.loop.time()
+            job.listener = self.loop.call_later(cast("float", job.heartbeat), self._heard, job)
+
+    def _heard(self, job: StepJob) -> None:
+        """Look whether a job was heard of in time."""
+        job.listener = None
+        if job.state == _DONE:
+            return
+        due = job.beaten + cast("float", job.heartbeat)
+        if self.loop.time() < due:
+            job.listener = self.loop.call_at(due, self._heard, job)
+        else:
+            self.silence(job)
+
+    def silence(self, job: StepJob) -> None:
+        """Give up a job that shows no sign of life."""
+        if job.state == _DONE:
+            return
+        job.silent = True
+        if job.state == _RUNNING and job.runner is not None:
+            job.runner.cancel("no sign of life came from the step")
+        else:
+            self.drop(job, asyncio.CancelledError())
 
     def _thread_late(self, job: StepJob) -> None:
         if job.state == _IN_THREAD:
@@ -585,6 +679,7 @@ class Stepper:
         """Settle a job that is queued or in a thread with `error`; whatever still comes of it is ignored."""
         job.state = _DONE
         job.no_timeout()
+        job.give_up()
         awaitable: Any = job.awaitable
         job.awaitable = None
         if type(awaitable) is CoroutineType:
@@ -596,6 +691,8 @@ class Stepper:
 
     def _settle(self, job: StepJob, result: Any, error: BaseException | None) -> None:
         job.state = _DONE
+        if job.listener is not None:
+            job.no_listener()
         try:
             job.done(result, error)
         except KeyboardInterrupt:
@@ -625,6 +722,7 @@ class Stepper:
                 self._awake += 1
                 waiter.set_result(None)
         self._threads.close()
+        self.processes.close()
 
     async def aclose(self) -> None:
         """`close`, and wait until the runners have ended, also for a step that swallows its cancellation."""
@@ -636,7 +734,12 @@ class Stepper:
 
 def _judged(job: StepJob, runner: _Runner, error: BaseException) -> BaseException:
     """The outcome of a step that raised after its runner had been cancelled from the outside."""
-    if job.cancel_requested or not issubclass(type(error), asyncio.CancelledError) or not runner.cancelling():
+    if (
+        job.cancel_requested
+        or job.silent
+        or not issubclass(type(error), asyncio.CancelledError)
+        or not runner.cancelling()
+    ):
         # Duramen wanted it so; or the step made something else of it; or a time limit or a task group of the
         # step's own cancelled it, and has taken that back.
         return error

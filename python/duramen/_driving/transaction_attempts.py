@@ -89,7 +89,7 @@ class Attempt:
     def begin(self) -> None:
         """Hand it to the stepper."""
         self.begun = True
-        self.call.submit(self)
+        self.call.hand_over(self)
 
     def want_seal(self, result: Any, waiter: Any) -> None:
         """The function has returned: its result is to be sealed, and the waiter gets the run's commit."""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from duramen._bridge import Change
     from duramen._handlers.retry import Retry
     from duramen._handlers.step import StepPlan
+    from duramen._handlers.step_context import StepContext
 
     from .host import RunHost
     from .transactions import Transactions
@@ -97,18 +98,20 @@ class TransactionCall(StepCall):
         else:
             current.begin()
 
-    def submit(self, attempt: Attempt) -> None:
+    def hand_over(self, attempt: Attempt) -> None:
         """Hand an attempt to the stepper."""
         services = self.host.services
         self.started = time()
         in_thread = not is_async(self.plan.call)
+        now = self.host.step_context(self)
         self.job = job = StepJob(
             attempt.run_in_thread if in_thread else attempt.run,
             done=partial(self._over, attempt),
             # An async function has its timeout inside of its transaction.
             timeout=self.timeout if in_thread else None,
-            context_setup=self.context(),
+            context_setup=self.entered(now),
             may_start=self.host.run.holds_lease,
+            on_cancel=now.end,
         )
         services.stepper.submit(job)
 
@@ -222,7 +225,7 @@ class TransactionCall(StepCall):
 
     @override
     def write(
-        self, attempt: int, stream: str, keep: int | None, item: Any, annotation: Any, /
+        self, attempt: StepContext, stream: str, keep: int | None, item: Any, annotation: Any, /
     ) -> Awaitable[None]:
         # Its transaction may hold the lock that the item would need, and would wait for the item.
         raise NotADurableContext(

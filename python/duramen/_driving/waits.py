@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from contextvars import Context as ContextVars
 from contextvars import copy_context
 from functools import partial
+from inspect import isawaitable
 from threading import Lock
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from duramen._handlers.step import current_attempt, current_context, current_step
+from duramen._handlers.callables import is_async_callable
+from duramen._handlers.middleware import go_through
+from duramen._handlers.step import current_context
+from duramen._handlers.step_context import current_step
 
 from .exits import (
     Trouble,
@@ -18,6 +23,8 @@ from .exits import (
     may_retry,
     name_of,
     note,
+    plain_payload,
+    plain_value,
     recorded,
     say,
     text_of,
@@ -25,6 +32,7 @@ from .exits import (
 from .records import attempt_failed
 from .stepper import NoOutcome, StepJob
 from .streams import Writes, over
+from .telling import Telling
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
 
     from duramen._handlers.retry import Retry
     from duramen._handlers.step import StepPlan
+    from duramen._handlers.step_context import StepContext
 
     from .host import RunHost
 
@@ -49,8 +58,25 @@ class StepCall:
     """
 
     __slots__ = (
-        "args", "attempt", "future", "host", "job", "meta", "op", "plan", "retry", "run_id", "scope", "slot",
-        "started", "stopped", "timeout", "value", "variables", "writes",
+        "args",
+        "attempt",
+        "future",
+        "host",
+        "job",
+        "meta",
+        "op",
+        "plan",
+        "retry",
+        "run_id",
+        "scope",
+        "slot",
+        "started",
+        "stopped",
+        "telling",
+        "timeout",
+        "value",
+        "variables",
+        "writes",
     )  # fmt: skip
 
     def __init__(
@@ -81,32 +107,62 @@ class StepCall:
         self.stopped = False
         self.writes: Writes | None = None
         """What the attempt has written to streams."""
+        self.telling: Telling | None = None
+        """What the attempt under way tells of its progress, once it does."""
         self.value: Any = None
         self.variables: ContextVars = copy_context()
         """The context variables of the handler's task where it asked for the step."""
 
-    def context(self) -> ContextVars:
+    def entered(self, attempt: StepContext) -> ContextVars:
         """What an attempt runs in: the handler's context variables, in a step and not in a handler."""
         variables = self.variables.copy()
-        variables.run(_enter_step, self)
+        variables.run(_enter_step, attempt)
         return variables
 
     def start(self, attempt: int) -> None:
         """Hand an attempt to the stepper."""
-        services = self.host.services
+        host = self.host
         self.attempt = attempt
         self.writes = None
         if self.timeout is not None:
             self.started = time()
+        now = host.step_context(self)
+        if host.step_middleware:
+            self.submit(self._go_through, (now,), now)
+        else:
+            self.submit(self.plan.call, self.args, now)
+
+    def submit(self, call: Callable[..., Any], args: tuple[Any, ...], now: StepContext) -> None:
+        """Have the stepper make a call that is the attempt."""
+        host = self.host
         self.job = job = StepJob(
-            self.plan.call,
-            self.args,
+            call,
+            args,
             done=self.done,
             timeout=self.timeout,
-            context_setup=self.context(),
-            may_start=self.host.run.holds_lease,
+            heartbeat=self.plan.heartbeat,
+            context_setup=self.entered(now),
+            may_start=host.run.holds_lease,
+            on_cancel=now.end,
         )
-        services.stepper.submit(job)
+        host.services.stepper.submit(job)
+
+    async def _go_through(self, now: StepContext) -> Any:
+        """Run an attempt inside of its middleware."""
+        return await go_through(self.host.step_middleware, now, partial(self.inside, now))
+
+    async def inside(self, now: StepContext) -> Any:
+        """Run the function of an attempt, inside of its middleware."""
+        call, args = self.plan.call, self.args
+        if is_async_callable(call):
+            return await call(*args)
+        host = self.host
+        try:
+            result = await host.services.stepper.in_thread(call, args, host.run.holds_lease)
+        except CancelledError:
+            now.end()  # the thread goes on, and may look
+            raise
+        return await result if isawaitable(result) else result
 
     def done(self, result: Any, error: BaseException | None) -> None:
         """Take the outcome of an attempt. It may run inside of a task, so it only takes note."""
@@ -131,6 +187,9 @@ class StepCall:
             elif error is None:
                 error = writes.error
         self.job = None
+        telling, self.telling = self.telling, None
+        if telling is not None:
+            telling.end(error is not None)
         if error is None:
             try:
                 data, self.value = recorded(host.serializer, result, self.plan.result)
@@ -138,6 +197,8 @@ class StepCall:
                 self._report(partial(self._succeeded, result))
             else:
                 host.step_ok(self.slot, data)
+        elif job.silent and is_cancellation(error):
+            self._report(partial(self._fell_silent, error))
         elif issubclass(type(error), NoOutcome | KeyboardInterrupt) or (
             job.cancel_requested and is_cancellation(error)
         ):
@@ -185,12 +246,24 @@ class StepCall:
         # The rules are asked once, however often a codec has to be.
         self._report(partial(self._tell_failure, error, timed_out, retryable))
 
+    def _fell_silent(self, cancellation: BaseException) -> None:
+        error = TimeoutError(
+            f"step {self.op!r} showed no sign of life for its heartbeat_timeout of {self.plan.heartbeat:g} s"
+        )
+        error.__cause__ = cancellation
+        retryable = may_retry(error, self.retry)
+        self._report(partial(self._tell_failure, error, True, retryable))
+
     def _tell_failure(self, error: BaseException, timed_out: bool, retryable: bool) -> None:
         host = self.host
-        payload = failure_payload(host.serializer, error, attempts=self.attempt, timed_out=timed_out)
+        payload = self.failure_payload(error, timed_out)
         pause = host.step_failed(self.slot, payload, retryable)
         attempts = 1 if self.retry is None else self.retry.attempts
         attempt_failed(host.run, self.op, self.attempt, attempts, error, pause)
+
+    def failure_payload(self, error: BaseException, timed_out: bool) -> bytes:
+        """What is recorded of a failed attempt."""
+        return failure_payload(self.host.serializer, error, attempts=self.attempt, timed_out=timed_out)
 
     def _ran_out(self, error: BaseException) -> bool:
         return (
@@ -200,21 +273,50 @@ class StepCall:
             and time() - self.started >= self.timeout * 0.99
         )
 
-    def emit(self, name: str, value: Any, /) -> None:
-        """Send a live event of the attempt that runs: on the host's loop, or from its thread."""
-        self.host.services.stepper.on_loop(self._emit, self.job, name, value)
+    # -- what the attempt under way tells --------------------------------------------------------------------
 
-    def _emit(self, job: StepJob | None, name: str, value: Any) -> None:
-        if job is not None and job is self.job and not self.host.closed:
+    def plain(self, progress: Any, /) -> bytes:
+        """The payload of a progress, without codecs."""
+        return plain_payload(self.host.serializer, progress, None)
+
+    def progress(self, told: bytes | None, /) -> Any:
+        """What an attempt has told, else the last that was recorded."""
+        host = self.host
+        if told is not None:
+            return plain_value(host.serializer, told)
+        payload = host.run.progress(self.slot)
+        return None if payload is None else host.loads(payload, None)
+
+    def beat(self, attempt: StepContext, /) -> None:
+        """Take note of a sign of life: on the host's loop, or from a thread."""
+        self.host.services.stepper.on_loop(self._beat, attempt)
+
+    def _beat(self, attempt: StepContext) -> None:
+        told = attempt.read()
+        job = self.job
+        if job is None or attempt.attempt != self.attempt or self.host.closed:
+            return
+        self.host.services.stepper.beat(job)
+        if told is not None:
+            if self.telling is None:
+                self.telling = Telling(self.host, self.slot, self.op)
+            self.telling.tell(told)
+
+    def emit(self, attempt: StepContext, name: str, value: Any, /) -> None:
+        """Send a live event of an attempt that runs: on the host's loop, or from its thread."""
+        self.host.services.stepper.on_loop(self._emit, attempt, name, value)
+
+    def _emit(self, attempt: StepContext, name: str, value: Any) -> None:
+        if attempt.attempt == self.attempt and self.job is not None and not self.host.closed:
             self.host.services.emit(self.run_id, name, value)
 
     def write(
-        self, attempt: int, stream: str, keep: int | None, item: Any, annotation: Any, /
+        self, attempt: StepContext, stream: str, keep: int | None, item: Any, annotation: Any, /
     ) -> Awaitable[None]:
         """Take an item of a stream from an attempt: from the one that runs, and from no other."""
         with _beginning:
-            if attempt != self.attempt or self.job is None:
-                raise over(self.op, attempt)
+            if attempt.attempt != self.attempt or self.job is None:
+                raise over(self.op, attempt.attempt)
             writes = self.writes
             if writes is None:
                 writes = self.writes = Writes(self)
@@ -226,14 +328,15 @@ class StepCall:
         if self.writes is not None:
             self.writes.drop()
         job, self.job = self.job, None
+        if self.telling is not None:
+            self.telling.end(False)
         if job is not None:
             job.cancel("the handler no longer waits for this step")
 
 
-def _enter_step(call: StepCall) -> None:
+def _enter_step(attempt: StepContext) -> None:
     current_context.set(None)
-    current_step.set(call)
-    current_attempt.set(call.attempt)
+    current_step.set(attempt)
 
 
 class MessageWait:

@@ -20,7 +20,8 @@ from .calls.steps import StepCalls
 from .calls.streams import StreamCalls
 from .calls.values import ValueCalls
 from .calls.waits import Approval, WaitCalls
-from .step import current_step
+from .extensions import extend
+from .step_context import current_step
 
 if TYPE_CHECKING:
     import logging
@@ -55,6 +56,12 @@ class Context(StepCalls, WaitCalls, ValueCalls, ChildCalls, GenerationCalls, Str
 
     Its durable calls belong to the handler and the tasks it makes, on the handler's own event loop. From
     anywhere else (a thread, a step, after the end) they raise `NotADurableContext`.
+
+    A class that extends it has attributes that middleware sets, and methods made of its calls; a workflow
+    names it, ``@workflow(context=ShopContext)``::
+
+        class ShopContext(Context[Progress]):
+            tenant: str
     """
 
     __slots__ = ("_input", "_log", "_state")
@@ -64,6 +71,10 @@ class Context(StepCalls, WaitCalls, ValueCalls, ChildCalls, GenerationCalls, Str
         self._input: Any = input
         self._state = state
         self._log: _RunLog | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        extend(cls, Context, "ctx")
 
     def __repr__(self) -> str:
         return f"<Context of run {self._run.run_id!r}>"

@@ -85,6 +85,7 @@ def parameters_of(handler: Any, where: str) -> tuple[inspect.Parameter, inspect.
 
 def check_context(
     handler: Any,
+    context: type[Any],
     first: inspect.Parameter,
     second: inspect.Parameter | None,
     where: str,
@@ -100,6 +101,12 @@ def check_context(
         raise WorkflowDefinitionError(
             f"{where}: the context is the first parameter, and here that is {str(first)!r}: "
             f"write `async def …(ctx: Context, {first.name}: …)`"
+        )
+    wanted: Any = typing.get_origin(annotation) or annotation
+    if _is_context(wanted) and not issubclass(context, wanted):
+        raise WorkflowDefinitionError(
+            f"{where}: its context is a {wanted.__name__}, so the workflow has to say so: write "
+            f"@workflow(context={wanted.__name__}, …)"
         )
 
 

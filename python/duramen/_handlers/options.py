@@ -22,6 +22,7 @@ __all__ = [
     "checked_tags",
     "checked_timeout",
     "checked_version",
+    "defining",
     "place",
 ]
 
@@ -38,7 +39,8 @@ def place(kind: str, name: Any, fallback: Any) -> str:
 
 
 @contextmanager
-def _defining(where: str) -> Generator[None]:
+def defining(where: str) -> Generator[None]:
+    """Say of what is wrong with an argument which definition it is about."""
     try:
         yield
     except (InvalidArgument, SignalRefused) as error:
@@ -49,7 +51,7 @@ def checked_name(name: Any, where: str, *, of_step: bool = False) -> str:
     """Give back a name that a store can keep; that of a step is an operation's id too."""
     if not name and name != "":
         raise WorkflowDefinitionError(f"{where}: it has no name of its own: give it one, with name='…'")
-    with _defining(where):
+    with defining(where):
         check_id("name", name)
     if of_step and "#" in name:
         raise WorkflowDefinitionError(
@@ -64,32 +66,32 @@ def checked_version(version: Any, where: str) -> str:
         raise WorkflowDefinitionError(
             f"{where}: the version is {version!r}: give a text, version='{version}'"
         )
-    with _defining(where):
+    with defining(where):
         return check_id("version", version)
 
 
 def checked_retry(retry: Any, where: str) -> Retry | None:
     """Give back a rule; None stays None, the default."""
-    with _defining(where):
+    with defining(where):
         return None if retry is None else check_retry(retry)
 
 
-def checked_timeout(timeout: Any, where: str) -> int | None:
+def checked_timeout(timeout: Any, where: str, option: str = "timeout") -> int | None:
     """Give a time limit in milliseconds; None is no limit."""
     if timeout is None:
         return None
-    with _defining(where):
-        milliseconds = duration_ms(timeout, "timeout")
+    with defining(where):
+        milliseconds = duration_ms(timeout, option)
     if milliseconds == 0:
         raise WorkflowDefinitionError(
-            f"{where}: timeout is 0: give more, or leave it out (None) for no limit"
+            f"{where}: {option} is 0: give more, or leave it out (None) for no limit"
         )
     return milliseconds
 
 
 def checked_tags(tags: Any, where: str) -> tuple[str, ...]:
     """Give tags without repeats."""
-    with _defining(where):
+    with defining(where):
         return tuple(check_tags(tags))
 
 
@@ -104,7 +106,7 @@ def checked_events(events: Any, where: str) -> dict[str, Any]:
             f"{where}: events is {events!r}: give their types by name, events={{'paid': Payment}}"
         ) from None
     for event, annotation in found.items():
-        with _defining(where):
+        with defining(where):
             try:
                 check_event_name(event)
             except SignalRefused:

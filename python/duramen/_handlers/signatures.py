@@ -44,7 +44,7 @@ def hint(fn: Callable[..., object], name: str, local_names: Mapping[str, Any] | 
         NameError: the annotation names something that is not defined (yet).
     """
     carrier = annotated(fn)
-    annotations = _annotations(carrier)
+    annotations = annotations_of(carrier)
     if name not in annotations:
         return None
     inner: Any = inspect.unwrap(carrier)
@@ -55,12 +55,13 @@ def hint(fn: Callable[..., object], name: str, local_names: Mapping[str, Any] | 
     return None if found in _NOTHING_COMES else found
 
 
-def _annotations(fn: Any) -> Mapping[str, Any]:
+def annotations_of(fn: Any) -> Mapping[str, Any]:
+    """The annotations of a function, or those of a class itself, as they are written."""
     if sys.version_info >= (3, 14):
         import annotationlib
 
         return annotationlib.get_annotations(fn, format=annotationlib.Format.FORWARDREF)
-    return getattr(fn, "__annotations__", {})
+    return vars(fn).get("__annotations__", {}) if isinstance(fn, type) else getattr(fn, "__annotations__", {})
 
 
 def result_type(fn: Any, where: str, local_names: Mapping[str, Any] | None = None) -> Any:

@@ -1,32 +1,47 @@
-"""`@step`, direct calls of steps, and what a step can learn about itself."""
+"""`@step`, and direct calls of steps."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from typing_extensions import override
 
 from duramen._logging import logger
-from duramen._values.checks import check_id
 from duramen._values.serializer import Serializer, recorded_reader
-from duramen.errors import DuramenError, NotADurableContext, WorkflowDefinitionError
+from duramen.errors import DuramenError, WorkflowDefinitionError
 
 from . import signatures
 from .callables import Definition, is_async_callable, refusal, unwrap
 from .options import checked_name, checked_retry, checked_timeout, place
-from .streams import StepStream
+from .remote import remote_of
+from .step_context import current_step
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+    from datetime import timedelta
+
+    from .remote import Remote
     from .retry import Retry
+
+Where: TypeAlias = Literal["auto", "process"]
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -34,84 +49,6 @@ R = TypeVar("R")
 S = TypeVar("S")
 
 _log = logger("duramen")
-
-
-@dataclass(frozen=True, slots=True)
-class StepContext:
-    """What a step can know about the attempt it is: see `step_context`."""
-
-    run_id: str
-    step_id: str
-    """The operation's id: the step's id, with ``#2``, ``#3`` … where it was used before in the run."""
-    attempt: int
-    """From 1 up, over crashes and restarts."""
-    idempotency_key: str
-    """``{run_id}/{step_id}``: the same over attempts, replays and recoveries. Give it to what you call."""
-    deadline: datetime | None
-    """When the attempt runs into its timeout (UTC)."""
-    meta: Mapping[str, Any] | None
-    """What `Context.step` was given as `meta`."""
-    _running: RunningStep = field(repr=False, compare=False)
-
-    def emit(self, name: str, value: Any = None) -> None:
-        """Send a live event to whoever listens right now, as `Context.emit` does for the handler.
-
-        It is not recorded. An attempt that is over (timed out, say, while its thread runs on) sends no more.
-
-        Raises:
-            InvalidId: the name cannot be used.
-        """
-        self._running.emit(check_id("event name", name), value)
-
-    @overload
-    def stream(self, name: str, type: type[R], *, keep: int | None = None) -> StepStream[R]: ...
-    @overload
-    def stream(self, name: str, type: Any = None, *, keep: int | None = None) -> StepStream[Any]: ...
-    def stream(self, name: str, type: Any = None, *, keep: int | None = None) -> StepStream[Any]:  # noqa: A002
-        """A stream of the run to write to while the step runs, as `Context.stream` is for the handler.
-
-        What an attempt wrote that is repeated stays; `StreamItem.index` tells readers what is void.
-
-        >>> async def answer(question: str) -> str:
-        ...     stream = step_context().stream("answer", str)
-        ...     parts = []
-        ...     async for part in model(question):
-        ...         parts.append(part)
-        ...         await stream.write(part)
-        ...     return "".join(parts)
-
-        Args:
-            name: of the stream, in this run.
-            type: of its items. Default: any JSON.
-            keep: so many items are kept, the last ones. Default: all.
-
-        Raises:
-            InvalidId: the name cannot be used.
-            InvalidArgument: `keep` is no number of items.
-        """
-        return StepStream(functools.partial(self._running.write, self.attempt), name, type, keep)
-
-
-class RunningStep(Protocol):
-    """What a step's attempt shows of itself to `step_context`."""
-
-    run_id: str
-    scope: str
-    op: str
-    attempt: int
-    timeout: float | None
-    started: float
-    meta: Mapping[str, Any] | None
-
-    def emit(self, name: str, value: Any, /) -> None:
-        """Send a live event, on the step's loop or from its thread."""
-        ...
-
-    def write(
-        self, attempt: int, stream: str, keep: int | None, item: Any, annotation: Any, /
-    ) -> Awaitable[None]:
-        """Take an item of a stream from an attempt, on the step's loop or from its thread."""
-        ...
 
 
 class DirectCaller(Protocol):
@@ -126,40 +63,6 @@ class DirectCaller(Protocol):
 
 current_context: ContextVar[DirectCaller | None] = ContextVar("duramen_context", default=None)
 """The `Context` of the handler that runs here; None outside of handlers, and inside of steps."""
-
-current_step: ContextVar[RunningStep | None] = ContextVar("duramen_step", default=None)
-"""The step that runs here."""
-
-current_attempt: ContextVar[int] = ContextVar("duramen_attempt", default=0)
-"""Which attempt of it: a thread that was left behind stays in its own, whatever the step has come to."""
-
-
-def step_context() -> StepContext:
-    """What the step that calls this can know about its attempt: its idempotency key above all.
-
-    It works in async steps, in sync steps (in their threads) and in what they call.
-
-    Raises:
-        NotADurableContext: the caller is not inside a step.
-    """
-    running = current_step.get()
-    if running is None:
-        raise NotADurableContext(
-            "step_context() was called outside of a step: call it in a function that runs through ctx.step"
-        )
-    deadline = None
-    if running.timeout is not None:
-        deadline = datetime.fromtimestamp(running.started, UTC) + timedelta(seconds=running.timeout)
-    return StepContext(
-        run_id=running.run_id,
-        step_id=running.op,
-        attempt=current_attempt.get() or running.attempt,
-        idempotency_key=f"{running.scope}/{running.op}",
-        deadline=deadline,
-        meta=running.meta,
-        _running=running,
-    )
-
 
 PATIENCE = 10.0
 """Seconds for which a step may wait for a run that nobody takes up before that is said in the log."""
@@ -186,7 +89,7 @@ async def waits_for(run_id: str, is_begun: Callable[[str], Awaitable[bool]]) -> 
                 "step %r of run %r waits for run %r, which nobody has taken up yet, and keeps its own run's "
                 "place in the worker: begin such a run with runtime.start, which drives it here, or give "
                 "result() a timeout",
-                step.op,
+                step.step_id,
                 step.run_id,
                 run_id,
             )
@@ -202,10 +105,17 @@ async def waits_for(run_id: str, is_begun: Callable[[str], Awaitable[bool]]) -> 
 class StepPlan:
     """What is known about a step's function before it runs: worked out once for each function."""
 
-    __slots__ = ("call", "fn", "read", "reads_for", "result", "retry", "timeout")
+    __slots__ = ("call", "fn", "heartbeat", "read", "reads_for", "remote", "result", "retry", "timeout")
 
     def __init__(
-        self, fn: Any, call: Any, result: Any, retry: Retry | None = None, timeout: float | None = None
+        self,
+        fn: Any,
+        call: Any,
+        result: Any,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        heartbeat: float | None = None,
+        remote: Remote | None = None,
     ) -> None:
         self.fn = fn
         """What was given, to see whether the plan is still that of this function."""
@@ -216,6 +126,10 @@ class StepPlan:
         self.retry = retry
         self.timeout = timeout
         """Seconds."""
+        self.heartbeat = heartbeat
+        """Seconds after which an attempt has failed that shows no sign of life."""
+        self.remote = remote
+        """How another process finds it, if it runs in one."""
         self.reads_for: Serializer | None = None
         """Whom `bind` was told of last."""
         self.read: Callable[[bytes], Any]
@@ -243,9 +157,11 @@ class StepDef(Definition, Generic[P, R]):
         name: str | None = None,
         retry: Retry | None = None,
         timeout: timedelta | float | None = None,
+        heartbeat_timeout: timedelta | float | None = None,
+        where: Where = "auto",
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
-        where = place("step", name, fn)
+        called = place("step", name, fn)
         base: Any = fn
         self._binds_to = "instance"
         """What a call through a class's attribute is given first."""
@@ -253,15 +169,15 @@ class StepDef(Definition, Generic[P, R]):
             self._binds_to = "class" if isinstance(base, classmethod) else "nothing"
             base = cast("Any", base).__func__
         if isinstance(base, StepDef):
-            raise WorkflowDefinitionError(f"{where}: it is a step already: decorate it once")
+            raise WorkflowDefinitionError(f"{called}: it is a step already: decorate it once")
         if isinstance(base, type):
             raise WorkflowDefinitionError(
-                f"{where}: {base.__name__} is a class: decorate a function that makes one and gives it back"
+                f"{called}: {base.__name__} is a class: decorate a function that makes one and gives it back"
             )
         if reason := refusal(base):
-            raise WorkflowDefinitionError(f"{where}: {reason}")
+            raise WorkflowDefinitionError(f"{called}: {reason}")
         self.name = checked_name(
-            name if name is not None else getattr(base, "__name__", None), where, of_step=True
+            name if name is not None else getattr(base, "__name__", None), called, of_step=True
         )
         """The id of the steps that direct calls make."""
         given = dict(self.__dict__)
@@ -269,11 +185,23 @@ class StepDef(Definition, Generic[P, R]):
         self.__dict__ |= given  # a function may have attributes of these names
         self.fn: Any = base
         """The function itself."""
-        self.retry = checked_retry(retry, where)
+        self.retry = checked_retry(retry, called)
         """The step's own rule; None takes the workflow's."""
-        milliseconds = checked_timeout(timeout, where)
+        milliseconds = checked_timeout(timeout, called)
         self.timeout = None if milliseconds is None else milliseconds / 1000
         """Seconds for each attempt, or None."""
+        milliseconds = checked_timeout(heartbeat_timeout, called, "heartbeat_timeout")
+        self.heartbeat_timeout = None if milliseconds is None else milliseconds / 1000
+        """Seconds between two signs of life of an attempt, or None."""
+        if where not in {"auto", "process"}:
+            raise WorkflowDefinitionError(f"{called}: where is {where!r}: 'auto' or 'process'")
+        if where == "process" and self._binds_to != "nothing" and _is_method(base):
+            raise WorkflowDefinitionError(
+                f"{called}: where='process' needs a function that another process can import, and this is a "
+                "method, whose object is here"
+            )
+        self.where: Where = where
+        """Where it runs."""
         self.__dict__.pop(
             "duramen_plan", None
         )  # that of the function, if it was a step without the decorator
@@ -286,7 +214,8 @@ class StepDef(Definition, Generic[P, R]):
         where = f"result of step {self.name!r}"
         result = signatures.result_type(self.fn, where, local_names)
         signatures.check_stored(result, where)
-        return StepPlan(self, self.fn, result, self.retry, self.timeout)
+        remote = remote_of(self.fn, f"step {self.name!r}") if self.where == "process" else None
+        return StepPlan(self, self.fn, result, self.retry, self.timeout, self.heartbeat_timeout, remote)
 
     @functools.cached_property
     def duramen_plan(self) -> StepPlan:
@@ -333,6 +262,12 @@ class StepDef(Definition, Generic[P, R]):
         return f"<step {self.name!r}>"
 
 
+def _is_method(fn: Any) -> bool:
+    """Whether a function stands in a class's body and is given the object."""
+    name: str = getattr(fn, "__qualname__", "")
+    return "." in name and not name.rpartition(".")[0].endswith("<locals>")
+
+
 def caller_names() -> Mapping[str, Any]:
     """Local names of the place where a decorator is used, for annotations that are strings."""
     here = inspect.currentframe()
@@ -347,7 +282,12 @@ def step(fn: Callable[P, Awaitable[R]], /) -> StepDef[P, R]: ...
 def step(fn: Callable[P, R], /) -> StepDef[P, R]: ...
 @overload
 def step(
-    *, name: str | None = None, retry: Retry | None = None, timeout: timedelta | float | None = None
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: timedelta | float | None = None,
+    heartbeat_timeout: timedelta | float | None = None,
+    where: Where = "auto",
 ) -> _Decorator: ...
 def step(
     fn: Any = None,
@@ -356,6 +296,8 @@ def step(
     name: str | None = None,
     retry: Retry | None = None,
     timeout: timedelta | float | None = None,
+    heartbeat_timeout: timedelta | float | None = None,
+    where: Where = "auto",
 ) -> Any:
     """Declare a function as a step: work with effects, whose result (or error) is recorded once.
 
@@ -369,6 +311,11 @@ def step(
         retry: default: the workflow's; if that has none either, a step is tried once.
         timeout: seconds or `timedelta`, for each attempt. One that takes longer fails with `TimeoutError` and
             may be retried; a thread cannot be stopped, so there only its result is dropped.
+        heartbeat_timeout: seconds or `timedelta`. An attempt that calls `StepContext.heartbeat` less often
+            fails as one that takes longer than `timeout`.
+        where: ``"process"``: for work that keeps a processor busy. It runs in a process of its own, which is
+            killed when the attempt is given up. The function stands at the level of its module; arguments and
+            result go there and back as JSON, by their annotations. ``"auto"``: see above.
 
     Raises:
         WorkflowDefinitionError: it cannot be a step, or its result type cannot be stored.
@@ -384,7 +331,15 @@ def step(
     local_names = caller_names()
 
     def decorate(fn: Any) -> StepDef[..., Any]:
-        return StepDef(fn, name=name, retry=retry, timeout=timeout, local_names=local_names)
+        return StepDef(
+            fn,
+            name=name,
+            retry=retry,
+            timeout=timeout,
+            heartbeat_timeout=heartbeat_timeout,
+            where=where,
+            local_names=local_names,
+        )
 
     return decorate if fn is None else decorate(fn)
 
@@ -419,7 +374,9 @@ def _new_plan(fn: Any) -> StepPlan:
     base = unwrap(fn)
     if isinstance(base, StepDef):
         plan = cast("StepDef[..., Any]", base).duramen_plan
-        return StepPlan(fn, _without_definition(fn), plan.result, plan.retry, plan.timeout)
+        return StepPlan(
+            fn, _without_definition(fn), plan.result, plan.retry, plan.timeout, plan.heartbeat, plan.remote
+        )
     where = f"step function {getattr(base, '__name__', base)!r}"
     if reason := refusal(fn):
         if inspect.iscoroutine(fn):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, get_origin, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypedDict, TypeVar, cast, get_origin, overload
 
 from typing_extensions import override
 
@@ -13,8 +13,11 @@ from duramen.errors import PayloadTooLarge, SerializationError, WorkflowDefiniti
 
 from . import signatures
 from .callables import Definition, annotated, unwrap
+from .context import Context
+from .extensions import class_of
 from .handlers import check_context, handler_of, parameters_of
 from .inputs import NO_INPUT
+from .middleware import Middleware, checked
 from .options import (
     checked_events,
     checked_name,
@@ -22,26 +25,18 @@ from .options import (
     checked_tags,
     checked_timeout,
     checked_version,
+    defining,
     place,
 )
 from .retry import Backoff, Retry
-from .step import (
-    StepContext,
-    StepDef,
-    StepPlan,
-    caller_names,
-    current_context,
-    current_step,
-    plan_of,
-    step,
-    step_context,
-)
+from .step import StepDef, StepPlan, caller_names, current_context, plan_of, step
+from .step_context import StepContext, current_step, step_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from datetime import timedelta
 
-    from .context import Context
+    from typing_extensions import Unpack
 
 __all__ = [
     "Backoff",
@@ -89,6 +84,10 @@ class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
         description: str | None = None,
         tags: Sequence[str] = (),
         events: Mapping[str, Any] | None = None,
+        context: type[Context[Any]] = Context,
+        middleware: Sequence[Middleware[Any]] = (),
+        step_context: type[StepContext] = StepContext,
+        step_middleware: Sequence[Middleware[Any]] = (),
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         where = self._where = place("workflow", name, unwrap(handler))
@@ -100,7 +99,16 @@ class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
         )
         self.version: str = checked_version(version, where)
         first, parameter = parameters_of(self.handler, where)
-        check_context(self.handler, first, parameter, where, local_names)
+        with defining(where):
+            self.context: type[Context[Any]] = class_of(context, Context, "context")
+            """What the handler is given."""
+            self.middleware = checked(middleware, self.context, "middleware", local_names)
+            """Around the handler, the first one outermost."""
+            self.step_context: type[StepContext] = class_of(step_context, StepContext, "step_context")
+            """What the attempts of its steps see of themselves."""
+            self.step_middleware = checked(step_middleware, self.step_context, "step_middleware", local_names)
+            """Around each attempt of its steps."""
+        check_context(self.handler, self.context, first, parameter, where, local_names)
         self._parameter = parameter
         if input is not _UNSET and parameter is None:
             raise WorkflowDefinitionError(f"{where}: input= is given, but the handler takes none")
@@ -255,29 +263,46 @@ def _previous(
     return tuple(previous)
 
 
-class _DefaultedHandler(Protocol[InputT_contra, OutputT_co]):
+C = TypeVar("C", bound=Context[Any])
+C_co = TypeVar("C_co", bound=Context[Any], covariant=True)
+C_contra = TypeVar("C_contra", bound=Context[Any], contravariant=True)
+S = TypeVar("S", bound=StepContext)
+
+
+class WorkflowOptions(TypedDict, total=False):
+    """Options that stand for themselves, in all forms of `workflow`, which says what they mean."""
+
+    name: str | None
+    version: str
+    previous: Sequence[WorkflowDef[Any, Any]]
+    input: Any
+    output: Any
+    state: Callable[[], Any] | None
+    retry: Retry | None
+    timeout: timedelta | float | None
+    description: str | None
+    tags: Sequence[str]
+    events: Mapping[str, Any] | None
+
+
+class _DefaultedHandler(Protocol[C_contra, InputT_contra, OutputT_co]):
     """A handler that can do without its input."""
 
-    def __call__(
-        self, ctx: Context[Any], given: InputT_contra = ..., /
-    ) -> Coroutine[Any, Any, OutputT_co]: ...
+    def __call__(self, ctx: C_contra, given: InputT_contra = ..., /) -> Coroutine[Any, Any, OutputT_co]: ...
 
 
-class _Decorator(Protocol):
+class _Decorator(Protocol[C_co]):
     @overload
-    def __call__(self, handler: _DefaultedHandler[I, O], /) -> WorkflowDef[I | None, O]: ...
+    def __call__(self, handler: _DefaultedHandler[C_co, I, O], /) -> WorkflowDef[I | None, O]: ...
     @overload
-    def __call__(
-        self, handler: Callable[[Context[Any], I], Coroutine[Any, Any, O]], /
-    ) -> WorkflowDef[I, O]: ...
+    def __call__(self, handler: Callable[[C_co, I], Coroutine[Any, Any, O]], /) -> WorkflowDef[I, O]: ...
     @overload
-    def __call__(
-        self, handler: Callable[[Context[Any]], Coroutine[Any, Any, O]], /
-    ) -> WorkflowDef[None, O]: ...
+    def __call__(self, handler: Callable[[C_co], Coroutine[Any, Any, O]], /) -> WorkflowDef[None, O]: ...
 
 
+# A class that extends a context is named beside the middleware that needs it, so that none is given less.
 @overload
-def workflow(handler: _DefaultedHandler[I, O], /) -> WorkflowDef[I | None, O]: ...
+def workflow(handler: _DefaultedHandler[Context[Any], I, O], /) -> WorkflowDef[I | None, O]: ...
 @overload
 def workflow(handler: Callable[[Context[Any], I], Coroutine[Any, Any, O]], /) -> WorkflowDef[I, O]: ...
 @overload
@@ -285,19 +310,36 @@ def workflow(handler: Callable[[Context[Any]], Coroutine[Any, Any, O]], /) -> Wo
 @overload
 def workflow(
     *,
-    name: str | None = None,
-    version: str = "1",
-    previous: Sequence[WorkflowDef[Any, Any]] = (),
-    input: Any = ...,
-    output: Any = ...,
-    state: Callable[[], Any] | None = None,
-    retry: Retry | None = None,
-    timeout: timedelta | float | None = None,
-    description: str | None = None,
-    tags: Sequence[str] = (),
-    events: Mapping[str, Any] | None = None,
-) -> _Decorator: ...
-def workflow(handler: Any = None, /, **options: Any) -> Any:  # noqa: D417 - spelled out in the overload
+    middleware: Sequence[Middleware[Context[Any]]] = (),
+    step_middleware: Sequence[Middleware[StepContext]] = (),
+    **options: Unpack[WorkflowOptions],
+) -> _Decorator[Context[Any]]: ...
+@overload
+def workflow(
+    *,
+    context: type[C],
+    middleware: Sequence[Middleware[C]] = (),
+    step_middleware: Sequence[Middleware[StepContext]] = (),
+    **options: Unpack[WorkflowOptions],
+) -> _Decorator[C]: ...
+@overload
+def workflow(
+    *,
+    middleware: Sequence[Middleware[Context[Any]]] = (),
+    step_context: type[S],
+    step_middleware: Sequence[Middleware[S]] = (),
+    **options: Unpack[WorkflowOptions],
+) -> _Decorator[Context[Any]]: ...
+@overload
+def workflow(
+    *,
+    context: type[C],
+    middleware: Sequence[Middleware[C]] = (),
+    step_context: type[S],
+    step_middleware: Sequence[Middleware[S]] = (),
+    **options: Unpack[WorkflowOptions],
+) -> _Decorator[C]: ...
+def workflow(handler: Any = None, /, **options: Any) -> Any:  # noqa: D417 - spelled out in the overloads
     """Declare an `async def` function as a workflow's handler.
 
     A handler takes a `Context` and at most one input, whose type and that of the result are read from its
@@ -319,6 +361,13 @@ def workflow(handler: Any = None, /, **options: Any) -> Any:  # noqa: D417 - spe
         description: default: the function's docstring.
         tags: given to every run.
         events: types of events by their name; a payload that does not fit is refused to its sender at once.
+        context: a class that extends `Context`: what the handler and its middleware are given.
+        middleware: functions around the handler, the first one outermost, inside of those of the runtime.
+            Each is ``async def …(ctx, call_next)``, awaits ``call_next()`` once and gives back its result. It
+            runs with the handler on every replay, and is bound by the same rules.
+        step_context: a class that extends `StepContext`: what steps and their middleware are given.
+        step_middleware: the same around each attempt of a step, as ``async def …(step, call_next)``. It runs
+            on the program's event loop, within the step's time limit, and not on replays.
 
     Raises:
         WorkflowDefinitionError: it cannot be a handler, or one of its types cannot be stored.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from duramen._bridge import Entry, OpenRuns
     from duramen._bridge import Page as EnginePage
+    from duramen._driving.services import Around
     from duramen._handlers.workflow import WorkflowDef
     from duramen._values.serializer import Serializer
 
@@ -76,7 +77,10 @@ class _Which:
 class Checking:
     """The calls that replay open runs."""
 
-    def __init__(self, lifecycle: Lifecycle, registry: Registry, serializer: Serializer) -> None:
+    def __init__(
+        self, lifecycle: Lifecycle, registry: Registry, serializer: Serializer, around: Around
+    ) -> None:
+        self._around = around
         self._lifecycle = lifecycle
         self._registry = registry
         self._serializer = serializer
@@ -240,7 +244,12 @@ class Checking:
             looked.problem = ("no_code", self._missing(row), None)
         else:
             outcome = await _in_thread(
-                definition, Recording.of_row(row, entries), self._serializer, self._registry, patience
+                definition,
+                Recording.of_row(row, entries),
+                self._serializer,
+                self._registry,
+                self._around,
+                patience,
             )
             looked.problem = _problem_of(row, outcome)
             looked.answers = {} if outcome is None else outcome.patches
@@ -285,6 +294,7 @@ async def _in_thread(
     recording: Recording,
     serializer: Serializer,
     code: Code,
+    around: Around,
     patience: float,
 ) -> Outcome | None:
     """Replay in a thread of its own; None if the handler does not give it back.
@@ -306,7 +316,7 @@ async def _in_thread(
     def work() -> None:
         outcome, error = None, None
         try:
-            outcome = replayed(definition, recording, serializer, code, patience=patience)
+            outcome = replayed(definition, recording, serializer, code, around, patience=patience)
         except BaseException as raised:  # noqa: BLE001 - told where it is waited for
             error = raised
         try:

@@ -15,7 +15,7 @@ from duramen._bridge import Advance, Drive, Evict, Resume
 from duramen._driving.exits import say
 from duramen._driving.host import RunHost
 from duramen._driving.records import run_failed, run_stuck
-from duramen._driving.services import Services
+from duramen._driving.services import Around, Services
 from duramen._logging import logger
 from duramen._values.durations import from_ms
 from duramen.errors import RuntimeClosed
@@ -114,6 +114,7 @@ class Driver:
         transactions: Transactions | None = None,
         *,
         budget: tuple[float | None, float] = (None, 1.0),
+        around: Around = Around(),  # noqa: B008 - it cannot be changed
     ) -> None:
         self.loop = loop
         self.serializer = serializer
@@ -122,6 +123,7 @@ class Driver:
         self._registry = registry
         self._watchdog = watchdog
         self._transactions = transactions
+        self._around = around
         self._engine: Engine | None = None
         self._port: Port | None = None
         self._hosts: dict[int, RunHost] = {}
@@ -170,6 +172,7 @@ class Driver:
             log=_log,
             find=self._registry.find,
             transactions=self._transactions,
+            around=self._around,
         )
 
     def attach(self, port: Port) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from duramen._bridge import NativeStore, StoreFailed, native_error
+from duramen._driving.services import Around
 from duramen._logging import logger
 from duramen._values.checks import new_owner
 from duramen.errors import ForkedProcess, InvalidArgument, RuntimeClosed, RuntimeNotOpen
@@ -105,6 +106,8 @@ class Lifecycle:
         settings, registry = self._settings, self._registry
         migrate = settings.migrate and not only_look
         stepper = self._surroundings.stepper(loop, settings.max_threads)
+        if settings.processes is not None:
+            stepper.processes.most = settings.processes
         watchdog = Watchdog(loop, settings.watchdog)
         driver = Driver(
             loop,
@@ -114,6 +117,7 @@ class Lifecycle:
             watchdog,
             self._transactions,
             budget=self._surroundings.budget,
+            around=Around(settings.middleware, settings.step_middleware),
         )
         try:
             port = self.new_port(loop, driver.on_events, migrate=migrate, opened=opened)
@@ -215,6 +219,7 @@ class Lifecycle:
             return
         self.port = self._driver = None
         driver.detach()
+        driver.stepper.processes.close()
         self._delayed.clear()
         self._background.clear()
         self._transactions.detach()

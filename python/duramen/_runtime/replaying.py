@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from duramen._bridge import Drive, Engine, Newer, Reply, Start, StoreRequest, native_error
 from duramen._driving.host import RunHost
-from duramen._driving.services import Services
+from duramen._driving.services import Around, Services
 from duramen._logging import logger
 from duramen.errors import StoreError
 
@@ -160,6 +160,7 @@ def replayed(
     recording: Recording,
     serializer: Serializer,
     code: Code,
+    around: Around,
     *,
     patience: float | None = None,
 ) -> Outcome:
@@ -170,9 +171,10 @@ def replayed(
         recording: the run.
         serializer: that of the runtime which the run was made by.
         code: finds other workflows.
+        around: what the runtime has around handlers.
         patience: seconds after which a handler that runs on and on is left; None: never.
     """
-    return _Replay(definition, recording, serializer, code, patience).run()
+    return _Replay(definition, recording, serializer, code, around, patience).run()
 
 
 class _Replay:
@@ -184,12 +186,14 @@ class _Replay:
         recording: Recording,
         serializer: Serializer,
         code: Code,
+        around: Around,
         patience: float | None,
     ) -> None:
         self._definition = definition
         self._recording = recording
         self._serializer = serializer
         self._code = code
+        self._around = around
         self._patience = patience
         self._store = _OneRun(recording)
         self._woken = threading.Event()
@@ -252,6 +256,7 @@ class _Replay:
             context=Context(),
             find=self._code.find,
             definition=self._code.of_version,
+            around=self._around,
             log=_SILENT,
         )
         until = None if self._patience is None else monotonic() + self._patience

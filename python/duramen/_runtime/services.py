@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from duramen._driving.services import Around
 from duramen._driving.transactions import Transactions
 
 from .carrying import carried, carried_items
@@ -90,7 +91,9 @@ class Services:
         self.sweeping = Sweeping(lifecycle)
         self.working = Working(lifecycle)
         self.versions = Versions(lifecycle, registry)
-        self.checking = Checking(lifecycle, registry, serializer)
+        self.checking = Checking(
+            lifecycle, registry, serializer, Around(settings.middleware, settings.step_middleware)
+        )
 
     def here(
         self, call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from duramen._handlers.context import Context
+from duramen._handlers.middleware import Middleware, checked
+from duramen._handlers.step_context import StepContext
 from duramen._stores.url import Target, parse_target
 from duramen._values.checks import check_choice, check_count, check_identifier, check_tables, new_owner
 from duramen._values.durations import duration_ms
@@ -13,6 +16,7 @@ from duramen._values.serializer import JsonSerializer, Serializer
 from duramen.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
     from typing import Self
 
@@ -78,6 +82,7 @@ class Settings:
     owner_label: str | None
     warm: int
     max_threads: int | None
+    processes: int | None
     migrate: bool
     synchronous: str
     busy_ms: int
@@ -87,6 +92,8 @@ class Settings:
     watchdog: float
     """Seconds."""
     database: Any
+    middleware: tuple[Middleware[Any], ...]
+    step_middleware: tuple[Middleware[Any], ...]
     work: Work | None
     """How it works from its opening to its end; None: it does not by itself."""
 
@@ -100,6 +107,7 @@ class Settings:
         owner: str | None = None,
         warm: int = 1000,
         max_threads: int | None = None,
+        processes: int | None = None,
         migrate: bool | None = None,
         synchronous: str = "full",
         busy_timeout: timedelta | float = 5,
@@ -110,6 +118,8 @@ class Settings:
         shutdown_timeout: timedelta | float = 5,
         watchdog: timedelta | float = 1,
         database: Any = None,
+        middleware: Sequence[Middleware[Any]] = (),
+        step_middleware: Sequence[Middleware[Any]] = (),
         work: bool | WorkOptions = False,
     ) -> Self:
         """Make them of what a caller gave.
@@ -132,6 +142,7 @@ class Settings:
             owner_label=owner,
             warm=check_count("warm", warm, least=0),
             max_threads=None if max_threads is None else check_count("max_threads", max_threads, most=10_000),
+            processes=None if processes is None else check_count("processes", processes, most=1000),
             migrate=target.migrates_itself if migrate is None else bool(migrate),
             synchronous=check_choice("synchronous", synchronous, ("full", "normal")),
             busy_ms=duration_ms(busy_timeout, "busy_timeout"),
@@ -141,6 +152,8 @@ class Settings:
             shutdown_timeout=duration_ms(shutdown_timeout, "shutdown_timeout") / 1000,
             watchdog=duration_ms(watchdog, "watchdog") / 1000,
             database=database,
+            middleware=checked(middleware, Context, "middleware"),
+            step_middleware=checked(step_middleware, StepContext, "step_middleware"),
             work=_work(work),
         )
 

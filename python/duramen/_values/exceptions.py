@@ -402,6 +402,22 @@ def rebuild_error(recorded: RecordedError, *, as_recorded: bool = False) -> Base
     return error
 
 
+def stand_in(recorded: RecordedError) -> Exception:
+    """An exception for rules to look at, of an error that was recorded in another process a moment ago.
+
+    Of its own class if that is imported here, made without its constructor; else a `RuntimeError`.
+    """
+    module, _, name = recorded.type_name.rpartition(".")
+    cls = getattr(sys.modules.get(module), name, None)
+    error: BaseException | None = None
+    if isinstance(cls, type) and issubclass(cls, Exception):
+        error = _instance(cls, recorded, [])
+    if not isinstance(error, Exception):
+        error = RuntimeError(f"{recorded.type_name}: {recorded.message}")
+    _set_attributes(error, recorded.attributes or {})
+    return error
+
+
 def _class_of(recorded: RecordedError, *, as_recorded: bool) -> type[BaseException] | None:
     name = recorded.registered
     if name == "" and as_recorded:

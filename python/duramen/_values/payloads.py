@@ -57,6 +57,11 @@ def dump_failure(
     return encode(serializer, data)
 
 
+def with_attempts(data: bytes, attempts: int) -> bytes:
+    """Add what belongs to a step's failure to a payload of `dump_error`."""
+    return b'%b,"attempts":%d}' % (data[:-1], attempts)
+
+
 def chain(error: BaseException) -> list[BaseException]:
     """The exception, then what it came from: causes, contexts, members of groups; nearest first."""
     found: list[BaseException] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -85,6 +86,10 @@ def tracks(journal: Iterable[Event], now: datetime) -> list[Track]:
                 began[entry.op] = entry.retry_at or entry.at
                 cursor = entry.at
                 continue
+            case "step_progress":
+                began[entry.op] = begin
+                track.remark = f"has told {shorten(str(entry.data), 60, placeholder='…')}"
+                continue
             case "step_failed":
                 track.segments.append(Segment(begin, entry.at, "red"))
                 track.remark, track.style = f"failed: {entry.error}", "red"
@@ -99,7 +104,10 @@ def tracks(journal: Iterable[Event], now: datetime) -> list[Track]:
             case "child_finished":
                 style = "red" if entry.ended else "green"
                 track.segments.append(Segment(begin, entry.at, style, dotted=True))
-                track.remark, track.style = f"child {entry.ended or 'completed'}", "red" if entry.ended else ""
+                track.remark, track.style = (
+                    f"child {entry.ended or 'completed'}",
+                    "red" if entry.ended else "",
+                )
             case "message_sent":
                 track.segments.append(Segment(begin, entry.at, "yellow"))
                 track.remark = f"{entry.wait or 'cancellation'} to {entry.run}"

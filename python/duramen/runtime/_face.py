@@ -15,17 +15,20 @@ from duramen._values.checks import check_id
 
 from ._messages import MessageCalls
 from ._queries import QueryCalls
-from ._versions import VersionCalls
 from ._streams import StreamCalls
+from ._versions import VersionCalls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
     from types import TracebackType
     from typing import Self
 
     from typing_extensions import Unpack
 
+    from duramen._handlers.context import Context
+    from duramen._handlers.middleware import Middleware
+    from duramen._handlers.step_context import StepContext
     from duramen._handlers.workflow import WorkflowDef
     from duramen._runtime.requests import RunOptions, StartOptions
     from duramen._runtime.settings import WorkOptions
@@ -65,6 +68,7 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
         owner: a label in front of this runtime's unique owner name; default host and process id.
         warm: how many paused runs stay in memory, to go on without a replay.
         max_threads: the most steps that run in threads at once.
+        processes: the most steps with ``where="process"`` at once; default: as many as there are processors.
         migrate: bring the schema up to date when opening. Default: yes for SQLite and memory, no for
             Postgres.
         synchronous: ``full`` (a power cut loses nothing), or ``normal`` (SQLite: it may lose the
@@ -81,6 +85,9 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
         watchdog: warn when something holds the event loop up for longer than this; 0: never.
         database: where `ctx.transaction` gets connections from, for a store in Postgres: a pool, an engine,
             or a function that connects, of psycopg 3, asyncpg or SQLAlchemy 2, to the store's database.
+        middleware: functions around every handler, outside of those of its workflow, the first one outermost;
+            see `workflow`.
+        step_middleware: the same around each attempt of every step.
         work: take up and drive whatever is due while it is open, beside everything else: for the lifespan
             of a web application. A dict says how, with `concurrency`, `poll_min`, `poll_max` and `drain` as
             in `Runtime.work`. `close` waits for steps in flight as long as `drain` says.
@@ -114,6 +121,7 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
         owner: str | None = None,
         warm: int = 1000,
         max_threads: int | None = None,
+        processes: int | None = None,
         migrate: bool | None = None,
         synchronous: str = "full",
         busy_timeout: timedelta | float = 5,
@@ -124,6 +132,8 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
         shutdown_timeout: timedelta | float = 5,
         watchdog: timedelta | float = 1,
         database: Any = None,
+        middleware: Sequence[Middleware[Context[Any]]] = (),
+        step_middleware: Sequence[Middleware[StepContext]] = (),
         work: bool | WorkOptions = False,
     ) -> None:
         try:
@@ -134,6 +144,7 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
                 owner=owner,
                 warm=warm,
                 max_threads=max_threads,
+                processes=processes,
                 migrate=migrate,
                 synchronous=synchronous,
                 busy_timeout=busy_timeout,
@@ -144,6 +155,8 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
                 shutdown_timeout=shutdown_timeout,
                 watchdog=watchdog,
                 database=database,
+                middleware=middleware,
+                step_middleware=step_middleware,
                 work=work,
             )
         finally:

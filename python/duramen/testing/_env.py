@@ -392,6 +392,7 @@ class Environment:
                 depends on something that is not recorded: the wall clock, random numbers, I/O.
         """
         runtime, registry = self.runtime, self._services.registry
+        middleware = self._services.settings.middleware
         count = 0
         cursor = None
         while True:
@@ -401,7 +402,13 @@ class Environment:
                 if definition is None:
                     continue
                 history = await runtime.export(view.run_id)
-                replay(definition, history, serializer=runtime.serializer, others=registry.newest())
+                replay(
+                    definition,
+                    history,
+                    serializer=runtime.serializer,
+                    others=registry.newest(),
+                    middleware=middleware,
+                )
                 count += 1
             cursor = page.cursor
             if cursor is None:

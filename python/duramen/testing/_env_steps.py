@@ -36,6 +36,17 @@ class _Open:
     deadline: int | None = None
     """On the virtual clock."""
     timed_out: bool = False
+    heartbeat: int | None = None
+    """How long it may show no sign of life, in milliseconds of the virtual clock."""
+    silent_at: int | None = None
+    silent: bool = False
+
+    @property
+    def next_end(self) -> int | None:
+        """When the first of its limits is over."""
+        if self.timed_out or self.silent:
+            return None
+        return min((at for at in (self.deadline, self.silent_at) if at is not None), default=None)
 
 
 class StepWatch:
@@ -79,6 +90,10 @@ class StepWatch:
         if job.timeout is not None:
             step.deadline = self._clock.now() + max(1, round(job.timeout * 1000))
             job.timeout = None
+        if job.heartbeat is not None:
+            step.heartbeat = max(1, round(job.heartbeat * 1000))
+            step.silent_at = self._clock.now() + step.heartbeat
+            job.heartbeat = None
         self._open.add(step)
         job.done = partial(self._done, step)
         return True
@@ -90,6 +105,7 @@ class StepWatch:
         if step.timed_out and isinstance(error, CancelledError):
             step.call.started = float("-inf")  # as measured by the real clock it would not be late
             error = TimeoutError()
+        step.job.silent = step.silent
         if self.ordered:
             self._held.append((step.number, partial(step.done, result, error)))
         else:
@@ -134,21 +150,21 @@ class StepWatch:
     @property
     def next_deadline(self) -> int | None:
         """When the next timeout of a step in flight ends."""
-        return min(
-            (step.deadline for step in self._open if step.deadline is not None and not step.timed_out),
-            default=None,
-        )
+        return min((end for step in self._open if (end := step.next_end) is not None), default=None)
+
+    def beat(self, job: StepJob) -> None:
+        """A step shows a sign of life."""
+        for step in self._open:
+            if step.job is job and step.heartbeat is not None:
+                step.silent_at = self._clock.now() + step.heartbeat
 
     def fire(self) -> bool:
-        """Cancel the steps whose time is over. True if there were any."""
+        """Cancel the steps whose time is over, or that fell silent. True if there were any."""
         now = self._clock.now()
-        late = [
-            step
-            for step in self._open
-            if step.deadline is not None and step.deadline <= now and not step.timed_out
-        ]
+        late = [step for step in self._open if (end := step.next_end) is not None and end <= now]
         for step in late:
-            step.timed_out = True
+            step.timed_out = step.deadline is not None and step.deadline <= now
+            step.silent = not step.timed_out
             step.since = monotonic()  # it gets the time to clean up
             step.job.cancel("the step's time is over")
         return bool(late)
@@ -160,6 +176,10 @@ class EnvStepper(Stepper):
     def __init__(self, loop: AbstractEventLoop, watch: StepWatch, *, max_threads: int | None = None) -> None:
         super().__init__(loop, max_threads=max_threads)
         self._watch = watch
+
+    @override
+    def beat(self, job: StepJob) -> None:
+        self._watch.beat(job)
 
     @override
     def submit(self, job: StepJob) -> None:

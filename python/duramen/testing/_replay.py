@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from duramen._bridge import FINISH_CANCELLED, FINISH_COMPLETED, FINISH_CONTINUED, FINISH_FAILED
+from duramen._driving.services import Around
+from duramen._handlers.context import Context
+from duramen._handlers.middleware import checked as check_middleware
 from duramen._runtime.history import HistorySource, read_history
 from duramen._runtime.replaying import Recording, replayed
 from duramen._values.payloads import load_recorded
@@ -15,8 +18,9 @@ from duramen._values.serializer import JsonSerializer
 from duramen.errors import InvalidArgument, RecordedError, ReplayDiverged, UnknownWorkflow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from duramen._handlers.middleware import Middleware
     from duramen._handlers.workflow import WorkflowDef
     from duramen._runtime.history import History
     from duramen._runtime.replaying import Outcome
@@ -55,6 +59,7 @@ def replay(
     serializer: Serializer | None = None,
     compare_output: bool = True,
     others: Iterable[WorkflowDef[Any, Any]] = (),
+    middleware: Sequence[Middleware[Context[Any]]] = (),
 ) -> Replayed:
     """Run a workflow's code against an exported history and see that it does what is recorded.
 
@@ -69,6 +74,7 @@ def replay(
         compare_output: also compare what the handler returns, or the class of what it raises, with the
             record.
         others: workflows whose runs the code starts by their names: their types say what it is given.
+        middleware: that of the runtime, if it has any; the workflow's own is run anyway.
 
     Returns:
         How the handler ended, or that the history ended first.
@@ -109,7 +115,8 @@ def replay(
     checked = read_history(history)
     definition = _definition(workflow, checked)
     code = _Code(workflow, others)
-    job = _Replay(definition, checked, JsonSerializer() if serializer is None else serializer, code)
+    around = Around(check_middleware(middleware, Context, "middleware"))
+    job = _Replay(definition, checked, JsonSerializer() if serializer is None else serializer, code, around)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -156,8 +163,14 @@ class _Replay:
     """One replay, and what it is compared with."""
 
     def __init__(
-        self, definition: WorkflowDef[Any, Any], history: History, serializer: Serializer, code: _Code
+        self,
+        definition: WorkflowDef[Any, Any],
+        history: History,
+        serializer: Serializer,
+        code: _Code,
+        around: Around,
     ) -> None:
+        self._around_handlers = around
         self._definition = definition
         self._history = history
         self._serializer = serializer
@@ -165,7 +178,7 @@ class _Replay:
         self._recording = Recording.of_history(history)
 
     def run(self, *, compare_output: bool) -> Replayed:
-        outcome = replayed(self._definition, self._recording, self._serializer, self._code)
+        outcome = replayed(self._definition, self._recording, self._serializer, self._code, self._around)
         self._check(outcome, compare_output=compare_output)
         kind, value = outcome.kind, outcome.value
         return Replayed(

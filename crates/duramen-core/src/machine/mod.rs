@@ -433,6 +433,21 @@ impl Machine {
         step::done(Desk::of(&mut self.run), slot, outcome);
     }
 
+    /// An attempt tells of its progress, which the next one may ask for by [`Machine::progress_of`], also in
+    /// another process. False if it is not recorded: nobody waits for the step any more, or the place of the
+    /// next entry is taken by a result that is sealed; then it may be told again.
+    pub fn step_progress(&mut self, slot: Slot, progress: Payload, wall: Millis) -> bool {
+        self.is_driving()
+            && !self.is_sealed()
+            && step::told(Desk::of(&mut self.run), slot, progress, wall)
+    }
+
+    /// The last that the step in `slot` told of its progress, in whichever attempt.
+    pub fn progress_of(&self, slot: Slot) -> Option<Payload> {
+        let op = self.run.ops.get(slot)?;
+        self.run.history.told(&op.id).cloned()
+    }
+
     /// In how many milliseconds a step is tried again if the attempt that is under way fails; none: not.
     pub fn pause_after_failure(&mut self, slot: Slot) -> Option<Millis> {
         step::pause_after_failure(&Desk::of(&mut self.run), slot)

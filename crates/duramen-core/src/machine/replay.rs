@@ -58,6 +58,7 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
         | Kind::UpdateAccepted
         | Kind::UpdateFinished
         | Kind::StreamWritten
+        | Kind::StepProgress
         | Kind::Unknown(_) => return Err(not_asked(run, &placed)),
     }
     Ok(None)

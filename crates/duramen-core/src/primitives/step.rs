@@ -84,6 +84,36 @@ pub(crate) fn done(mut desk: Desk<'_>, slot: Slot, outcome: StepOutcome) {
     }
 }
 
+/// An attempt that is under way tells of its progress: recorded for the next one. False if nobody waits for
+/// it any more.
+pub(crate) fn told(mut desk: Desk<'_>, slot: Slot, progress: Payload, wall: Millis) -> bool {
+    let Some(op) = desk.op(slot) else {
+        return false;
+    };
+    let OpKind::Step {
+        failed,
+        phase: StepPhase::Running,
+        ..
+    } = op.kind
+    else {
+        return false;
+    };
+    let id = op.id.clone();
+    let meta = Meta {
+        attempt: Some(failed.saturating_add(1)).filter(|attempt| *attempt > 1),
+        ..Meta::default()
+    };
+    let entry = Entry::new(
+        Kind::StepProgress,
+        id.clone(),
+        progress.clone(),
+        desk.at(wall),
+    );
+    desk.record(entry.with_meta(&meta), Weight::Hard);
+    desk.tell(id, progress);
+    true
+}
+
 /// The pause before the next attempt, should the one that is under way fail and there be another.
 pub(crate) fn pause_after_failure(desk: &Desk<'_>, slot: Slot) -> Option<Millis> {
     let op = desk.op(slot)?;
@@ -299,6 +329,49 @@ mod tests {
             Some(r#"{"attempt":2,"retry_at":1000110}"#)
         );
         assert_eq!(meta[3].as_deref(), Some(r#"{"attempt":3}"#));
+    }
+
+    #[test]
+    fn what_an_attempt_tells_of_its_progress_is_there_for_the_next_one_and_for_nobody_else() {
+        let mut sim =
+            Sim::new(|ctx| async move { ctx.step_with("a", THRICE, Checkpoint::Durable).await });
+        sim.claim();
+        sim.settle();
+        let slot = sim.running[0].0;
+        let told = |sim: &mut Sim, text: &'static str| {
+            let (progress, wall) = (Payload::from_static(text.as_bytes()), sim.clock);
+            sim.machine(|machine| machine.step_progress(slot, progress, wall))
+        };
+        assert_eq!(sim.machine(|machine| machine.progress_of(slot)), None);
+        assert!(told(&mut sim, "1"));
+        assert_eq!(sim.settle(), Rest::Committing);
+        sim.apply();
+        assert!(told(&mut sim, "2"));
+        sim.settle();
+        sim.apply();
+        assert_eq!(
+            sim.store.story()[1..],
+            ["step_progress a", "step_progress a"]
+        );
+        assert_eq!(sim.store.row.status, Status::Running);
+        // Another process: the step runs again, in the same attempt, and can go on from there.
+        sim.claim();
+        sim.settle();
+        assert_eq!(sim.starts, ["a/1", "a/1"]);
+        let slot = sim.running[0].0;
+        let found = sim.machine(|machine| machine.progress_of(slot));
+        assert_eq!(found.as_deref(), Some(&b"2"[..]));
+        sim.complete("a");
+        assert!(!told(&mut sim, "3"), "it is over");
+        assert_eq!(sim.run(), Status::Completed);
+    }
+
+    #[test]
+    fn code_that_does_not_ask_for_a_step_any_more_is_not_held_to_its_progress() {
+        let journal = Journal::new("", T0).entry(Kind::StepProgress, "a", "1");
+        let mut sim = Sim::replaying(journal, |ctx| async move { ctx.step("b").await });
+        assert_eq!(sim.run(), Status::Completed);
+        assert_eq!(sim.starts, ["b/1"]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::naming::Holder;
 use super::op::{Op, OpKind, StepPhase};
 use super::state::Progress;
 use super::turn::{Outcome, StepOutcome};
-use crate::ids::{InvalidId, Millis, OpId, check_op_id};
+use crate::ids::{InvalidId, Millis, OpId, Payload, check_op_id};
 use crate::inbox::Slot;
 use crate::journal::Entry;
 use crate::run::Seed;
@@ -65,6 +65,11 @@ impl Desk<'_> {
     pub(crate) fn next_recorded(&mut self) -> Option<&Placed> {
         self.run.pass_notes();
         self.run.history.front()
+    }
+
+    /// A step's progress, for its next attempt.
+    pub(crate) fn tell(&mut self, op: OpId, progress: Payload) {
+        self.run.history.tell(op, progress);
     }
 
     /// Takes that entry.

@@ -4,11 +4,14 @@
 //! from its cause on. What was taken back is not lost: results of steps, events and approvals stay
 //! as a memo by operation id and are recorded again when the handler asks for that operation, so
 //! that no recorded step runs twice and no consumed event is missed.
+//!
+//! What steps told of their progress is for their next attempts alone. It is taken out here, so nothing
+//! that the handler does depends on it, or on whether it still asks for that step.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::divergence::{Divergence, Handler, Recorded};
-use crate::ids::OpId;
+use crate::ids::{OpId, Payload};
 use crate::journal::{BadEntry, Entry, Kind};
 
 /// An entry with its place in the journal.
@@ -44,6 +47,8 @@ pub struct History {
     /// Place and kind of the entry that was taken last.
     last: Option<(u64, Kind)>,
     memo: BTreeMap<OpId, Entry>,
+    /// The last that each step told of its progress.
+    told: BTreeMap<OpId, Payload>,
     /// How many entries behind the first were gone through.
     replayed: u64,
     /// That all of them were has been taken note of.
@@ -55,8 +60,13 @@ impl History {
     pub fn new(journal: Vec<Entry>) -> Result<Self, (u64, BadEntry)> {
         let mut ahead: VecDeque<Placed> = VecDeque::with_capacity(journal.len());
         let mut memo = BTreeMap::new();
+        let mut told = BTreeMap::new();
         for (index, entry) in (0..).zip(journal) {
             entry.check_readable().map_err(|error| (index, error))?;
+            if entry.kind == Kind::StepProgress {
+                told.insert(entry.op, entry.payload);
+                continue;
+            }
             if entry.kind == Kind::RunReopened {
                 let meta = entry.meta().map_err(|error| (index, error))?;
                 take_back(&mut ahead, &mut memo, meta.cause.unwrap_or(index));
@@ -66,6 +76,7 @@ impl History {
         Ok(Self {
             ahead,
             memo,
+            told,
             ..Self::default()
         })
     }
@@ -117,6 +128,16 @@ impl History {
         ahead
             .chain(self.memo.values())
             .any(|entry| *entry.op == *op && fits(entry.kind))
+    }
+
+    /// The last that a step told of its progress, in whichever attempt.
+    pub fn told(&self, op: &str) -> Option<&Payload> {
+        self.told.get(op)
+    }
+
+    /// A step tells of its progress.
+    pub fn tell(&mut self, op: OpId, progress: Payload) {
+        self.told.insert(op, progress);
     }
 
     /// Whether there are results that a reopening took back.

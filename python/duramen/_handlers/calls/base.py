@@ -6,7 +6,7 @@ from asyncio import Future
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from duramen._bridge import Halted, InvalidIdError, invalid_id
-from duramen._handlers.step import current_step
+from duramen._handlers.step_context import current_step
 from duramen._loop.insides import get_running_loop
 from duramen._values.payloads import step_failure
 from duramen.errors import NotADurableContext, RunEvicted

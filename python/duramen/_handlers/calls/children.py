@@ -139,9 +139,7 @@ class ChildCalls(Calls):
         self, workflow: WorkflowDef[InputT, OutputT], input: InputT, /, **options: Unpack[ChildOptions]
     ) -> OutputT: ...
     @overload
-    async def child(
-        self, workflow: str, input: Any = None, /, **options: Unpack[ChildOptions]
-    ) -> Any: ...
+    async def child(self, workflow: str, input: Any = None, /, **options: Unpack[ChildOptions]) -> Any: ...
     async def child(
         self,
         workflow: Any,

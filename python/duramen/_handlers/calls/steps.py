@@ -195,6 +195,11 @@ class StepCalls(Calls):
         self._check("ctx.transaction")
         host = self._host
         plan = _new_plan("transaction", id, fn)
+        if plan.remote is not None:
+            raise InvalidArgument(
+                f"transaction {id!r}: its function runs beside its connection, and this step in a process of "
+                "its own: leave where='process' out"
+            )
         rule = (plan.retry or host.retry) if retry is None else check_retry(retry)
         seconds = plan.timeout if timeout is None else _attempt_seconds(timeout)
         try:

@@ -72,7 +72,7 @@ class CommitRules(Rules):
         names = (
             "step_completed step_failed step_attempt_failed wait_opened event_received timer_fired "
             "approval_requested approval_resolved value_recorded child_started child_finished patch_marked "
-            "cancel_requested run_finished run_failed run_cancelled run_terminated run_reopened"
+            "cancel_requested run_finished run_failed run_cancelled run_terminated run_reopened step_progress"
         )
         kinds = names.split()
         await store.create([new_run("a", owner="ann")])
