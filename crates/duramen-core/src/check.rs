@@ -7,7 +7,7 @@
 use crate::ids::check_id;
 use crate::journal::Kind;
 use crate::lanes::LAST_PRIORITY;
-use crate::store::{NewMessage, NewRun, Next, RunCommit, StoreError};
+use crate::store::{NewMessage, NewRun, Next, RunCommit, ScheduleChange, StoreError};
 
 /// Refuses a run whose ids no store could keep.
 pub fn new_run(new: &NewRun) -> Result<(), StoreError> {
@@ -60,6 +60,19 @@ pub fn owner(name: &str) -> Result<(), StoreError> {
     check_id("owner's name", name).map_err(|error| StoreError::Invalid {
         reason: error.to_string(),
     })
+}
+
+/// Refuses a schedule whose id no store could keep.
+pub fn schedule(change: &ScheduleChange) -> Result<(), StoreError> {
+    let row = change.row.iter();
+    let names = row.flat_map(|row| [("schedule's id", &row.id), ("workflow name", &row.workflow)]);
+    [("schedule's id", &change.id)]
+        .into_iter()
+        .chain(names)
+        .try_for_each(|(what, value)| check_id(what, value))
+        .map_err(|error| StoreError::Invalid {
+            reason: error.to_string(),
+        })
 }
 
 /// The reason for which a commit can never be kept, if there is one.

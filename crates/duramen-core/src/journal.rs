@@ -208,6 +208,31 @@ pub struct Meta {
     /// Index of the failure that ended the run (in `run_failed`), or that is taken back (in `run_reopened`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<u64>,
+    /// What a schedule started the run for (in `run_created`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tick: Option<Tick>,
+}
+
+impl Meta {
+    /// As it stands in an entry; none if there is nothing to say.
+    pub fn text(&self) -> Option<String> {
+        if *self == Self::default() {
+            None
+        } else {
+            // A struct of numbers and strings always serialises.
+            serde_json::to_string(self).ok()
+        }
+    }
+}
+
+/// A fire time of a schedule, as the run that it started sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tick {
+    pub schedule: String,
+    pub at: Millis,
+    /// The fire time before it that started a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Millis>,
 }
 
 impl Entry {
@@ -225,12 +250,7 @@ impl Entry {
     /// The same entry with `meta` written into it.
     #[must_use]
     pub fn with_meta(mut self, meta: &Meta) -> Self {
-        self.meta = if *meta == Meta::default() {
-            None
-        } else {
-            // A struct of numbers and strings always serialises.
-            serde_json::to_string(meta).ok()
-        };
+        self.meta = meta.text();
         self
     }
 

@@ -6,8 +6,8 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
-    ClaimedRun, CommitOutcome, Created, Delivered, Intervened, Message, OwnerRow, Page, RunDetail,
-    Schema, StoreError,
+    ClaimedRun, CommitOutcome, Created, Delivered, DueSchedules, Intervened, Message, OwnerRow,
+    Page, RunDetail, ScheduleRow, Schema, StoreError,
 };
 
 use crate::env::{Moment, system_moment};
@@ -137,6 +137,11 @@ pub enum Reply {
     Entries(Vec<Entry>),
     Page(Page),
     Owners(Vec<OwnerRow>),
+    /// Whether each schedule was changed.
+    Changed(Vec<bool>),
+    Schedules(Vec<Option<ScheduleRow>>),
+    ScheduleList(Vec<ScheduleRow>),
+    DueSchedules(DueSchedules),
     Count(u64),
     Schema(Schema),
     Identity(Option<String>),

@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
-    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, Filter,
-    Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun, NextDue,
-    OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema, Standing, Store,
-    StoreError, StoreFuture, Transactions, Unsent, UnsentAsk, Wake,
+    Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk, DueSchedules,
+    Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
+    NextDue, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, ScheduleAsk,
+    ScheduleChange, ScheduleRow, Schedules, Schema, Standing, Store, StoreError, StoreFuture,
+    Transactions, Unsent, UnsentAsk, Wake,
 };
 
 use crate::env::{Env, Moment};
@@ -248,6 +249,24 @@ impl Queries for Watched {
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
         self.reads(self.store.count(filter))
+    }
+}
+
+impl Schedules for Watched {
+    fn change_schedules(&self, batch: Vec<ScheduleChange>) -> StoreFuture<Vec<bool>> {
+        self.writes(self.store.change_schedules(batch))
+    }
+
+    fn get_schedules(&self, ids: Vec<String>) -> StoreFuture<Vec<Option<ScheduleRow>>> {
+        self.reads(self.store.get_schedules(ids))
+    }
+
+    fn list_schedules(&self, after: Option<String>, limit: u32) -> StoreFuture<Vec<ScheduleRow>> {
+        self.reads(self.store.list_schedules(after, limit))
+    }
+
+    fn due_schedules(&self, ask: ScheduleAsk) -> StoreFuture<DueSchedules> {
+        self.reads(self.store.due_schedules(ask))
     }
 }
 

@@ -101,7 +101,7 @@ pub struct Names {
 }
 
 /// The tables and views, by the names that statements use for them.
-pub const TABLES: [&str; 9] = [
+pub const TABLES: [&str; 10] = [
     "runs",
     "journal",
     "inbox",
@@ -109,6 +109,7 @@ pub const TABLES: [&str; 9] = [
     "run_tags",
     "outgoing",
     "owners",
+    "schedules",
     "journal_json",
     "migrations",
 ];

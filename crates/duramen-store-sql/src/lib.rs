@@ -10,6 +10,8 @@ pub mod filter;
 pub mod lists;
 mod migrations;
 
-pub use columns::{Columns, ENTRY_COLUMNS, RUN_COLUMNS, entry, message, payload, run_row};
+pub use columns::{
+    Columns, ENTRY_COLUMNS, RUN_COLUMNS, entry, message, payload, run_row, schedule_row,
+};
 pub use damage::{Damaged, unreadable, whole};
 pub use migrations::{Found, Migration, Migrations};

@@ -43,7 +43,7 @@ pub(crate) mod testing;
 use crate::derive::ValueKind;
 use crate::ids::{Millis, OpId, Payload};
 use crate::inbox::Slot;
-use crate::journal::{BadEntry, ENCODING, Entry, Kind};
+use crate::journal::{BadEntry, ENCODING, Entry, Kind, Tick};
 use crate::primitives::timer::TimerStem;
 use crate::primitives::{approval, event, patch, step, timer, value};
 use crate::progress::desk::Desk;
@@ -70,6 +70,7 @@ pub use pause::Decision;
 #[derive(Debug)]
 pub struct Machine {
     input: Payload,
+    tick: Option<Tick>,
     run: Progress,
     standing: Standing,
     sealing: Sealing,
@@ -92,6 +93,7 @@ impl Machine {
         let length = row.journal_len.saturating_sub(row.journal_start);
         let mut machine = Self {
             input: Payload::new(),
+            tick: None,
             run: Progress::new(Facts::of(&row, owner), length),
             standing: Standing::driving(),
             sealing: Sealing::default(),
@@ -127,7 +129,10 @@ impl Machine {
             }
         }
         match self.run.history.begin() {
-            Some(first) if first.entry.kind == Kind::RunCreated => self.input = first.entry.payload,
+            Some(first) if first.entry.kind == Kind::RunCreated => match first.entry.meta() {
+                Ok(meta) => (self.input, self.tick) = (first.entry.payload, meta.tick),
+                Err(error) => self.park(unread(0, Recorded::Unreadable(error))),
+            },
             Some(first) => self.park(unread(0, first.recorded())),
             None => self.park(unread(0, Recorded::End)),
         }
@@ -162,6 +167,11 @@ impl Machine {
 
     pub const fn input(&self) -> &Payload {
         &self.input
+    }
+
+    /// The fire time of a schedule for which the run was started.
+    pub const fn tick(&self) -> Option<&Tick> {
+        self.tick.as_ref()
     }
 }
 

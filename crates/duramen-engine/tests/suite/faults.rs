@@ -10,9 +10,10 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::{Entry, Kind};
 use duramen_core::store::{
     Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, Delivery, DueAsk,
-    Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage,
-    NewRun, NextDue, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
-    Standing, Store, StoreError, StoreFuture, Unsent, UnsentAsk, Wake,
+    DueSchedules, Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message,
+    NewMessage, NewRun, NextDue, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs,
+    ScheduleAsk, ScheduleChange, ScheduleRow, Schedules, Schema, Standing, Store, StoreError,
+    StoreFuture, Unsent, UnsentAsk, Wake,
 };
 use duramen_engine::Env;
 
@@ -387,6 +388,26 @@ impl Queries for Faults {
 
     fn count(&self, filter: Filter) -> StoreFuture<u64> {
         self.call("count", |store| store.count(filter))
+    }
+}
+
+impl Schedules for Faults {
+    fn change_schedules(&self, batch: Vec<ScheduleChange>) -> StoreFuture<Vec<bool>> {
+        self.call("change_schedules", |store| store.change_schedules(batch))
+    }
+
+    fn get_schedules(&self, ids: Vec<String>) -> StoreFuture<Vec<Option<ScheduleRow>>> {
+        self.call("get_schedules", |store| store.get_schedules(ids))
+    }
+
+    fn list_schedules(&self, after: Option<String>, limit: u32) -> StoreFuture<Vec<ScheduleRow>> {
+        self.call("list_schedules", move |store| {
+            store.list_schedules(after, limit)
+        })
+    }
+
+    fn due_schedules(&self, ask: ScheduleAsk) -> StoreFuture<DueSchedules> {
+        self.call("due_schedules", |store| store.due_schedules(ask))
     }
 }
 

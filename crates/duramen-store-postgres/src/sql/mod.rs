@@ -83,6 +83,7 @@ pub(crate) mod lease;
 pub(crate) mod outside;
 pub(crate) mod routed;
 pub(crate) mod run;
+pub(crate) mod schedule;
 
 /// A statement with its parameters' types, so that no round trip asks for them.
 #[derive(Debug)]
@@ -160,6 +161,7 @@ pub(crate) struct Book {
     pub(crate) reopen: Sql,
     pub(crate) extend: Sql,
     pub(crate) identity: Sql,
+    pub(crate) schedules: schedule::Statements,
     pub(crate) delete: [Sql; 6],
     pub(crate) routed: routed::Statements,
 }
@@ -252,6 +254,7 @@ impl Book {
             reopen: sql(intervene::REOPEN, intervene::CHANGE_TYPES),
             extend: sql(intervene::APPEND, intervene::APPEND_TYPES),
             identity: sql(outside::IDENTITY, &[]),
+            schedules: schedule::Statements::new(names),
             delete: intervene::DELETE.map(|template| sql(template, run::BY_ID)),
             routed: routed::Statements::new(names),
         }
