@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from . import errors
+from ._handlers.calls.ticks import ScheduleTick
 from ._handlers.context import Approval, Context
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
 from ._runtime.filters import RunFilters
@@ -17,6 +18,7 @@ from ._runtime.views import (
     RunResult,
     RunStatus,
     RunView,
+    ScheduleView,
     SchemaView,
     SignalResult,
     SweepResult,
@@ -24,6 +26,8 @@ from ._runtime.views import (
     TimelineEntry,
     WorkerView,
 )
+from ._schedules.schedule import Schedule
+from ._schedules.times import When, cron, every
 from ._values.serializer import Codec, CodecSerializer, JsonSerializer, Serializer, register_exception
 from .errors import (
     DuramenError,
@@ -65,6 +69,9 @@ __all__ = [
     "RunTerminated",
     "RunView",
     "Runtime",
+    "Schedule",
+    "ScheduleTick",
+    "ScheduleView",
     "SchemaView",
     "Serializer",
     "SignalResult",
@@ -75,10 +82,13 @@ __all__ = [
     "SweepResult",
     "SweptRun",
     "TimelineEntry",
+    "When",
     "WorkOptions",
     "WorkerView",
     "WorkflowDef",
+    "cron",
     "errors",
+    "every",
     "register_exception",
     "step",
     "step_context",

@@ -62,6 +62,7 @@ __all__ = [
     "StoreUnmigrated",
     "TransactionsUnsupported",
     "UnknownRun",
+    "UnknownSchedule",
     "UnknownWorkflow",
     "UnusableConnection",
     "WorkflowDefinitionError",
@@ -220,6 +221,18 @@ class UnknownRun(DuramenError, LookupError):
     @override
     def __str__(self) -> str:
         return f"there is no run {self.run_id!r} in this store: check the id and the store's URL"
+
+
+class UnknownSchedule(DuramenError, LookupError):
+    """The store has no schedule with that id."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(schedule_id)
+        self.schedule_id = schedule_id
+
+    @override
+    def __str__(self) -> str:
+        return f"there is no schedule {self.schedule_id!r} in this store: check the id and the store's URL"
 
 
 class RunIdConflict(DuramenError):

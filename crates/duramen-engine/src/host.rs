@@ -7,7 +7,7 @@ use duramen_core::journal::Entry;
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
     ClaimedRun, CommitOutcome, Created, Delivered, DueSchedules, Intervened, Message, OwnerRow,
-    Page, RunDetail, ScheduleRow, Schema, StoreError,
+    Page, RunDetail, ScheduleRow, Schema, Standing, StoreError,
 };
 
 use crate::env::{Moment, system_moment};
@@ -137,6 +137,7 @@ pub enum Reply {
     Entries(Vec<Entry>),
     Page(Page),
     Owners(Vec<OwnerRow>),
+    Standings(Vec<Option<Standing>>),
     /// Whether each schedule was changed.
     Changed(Vec<bool>),
     Schedules(Vec<Option<ScheduleRow>>),

@@ -480,6 +480,13 @@ impl Engine {
         Ok(())
     }
 
+    /// Names of the statuses of runs, at little cost.
+    fn statuses(&self, token: u64, run_ids: Vec<String>) {
+        let run_ids = run_ids.into_iter().map(RunId::from).collect();
+        let found = self.store().standing(run_ids);
+        self.core.call(token, found, Reply::Standings);
+    }
+
     /// Creates runs in the name of schedules.
     fn create_scheduled(&self, token: u64, runs: Vec<ScheduledRunTuple>) -> PyResult<()> {
         let runs = runs

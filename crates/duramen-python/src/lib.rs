@@ -35,7 +35,7 @@ mod _native {
     #[pymodule_export]
     use super::reply::{Created, Delivered, Schema, Started, Swept, SweptRun};
     #[pymodule_export]
-    use super::rows::{Detail, DueSchedules, Entry, OwnerRow, Page, Refused, Row, Schedule};
+    use super::rows::{Detail, DueSchedules, Entry, OwnerRow, Page, Refused, Row, ScheduleRow};
     #[pymodule_export]
     use super::run::{Halted, InvalidIdError, Run};
     #[pymodule_export]

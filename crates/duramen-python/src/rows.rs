@@ -267,7 +267,7 @@ pub(crate) fn page(py: Python<'_>, page: store::Page) -> PyResult<Page> {
 
 record! {
     /// A schedule as it stands in the store.
-    Schedule {
+    ScheduleRow {
         id: String,
         version: i64,
         workflow: String,
@@ -277,7 +277,7 @@ record! {
     }
 }
 
-impl Schedule {
+impl ScheduleRow {
     pub(crate) fn new(py: Python<'_>, row: store::ScheduleRow) -> Self {
         Self {
             id: row.id,
@@ -294,7 +294,7 @@ record! {
     /// What of schedules is due.
     DueSchedules {
         now: Millis,
-        rows: Vec<Py<Schedule>>,
+        rows: Vec<Py<ScheduleRow>>,
         /// When somebody has to look at the next one behind these.
         next_at: Option<Millis>,
     }
@@ -302,7 +302,7 @@ record! {
 
 pub(crate) fn due_schedules(py: Python<'_>, due: store::DueSchedules) -> PyResult<DueSchedules> {
     let rows = due.rows.into_iter();
-    let rows = rows.map(|row| Py::new(py, Schedule::new(py, row)));
+    let rows = rows.map(|row| Py::new(py, ScheduleRow::new(py, row)));
     Ok(DueSchedules {
         now: due.now,
         rows: rows.collect::<PyResult<_>>()?,

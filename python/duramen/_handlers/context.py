@@ -15,6 +15,7 @@ from duramen._values.durations import duration_ms, from_ms
 from duramen.errors import InvalidArgument
 
 from .calls.steps import StepCalls
+from .calls.ticks import ScheduleTick
 from .calls.values import ValueCalls
 from .calls.waits import Approval, WaitCalls
 from .step import current_step
@@ -138,6 +139,15 @@ class Context(StepCalls, WaitCalls, ValueCalls, Generic[StateT]):
     def tags(self) -> tuple[str, ...]:
         """The run's tags."""
         return tuple(self._run.tags)
+
+    @property
+    def schedule(self) -> ScheduleTick | None:
+        """The fire time of a schedule for which the run was started, or None if no schedule started it."""
+        tick = self._run.tick
+        if tick is None:
+            return None
+        schedule_id, at, previous = tick
+        return ScheduleTick(schedule_id, from_ms(at), None if previous is None else from_ms(previous))
 
     @property
     def deadline(self) -> datetime | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -87,6 +87,8 @@ class Settings:
     watchdog: float
     """Seconds."""
     database: Any
+    schedules: Iterable[Any]
+    remove_stale_schedules: bool
     work: Work | None
     """How it works from its opening to its end; None: it does not by itself."""
 
@@ -110,6 +112,8 @@ class Settings:
         shutdown_timeout: timedelta | float = 5,
         watchdog: timedelta | float = 1,
         database: Any = None,
+        schedules: Iterable[Any] = (),
+        stale_schedules: str = "keep",
         work: bool | WorkOptions = False,
     ) -> Self:
         """Make them of what a caller gave.
@@ -141,6 +145,9 @@ class Settings:
             shutdown_timeout=duration_ms(shutdown_timeout, "shutdown_timeout") / 1000,
             watchdog=duration_ms(watchdog, "watchdog") / 1000,
             database=database,
+            schedules=schedules,
+            remove_stale_schedules=check_choice("stale_schedules", stale_schedules, ("keep", "remove"))
+            == "remove",
             work=_work(work),
         )
 

@@ -230,6 +230,7 @@ TABLES = (
     "run_tags",
     "outgoing",
     "owners",
+    "schedules",
     "journal_json",
     "duramen_schema_migrations",
 )

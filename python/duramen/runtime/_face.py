@@ -5,7 +5,7 @@ It says what the calls are called, take and promise; what they do stands in the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from duramen._handlers.inputs import NO_INPUT
 from duramen._runtime.services import Services
@@ -15,6 +15,7 @@ from duramen._values.checks import check_id
 
 from ._messages import MessageCalls
 from ._queries import QueryCalls
+from ._schedules import ScheduleCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from duramen._handlers.workflow import WorkflowDef
     from duramen._runtime.requests import RunOptions, StartOptions
     from duramen._runtime.settings import WorkOptions
+    from duramen._schedules.schedule import Schedule
     from duramen._runtime.views import (
         Event,
         RunHandle,
@@ -79,6 +81,10 @@ class Runtime(MessageCalls, QueryCalls):
         watchdog: warn when something holds the event loop up for longer than this; 0: never.
         database: where `ctx.transaction` gets connections from, for a store in Postgres: a pool, an engine,
             or a function that connects, of psycopg 3, asyncpg or SQLAlchemy 2, to the store's database.
+        schedules: written into the store when the runtime opens, if they are not there as they are declared.
+            Processes that work (or sweep) and know the workflow fire them.
+        stale_schedules: ``remove`` takes out of the store, when the runtime opens, what was declared before
+            and is not in `schedules` any more. Only for a store of which one application declares schedules.
         work: take up and drive whatever is due while it is open, beside everything else: for the lifespan
             of a web application. A dict says how, with `concurrency`, `poll_min`, `poll_max` and `drain` as
             in `Runtime.work`. `close` waits for steps in flight as long as `drain` says.
@@ -122,6 +128,8 @@ class Runtime(MessageCalls, QueryCalls):
         shutdown_timeout: timedelta | float = 5,
         watchdog: timedelta | float = 1,
         database: Any = None,
+        schedules: Iterable[Schedule[Any]] = (),
+        stale_schedules: Literal["keep", "remove"] = "keep",
         work: bool | WorkOptions = False,
     ) -> None:
         try:
@@ -142,6 +150,8 @@ class Runtime(MessageCalls, QueryCalls):
                 shutdown_timeout=shutdown_timeout,
                 watchdog=watchdog,
                 database=database,
+                schedules=schedules,
+                stale_schedules=stale_schedules,
                 work=work,
             )
         finally:
@@ -167,7 +177,7 @@ class Runtime(MessageCalls, QueryCalls):
             StoreError: the store cannot be reached, read or written.
             InvalidArgument: the runtime is open already.
         """
-        await self._services.lifecycle.open()
+        await self._services.open()
         return self
 
     async def __aenter__(self) -> Self:
@@ -244,6 +254,13 @@ class Runtime(MessageCalls, QueryCalls):
             StoreError: the store cannot be reached or read.
         """
         return await self._services.here(self._services.schemas.read)
+
+    # -- schedules -------------------------------------------------------------------------------------------
+
+    @property
+    def schedules(self) -> ScheduleCalls:
+        """The schedules of the store, and the calls that change them."""
+        return ScheduleCalls(self._services)
 
     # -- creating --------------------------------------------------------------------------------------------
 
@@ -444,6 +461,7 @@ class Runtime(MessageCalls, QueryCalls):
         *,
         limit: int | None = None,
         max_recovered: int = 25,
+        max_scheduled: int = 25,
         max_timers: int = 25,
         max_queued: int = 25,
         max_duration: timedelta | float | None = None,
@@ -457,12 +475,14 @@ class Runtime(MessageCalls, QueryCalls):
     ) -> SweepResult:
         """Make one bounded pass: take what is due, drive it until it ends or pauses, say what was done.
 
-        Runs of crashed processes come first, then those with a timer or a message, then queued ones. Owner
+        Schedules that are due start their runs first. Of the runs, those of crashed processes come first, then
+        those with a timer or a message, then queued ones. Owner
         and lease are those of the runtime: one owner's leases are renewed together.
 
         Args:
             limit: how many runs at most, all kinds together.
             max_recovered: how many of the first kind.
+            max_scheduled: how many schedules that are due start their runs.
             max_timers: how many of the second.
             max_queued: how many of the third.
             max_duration: stop after this time: no run is taken and no step started any more.
@@ -478,6 +498,7 @@ class Runtime(MessageCalls, QueryCalls):
             self._services.sweeping.sweep,
             limit=limit,
             max_recovered=max_recovered,
+            max_scheduled=max_scheduled,
             max_timers=max_timers,
             max_queued=max_queued,
             max_duration=max_duration,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Cursor,
         Delivered,
         DueAsk,
+        DueSchedules,
         Entry,
         Filter,
         Heartbeat,
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
         Receipt,
         RunCommit,
         RunDetail,
+        ScheduleAsk,
+        ScheduleChange,
+        ScheduleRow,
         Schema,
         Standing,
         Unsent,
@@ -156,6 +160,18 @@ class NativeStore:
 
     async def count(self, filter: Filter, /) -> int:  # noqa: A002
         return await self._call(self._native.count, filter)
+
+    async def change_schedules(self, batch: Sequence[ScheduleChange], /) -> Sequence[bool]:
+        return await self._call(self._native.change_schedules, batch)
+
+    async def get_schedules(self, ids: Sequence[str], /) -> Sequence[ScheduleRow | None]:
+        return await self._call(self._native.get_schedules, ids)
+
+    async def list_schedules(self, after: str | None, limit: int, /) -> Sequence[ScheduleRow]:
+        return await self._call(self._native.list_schedules, after, limit)
+
+    async def due_schedules(self, ask: ScheduleAsk, /) -> DueSchedules:
+        return await self._call(self._native.due_schedules, ask)
 
     async def close(self) -> None:
         await self._call(self._native.close)

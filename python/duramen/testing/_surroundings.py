@@ -126,6 +126,12 @@ class EnvSurroundings(Surroundings):
         return settings
 
     @override
+    async def pause(self, hint: asyncio.Event, seconds: float | None) -> None:
+        # The environment hints when its clock has come to an instant at which a schedule is due.
+        del seconds
+        await hint.wait()
+
+    @override
     async def patiently(self, run_id: str, result: Coroutine[Any, Any, T], *, for_ever: bool) -> T:
         found = asyncio.ensure_future(result)
         clock, limit = self._world.clock, monotonic() + _STALLED
