@@ -348,6 +348,24 @@ mod tests {
     }
 
     #[test]
+    fn a_tick_of_a_schedule_stands_in_the_meta_of_the_first_entry() {
+        let tick = Tick {
+            schedule: "nightly".to_owned(),
+            at: 60_000,
+            previous: None,
+        };
+        let meta = Meta {
+            tick: Some(tick),
+            ..Meta::default()
+        };
+        let text = meta.text().unwrap();
+        assert_eq!(text, r#"{"tick":{"schedule":"nightly","at":60000}}"#);
+        let mut entry = Entry::new(Kind::RunCreated, "".into(), Payload::new(), 0);
+        entry.meta = Some(text);
+        assert_eq!(entry.meta(), Ok(meta));
+    }
+
+    #[test]
     fn a_newer_encoding_and_a_broken_meta_are_typed_errors() {
         let mut entry = Entry::new(Kind::TimerFired, "a".into(), Payload::new(), 0);
         entry.meta = Some("{".into());

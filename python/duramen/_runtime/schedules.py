@@ -130,7 +130,9 @@ class Schedules:
             stale = [row for row in rows if row.id not in wanted and _is_declared(row)]
             if stale:
                 await port.call(port.engine.change_schedules, [(row.id, row.version, None) for row in stale])
-                _log.info("schedules that are not declared any more were removed: %s", [row.id for row in stale])
+                _log.info(
+                    "schedules that are not declared any more were removed: %s", [row.id for row in stale]
+                )
             if len(rows) < _PAGE:
                 return
             after = rows[-1].id
@@ -212,9 +214,7 @@ class Schedules:
 
         return await self._changed(schedule_id, change)
 
-    async def resume(
-        self, schedule_id: str, catch_up: Literal["none", "latest"] | timedelta
-    ) -> ScheduleView:
+    async def resume(self, schedule_id: str, catch_up: Literal["none", "latest"] | timedelta) -> ScheduleView:
         """See `ScheduleCalls.resume`."""
         window = checked_catch_up(catch_up, "resume")
 
@@ -266,7 +266,7 @@ class Schedules:
             while at is not None and at <= last:
                 if len(asked) == _MOST_ASKED:
                     raise InvalidArgument(
-                        f"there are more than {_MOST_ASKED} fire times between {start} and {end}: do it in parts"
+                        f"there are more than {_MOST_ASKED} fire times from {start} to {end}: do it in parts"
                     )
                 asked.append(Asked(run_id_of(schedule_id, at), at, previous, in_turn))
                 previous, at = at, definition.after(at)
@@ -406,6 +406,6 @@ async def _breathe(attempt: int) -> None:
 
 def _held(schedule_id: str) -> StoreLocked:
     return StoreLocked(
-        f"schedule {schedule_id!r} is changed by others again and again, or held by a transaction of somebody "
-        "else's; nothing was changed: try again"
+        f"schedule {schedule_id!r} is changed by others again and again, or held by a transaction of "
+        "somebody else's; nothing was changed: try again"
     )

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from duramen._bridge import ScheduleRow
 from duramen._driving.records import line_of
 from duramen._logging import logger
 from duramen._schedules.decide import Plan, decide, settled
@@ -37,7 +38,7 @@ from .views import RunRequest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
-    from duramen._bridge import Created, DueSchedules, ScheduleRow
+    from duramen._bridge import Created, DueSchedules
     from duramen._schedules.schedule import Schedule
     from duramen._schedules.state import Action
     from duramen._values.serializer import Serializer
@@ -229,7 +230,7 @@ class Scheduling:
     async def _fire(
         self, rows: Sequence[ScheduleRow], now: int, *, waiting: bool = False
     ) -> tuple[list[str], list[int]]:
-        """Decide about schedules, and do it; gives the new runs, and when to look at these schedules again."""
+        """Decide about schedules, and do it; gives the new runs, and when to look at these again."""
         cases = [case for row in rows if (case := self._case(row)) is not None]
         if waiting:  # they are looked at before they are due: others may have them in hand
             cases = [each for each in cases if not each.state.pending and each.state.retry_at is None]

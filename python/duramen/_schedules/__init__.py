@@ -1,1 +1,1 @@
-"""When schedules fire and what becomes of it: decided here, from facts that are given, and carried out elsewhere."""
+"""When schedules fire and what becomes of it: decided here, from given facts, and carried out elsewhere."""

@@ -22,9 +22,9 @@ from duramen.errors import InvalidArgument
 
 __all__ = ["CronTimes", "zone"]
 
-_EPOCH = datetime(1970, 1, 1)
+_EPOCH = datetime.fromisoformat("1970-01-01")
 _SECOND = timedelta(seconds=1)
-_ANY = datetime(2000, 1, 1)
+_ANY = datetime.fromisoformat("2000-01-01")
 
 
 def zone(name: object) -> ZoneInfo:

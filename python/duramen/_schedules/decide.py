@@ -1,4 +1,4 @@
-"""What is to be done about a schedule that is due: which fire times start runs, and what becomes of earlier runs.
+"""What is to be done about a schedule that is due: which fire times start runs, what becomes of earlier ones.
 
 Nothing here asks anybody or changes anything but the state that it is given. What it decides becomes true
 when that state is written in the place of the one that was read; only then is it carried out.
@@ -81,7 +81,7 @@ def decide(schedule_id: str, definition: Definition, state: State, now: int, ali
 
 
 def _find_due(definition: Definition, state: State, now: int) -> None:
-    """Move the fire times that have come to those that wait to be started, as far as they are caught up with."""
+    """Move the fire times that have come, and are caught up with, to those that wait to be started."""
     if now <= state.cursor:
         return  # the clock has gone back: they are behind us
     window = definition.catch_up_ms
@@ -91,14 +91,14 @@ def _find_due(definition: Definition, state: State, now: int) -> None:
             state.waiting.append(latest)
         state.cursor = now
         return
-    at: int | None = max(state.cursor, now - window - 1)
-    while at is not None and len(state.waiting) < MOST:
-        at = definition.after(at)
-        if at is None or at > now:
-            state.cursor = now
+    at = definition.after(max(state.cursor, now - window - 1))
+    while at is not None and at <= now:
+        if len(state.waiting) >= MOST:
             return
         state.waiting.append(at)
         state.cursor = at
+        at = definition.after(at)
+    state.cursor = now
 
 
 def _choose(
@@ -151,7 +151,7 @@ def _answer(state: State, plan: Plan) -> None:
 
 
 def settled(state: State, plan: Plan, made: int, until: int) -> None:
-    """Write the plan into the state, as far as there are inputs: for the first `made` of what is to be started."""
+    """Write the plan into the state, as far as there are inputs: for the first `made` of its starts."""
     fires, asked = plan.fires[:made], [action for _, action in plan.asked[: max(0, made - len(plan.fires))]]
     if len(fires) < len(plan.fires):
         rest = plan.fires[len(fires) :]

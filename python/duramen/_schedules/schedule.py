@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, overload
@@ -20,7 +19,7 @@ from duramen.errors import InvalidArgument
 from .times import When, when_of
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterable
     from typing import Self
 
 __all__ = ["CatchUp", "Definition", "Overlap", "Schedule", "check_schedule_id", "checked_catch_up"]
@@ -80,7 +79,7 @@ class Schedule(Generic[I]):
     @overload
     def __init__(
         self: Schedule[None],
-        id: str,  # noqa: A002
+        id: str,
         workflow: WorkflowDef[None, Any],
         when: When,
         *,
@@ -95,11 +94,11 @@ class Schedule(Generic[I]):
     @overload
     def __init__(
         self,
-        id: str,  # noqa: A002
+        id: str,
         workflow: WorkflowDef[I, Any],
         when: When,
         *,
-        input: I | InputOf[I],  # noqa: A002
+        input: I | InputOf[I],
         overlap: Overlap = ...,
         catch_up: CatchUp = ...,
         jitter: timedelta | float = ...,
@@ -111,11 +110,11 @@ class Schedule(Generic[I]):
     @overload
     def __init__(
         self: Schedule[Any],
-        id: str,  # noqa: A002
+        id: str,
         workflow: str,
         when: When,
         *,
-        input: Any = ...,  # noqa: A002
+        input: Any = ...,
         overlap: Overlap = ...,
         catch_up: CatchUp = ...,
         jitter: timedelta | float = ...,
@@ -145,12 +144,12 @@ class Schedule(Generic[I]):
             raise InvalidArgument(
                 f"{where}: {workflow!r} is no workflow: give a function with @workflow, or its name"
             )
-        self.workflow: WorkflowDef[Any, Any] | str = workflow  # pyright: ignore[reportUnknownMemberType]
+        self.workflow: WorkflowDef[Any, Any] | str = workflow
         if not isinstance(when, When):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidArgument(f"{where}: when is {when!r}: give cron(…) or every.minutes(…)")
         self.when = when
         self.input = input
-        self.overlap: Overlap = check_choice(f"{where}: overlap", overlap, OVERLAPS)  # type: ignore[assignment]
+        self.overlap = _checked_overlap(f"{where}: overlap", overlap)
         self.catch_up_ms = checked_catch_up(catch_up, where)
         self.jitter_ms = duration_ms(jitter, f"{where}: jitter")
         self.start_ms = None if start is None else instant_ms(start, f"{where}: start")
@@ -203,9 +202,14 @@ def check_schedule_id(value: Any) -> str:
     found = check_id("schedule's id", value)
     if len(found) > MAX_ID_CHARS:
         raise InvalidArgument(
-            f"the schedule's id {found[:40]!r}… has {len(found)} characters: at most {MAX_ID_CHARS} are allowed"
+            f"the schedule's id {found[:40]!r}… has {len(found)} characters: at most {MAX_ID_CHARS} can be"
         )
     return found
+
+
+def _checked_overlap(what: str, value: Any) -> Overlap:
+    chosen: Any = check_choice(what, value, OVERLAPS)
+    return chosen
 
 
 def checked_catch_up(value: Any, where: str) -> int | None:
@@ -267,7 +271,7 @@ class Definition:
                 when=when_of(kept["when"]),
                 workflow=kept["workflow"],
                 input=None if given is None else base64.b64decode(given),
-                overlap=check_choice("overlap", kept["overlap"], OVERLAPS),  # type: ignore[arg-type]
+                overlap=_checked_overlap("overlap", kept["overlap"]),
                 catch_up_ms=kept["catch_up"],
                 jitter_ms=kept["jitter"],
                 start_ms=kept["start"],

@@ -101,10 +101,10 @@ class State:
         """
         try:
             kept: dict[str, Any] = json.loads(data)
-            kept["pending"] = [
-                Action(**{**action, "input": base64.b64decode(action["input"])})
-                for action in kept["pending"]
-            ]
+            pending: list[dict[str, Any]] = kept["pending"]
+            for action in pending:
+                action["input"] = base64.b64decode(action["input"])
+            kept["pending"] = [Action(**action) for action in pending]
             kept["asked"] = [Asked(**asked) for asked in kept["asked"]]
             return cls(**kept)
         except (ValueError, KeyError, TypeError) as error:

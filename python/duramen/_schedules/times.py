@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from .cron import CronTimes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import timedelta
 
 __all__ = ["Cron", "Every", "When", "cron", "every", "iso", "when_of"]
 
@@ -117,6 +117,7 @@ class _EveryMaker:
 
     A period is one of elapsed time, which no time zone changes: use `cron` for "daily at nine".
 
+    >>> from datetime import timedelta
     >>> every.minutes(15), every.hours(1, offset=timedelta(minutes=5))
     (every.seconds(900), every.seconds(3600, offset=300))
     """
@@ -167,8 +168,8 @@ def cron(expression: str, *, tz: str = "UTC") -> When:
     Args:
         expression: five fields: minute, hour, day of month, month, day of week (0 and 7 are Sunday); six:
             seconds first. Lists ``1,2``, ranges ``1-5``, steps ``*/15`` and names (``JAN``, ``MON-FRI``) will
-            do, ``L`` for the last day of a month, ``MON#2`` for its second Monday, ``5L`` for its last Friday.
-            If both days are given, one of them is enough, as cron has always had it.
+            do, ``L`` for the last day of a month, ``MON#2`` for its second Monday, ``5L`` for its last
+            Friday. If both days are given, one of them is enough, as cron has always had it.
         tz: an IANA zone.
 
     Raises:
@@ -200,7 +201,9 @@ def when_of(kept: dict[str, Any]) -> When:
         case {"every": int(period), "offset": int(offset)} if period > 0:
             return Every(period, offset)
         case _:
-            raise InvalidArgument(f"this version of duramen does not know when {kept!r} fires: use a newer one")
+            raise InvalidArgument(
+                f"this version of duramen does not know when {kept!r} fires: use a newer one"
+            )
 
 
 def iso(at: int) -> str:
@@ -209,5 +212,5 @@ def iso(at: int) -> str:
     >>> iso(0), iso(1_500)
     ('1970-01-01T00:00:00Z', '1970-01-01T00:00:01.500Z')
     """
-    found: datetime = from_ms(at)
+    found = from_ms(at)
     return found.replace(tzinfo=None).isoformat(timespec="milliseconds" if at % 1000 else "seconds") + "Z"

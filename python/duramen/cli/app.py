@@ -8,7 +8,7 @@ import typer
 
 import duramen
 
-from . import backup, demo, messages, runs, stores, worker, workers
+from . import backup, demo, messages, runs, schedules, stores, worker, workers
 
 __all__ = ["app"]
 
@@ -53,3 +53,4 @@ app.command("workers")(workers.workers)
 app.command("signal")(messages.signal)
 app.command("approve")(messages.approve)
 app.add_typer(runs.app, name="runs")
+app.add_typer(schedules.app, name="schedules")

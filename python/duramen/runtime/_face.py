@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from duramen._handlers.workflow import WorkflowDef
     from duramen._runtime.requests import RunOptions, StartOptions
     from duramen._runtime.settings import WorkOptions
-    from duramen._schedules.schedule import Schedule
     from duramen._runtime.views import (
         Event,
         RunHandle,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
         SchemaView,
         SweepResult,
     )
+    from duramen._schedules.schedule import Schedule
     from duramen._values.serializer import Serializer
     from duramen.store import Store
 
@@ -475,9 +475,9 @@ class Runtime(MessageCalls, QueryCalls):
     ) -> SweepResult:
         """Make one bounded pass: take what is due, drive it until it ends or pauses, say what was done.
 
-        Schedules that are due start their runs first. Of the runs, those of crashed processes come first, then
-        those with a timer or a message, then queued ones. Owner
-        and lease are those of the runtime: one owner's leases are renewed together.
+        Schedules that are due start their runs first. Of the runs, those of crashed processes come first,
+        then those with a timer or a message, then queued ones. Owner and lease are those of the runtime: one
+        owner's leases are renewed together.
 
         Args:
             limit: how many runs at most, all kinds together.

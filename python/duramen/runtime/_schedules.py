@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from duramen._schedules.schedule import Schedule
-
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from duramen._runtime.services import Services
     from duramen._runtime.views import Page, RunHandle, ScheduleView
+    from duramen._schedules.schedule import Schedule
 
 __all__ = ["ScheduleCalls"]
 
@@ -19,7 +18,7 @@ _List = list
 
 
 class ScheduleCalls:
-    """The schedules of a runtime's store. Changes are durable when a call returns, and count for all processes.
+    """The schedules of a store. Changes are durable when a call returns, and count for all processes.
 
     Those that work look at a changed schedule at once if they made the change, and within 15 seconds if
     another process made it.
@@ -63,7 +62,7 @@ class ScheduleCalls:
         return await services.here(services.schedules.list, limit=limit, cursor=cursor)
 
     async def pause(self, schedule_id: str, *, note: str | None = None) -> ScheduleView:
-        """Let a schedule start nothing until it is resumed. What it has started goes on; what waits is dropped.
+        """Let a schedule start nothing until it is resumed. Its runs go on; fire times that wait are dropped.
 
         Args:
             schedule_id: which.
@@ -138,7 +137,7 @@ class ScheduleCalls:
         return await services.here(services.schedules.backfill, schedule_id, start, end, overlap)
 
     async def delete(self, schedule_id: str) -> None:
-        """Remove a schedule. Runs that it has started go on. One that is declared comes back with its declaration.
+        """Remove a schedule. Its runs go on. One that is declared comes back when its declaration is opened.
 
         Raises:
             UnknownSchedule: there is none of that id.

@@ -281,7 +281,7 @@ class Environment:
         return due["next_at"]
 
     async def _hint_schedules(self) -> bool:
-        """Let schedules be looked at if there are any due; an environment's own changes give hints themselves."""
+        """Let schedules be looked at if any are due; changes that are made here give hints themselves."""
         if not self._worker or self._lifecycle.port is None:
             return False
         found = (await self._due_schedules(None))["rows"]

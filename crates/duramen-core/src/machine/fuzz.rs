@@ -14,7 +14,7 @@ use super::properties::{Weather, explore, sim};
 use super::testing::program::{Node, nodes, rule};
 use super::testing::{FakeStore, Rest, Sim, T0};
 use crate::ids::Payload;
-use crate::journal::{ENCODING, Entry, Kind, Meta};
+use crate::journal::{ENCODING, Entry, Kind, Meta, Tick};
 use crate::run::Status;
 
 /// More turns, or rounds of claim and release, than any generated handler can need.
@@ -103,15 +103,23 @@ fn meta() -> impl Strategy<Value = Meta> {
         prop::option::of(extreme()),
         prop::option::of("m[0-9]"),
         prop::option::of(prop_oneof![0..20_u64, Just(u64::MAX)]),
+        prop::option::of((extreme(), prop::option::of(extreme()))),
     )
-        .prop_map(|(attempt, retry_at, wait, deadline, message, cause)| Meta {
-            attempt,
-            retry_at,
-            wait,
-            deadline,
-            message,
-            cause,
-        })
+        .prop_map(
+            |(attempt, retry_at, wait, deadline, message, cause, tick)| Meta {
+                attempt,
+                retry_at,
+                wait,
+                deadline,
+                message,
+                cause,
+                tick: tick.map(|(at, previous)| Tick {
+                    schedule: "s".to_owned(),
+                    at,
+                    previous,
+                }),
+            },
+        )
 }
 
 /// What may stand in the column of `meta`: what Duramen writes, nearly that, anything.
