@@ -185,7 +185,7 @@ class Scheduling:
                     _log.error("schedules could not be looked at: %s", line_of(error), exc_info=error)
                 pause = trouble = min(2 * trouble or _TROUBLE, _MOST_TROUBLE)
             self._looking = False
-            await self._surroundings.pause(self._hint, pause)
+            await self._surroundings.pause(self._hint, pause, trouble=trouble > 0)
 
     async def _look_at_ended(self) -> None:
         """Look at schedules that waited for the end of a run."""

@@ -45,8 +45,15 @@ class Surroundings:
         """Keyword arguments of the engine that are not about store and workflows."""
         return {"lease": lease_ms, "hold": min(_HOLD_MS, lease_ms // 4), "warm": warm}
 
-    async def pause(self, hint: asyncio.Event, seconds: float | None) -> None:
-        """Wait until a schedule may be due: for a hint, at most for so long."""
+    async def pause(self, hint: asyncio.Event, seconds: float | None, *, trouble: bool) -> None:
+        """Wait until a schedule may be due: for a hint, at most for so long.
+
+        Args:
+            hint: set by whoever knows that one may be.
+            seconds: until the next one that is known; None: none is.
+            trouble: the last look failed; what was due then still is.
+        """
+        del trouble
         try:
             async with asyncio.timeout(_LOOK if seconds is None else min(seconds, _LOOK)):
                 await hint.wait()

@@ -126,10 +126,12 @@ class EnvSurroundings(Surroundings):
         return settings
 
     @override
-    async def pause(self, hint: asyncio.Event, seconds: float | None) -> None:
+    async def pause(self, hint: asyncio.Event, seconds: float | None, *, trouble: bool) -> None:
         # The environment hints when its clock has come to an instant at which a schedule is due.
-        del seconds
-        await hint.wait()
+        if seconds is None or (seconds and not trouble):
+            await hint.wait()
+        elif trouble:
+            await self._world.sleep(seconds)
 
     @override
     async def patiently(self, run_id: str, result: Coroutine[Any, Any, T], *, for_ever: bool) -> T:
