@@ -103,9 +103,7 @@ async def test_what_people_ask_for_survives_a_crash() -> None:
         return sorted([view.run_id for view in await env.runtime.list(status="completed")])
 
     report = await crash_everywhere(scenario, [brief])
-    assert report.outcome == sorted(
-        ["s:manual:now", *(f"s:2030-01-01T0{hour}:00:00Z" for hour in range(4))]
-    )
+    assert report.outcome == sorted(["s:manual:now", *(f"s:2030-01-01T0{hour}:00:00Z" for hour in range(4))])
 
 
 async def test_eight_that_look_at_once_start_a_fire_time_once(url: str) -> None:

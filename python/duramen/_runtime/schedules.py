@@ -245,6 +245,8 @@ class Schedules:
             _ask(state, [Asked(run_id, now, state.previous, in_turn=False)])
 
         await self._changed(schedule_id, change)
+        # Here and now, if this process can: whoever asks wants to see the run.
+        await self._scheduling.look_at([schedule_id])
         return run_id
 
     async def backfill(

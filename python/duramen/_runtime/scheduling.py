@@ -191,9 +191,15 @@ class Scheduling:
         """Look at schedules that waited for the end of a run."""
         ended, self._ended = self._ended, set()
         if ended:
-            port = self._lifecycle.ready
-            found: list[ScheduleRow | None] = await port.call(port.engine.get_schedules, sorted(ended))
-            await self._fire([row for row in found if row is not None], port.engine.now(), waiting=True)
+            await self.look_at(sorted(ended))
+
+    async def look_at(self, schedule_ids: list[str]) -> None:
+        """Look at schedules before they are due."""
+        port = self._lifecycle.ready
+        found: list[ScheduleRow | None] = await port.call(port.engine.get_schedules, schedule_ids)
+        known = set(self._registry.names())
+        rows = [row for row in found if row is not None and row.workflow in known]
+        await self._fire(rows, port.engine.now(), early=True)
 
     # -- one look --------------------------------------------------------------------------------------------
 
@@ -228,11 +234,11 @@ class Scheduling:
         return looked
 
     async def _fire(
-        self, rows: Sequence[ScheduleRow], now: int, *, waiting: bool = False
+        self, rows: Sequence[ScheduleRow], now: int, *, early: bool = False
     ) -> tuple[list[str], list[int]]:
         """Decide about schedules, and do it; gives the new runs, and when to look at these again."""
         cases = [case for row in rows if (case := self._case(row)) is not None]
-        if waiting:  # they are looked at before they are due: others may have them in hand
+        if early:  # others may have them in hand
             cases = [each for each in cases if not each.state.pending and each.state.retry_at is None]
         await self._decide(cases, now)
         begun = monotonic()

@@ -93,14 +93,15 @@ class ScheduleCalls:
     async def trigger(self, schedule_id: str, *, trigger_id: str | None = None) -> RunHandle[Any]:
         """Start a run of a schedule now, also of a paused one, whatever else of it is running.
 
-        It is started as fire times are: by whichever process knows the workflow. Its fire time is now.
+        Its fire time is now. If this process does not know the workflow, one that works does it.
 
         Args:
             schedule_id: which.
             trigger_id: the same id starts one run, however often it is given. None: a fresh one.
 
         Returns:
-            The handle of the run ``{schedule_id}:manual:{trigger_id}``, which may not have been created yet.
+            The handle of the run ``{schedule_id}:manual:{trigger_id}``. Unless this process knows the
+            workflow, it may not have been created yet.
 
         Raises:
             UnknownSchedule: there is none of that id.

@@ -29,6 +29,7 @@ from ._contract.limits import LimitRules
 from ._contract.outgoing import OutgoingRules
 from ._contract.owners import OwnerRules
 from ._contract.queries import QueryRules
+from ._contract.schedules import ScheduleRules
 
 __all__ = ["StoreContract"]
 
@@ -44,6 +45,7 @@ class StoreContract(
     InboxRules,
     InterventionRules,
     QueryRules,
+    ScheduleRules,
     LimitRules,
     ConcurrencyRules,
 ):
