@@ -1,4 +1,4 @@
-"""Crashes and races: however often and by however many a schedule is found due, a fire time starts one run."""
+"""Crashes and races: however many find a schedule due, and however often, a fire time starts one run."""
 
 import asyncio
 import os
@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,6 @@ def test_workers_that_are_killed_start_each_fire_time_once(url: str, tmp_path: P
     times = sorted(datetime.fromisoformat(name.removeprefix("s:")) for name in names)
     assert len(times) > 10
     # No gap and no repetition, from the first to the last.
-    steps = {after - before for before, after in zip(times, times[1:], strict=False)}
+    steps = {after - before for before, after in pairwise(times)}
     assert steps == {timedelta(milliseconds=100)}
     assert view.fired >= len(times)

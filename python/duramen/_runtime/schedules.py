@@ -57,9 +57,9 @@ def declared_schedules(schedules: Iterable[Any]) -> dict[str, Schedule[Any]]:
     for schedule in schedules:
         if not isinstance(schedule, Schedule):
             raise InvalidArgument(f"schedules holds {schedule!r}: give Schedule(…)")
-        if schedule.id in found:  # pyright: ignore[reportUnknownMemberType]
-            raise InvalidArgument(f"two schedules have the id {schedule.id!r}: give each its own")  # pyright: ignore[reportUnknownMemberType]
-        found[schedule.id] = schedule  # pyright: ignore[reportUnknownMemberType]
+        if schedule.id in found:
+            raise InvalidArgument(f"two schedules have the id {schedule.id!r}: give each its own")
+        found[schedule.id] = schedule
     return found
 
 

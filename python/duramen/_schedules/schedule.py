@@ -149,7 +149,7 @@ class Schedule(Generic[I]):
             raise InvalidArgument(f"{where}: when is {when!r}: give cron(…) or every.minutes(…)")
         self.when = when
         self.input = input
-        self.overlap = _checked_overlap(f"{where}: overlap", overlap)
+        self.overlap: Overlap = _checked_overlap(f"{where}: overlap", overlap)
         self.catch_up_ms = checked_catch_up(catch_up, where)
         self.jitter_ms = duration_ms(jitter, f"{where}: jitter")
         self.start_ms = None if start is None else instant_ms(start, f"{where}: start")

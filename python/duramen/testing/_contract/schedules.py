@@ -139,10 +139,8 @@ class ScheduleRules(Rules):
     @rule
     async def test_ids_that_no_store_can_keep_are_refused(self, store: Store) -> None:
         for bad in ("", "a\x1fb", "x" * 256):
-            with raises(InvalidArgument):
-                await put(store, schedule(bad))
-            with raises(InvalidArgument):
-                await put(store, schedule("a", workflow=bad))
+            assert await raises(InvalidArgument, put(store, schedule(bad)))
+            assert await raises(InvalidArgument, put(store, schedule("a", workflow=bad)))
         assert list(await store.list_schedules(None, 9)) == []
 
     @rule
