@@ -1,4 +1,4 @@
--- Duramen, Postgres (13 or newer), migration 1: runs, journals, inboxes, owners, what leaves a run.
+-- Duramen, Postgres (13 or newer), migration 1: runs, journals, inboxes, owners, what leaves a run, schedules.
 --
 -- Applied by `duramen migrate`, by `runtime.migrate()`, or by hand:
 --
@@ -17,6 +17,7 @@
 \if :{?outgoing} \else \set outgoing outgoing \endif
 \if :{?stream_items} \else \set stream_items stream_items \endif
 \if :{?owners} \else \set owners owners \endif
+\if :{?schedules} \else \set schedules schedules \endif
 \if :{?journal_json} \else \set journal_json journal_json \endif
 \set runs_due :runs _due
 \set runs_created :runs _created
@@ -28,6 +29,7 @@
 \set inbox_unread :inbox _unread
 \set inbox_set_aside :inbox _set_aside
 \set outgoing_at :outgoing _at
+\set schedules_due :schedules _due
 
 -- Every key of a run's tables begins with the run id (that of `run_tags` ends with it), and the tables do not refer to
 -- each other: no foreign keys, no triggers, no sequences, no functions. What keeps a run's tables together is that every
@@ -219,6 +221,20 @@ CREATE TABLE :"schema".:"stream_items" (
     payload bytea   NOT NULL,
     PRIMARY KEY (run_id, stream, seq)
 );
+
+-- What starts runs at their times. The definition and the state belong to the library; a change names the version that it
+-- expects, and writes another. Half of each page is kept free, as for owners.
+CREATE TABLE :"schema".:"schedules" (
+    version    bigint NOT NULL,
+    next_at    bigint,              -- when somebody has to look at it; NULL: paused, or it fires no more
+    id         text   COLLATE "C" NOT NULL PRIMARY KEY,
+    workflow   text   COLLATE "C" NOT NULL,
+    definition bytea  NOT NULL,
+    state      bytea  NOT NULL
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+
+-- What is due, by those who know the workflow: an idle look is one probe for each of these, however many schedules there are.
+CREATE INDEX :"schedules_due" ON :"schema".:"schedules" (workflow, next_at, id) WHERE next_at IS NOT NULL;
 
 -- The journal for people: kinds by name, times as times, payloads as text (they are JSON unless the application has an
 -- encoding of its own). What is no text shows as hex: the pattern is that of well-formed UTF-8 (RFC 3629, 4) without NUL, so

@@ -1,4 +1,4 @@
--- Duramen, SQLite, migration 1: owners, runs, journals, inboxes, what leaves runs.
+-- Duramen, SQLite, migration 1: owners, runs, journals, inboxes, what leaves runs, schedules.
 --
 -- Applied by the library itself, by `duramen migrate`, or by hand: sqlite3 FILE < 0001_initial.sql
 --
@@ -200,6 +200,21 @@ CREATE TABLE run_tags (
     run_id     TEXT    NOT NULL,
     PRIMARY KEY (tag, created_at, run_id)
 ) STRICT, WITHOUT ROWID;
+
+-- What starts runs at their times. The definition and the state belong to the library; a change names the version that
+-- it expects, and writes another.
+CREATE TABLE schedules (
+    id         TEXT    NOT NULL PRIMARY KEY,
+    version    INTEGER NOT NULL,
+    workflow   TEXT    NOT NULL,
+    next_at    INTEGER,          -- when somebody has to look at it; NULL: paused, or it fires no more
+    definition BLOB    NOT NULL,
+    state      BLOB    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What is due, by those who know the workflow: an idle look is one probe for each of these, however many schedules there are.
+-- Cost: one delete and one insert for each look at a schedule.
+CREATE INDEX schedules_due ON schedules (workflow, next_at, id) WHERE next_at IS NOT NULL;
 
 -- The journal for people: kinds by name, times as text, payloads as text (they are JSON unless the
 -- application has an encoding of its own).

@@ -4,6 +4,7 @@ from importlib.metadata import version as _version
 
 from . import errors
 from ._handlers.calls.children import ChildHandle
+from ._handlers.calls.ticks import ScheduleTick
 from ._handlers.context import Approval, Context
 from ._handlers.middleware import Middleware, Next
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
@@ -20,6 +21,7 @@ from ._runtime.views import (
     RunResult,
     RunStatus,
     RunView,
+    ScheduleView,
     SchemaView,
     SignalResult,
     StreamItem,
@@ -28,6 +30,8 @@ from ._runtime.views import (
     TimelineEntry,
     WorkerView,
 )
+from ._schedules.schedule import Schedule
+from ._schedules.times import When, cron, every
 from ._values.serializer import Codec, CodecSerializer, JsonSerializer, Serializer, register_exception
 from .errors import (
     ChildCancelled,
@@ -85,6 +89,9 @@ __all__ = [
     "RunTerminated",
     "RunView",
     "Runtime",
+    "Schedule",
+    "ScheduleTick",
+    "ScheduleView",
     "SchemaView",
     "Serializer",
     "SignalResult",
@@ -97,10 +104,13 @@ __all__ = [
     "SweptRun",
     "TimelineEntry",
     "VersionView",
+    "When",
     "WorkOptions",
     "WorkerView",
     "WorkflowDef",
+    "cron",
     "errors",
+    "every",
     "register_exception",
     "step",
     "step_context",

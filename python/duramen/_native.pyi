@@ -403,6 +403,25 @@ class StreamPage:
     items: list[StreamItem]
 
 @final
+class ScheduleRow:
+    """A schedule as it stands in the store; instants are in ms."""
+
+    id: str
+    version: int
+    workflow: str
+    next_at: int | None
+    definition: bytes
+    state: bytes
+
+@final
+class DueSchedules:
+    """What of schedules is due. `next_at`: when somebody has to look at the next one behind these."""
+
+    now: int
+    rows: list[ScheduleRow]
+    next_at: int | None
+
+@final
 class Schema:
     """How far a store's schema is."""
 
@@ -473,6 +492,10 @@ class Store:
     def list(self, filter: Any, limit: int, cursor: Any) -> Any: ...
     def count(self, filter: Any) -> Any: ...
     def census(self) -> Any: ...
+    def change_schedules(self, batch: Any) -> Any: ...
+    def get_schedules(self, ids: list[str]) -> Any: ...
+    def list_schedules(self, after: str | None, limit: int) -> Any: ...
+    def due_schedules(self, ask: Any) -> Any: ...
     def close(self) -> Any: ...
 
 @final
@@ -497,6 +520,7 @@ class Run:
     created_at: int
     started_at: int
     deadline: int | None
+    tick: tuple[str, int, int | None] | None  # schedule, fire time, the one before it
     epoch: int
     generation: int  # how often it was continued as new
     scope: str  # what no other run and no other generation of it has before the ids of its operations
@@ -691,6 +715,29 @@ class Engine:
         self, token: int, run_id: str, stream: str, start: int, limit: int
     ) -> None: ...  # StreamPage | None
     def owners(self, token: int) -> None: ...  # list[OwnerRow]
+    def statuses(self, token: int, run_ids: list[str]) -> None: ...  # list[str | None]
+    def create_scheduled(
+        self,
+        token: int,
+        runs: list[
+            tuple[
+                tuple[str, str, str, bytes, int | None, list[str], bytes | None, int | None],
+                str,
+                int,
+                int | None,
+            ]
+        ],
+    ) -> None: ...  # the run, the schedule, the fire time, the one before it; list[Created]
+    def change_schedules(
+        self,
+        token: int,
+        changes: list[tuple[str, int | None, tuple[int, str, int | None, bytes, bytes] | None]],
+    ) -> None: ...  # id, expected version, version, workflow, next_at, definition, state; list[bool]
+    def get_schedules(self, token: int, ids: list[str]) -> None: ...  # list[ScheduleRow | None]
+    def list_schedules(self, token: int, after: str | None, limit: int) -> None: ...  # list[ScheduleRow]
+    def due_schedules(
+        self, token: int, workflows: list[str], after: tuple[int, str] | None, limit: int, now: int | None
+    ) -> None: ...  # DueSchedules
     def list(
         self, token: int, filter: dict[str, Any], limit: int, cursor: tuple[int, str] | None
     ) -> None: ...  # Page

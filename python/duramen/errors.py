@@ -68,6 +68,7 @@ __all__ = [
     "StreamTruncated",
     "TransactionsUnsupported",
     "UnknownRun",
+    "UnknownSchedule",
     "UnknownWorkflow",
     "UnusableConnection",
     "WorkflowDefinitionError",
@@ -245,6 +246,18 @@ class StreamTruncated(DuramenError, LookupError):
             f"keeps only so many: read on with from_seq={self.first} (what is between is lost), or let it "
             "keep more (stream(name, keep=…))"
         )
+
+
+class UnknownSchedule(DuramenError, LookupError):
+    """The store has no schedule with that id."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(schedule_id)
+        self.schedule_id = schedule_id
+
+    @override
+    def __str__(self) -> str:
+        return f"there is no schedule {self.schedule_id!r} in this store: check the id and the store's URL"
 
 
 class RunIdConflict(DuramenError):

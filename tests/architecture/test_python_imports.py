@@ -22,6 +22,7 @@ ROOMS = (
     "duramen._loop",
     "duramen._stores",
     "duramen._handlers",
+    "duramen._schedules",
     "duramen.sqlite",
     "duramen._driving",
     "duramen._runtime",

@@ -28,12 +28,14 @@ kind TEXT, name TEXT, payload BLOB, encoding INTEGER, at INTEGER, fingerprint TE
 'unread', reason TEXT, reply BLOB, PRIMARY KEY (run_id, seq), UNIQUE (run_id, message_id)); CREATE TABLE
 outgoing (run_id TEXT, entry INTEGER, number INTEGER, kind TEXT, target TEXT, body BLOB, at INTEGER, PRIMARY
 KEY (run_id, entry, number)); CREATE TABLE items (run_id TEXT, stream TEXT, seq INTEGER, writer TEXT, idx
-INTEGER, attempt INTEGER, at INTEGER, payload BLOB, PRIMARY KEY (run_id, stream, seq)); PRAGMA user_version
-= 1; """
+INTEGER, attempt INTEGER, at INTEGER, payload BLOB, PRIMARY KEY (run_id, stream, seq)); CREATE TABLE schedules
+(id TEXT PRIMARY KEY, version INTEGER, workflow TEXT, next_at INTEGER, definition BLOB, state BLOB); PRAGMA
+user_version = 1; """
 ENTRY = "encoding, kind, op, meta, payload, at"
 MESSAGE = "run_id, seq, message_id, kind, name, payload, encoding, at"
 ITEM = "seq, writer, idx, attempt, at, payload"
 UNSENT = "run_id, entry, number, kind, target, body, at"
+SCHEDULE = ("id", "version", "workflow", "next_at", "definition", "state")
 T = TypeVar("T")
 FINAL = ("completed", "failed", "cancelled", "terminated")
 LIVE = ("queued", "running", "waiting")
@@ -394,7 +396,8 @@ class PythonStore:
             "note": None,
         }
         self._sql("INSERT INTO runs (run_id, memo) VALUES (?, ?)", row["run_id"], new["memo"])
-        first = s.Entry(encoding=1, kind="run_created", op="", meta=None, payload=new["input"], at=now)
+        meta = new.get("meta")
+        first = s.Entry(encoding=1, kind="run_created", op="", meta=meta, payload=new["input"], at=now)
         row["journal_len"] = self._append(row["run_id"], [first, *new["entries"]])
         self._put(row)
         return {"kind": "created", "row": row}
@@ -712,6 +715,51 @@ class PythonStore:
         for row in self._rows():
             if all(asked.get(field) is None or test(row, asked.get(field)) for field, test in TESTS.items()):
                 yield row
+
+    # -- schedules -------------------------------------------------------------------------------------------
+
+    @transaction
+    def change_schedules(self, batch: Sequence[s.ScheduleChange], /) -> Sequence[bool]:
+        for change in batch:
+            row = change["row"]
+            names = [change["id"], *([row["id"], row["workflow"]] if row is not None else [])]
+            if any(map(is_bad_id, names)):
+                raise InvalidArgument("an id or name is empty, too long or has a control character")
+        return [self._change(change) for change in batch]
+
+    def _change(self, change: s.ScheduleChange) -> bool:
+        found = self._schedules("WHERE id = ?", change["id"])
+        if (found[0]["version"] if found else None) != change["expected"]:
+            return False
+        self._sql("DELETE FROM schedules WHERE id = ?", change["id"])
+        if (row := change["row"]) is not None:
+            self._sql("INSERT INTO schedules VALUES (?, ?, ?, ?, ?, ?)", *(row[name] for name in SCHEDULE))
+        return True
+
+    def _schedules(self, where: str, *values: Any) -> Sequence[s.ScheduleRow]:
+        return [cast("Any", dict(row)) for row in self._sql(f"SELECT * FROM schedules {where}", *values)]
+
+    @transaction
+    def get_schedules(self, ids: Sequence[str], /) -> Sequence[s.ScheduleRow | None]:
+        return [next(iter(self._schedules("WHERE id = ?", one)), None) for one in ids]
+
+    @transaction
+    def list_schedules(self, after: str | None, limit: int, /) -> Sequence[s.ScheduleRow]:
+        return self._schedules("WHERE id > ? ORDER BY id LIMIT ?", after or "", limit)
+
+    @transaction
+    def due_schedules(self, ask: s.ScheduleAsk, /) -> s.DueSchedules:
+        now = instant(ask["now"])
+        behind = tuple(ask["after"] or (-(2**63), ""))
+        rows = self._schedules("WHERE next_at IS NOT NULL ORDER BY next_at, id")
+        rows = [
+            row
+            for row in rows
+            if row["workflow"] in ask["workflows"] and (row["next_at"] or 0, row["id"]) > behind
+        ]
+        due = [row for row in rows if (row["next_at"] or 0) <= now][: ask["limit"]]
+        rest = rows[len(due) :]
+        return {"now": now, "rows": due, "next_at": rest[0]["next_at"] if rest else None}
 
     async def close(self) -> None:
         with self._lock:

@@ -17,11 +17,14 @@ from duramen import (
     RunResult,
     Runtime,
     RunView,
+    Schedule,
+    ScheduleView,
     SchemaView,
     SignalResult,
     SweepResult,
     VersionView,
     WorkerView,
+    every,
     workflow,
 )
 from duramen.runtime import SyncRun
@@ -57,6 +60,15 @@ def blocked(runtime: Runtime, connection: object) -> None:
     assert_type(run.get(), RunView)
     assert_type(run.signal("go", 3, signal_id="1"), SignalResult)
     assert_type(run.timeline(), list[Event])
+    assert_type(sync.schedules.get("a"), ScheduleView)
+    assert_type(sync.schedules.list(limit=2, cursor=None), Page[ScheduleView])
+    assert_type(sync.schedules.upsert(Schedule("a", ping, every.days(1))), ScheduleView)
+    assert_type(sync.schedules.pause("a", note="x"), ScheduleView)
+    assert_type(sync.schedules.resume("a", catch_up="latest"), ScheduleView)
+    assert_type(sync.schedules.trigger("a", trigger_id="1"), SyncRun[Any])
+    assert_type(sync.schedules.backfill("a", datetime.now(UTC), datetime.now(UTC)), list[str])
+    assert_type(sync.schedules.preview("a", 3), list[datetime])
+    assert_type(sync.schedules.delete("a"), None)
     assert_type(sync.start(ping), SyncRun[int])
     assert_type(sync.start("any", 3).result(), Any)
     assert_type(sync.enqueue(greet, "you", connection=connection), SyncRun[bytes])

@@ -6,7 +6,7 @@
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, assert_type
@@ -17,11 +17,16 @@ from duramen import (
     History,
     Middleware,
     Next,
+    Page,
     Retry,
     Runtime,
+    Schedule,
+    ScheduleView,
     StepContext,
     StepDef,
     WorkflowDef,
+    cron,
+    every,
     sqlite,
     step,
     step_context,
@@ -289,3 +294,32 @@ async def keep_a_history(runtime: Runtime) -> None:
     assert_type(replay(fulfillment, history), Replayed)
     replay(fulfillment, Path("history.json"), compare_output=False)
     replay(fulfillment, "{}")
+
+
+def key_of(at: datetime) -> Order:
+    return Order(order_id=f"{at:%Y}")
+
+
+async def fetched(at: datetime) -> Order:
+    return Order(order_id=f"{at:%Y}")
+
+
+assert_type(Schedule("a", fulfillment, cron("0 9 * * MON"), input=Order(order_id="a")), Schedule[Order])
+assert_type(Schedule("b", fulfillment, every.hours(1), input=key_of, overlap="buffer_one"), Schedule[Order])
+assert_type(Schedule("c", fulfillment, every.hours(1), input=fetched, catch_up="none"), Schedule[Order])
+assert_type(Schedule("d", no_input, every.days(1), catch_up=timedelta(days=1), jitter=3), Schedule[None])
+Schedule("e", with_default, every.minutes(5))
+Schedule("f", with_default, every.minutes(5), input=3)
+assert_type(Schedule("g", "by-name", cron("* * * * *", tz="UTC"), input={"any": 1}), Schedule[Any])
+scheduled = Runtime("memory://", workflows=[fulfillment], schedules=[Schedule("d", no_input, every.days(1))])
+
+
+async def look(runtime: Runtime, ctx: Context) -> None:
+    view = await runtime.schedules.upsert(Schedule("d", no_input, every.days(1)))
+    assert_type(view, ScheduleView)
+    assert_type(await runtime.schedules.list(limit=3), Page[ScheduleView])
+    assert_type(await runtime.schedules.preview("d", 3), list[datetime])
+    assert_type(await (await runtime.schedules.trigger("d")).result(), Any)
+    if ctx.schedule is not None:
+        assert_type(ctx.schedule.fire_time, datetime)
+        assert_type(ctx.schedule.previous, datetime | None)

@@ -4,6 +4,7 @@
 # pyright: reportUninitializedInstanceVariable=false
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -12,8 +13,11 @@ from duramen import (
     Next,
     Retry,
     Runtime,
+    Schedule,
     StepContext,
     WorkflowDef,
+    cron,
+    every,
     sqlite,
     step,
     step_context,
@@ -160,3 +164,16 @@ Retry(retry_if=slow_rule)  # pyright: ignore[reportArgumentType]
 Retry(non_retryable=(3,))  # pyright: ignore[reportArgumentType]
 workflow(previous=[plain])  # pyright: ignore[reportArgumentType]
 other: WorkflowDef[str, int] = handler  # pyright: ignore[reportAssignmentType]
+
+
+def wrong_input(at: datetime) -> int:
+    return at.year
+
+
+Schedule("a", handler, every.hours(1))  # pyright: ignore[reportCallIssue, reportArgumentType]
+Schedule("b", handler, every.hours(1), input=3)  # pyright: ignore[reportCallIssue, reportArgumentType]
+Schedule("c", handler, every.hours(1), input=wrong_input)  # pyright: ignore[reportCallIssue, reportArgumentType]
+Schedule("d", handler, "* * * * *", input="x")  # pyright: ignore[reportCallIssue, reportArgumentType]
+Schedule("e", "name", every.hours(1), overlap="queue")  # pyright: ignore[reportCallIssue, reportArgumentType]
+cron("* * * * *", zone="UTC")  # pyright: ignore[reportCallIssue]
+every.seconds("3")  # pyright: ignore[reportArgumentType]

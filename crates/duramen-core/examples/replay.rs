@@ -56,6 +56,7 @@ fn claimed(steps: usize) -> ClaimedRun {
         queue: DEFAULT_QUEUE.into(),
         priority: DEFAULT_PRIORITY,
         input: Payload::new(),
+        meta: None,
         entries: Vec::new(),
         started_at: None,
         start: Start::Leased { owner: "a".into() },

@@ -8,7 +8,8 @@ use crate::ids::check_id;
 use crate::journal::Kind;
 use crate::lanes::LAST_PRIORITY;
 use crate::store::{
-    Intervention, NewMessage, NewRun, Next, RunCommit, StoreError, StreamAppend, StreamWrite,
+    Intervention, NewMessage, NewRun, Next, RunCommit, ScheduleChange, StoreError, StreamAppend,
+    StreamWrite,
 };
 
 /// Refuses a run whose ids no store could keep.
@@ -76,6 +77,19 @@ pub fn owner(name: &str) -> Result<(), StoreError> {
     check_id("owner's name", name).map_err(|error| StoreError::Invalid {
         reason: error.to_string(),
     })
+}
+
+/// Refuses a schedule whose id no store could keep.
+pub fn schedule(change: &ScheduleChange) -> Result<(), StoreError> {
+    let row = change.row.iter();
+    let names = row.flat_map(|row| [("schedule's id", &row.id), ("workflow name", &row.workflow)]);
+    [("schedule's id", &change.id)]
+        .into_iter()
+        .chain(names)
+        .try_for_each(|(what, value)| check_id(what, value))
+        .map_err(|error| StoreError::Invalid {
+            reason: error.to_string(),
+        })
 }
 
 /// The reason for which a commit can never be kept, if there is one.

@@ -226,6 +226,31 @@ pub struct Meta {
     /// The stream that was written to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<String>,
+    /// What a schedule started the run for (in `run_created`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tick: Option<Tick>,
+}
+
+impl Meta {
+    /// As it stands in an entry; none if there is nothing to say.
+    pub fn text(&self) -> Option<String> {
+        if *self == Self::default() {
+            None
+        } else {
+            // A struct of numbers and strings always serialises.
+            serde_json::to_string(self).ok()
+        }
+    }
+}
+
+/// A fire time of a schedule, as the run that it started sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tick {
+    pub schedule: String,
+    pub at: Millis,
+    /// The fire time before it that started a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Millis>,
 }
 
 impl Entry {
@@ -243,12 +268,7 @@ impl Entry {
     /// The same entry with `meta` written into it.
     #[must_use]
     pub fn with_meta(mut self, meta: &Meta) -> Self {
-        self.meta = if *meta == Meta::default() {
-            None
-        } else {
-            // A struct of numbers and strings always serialises.
-            serde_json::to_string(meta).ok()
-        };
+        self.meta = meta.text();
         self
     }
 
@@ -342,6 +362,24 @@ mod tests {
         };
         let entry = entry.with_meta(&meta);
         assert_eq!(entry.meta.as_deref(), Some(r#"{"attempt":2}"#));
+        assert_eq!(entry.meta(), Ok(meta));
+    }
+
+    #[test]
+    fn a_tick_of_a_schedule_stands_in_the_meta_of_the_first_entry() {
+        let tick = Tick {
+            schedule: "nightly".to_owned(),
+            at: 60_000,
+            previous: None,
+        };
+        let meta = Meta {
+            tick: Some(tick),
+            ..Meta::default()
+        };
+        let text = meta.text().unwrap();
+        assert_eq!(text, r#"{"tick":{"schedule":"nightly","at":60000}}"#);
+        let mut entry = Entry::new(Kind::RunCreated, "".into(), Payload::new(), 0);
+        entry.meta = Some(text);
         assert_eq!(entry.meta(), Ok(meta));
     }
 

@@ -76,6 +76,7 @@ mod tests {
             queue: crate::lanes::DEFAULT_QUEUE.into(),
             priority: crate::lanes::DEFAULT_PRIORITY,
             input: "".into(),
+            meta: None,
             entries: Vec::new(),
             started_at: None,
             start: Start::Leased { owner: "a".into() },

@@ -6,8 +6,8 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
-    Appended, ClaimedRun, CommitOutcome, Created, Delivered, Intervened, Message, OpenRuns,
-    OwnerRow, Page, RunDetail, Schema, StoreError, StreamPage,
+    Appended, ClaimedRun, CommitOutcome, Created, Delivered, DueSchedules, Intervened, Message,
+    OpenRuns, OwnerRow, Page, RunDetail, ScheduleRow, Schema, Standing, StoreError, StreamPage,
 };
 
 use crate::env::{Moment, system_moment};
@@ -141,6 +141,12 @@ pub enum Reply {
     Page(Page),
     Owners(Vec<OwnerRow>),
     Census(Vec<OpenRuns>),
+    Standings(Vec<Option<Standing>>),
+    /// Whether each schedule was changed.
+    Changed(Vec<bool>),
+    Schedules(Vec<Option<ScheduleRow>>),
+    ScheduleList(Vec<ScheduleRow>),
+    DueSchedules(DueSchedules),
     Count(u64),
     Schema(Schema),
     Identity(Option<String>),

@@ -13,10 +13,11 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
     Appended, Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk,
-    Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
-    NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
-    Standing, Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams,
-    Transactions, Unsent, UnsentAsk, Wake,
+    DueSchedules, Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message,
+    NewMessage, NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail,
+    Runs, ScheduleAsk, ScheduleChange, ScheduleRow, Schedules, Schema, Standing, Store, StoreError,
+    StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Transactions, Unsent, UnsentAsk,
+    Wake,
 };
 
 use crate::env::{Env, Moment};
@@ -263,6 +264,24 @@ impl Queries for Watched {
 
     fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
         self.reads(self.store.census())
+    }
+}
+
+impl Schedules for Watched {
+    fn change_schedules(&self, batch: Vec<ScheduleChange>) -> StoreFuture<Vec<bool>> {
+        self.writes(self.store.change_schedules(batch))
+    }
+
+    fn get_schedules(&self, ids: Vec<String>) -> StoreFuture<Vec<Option<ScheduleRow>>> {
+        self.reads(self.store.get_schedules(ids))
+    }
+
+    fn list_schedules(&self, after: Option<String>, limit: u32) -> StoreFuture<Vec<ScheduleRow>> {
+        self.reads(self.store.list_schedules(after, limit))
+    }
+
+    fn due_schedules(&self, ask: ScheduleAsk) -> StoreFuture<DueSchedules> {
+        self.reads(self.store.due_schedules(ask))
     }
 }
 

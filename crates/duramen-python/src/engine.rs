@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use duramen_core::ids::{Millis, RunId};
-use duramen_core::journal::{Entry, Kind};
+use duramen_core::journal::{Entry, Kind, Meta, Tick};
 use duramen_core::lanes::{DEFAULT_PRIORITY, DEFAULT_QUEUE};
 use duramen_core::run::Seed;
 use duramen_core::store::{
-    Cursor, Filter, MessageKind, NewMessage, NewRun, Start, Store, StreamAsk, WorkflowKey,
+    Cursor, Filter, MessageKind, NewMessage, NewRun, ScheduleAsk, ScheduleChange, ScheduleRow,
+    Start, Store, StreamAsk, WorkflowKey,
 };
 use duramen_engine::{
     CLAIM_BYTES, Config, Driven, Engine as Core, Env, HostEvent, HostQueue, Moment, Reply,
@@ -46,6 +47,13 @@ pub(crate) type NewRunTuple = (
 );
 /// `(run_id, message_id, kind, name, payload, fingerprint)`
 pub(crate) type MessageTuple = (String, String, String, String, Vec<u8>, Option<String>);
+
+/// `(version, workflow, next at, definition, state)`
+type ScheduleTuple = (i64, String, Option<Millis>, Vec<u8>, Vec<u8>);
+/// `(id, expected version, what is to stand there)`
+type ScheduleChangeTuple = (String, Option<i64>, Option<ScheduleTuple>);
+/// `(run, schedule, fire time, previous fire time)`
+type ScheduledRunTuple = (NewRunTuple, String, Millis, Option<Millis>);
 
 #[pyclass(frozen, module = "duramen._native")]
 pub(crate) struct Engine {
@@ -222,6 +230,7 @@ fn new_run(run: NewRunTuple, virtual_env: Option<&VirtualEnv>) -> PyResult<NewRu
         queue: DEFAULT_QUEUE.to_owned(),
         priority: DEFAULT_PRIORITY,
         input: input.into(),
+        meta: None,
         entries: Vec::new(),
         started_at: None,
         start: Start::Queued { at },
@@ -234,6 +243,24 @@ fn new_run(run: NewRunTuple, virtual_env: Option<&VirtualEnv>) -> PyResult<NewRu
         origin: None,
         now: None,
     })
+}
+
+fn schedule_change(change: ScheduleChangeTuple) -> ScheduleChange {
+    let (id, expected, row) = change;
+    ScheduleChange {
+        row: row.map(
+            |(version, workflow, next_at, definition, state)| ScheduleRow {
+                id: id.clone(),
+                version,
+                workflow,
+                next_at,
+                definition: definition.into(),
+                state: state.into(),
+            },
+        ),
+        id,
+        expected,
+    }
 }
 
 pub(crate) fn new_message(message: MessageTuple) -> PyResult<NewMessage> {
@@ -447,6 +474,74 @@ impl Engine {
             .collect::<PyResult<_>>()?;
         self.core.create(token, runs);
         Ok(())
+    }
+
+    /// Names of the statuses of runs, at little cost.
+    fn statuses(&self, token: u64, run_ids: Vec<String>) {
+        let run_ids = run_ids.into_iter().map(RunId::from).collect();
+        let found = self.store().standing(run_ids);
+        self.core.call(token, found, Reply::Standings);
+    }
+
+    /// Creates runs in the name of schedules.
+    fn create_scheduled(&self, token: u64, runs: Vec<ScheduledRunTuple>) -> PyResult<()> {
+        let runs = runs
+            .into_iter()
+            .map(|(run, schedule, at, previous)| {
+                let tick = Tick {
+                    schedule: schedule.clone(),
+                    at,
+                    previous,
+                };
+                let meta = Meta {
+                    tick: Some(tick),
+                    ..Meta::default()
+                };
+                Ok(NewRun {
+                    meta: meta.text(),
+                    origin: Some(format!("schedule:{schedule}")),
+                    ..new_run(run, self.virtual_env.as_deref())?
+                })
+            })
+            .collect::<PyResult<_>>()?;
+        self.core.create(token, runs);
+        Ok(())
+    }
+
+    fn change_schedules(&self, token: u64, changes: Vec<ScheduleChangeTuple>) {
+        let changes = changes.into_iter().map(schedule_change).collect();
+        let changed = self.store().change_schedules(changes);
+        self.core.call(token, changed, Reply::Changed);
+    }
+
+    fn get_schedules(&self, token: u64, ids: Vec<String>) {
+        let found = self.store().get_schedules(ids);
+        self.core.call(token, found, Reply::Schedules);
+    }
+
+    #[pyo3(signature = (token, after, limit))]
+    fn list_schedules(&self, token: u64, after: Option<String>, limit: u32) {
+        let found = self.store().list_schedules(after, limit);
+        self.core.call(token, found, Reply::ScheduleList);
+    }
+
+    #[pyo3(signature = (token, workflows, after, limit, now))]
+    fn due_schedules(
+        &self,
+        token: u64,
+        workflows: Vec<String>,
+        after: Option<(Millis, String)>,
+        limit: u32,
+        now: Option<Millis>,
+    ) {
+        let ask = ScheduleAsk {
+            workflows,
+            after,
+            limit,
+            now: now.or_else(|| self.explicit_now()),
+        };
+        let found = self.store().due_schedules(ask);
+        self.core.call(token, found, Reply::DueSchedules);
     }
 
     #[pyo3(signature = (token, run_id, now))]

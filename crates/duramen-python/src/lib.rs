@@ -36,7 +36,8 @@ mod _native {
     use super::reply::{Created, Delivered, Schema, Started, Swept, SweptRun};
     #[pymodule_export]
     use super::rows::{
-        Detail, Entry, OpenRuns, OwnerRow, Page, Refused, Row, StreamItem, StreamPage,
+        Detail, DueSchedules, Entry, OpenRuns, OwnerRow, Page, Refused, Row, ScheduleRow,
+        StreamItem, StreamPage,
     };
     #[pymodule_export]
     use super::run::{Halted, InvalidIdError, Run};

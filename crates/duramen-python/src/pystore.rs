@@ -11,10 +11,10 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
     Appended, Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk,
-    Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
-    NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
-    Standing, Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Unsent,
-    UnsentAsk,
+    DueSchedules, Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message,
+    NewMessage, NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail,
+    Runs, ScheduleAsk, ScheduleChange, ScheduleRow, Schedules, Schema, Standing, Store, StoreError,
+    StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Unsent, UnsentAsk,
 };
 use duramen_engine::HostQueue;
 use pyo3::prelude::*;
@@ -302,6 +302,26 @@ impl Queries for PyStore {
 
     fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
         self.ask("census", ())
+    }
+}
+
+impl Schedules for PyStore {
+    fn change_schedules(&self, batch: Vec<ScheduleChange>) -> StoreFuture<Vec<bool>> {
+        let asked = batch.len();
+        self.ask_each("change_schedules", (batch,), asked)
+    }
+
+    fn get_schedules(&self, ids: Vec<String>) -> StoreFuture<Vec<Option<ScheduleRow>>> {
+        let asked = ids.len();
+        self.ask_each("get_schedules", (ids,), asked)
+    }
+
+    fn list_schedules(&self, after: Option<String>, limit: u32) -> StoreFuture<Vec<ScheduleRow>> {
+        self.ask("list_schedules", (after, limit))
+    }
+
+    fn due_schedules(&self, ask: ScheduleAsk) -> StoreFuture<DueSchedules> {
+        self.ask("due_schedules", (ask,))
     }
 }
 

@@ -162,6 +162,23 @@ pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Py<PyAny>> {
         Reply::Page(page) => rows::page(py, page)?.into_py_any(py),
         Reply::Owners(found) => rows::owners(found).into_py_any(py),
         Reply::Census(found) => rows::census(found).into_py_any(py),
+        Reply::Standings(found) => found
+            .into_iter()
+            .map(|one| one.map(|one| one.status.name()))
+            .collect::<Vec<_>>()
+            .into_py_any(py),
+        Reply::Changed(changed) => changed.into_py_any(py),
+        Reply::Schedules(found) => found
+            .into_iter()
+            .map(|row| row.map(|row| rows::ScheduleRow::new(py, row)))
+            .collect::<Vec<_>>()
+            .into_py_any(py),
+        Reply::ScheduleList(found) => found
+            .into_iter()
+            .map(|row| rows::ScheduleRow::new(py, row))
+            .collect::<Vec<_>>()
+            .into_py_any(py),
+        Reply::DueSchedules(due) => rows::due_schedules(py, due)?.into_py_any(py),
         Reply::Count(count) => count.into_py_any(py),
         Reply::Schema(schema) => Schema {
             found: schema.found,

@@ -335,3 +335,48 @@ pub(crate) fn page(py: Python<'_>, page: store::Page) -> PyResult<Page> {
             .map(|cursor| (cursor.created_at, cursor.run_id.to_string())),
     })
 }
+
+record! {
+    /// A schedule as it stands in the store.
+    ScheduleRow {
+        id: String,
+        version: i64,
+        workflow: String,
+        next_at: Option<Millis>,
+        definition: Py<PyBytes>,
+        state: Py<PyBytes>,
+    }
+}
+
+impl ScheduleRow {
+    pub(crate) fn new(py: Python<'_>, row: store::ScheduleRow) -> Self {
+        Self {
+            id: row.id,
+            version: row.version,
+            workflow: row.workflow,
+            next_at: row.next_at,
+            definition: PyBytes::new(py, &row.definition).unbind(),
+            state: PyBytes::new(py, &row.state).unbind(),
+        }
+    }
+}
+
+record! {
+    /// What of schedules is due.
+    DueSchedules {
+        now: Millis,
+        rows: Vec<Py<ScheduleRow>>,
+        /// When somebody has to look at the next one behind these.
+        next_at: Option<Millis>,
+    }
+}
+
+pub(crate) fn due_schedules(py: Python<'_>, due: store::DueSchedules) -> PyResult<DueSchedules> {
+    let rows = due.rows.into_iter();
+    let rows = rows.map(|row| Py::new(py, ScheduleRow::new(py, row)));
+    Ok(DueSchedules {
+        now: due.now,
+        rows: rows.collect::<PyResult<_>>()?,
+        next_at: due.next_at,
+    })
+}

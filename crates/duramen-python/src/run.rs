@@ -118,6 +118,14 @@ impl Run {
         PyBytes::new(py, self.lock().machine.input())
     }
 
+    /// `(schedule, fire time, previous fire time)`, if a schedule started it.
+    #[getter]
+    fn tick(&self) -> Option<(String, Millis, Option<Millis>)> {
+        let driver = self.lock();
+        let tick = driver.machine.tick()?;
+        Some((tick.schedule.clone(), tick.at, tick.previous))
+    }
+
     #[getter]
     fn epoch(&self) -> i64 {
         self.lock().machine.facts().epoch

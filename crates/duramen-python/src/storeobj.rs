@@ -282,6 +282,37 @@ impl StoreObject {
         self.wait(py, |store| store.census())
     }
 
+    fn change_schedules<'py>(
+        &self,
+        py: Python<'py>,
+        batch: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let batch = argument("change_schedules", batch)?;
+        self.wait(py, |store| store.change_schedules(batch))
+    }
+
+    fn get_schedules<'py>(&self, py: Python<'py>, ids: Vec<String>) -> PyResult<Bound<'py, PyAny>> {
+        self.wait(py, |store| store.get_schedules(ids))
+    }
+
+    fn list_schedules<'py>(
+        &self,
+        py: Python<'py>,
+        after: Option<String>,
+        limit: u32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.wait(py, |store| store.list_schedules(after, limit))
+    }
+
+    fn due_schedules<'py>(
+        &self,
+        py: Python<'py>,
+        ask: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let ask = argument("due_schedules", ask)?;
+        self.wait(py, |store| store.due_schedules(ask))
+    }
+
     fn close<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         // Others use the store too: this object alone is closed.
         if self.opened.shared {

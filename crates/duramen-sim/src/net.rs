@@ -12,10 +12,10 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
     Appended, Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk,
-    Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
-    NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
-    Standing, Start, Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams,
-    Unsent, UnsentAsk,
+    DueSchedules, Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message,
+    NewMessage, NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail,
+    Runs, ScheduleAsk, ScheduleChange, ScheduleRow, Schedules, Schema, Standing, Start, Store,
+    StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Unsent, UnsentAsk,
 };
 
 use crate::judge::Judge;
@@ -530,6 +530,26 @@ impl Queries for Net {
 
     fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
         self.call(Method::Other, |judge| judge.census())
+    }
+}
+
+impl Schedules for Net {
+    fn change_schedules(&self, batch: Vec<ScheduleChange>) -> StoreFuture<Vec<bool>> {
+        self.call(Method::Other, |judge| judge.change_schedules(batch))
+    }
+
+    fn get_schedules(&self, ids: Vec<String>) -> StoreFuture<Vec<Option<ScheduleRow>>> {
+        self.call(Method::Other, |judge| judge.get_schedules(ids))
+    }
+
+    fn list_schedules(&self, after: Option<String>, limit: u32) -> StoreFuture<Vec<ScheduleRow>> {
+        self.call(Method::Other, move |judge| {
+            judge.list_schedules(after, limit)
+        })
+    }
+
+    fn due_schedules(&self, ask: ScheduleAsk) -> StoreFuture<DueSchedules> {
+        self.call(Method::Other, |judge| judge.due_schedules(ask))
     }
 }
 

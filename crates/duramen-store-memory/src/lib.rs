@@ -7,6 +7,7 @@
 mod claim;
 mod owners;
 mod query;
+mod schedules;
 mod state;
 mod streams;
 
@@ -18,10 +19,10 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
     Appended, Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk,
-    Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
-    NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
-    Standing, Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Unsent,
-    UnsentAsk,
+    DueSchedules, Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message,
+    NewMessage, NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail,
+    Runs, ScheduleAsk, ScheduleChange, ScheduleRow, Schedules, Schema, Standing, Store, StoreError,
+    StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Unsent, UnsentAsk,
 };
 
 use state::State;
@@ -203,6 +204,31 @@ impl Queries for MemoryStore {
 
     fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
         self.with(|state| Ok(state.census()))
+    }
+}
+
+impl Schedules for MemoryStore {
+    fn change_schedules(&self, batch: Vec<ScheduleChange>) -> StoreFuture<Vec<bool>> {
+        self.with(|state| {
+            batch.iter().try_for_each(check::schedule)?;
+            let change = |one| state.change_schedule(one);
+            Ok(batch.into_iter().map(change).collect())
+        })
+    }
+
+    fn get_schedules(&self, ids: Vec<String>) -> StoreFuture<Vec<Option<ScheduleRow>>> {
+        self.with(|state| {
+            let row = |id: &String| state.schedules.get(id).cloned();
+            Ok(ids.iter().map(row).collect())
+        })
+    }
+
+    fn list_schedules(&self, after: Option<String>, limit: u32) -> StoreFuture<Vec<ScheduleRow>> {
+        self.with(|state| Ok(state.list_schedules(after.as_deref(), limit)))
+    }
+
+    fn due_schedules(&self, ask: ScheduleAsk) -> StoreFuture<DueSchedules> {
+        self.with(|state| Ok(state.due_schedules(&ask)))
     }
 }
 

@@ -9,18 +9,19 @@ use duramen_core::journal::Entry;
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
     CommitOutcome, Created, Delivered, Delivery, Intervened, Intervention, Message, NewMessage,
-    NewRun, Next, Outgoing, RunCommit, Start, Unsent,
+    NewRun, Next, Outgoing, RunCommit, ScheduleRow, Start, Unsent,
 };
 
 use crate::owners::Owner;
 use crate::streams::Stream;
 
-/// All runs by id, all owners by name, and what is still to be carried out.
+/// All runs by id, all owners by name, what is still to be carried out, and all schedules by id.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) runs: BTreeMap<RunId, Run>,
     pub(crate) owners: BTreeMap<String, Owner>,
     pub(crate) unsent: Vec<Unsent>,
+    pub(crate) schedules: BTreeMap<String, ScheduleRow>,
 }
 
 /// A run with all that belongs to it.

@@ -8,17 +8,18 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
     Appended, Beat, Change, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered,
-    DueAsk, Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message,
-    NewMessage, NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail,
-    Runs, Schema, Script, Standing, Store, StoreError, StoreFuture, StreamAppend, StreamAsk,
-    StreamPage, Streams, Transactions, Unsent, UnsentAsk, Wake,
+    DueAsk, DueSchedules, Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention,
+    Message, NewMessage, NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit,
+    RunDetail, Runs, ScheduleAsk, ScheduleChange, ScheduleRow, Schedules, Schema, Script, Standing,
+    Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Transactions,
+    Unsent, UnsentAsk, Wake,
 };
 
 use crate::lists::Lists;
 use crate::migrate::MIGRATIONS;
 use crate::{
     PostgresStore, Use, claim, commit, inbox, intervene, migrate, outside, owners, query, refused,
-    row, streams,
+    row, schedules, streams,
 };
 
 impl Runs for PostgresStore {
@@ -187,6 +188,31 @@ impl Queries for PostgresStore {
 
     fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
         self.ask(async |inner| Lists::of(&inner).census().await)
+    }
+}
+
+impl Schedules for PostgresStore {
+    fn change_schedules(&self, batch: Vec<ScheduleChange>) -> StoreFuture<Vec<bool>> {
+        if let Err(error) = batch.iter().try_for_each(check::schedule) {
+            return refused(error);
+        }
+        self.ask(async move |inner| {
+            schedules::change(inner.link(Use::Write), &inner.book, &batch).await
+        })
+    }
+
+    fn get_schedules(&self, ids: Vec<String>) -> StoreFuture<Vec<Option<ScheduleRow>>> {
+        self.ask(async move |inner| schedules::get(inner.link(Use::Read), &inner.book, &ids).await)
+    }
+
+    fn list_schedules(&self, after: Option<String>, limit: u32) -> StoreFuture<Vec<ScheduleRow>> {
+        self.ask(async move |inner| {
+            schedules::list(inner.link(Use::Read), &inner.book, after.as_deref(), limit).await
+        })
+    }
+
+    fn due_schedules(&self, ask: ScheduleAsk) -> StoreFuture<DueSchedules> {
+        self.ask(async move |inner| schedules::due(inner.link(Use::Read), &inner.book, &ask).await)
     }
 }
 

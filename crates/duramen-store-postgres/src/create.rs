@@ -280,6 +280,10 @@ async fn insert(
     let origin: Vec<_> = sent.iter().map(|new| new.origin.as_deref()).collect();
     let input: Vec<&[u8]> = sent.iter().map(|new| &*new.input).collect();
     let memo: Vec<Option<&[u8]>> = sent.iter().map(|new| new.memo.as_deref()).collect();
+    let meta: Vec<_> = sent
+        .iter()
+        .map(|new| new.meta.as_deref().map(clean))
+        .collect();
     let e = Brought::of(sent);
     let params: &Params<'_> = &[
         &run_id,
@@ -310,6 +314,7 @@ async fn insert(
         &e.op,
         &e.meta,
         &e.payload,
+        &meta,
     ];
     let mine: Vec<&(dyn ToSql + Sync)> = mine.iter().map(|mine| mine as _).collect();
     let params = book.of_run(&[params, &mine].concat(), &run_id[0]);

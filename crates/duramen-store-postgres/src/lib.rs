@@ -39,6 +39,7 @@ mod owners;
 mod plans;
 mod query;
 mod row;
+mod schedules;
 mod sql;
 mod streams;
 mod tls;

@@ -101,7 +101,7 @@ pub struct Names {
 }
 
 /// The tables and views, by the names that statements use for them.
-pub const TABLES: [&str; 10] = [
+pub const TABLES: [&str; 11] = [
     "runs",
     "journal",
     "inbox",
@@ -110,6 +110,7 @@ pub const TABLES: [&str; 10] = [
     "outgoing",
     "stream_items",
     "owners",
+    "schedules",
     "journal_json",
     "migrations",
 ];

@@ -337,6 +337,7 @@ mod tests {
             queue: "default".to_owned(),
             priority: 5,
             input: "1".into(),
+            meta: None,
             entries: Vec::new(),
             started_at: None,
             parent: None,

@@ -6,7 +6,7 @@
 use duramen_core::ids::{Payload, RunId};
 use duramen_core::journal::{Entry, Kind};
 use duramen_core::run::{RunRow, Status};
-use duramen_core::store::{Message, MessageKind, StreamItem};
+use duramen_core::store::{Message, MessageKind, ScheduleRow, StreamItem};
 
 use crate::damage::Damaged;
 
@@ -163,6 +163,18 @@ pub fn run_row<C: Columns>(c: &mut C) -> Result<RunRow, C::Fault> {
         parent: c.run_id_or_null("parent")?,
         root: c.run_id_or_null("root")?,
         origin: c.text_or_null("origin")?.map(str::to_owned),
+    })
+}
+
+/// Reads `id, version, workflow, next_at, definition, state`.
+pub fn schedule_row<C: Columns>(c: &mut C) -> Result<ScheduleRow, C::Fault> {
+    Ok(ScheduleRow {
+        id: c.text("id")?.to_owned(),
+        version: c.integer("version")?,
+        workflow: c.text("workflow")?.to_owned(),
+        next_at: c.integer_or_null("next_at")?,
+        definition: Payload::copy_from_slice(c.bytes("definition")?),
+        state: Payload::copy_from_slice(c.bytes("state")?),
     })
 }
 

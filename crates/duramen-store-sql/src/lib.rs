@@ -13,7 +13,8 @@ mod migrations;
 
 pub use census::open_runs;
 pub use columns::{
-    Columns, ENTRY_COLUMNS, RUN_COLUMNS, entry, message, payload, run_row, stream_item,
+    Columns, ENTRY_COLUMNS, RUN_COLUMNS, entry, message, payload, run_row, schedule_row,
+    stream_item,
 };
 pub use damage::{Damaged, unreadable, whole};
 pub use migrations::{Found, Migration, Migrations};

@@ -85,6 +85,7 @@ fn new_run(run_id: RunId, start: Start) -> NewRun {
         queue: DEFAULT_QUEUE.to_owned(),
         priority: DEFAULT_PRIORITY,
         input: Payload::from_static(INPUT),
+        meta: None,
         entries: Vec::new(),
         started_at: None,
         parent: None,

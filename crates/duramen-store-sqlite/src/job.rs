@@ -3,7 +3,8 @@
 use duramen_core::ids::{Millis, Payload};
 use duramen_core::store::{
     Appended, Beat, Claim, Claimed, CommitOutcome, Created, Delivered, Heartbeat, Intervened,
-    Intervention, NewMessage, NewRun, RunCommit, Schema, StoreError, StreamAppend, Unsent,
+    Intervention, NewMessage, NewRun, RunCommit, ScheduleChange, Schema, StoreError, StreamAppend,
+    Unsent,
 };
 
 use crate::error::Fault;
@@ -226,6 +227,20 @@ impl Ask for Vec<Unsent> {
 
     fn run(&self, session: &mut Session<'_>) -> Result<(), Fault> {
         session.sent(self)
+    }
+}
+
+impl Ask for Vec<ScheduleChange> {
+    type Answer = Vec<bool>;
+
+    fn size(&self) -> (usize, usize) {
+        let rows = self.iter().filter_map(|change| change.row.as_ref());
+        let bytes = rows.map(|row| row.definition.len() + row.state.len());
+        (self.len(), bytes.sum())
+    }
+
+    fn run(&self, session: &mut Session<'_>) -> Result<Self::Answer, Fault> {
+        session.change_schedules(self)
     }
 }
 

@@ -33,6 +33,7 @@ mod query;
 mod queue;
 mod reader;
 mod row;
+mod schedules;
 mod session;
 mod sql;
 mod stats;
@@ -50,10 +51,10 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{
     Appended, Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, DueAsk,
-    Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage, NewRun,
-    NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs, Schema,
-    Standing, Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Unsent,
-    UnsentAsk,
+    DueSchedules, Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message,
+    NewMessage, NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail,
+    Runs, ScheduleAsk, ScheduleChange, ScheduleRow, Schedules, Schema, Standing, Store, StoreError,
+    StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Unsent, UnsentAsk,
 };
 use rusqlite::Connection;
 
@@ -321,6 +322,34 @@ impl Queries for SqliteStore {
 
     fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
         self.read(Pace::Long, census::census)
+    }
+}
+
+impl Schedules for SqliteStore {
+    fn change_schedules(&self, batch: Vec<ScheduleChange>) -> StoreFuture<Vec<bool>> {
+        if let Err(error) = batch.iter().try_for_each(check::schedule) {
+            return refused(error);
+        }
+        let elements = batch.len();
+        self.write(batch, elements)
+    }
+
+    fn get_schedules(&self, ids: Vec<String>) -> StoreFuture<Vec<Option<ScheduleRow>>> {
+        self.read(Pace::Brief, move |connection| {
+            schedules::get(connection, &ids)
+        })
+    }
+
+    fn list_schedules(&self, after: Option<String>, limit: u32) -> StoreFuture<Vec<ScheduleRow>> {
+        self.read(Pace::Long, move |connection| {
+            schedules::list(connection, after.as_deref(), limit)
+        })
+    }
+
+    fn due_schedules(&self, ask: ScheduleAsk) -> StoreFuture<DueSchedules> {
+        self.read(Pace::Brief, move |connection| {
+            schedules::due(connection, &ask)
+        })
     }
 }
 

@@ -336,6 +336,26 @@ pub(crate) mod intervene {
     ];
 }
 
+pub(crate) mod schedule {
+    pub(crate) const INSERT: &str = "INSERT INTO schedules \
+         (id, version, workflow, next_at, definition, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+         ON CONFLICT (id) DO NOTHING";
+    pub(crate) const UPDATE: &str = "UPDATE schedules \
+         SET version = ?2, workflow = ?3, next_at = ?4, definition = ?5, state = ?6 \
+         WHERE id = ?1 AND version = ?7";
+    pub(crate) const DELETE: &str = "DELETE FROM schedules WHERE id = ?1 AND version = ?2";
+
+    pub(crate) const GET: &str = "SELECT id, version, workflow, next_at, definition, state \
+         FROM schedules WHERE id = ?1";
+    pub(crate) const LIST: &str = "SELECT id, version, workflow, next_at, definition, state \
+         FROM schedules WHERE id > ?1 ORDER BY id LIMIT ?2";
+
+    /// The next ones of a workflow, from the index alone.
+    pub(crate) const NEXT: &str = "SELECT next_at, id FROM schedules INDEXED BY schedules_due \
+         WHERE workflow = ?1 AND next_at IS NOT NULL AND (next_at, id) > (?2, ?3) \
+         ORDER BY next_at, id LIMIT ?4";
+}
+
 pub(crate) mod schema {
     pub(crate) const EXISTS: &str = "SELECT 1 FROM sqlite_schema \
          WHERE type = 'table' AND name = 'duramen_schema_migrations'";

@@ -32,6 +32,7 @@ pub fn new_run(run_id: &str) -> NewRun {
         queue: DEFAULT_QUEUE.to_owned(),
         priority: DEFAULT_PRIORITY,
         input: Payload::from_static(b"{\"n\":1}"),
+        meta: None,
         entries: Vec::new(),
         started_at: None,
         start: Start::Queued { at: None },

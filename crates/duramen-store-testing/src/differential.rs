@@ -164,6 +164,33 @@ impl Both<'_> {
             Op::Census => {
                 self.same(|store| store.census());
             }
+            Op::ChangeSchedules(changes) => {
+                let ids: Vec<_> = changes
+                    .iter()
+                    .map(|(change, _)| change.id.clone())
+                    .collect();
+                let found = self.same(|store| store.get_schedules(ids.clone()));
+                let mut batch = Vec::new();
+                for ((change, is_right), found) in changes.iter().zip(found) {
+                    let mut change = change.clone();
+                    if *is_right {
+                        change.expected = found.map(|row| row.version);
+                    }
+                    batch.push(change);
+                }
+                self.same(|store| store.change_schedules(batch.clone()));
+            }
+            Op::GetSchedules(ids) => {
+                self.same(|store| store.get_schedules(ids.clone()));
+            }
+            Op::ListSchedules(after, limit) => {
+                self.same(|store| store.list_schedules(after.clone(), *limit));
+            }
+            Op::DueSchedules(ask) => {
+                let mut ask = ask.clone();
+                ask.now = now;
+                self.same(|store| store.due_schedules(ask.clone()));
+            }
             Op::NextDue(lanes) => {
                 let ask = DueAsk {
                     lanes: lanes.clone(),
@@ -299,6 +326,7 @@ impl Both<'_> {
             limit: u32::MAX,
         };
         self.same(|store| store.unsent(ask.clone()));
+        self.same(|store| store.list_schedules(None, u32::MAX));
     }
 }
 

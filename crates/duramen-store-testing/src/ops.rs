@@ -6,7 +6,8 @@ use duramen_core::lanes::{DEFAULT_QUEUE, Lane};
 use duramen_core::run::Status;
 use duramen_core::store::{
     Claim, Cursor, Due, Filter, Intervention, MessageKind, NewMessage, NewRun, Next, Outgoing,
-    OutgoingKind, ReadMessage, RunCommit, Start, StreamAsk, StreamWrite,
+    OutgoingKind, ReadMessage, RunCommit, ScheduleAsk, ScheduleChange, ScheduleRow, Start,
+    StreamAsk, StreamWrite,
 };
 use proptest::collection::vec;
 use proptest::option::of;
@@ -45,6 +46,11 @@ pub(crate) enum Op {
     Count(Filter),
     Census,
     NextDue(Vec<String>),
+    /// Each with whether the expected version is the one that stands there.
+    ChangeSchedules(Vec<(ScheduleChange, bool)>),
+    GetSchedules(Vec<String>),
+    ListSchedules(Option<String>, u32),
+    DueSchedules(ScheduleAsk),
 }
 
 /// A commit relative to what the driver was given, so that it is often right and sometimes stale.
@@ -111,6 +117,12 @@ fn op() -> impl Strategy<Value = Op> {
         1 => filter().prop_map(Op::Count),
         1 => Just(Op::Census),
         1 => vec(lane(), 0..3).prop_map(Op::NextDue),
+        3 => proptest::strategy::Union::new_weighted(vec![
+            (4, vec((schedule_change(), any::<bool>()), 1..4).prop_map(Op::ChangeSchedules).boxed()),
+            (1, vec(schedule_id(), 0..3).prop_map(Op::GetSchedules).boxed()),
+            (1, (of(schedule_id()), 0_u32..4).prop_map(|(after, limit)| Op::ListSchedules(after, limit)).boxed()),
+            (3, schedule_ask().prop_map(Op::DueSchedules).boxed()),
+        ]),
     ]
 }
 
@@ -208,6 +220,7 @@ fn new_run() -> impl Strategy<Value = NewRun> {
                 version,
                 queue,
                 priority,
+                meta: (input.len() % 2 == 0).then(|| "{\"x\":1}".to_owned()),
                 input,
                 started_at: (!entries.is_empty()).then_some(7),
                 entries,
@@ -222,6 +235,47 @@ fn new_run() -> impl Strategy<Value = NewRun> {
                 now: None,
             },
         )
+}
+
+fn schedule_id() -> impl Strategy<Value = String> {
+    proptest::sample::select(vec!["nightly", "hourly", "ä", "B"]).prop_map(str::to_owned)
+}
+
+fn known_workflow() -> impl Strategy<Value = String> {
+    proptest::sample::select(vec!["w", "v"]).prop_map(str::to_owned)
+}
+
+fn schedule_change() -> impl Strategy<Value = ScheduleChange> {
+    let row = (
+        0_i64..4,
+        known_workflow(),
+        of(0_i64..200),
+        vec(any::<u8>(), 0..4),
+    );
+    (schedule_id(), of(0_i64..4), of(row)).prop_map(|(id, expected, row)| ScheduleChange {
+        row: row.map(|(version, workflow, next_at, bytes)| ScheduleRow {
+            id: id.clone(),
+            version,
+            workflow,
+            next_at,
+            definition: bytes.clone().into(),
+            state: bytes.into(),
+        }),
+        id,
+        expected,
+    })
+}
+
+fn schedule_ask() -> impl Strategy<Value = ScheduleAsk> {
+    let after = (0_i64..200, schedule_id());
+    (vec(known_workflow(), 0..4), of(after), 0_u32..4).prop_map(|(workflows, after, limit)| {
+        ScheduleAsk {
+            workflows,
+            after,
+            limit,
+            now: None,
+        }
+    })
 }
 
 fn claim() -> impl Strategy<Value = Claim> {

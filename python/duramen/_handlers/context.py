@@ -18,6 +18,7 @@ from .calls.children import ChildCalls
 from .calls.generations import GenerationCalls
 from .calls.steps import StepCalls
 from .calls.streams import StreamCalls
+from .calls.ticks import ScheduleTick
 from .calls.values import ValueCalls
 from .calls.waits import Approval, WaitCalls
 from .extensions import extend
@@ -157,6 +158,15 @@ class Context(StepCalls, WaitCalls, ValueCalls, ChildCalls, GenerationCalls, Str
     def tags(self) -> tuple[str, ...]:
         """The run's tags."""
         return tuple(self._run.tags)
+
+    @property
+    def schedule(self) -> ScheduleTick | None:
+        """The fire time of a schedule for which the run was started, or None if no schedule started it."""
+        tick = self._run.tick
+        if tick is None:
+            return None
+        schedule_id, at, previous = tick
+        return ScheduleTick(schedule_id, from_ms(at), None if previous is None else from_ms(previous))
 
     @property
     def deadline(self) -> datetime | None:

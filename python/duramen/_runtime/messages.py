@@ -174,13 +174,14 @@ class Messages:
             await self._taking.drive_now(run_id)
         return result
 
-    async def cancel(self, run_id: str, reason: str = "", *, drive: bool = False) -> SignalResult:
-        """See `Runtime.cancel`."""
+    async def cancel(
+        self, run_id: str, reason: str = "", *, drive: bool = False, message_id: str | None = None
+    ) -> SignalResult:
+        """See `Runtime.cancel`; under a message id it takes place once."""
         check_id("run id", run_id)
         data = self._reason(reason)
-        result, _ = await self._deliver_one(
-            (run_id, self._surroundings.message_id(), "cancel", "cancel", data, None)
-        )
+        message_id = self._surroundings.message_id() if message_id is None else message_id
+        result, _ = await self._deliver_one((run_id, message_id, "cancel", "cancel", data, None))
         if drive and result not in {SignalResult.NOT_FOUND, SignalResult.FINISHED}:
             await self._taking.drive_now(run_id)
         return result

@@ -17,6 +17,8 @@ from .queries import Queries
 from .registry import Registry
 from .results import Results
 from .running import Running
+from .schedules import Schedules, declared_schedules
+from .scheduling import Scheduling
 from .schemas import Schemas, prepare
 from .starting import Starting
 from .streams import Streams
@@ -88,12 +90,46 @@ class Services:
             lifecycle, registry, serializer, around, self.queries, self.taking, transactions
         )
         self.running = Running(lifecycle, self.queries, self.starting, self.taking)
-        self.sweeping = Sweeping(lifecycle)
-        self.working = Working(lifecycle)
+        declared = declared_schedules(settings.schedules)
+        self.scheduling = Scheduling(
+            lifecycle,
+            registry,
+            serializer,
+            around,
+            self.starting,
+            self.messages,
+            declared,
+            settings.lease_ms,
+        )
+        self.schedules = Schedules(
+            lifecycle,
+            registry,
+            serializer,
+            around,
+            self.starting,
+            self.scheduling,
+            declared,
+            remove_stale=settings.remove_stale_schedules,
+        )
+        self.sweeping = Sweeping(lifecycle, self.scheduling)
+        self.working = Working(lifecycle, self.scheduling)
         self.versions = Versions(lifecycle, registry)
         self.checking = Checking(
             lifecycle, registry, serializer, Around(settings.middleware, settings.step_middleware)
         )
+
+    async def open(self, *, only_look: bool = False) -> None:
+        """See `Runtime.open`."""
+        await self.lifecycle.open(only_look=only_look)
+        if only_look:
+            return
+        try:
+            await self.schedules.declare()
+            if self.settings.work is not None:
+                self.scheduling.begin()
+        except BaseException:
+            await self.lifecycle.close()
+            raise
 
     def here(
         self, call: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs

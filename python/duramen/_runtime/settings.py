@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -94,6 +94,8 @@ class Settings:
     database: Any
     middleware: tuple[Middleware[Any], ...]
     step_middleware: tuple[Middleware[Any], ...]
+    schedules: Iterable[Any]
+    remove_stale_schedules: bool
     work: Work | None
     """How it works from its opening to its end; None: it does not by itself."""
 
@@ -120,6 +122,8 @@ class Settings:
         database: Any = None,
         middleware: Sequence[Middleware[Any]] = (),
         step_middleware: Sequence[Middleware[Any]] = (),
+        schedules: Iterable[Any] = (),
+        stale_schedules: str = "keep",
         work: bool | WorkOptions = False,
     ) -> Self:
         """Make them of what a caller gave.
@@ -154,6 +158,9 @@ class Settings:
             database=database,
             middleware=checked(middleware, Context, "middleware"),
             step_middleware=checked(step_middleware, StepContext, "step_middleware"),
+            schedules=schedules,
+            remove_stale_schedules=check_choice("stale_schedules", stale_schedules, ("keep", "remove"))
+            == "remove",
             work=_work(work),
         )
 

@@ -158,6 +158,14 @@ class Starting:
             definition.timeout_ms,
         )
 
+    def row_with(
+        self, workflow: str, run_id: str, data: bytes, start_at: int | None, tags: tuple[str, ...]
+    ) -> NewRow:
+        """The same of what has been checked before, with an input that is a payload already."""
+        definition = self._registry.resolve(workflow)
+        every_tag = check_tags((*definition.tags, *tags))
+        return run_id, workflow, definition.version, data, start_at, every_tag, None, definition.timeout_ms
+
     async def create(self, rows: list[NewRow]) -> list[RunHandle[Any]]:
         """Write runs, and drive none of them."""
         port = self._lifecycle.ready

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from duramen._bridge import Swept
 
     from .lifecycle import Lifecycle
+    from .scheduling import Looked, Scheduling
 
 __all__ = ["Sweeping"]
 
@@ -26,14 +27,16 @@ __all__ = ["Sweeping"]
 class Sweeping:
     """The call that sweeps."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
+    def __init__(self, lifecycle: Lifecycle, scheduling: Scheduling) -> None:
         self._lifecycle = lifecycle
+        self._scheduling = scheduling
 
     async def sweep(
         self,
         *,
         limit: int | None,
         max_recovered: int,
+        max_scheduled: int,
         max_timers: int,
         max_queued: int,
         max_duration: timedelta | float | None,
@@ -64,6 +67,9 @@ class Sweeping:
         if limit is not None:
             options["limit"] = check_count("limit", limit)
         collector = Collector(check_count("max_events", max_events, least=0), publish)
+        most = check_count("max_scheduled", max_scheduled, least=0)
+        # First: what fires now is driven by this very pass.
+        looked = await self._scheduling.look(limit=most, now=options["now"])
         driver = self._lifecycle.driver
         driver.collect("", collector)
         try:
@@ -77,16 +83,21 @@ class Sweeping:
             found = await asyncio.shield(answer)
         finally:
             driver.uncollect("", collector)
-        return _swept(found, collector, tuple(collector.events) if include_events else ())
+        return _swept(found, looked, collector, tuple(collector.events) if include_events else ())
 
 
-def _swept(found: Swept, collector: Collector, events: tuple[Event, ...]) -> SweepResult:
+def _swept(found: Swept, looked: Looked, collector: Collector, events: tuple[Event, ...]) -> SweepResult:
     groups = {
         group: tuple(SweptRun(run.run_id, run.kind) for run in runs)
         for group, runs in (
             ("recovered", found.recovered), ("timers", found.timers), ("queued", found.queued)
         )
     }  # fmt: skip
+    # What schedules have started is among the queued ones, as far as it was driven.
+    driven = {run.run_id: run for run in groups["queued"]}
+    new = set(looked.started)
+    groups["scheduled"] = tuple(driven.get(run_id, SweptRun(run_id, "queued")) for run_id in looked.started)
+    groups["queued"] = tuple(run for run in groups["queued"] if run.run_id not in new)
     summary: dict[str, int] = {}
     for runs in groups.values():
         for run in runs:
@@ -97,6 +108,8 @@ def _swept(found: Swept, collector: Collector, events: tuple[Event, ...]) -> Swe
         **groups,
         summary=summary,
         deadline_reached=found.deadline_reached,
-        remaining_may_exist=found.more,
+        remaining_may_exist=found.more
+        or (looked.next_at is not None and looked.next_at <= looked.now)
+        or any(run.kind == "queued" for run in groups["scheduled"]),
         events=events,
     )

@@ -13,7 +13,7 @@ import os
 import threading
 import weakref
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from duramen._handlers.inputs import NO_INPUT
 from duramen._logging import logger
@@ -33,12 +33,23 @@ if TYPE_CHECKING:
     from .connected import Planned
     from .services import Services
 
-__all__ = ["Facade", "SyncRun", "blocking", "iterating", "starting", "taking_many", "unopened"]
+__all__ = [
+    "Facade",
+    "SyncRun",
+    "blocking",
+    "blocking_part",
+    "iterating",
+    "starting",
+    "taking_many",
+    "unopened",
+]
 
 _log = logger("duramen")
 
 OutputT = TypeVar("OutputT")
 T = TypeVar("T")
+PartT = TypeVar("PartT")
+PartT_co = TypeVar("PartT_co", covariant=True)
 P = ParamSpec("P")
 
 
@@ -51,6 +62,11 @@ class Facade:
         self._lock = threading.Lock()
         self._host: _Host | None = None
         self._pid = 0
+
+    @property
+    def services(self) -> Services:
+        """What the calls of a part of the runtime forward to."""
+        return self._services
 
     def __enter__(self) -> Self:
         self.open()
@@ -252,6 +268,28 @@ def blocking(
         return facade.wait_for(call, *args, **kwargs)
 
     return _named(block, call)
+
+
+class _Part(Protocol[PartT_co]):
+    """The blocking twin of a part of the runtime."""
+
+    @property
+    def sync(self) -> Facade: ...
+    @property
+    def part(self) -> PartT_co: ...
+
+
+def blocking_part(
+    call: Callable[Concatenate[PartT, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[_Part[PartT], P], T]:
+    """Make a blocking call of one of a part's, such as `Runtime.schedules`."""
+
+    def block(twin: _Part[PartT], *args: P.args, **kwargs: P.kwargs) -> T:
+        return twin.sync.call(lambda: call(twin.part, *args, **kwargs))
+
+    named = wraps(call)(block)
+    named.__doc__ = f"See `{call.__qualname__}`."
+    return named
 
 
 def starting(

@@ -32,6 +32,7 @@ __all__ = [
     "RunResult",
     "RunStatus",
     "RunView",
+    "ScheduleView",
     "SchemaView",
     "SignalResult",
     "StreamItem",
@@ -361,6 +362,49 @@ class WorkerView:
     """How many runs it has in hand."""
     alive: bool
     """Whether its lease lasted when this was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleView:
+    """A schedule as it stood when it was read. Instants are in UTC."""
+
+    id: str
+    workflow: str
+    when: str
+    """As it would be written: ``cron('0 9 * * MON', tz='Europe/Zurich')``."""
+    overlap: str = "skip"
+    catch_up: str = "latest"
+    """``none``, ``latest``, or the window in seconds."""
+    jitter: float = 0.0
+    """Seconds."""
+    start: datetime | None = None
+    end: datetime | None = None
+    tags: tuple[str, ...] = ()
+    declared: bool = False
+    """By ``Runtime(schedules=…)``, and not by `upsert`."""
+    paused: bool = False
+    note: str | None = None
+    """Why it is paused."""
+    next_fire: datetime | None = None
+    """None if it is paused, or fires no more."""
+    next_look: datetime | None = None
+    """When a process looks at it next: for a fire time, or for what it waits for."""
+    last_fire: datetime | None = None
+    """The last fire time that started a run."""
+    last_run: str | None = None
+    """The run that it started last."""
+    running: tuple[str, ...] = ()
+    """Runs of it that have not ended. In a list: that had not when it was looked at last."""
+    waiting: tuple[datetime, ...] = ()
+    """Fire times that are to be started as soon as it can be."""
+    fired: int = 0
+    """How many runs it has started."""
+    skipped: int = 0
+    """How many fire times it has passed over, for another run was under way."""
+    error: str | None = None
+    """Why it could not start a run when it was tried last."""
+    failures: int = 0
+    """How often in a row that was."""
 
 
 @dataclass(frozen=True, slots=True)

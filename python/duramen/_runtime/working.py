@@ -12,6 +12,7 @@ from .signals import caught_signals
 if TYPE_CHECKING:
     from .lifecycle import Lifecycle
     from .port import Port
+    from .scheduling import Scheduling
     from .settings import Work
 
 __all__ = ["Working"]
@@ -22,20 +23,23 @@ _log = logger("duramen")
 class Working:
     """The call that works."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
+    def __init__(self, lifecycle: Lifecycle, scheduling: Scheduling) -> None:
         self._lifecycle = lifecycle
+        self._scheduling = scheduling
 
     async def work(self, work: Work, *, handle_signals: bool | None) -> None:
         """See `Runtime.work`."""
         port = self._lifecycle.ready
         with caught_signals(port.loop, enabled=handle_signals) as caught:
             port.engine.work(*work.for_engine)
+            self._scheduling.begin()
             try:
                 await caught.first.wait()
                 _log.info("%s: letting go of %d runs", caught.name, port.engine.active())
             finally:
                 # Of a runtime that was closed meanwhile, nothing is left to let go of.
                 if self._lifecycle.port is port:
+                    self._scheduling.end()
                     await self._drain(port, work.drain, caught.second)
                 self._lifecycle.in_haste = caught.first.is_set()
 

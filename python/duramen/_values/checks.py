@@ -231,6 +231,7 @@ TABLES = (
     "outgoing",
     "stream_items",
     "owners",
+    "schedules",
     "journal_json",
     "duramen_schema_migrations",
 )

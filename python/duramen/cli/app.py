@@ -8,7 +8,7 @@ import typer
 
 import duramen
 
-from . import backup, demo, messages, runs, stores, versions, worker, workers
+from . import backup, demo, messages, runs, schedules, stores, versions, worker, workers
 
 __all__ = ["app"]
 
@@ -55,3 +55,4 @@ app.command("check")(versions.check)
 app.command("signal")(messages.signal)
 app.command("approve")(messages.approve)
 app.add_typer(runs.app, name="runs")
+app.add_typer(schedules.app, name="schedules")

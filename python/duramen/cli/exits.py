@@ -37,6 +37,7 @@ class Exit(IntEnum):
 _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (errors.StoreError, Exit.STORE),
     (errors.UnknownRun, Exit.NOT_FOUND),
+    (errors.UnknownSchedule, Exit.NOT_FOUND),
     (errors.UnknownWorkflow, Exit.NOT_FOUND),
     (errors.InvalidArgument, Exit.USAGE),
     (errors.WorkflowDefinitionError, Exit.USAGE),

@@ -113,6 +113,7 @@ def sweep(
         int | None, typer.Option(help="Runs at most, of all kinds together.", min=1, show_default=False)
     ] = None,
     max_recovered: Annotated[int, typer.Option(help="Runs of dead processes at most.", min=0)] = 25,
+    max_scheduled: Annotated[int, typer.Option(help="Due schedules at most.", min=0)] = 25,
     max_timers: Annotated[int, typer.Option(help="Runs with a due timer or message at most.", min=0)] = 25,
     max_queued: Annotated[int, typer.Option(help="Queued runs at most.", min=0)] = 25,
     max_duration: Annotated[
@@ -137,7 +138,11 @@ def sweep(
         async with runtime:
             check_workflows(runtime)
             return await runtime.sweep(
-                max_recovered=max_recovered, max_timers=max_timers, max_queued=max_queued, **options
+                max_recovered=max_recovered,
+                max_scheduled=max_scheduled,
+                max_timers=max_timers,
+                max_queued=max_queued,
+                **options,
             )
 
     result = perform(work())

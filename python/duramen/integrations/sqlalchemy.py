@@ -76,6 +76,8 @@ class Tables(NamedTuple):
     """What has left a run and is still to be carried out; ``kind`` is 0 a run to create, 1 a message."""
     stream_items: Table
     """Items of streams, numbered by ``seq`` in each; see `duramen.StreamItem`."""
+    schedules: Table
+    """Schedules; `Runtime.schedules` reads them for people."""
     migrations: Table
     """Which migrations were applied."""
     journal_json: Table
@@ -214,6 +216,15 @@ def tables(
             _column("payload", LargeBinary()),
             PrimaryKeyConstraint("run_id", "stream", "seq"),
         ),
+        schedules=table(
+            "schedules",
+            _number("version"),
+            _number("next_at", null=True),
+            _text("id", key=True),
+            _text("workflow"),
+            _column("definition", LargeBinary()),
+            _column("state", LargeBinary()),
+        ),
         migrations=table(
             "migrations",
             _column("number", Integer(), key=True),
@@ -262,6 +273,9 @@ def _indexes(found: Tables) -> None:
     of_runs("finished", "finished_at", where=runs.c.finished_at.is_not(None))
     of_runs("parent", "parent", "created_at", "run_id", where=runs.c.parent.is_not(None))
     Index(f"{outgoing.name}_at", *(outgoing.c[column] for column in ("at", "run_id", "entry", "number")))
+    schedules = found.schedules.c
+    looked_for = (schedules.workflow, schedules.next_at, schedules.id)
+    Index(f"{found.schedules.name}_due", *looked_for, postgresql_where=schedules.next_at.is_not(None))
     for name, state in (("unread", 0), ("set_aside", 2)):
         Index(f"{inbox.name}_{name}", inbox.c.run_id, inbox.c.seq, postgresql_where=inbox.c.state == state)
 

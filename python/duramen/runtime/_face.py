@@ -5,7 +5,7 @@ It says what the calls are called, take and promise; what they do stands in the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from duramen._handlers.inputs import NO_INPUT
 from duramen._runtime.services import Services
@@ -15,6 +15,7 @@ from duramen._values.checks import check_id
 
 from ._messages import MessageCalls
 from ._queries import QueryCalls
+from ._schedules import ScheduleCalls
 from ._streams import StreamCalls
 from ._versions import VersionCalls
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         SchemaView,
         SweepResult,
     )
+    from duramen._schedules.schedule import Schedule
     from duramen._values.serializer import Serializer
     from duramen.store import Store
 
@@ -88,6 +90,10 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
         middleware: functions around every handler, outside of those of its workflow, the first one outermost;
             see `workflow`.
         step_middleware: the same around each attempt of every step.
+        schedules: written into the store when the runtime opens, if they are not there as they are declared.
+            Processes that work (or sweep) and know the workflow fire them.
+        stale_schedules: ``remove`` takes out of the store, when the runtime opens, what was declared before
+            and is not in `schedules` any more. Only for a store of which one application declares schedules.
         work: take up and drive whatever is due while it is open, beside everything else: for the lifespan
             of a web application. A dict says how, with `concurrency`, `poll_min`, `poll_max` and `drain` as
             in `Runtime.work`. `close` waits for steps in flight as long as `drain` says.
@@ -134,6 +140,8 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
         database: Any = None,
         middleware: Sequence[Middleware[Context[Any]]] = (),
         step_middleware: Sequence[Middleware[StepContext]] = (),
+        schedules: Iterable[Schedule[Any]] = (),
+        stale_schedules: Literal["keep", "remove"] = "keep",
         work: bool | WorkOptions = False,
     ) -> None:
         try:
@@ -157,6 +165,8 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
                 database=database,
                 middleware=middleware,
                 step_middleware=step_middleware,
+                schedules=schedules,
+                stale_schedules=stale_schedules,
                 work=work,
             )
         finally:
@@ -186,7 +196,7 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
             StoreError: the store cannot be reached, read or written.
             InvalidArgument: the runtime is open already.
         """
-        await self._services.lifecycle.open(only_look=only_look)
+        await self._services.open(only_look=only_look)
         return self
 
     async def __aenter__(self) -> Self:
@@ -268,6 +278,13 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
             StoreError: the store cannot be reached or read.
         """
         return await self._services.here(self._services.schemas.read)
+
+    # -- schedules -------------------------------------------------------------------------------------------
+
+    @property
+    def schedules(self) -> ScheduleCalls:
+        """The schedules of the store, and the calls that change them."""
+        return ScheduleCalls(self._services)
 
     # -- creating --------------------------------------------------------------------------------------------
 
@@ -468,6 +485,7 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
         *,
         limit: int | None = None,
         max_recovered: int = 25,
+        max_scheduled: int = 25,
         max_timers: int = 25,
         max_queued: int = 25,
         max_duration: timedelta | float | None = None,
@@ -481,12 +499,14 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
     ) -> SweepResult:
         """Make one bounded pass: take what is due, drive it until it ends or pauses, say what was done.
 
-        Runs of crashed processes come first, then those with a timer or a message, then queued ones. Owner
-        and lease are those of the runtime: one owner's leases are renewed together.
+        Schedules that are due start their runs first. Of the runs, those of crashed processes come first,
+        then those with a timer or a message, then queued ones. Owner and lease are those of the runtime: one
+        owner's leases are renewed together.
 
         Args:
             limit: how many runs at most, all kinds together.
             max_recovered: how many of the first kind.
+            max_scheduled: how many schedules that are due start their runs.
             max_timers: how many of the second.
             max_queued: how many of the third.
             max_duration: stop after this time: no run is taken and no step started any more.
@@ -502,6 +522,7 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
             self._services.sweeping.sweep,
             limit=limit,
             max_recovered=max_recovered,
+            max_scheduled=max_scheduled,
             max_timers=max_timers,
             max_queued=max_queued,
             max_duration=max_duration,

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from duramen._runtime.sync import Facade, blocking, iterating, starting, taking_many, unopened
+from duramen._runtime.sync import (
+    Facade,
+    blocking,
+    blocking_part,
+    iterating,
+    starting,
+    taking_many,
+    unopened,
+)
 
 from ._face import Runtime
+from ._schedules import ScheduleCalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,10 +24,31 @@ if TYPE_CHECKING:
     from duramen._runtime.sync import SyncRun
     from duramen._runtime.views import RunRequest
 
-__all__ = ["SyncRuntime"]
+__all__ = ["SyncRuntime", "SyncSchedules"]
 
 _List = list
 """The built-in one, where the class has a method of that name."""
+
+
+class SyncSchedules:
+    """`SyncRuntime.schedules`: `Runtime.schedules` with calls that block."""
+
+    def __init__(self, sync: Facade) -> None:
+        self.sync = sync
+        self.part = ScheduleCalls(sync.services)
+
+    upsert = blocking_part(ScheduleCalls.upsert)
+    get = blocking_part(ScheduleCalls.get)
+    list = blocking_part(ScheduleCalls.list)
+    pause = blocking_part(ScheduleCalls.pause)
+    resume = blocking_part(ScheduleCalls.resume)
+    backfill = blocking_part(ScheduleCalls.backfill)
+    delete = blocking_part(ScheduleCalls.delete)
+    preview = blocking_part(ScheduleCalls.preview)
+
+    def trigger(self, schedule_id: str, *, trigger_id: str | None = None) -> SyncRun[Any]:
+        """See `ScheduleCalls.trigger`."""
+        return self.sync.run_of(self.sync.call(lambda: self.part.trigger(schedule_id, trigger_id=trigger_id)))
 
 
 class SyncRuntime(Facade):
@@ -73,6 +103,11 @@ class SyncRuntime(Facade):
     ) -> _List[SyncRun[Any]]:
         """See `Runtime.enqueue_many`."""
         return [self.run_of(handle) for handle in self.wait_for(Runtime.enqueue_many, [*requests])]
+
+    @property
+    def schedules(self) -> SyncSchedules:
+        """See `Runtime.schedules`."""
+        return SyncSchedules(self)
 
     def handle(self, run_id: str) -> SyncRun[Any]:
         """See `Runtime.handle`."""

@@ -10,6 +10,9 @@ lease. A running run has an owner and an epoch, and no time of its own. An owner
 ended for good, and its runs are anybody's. Whether a driver may still write is decided by the *fence* of each
 commit: the life of the run (`RunRow.seed`), its owner, its epoch and the length of its journal.
 
+Schedules are rows, too, which the library reads and writes and a store only finds: by when somebody has to
+look at them.
+
 What commits leave to be done elsewhere (`Outgoing`) is kept beside the runs too, until somebody reports it as
 sent.
 
@@ -155,6 +158,7 @@ from .runs import (
     Waiting,
     lane_key,
 )
+from .schedules import DueSchedules, ScheduleAsk, ScheduleChange, ScheduleRow
 from .streams import (
     MOST_PRUNED,
     STREAM_PAGE_BYTES,
@@ -195,6 +199,7 @@ __all__ = [
     "Delivery",
     "Due",
     "DueAsk",
+    "DueSchedules",
     "Entry",
     "Exists",
     "Fenced",
@@ -226,6 +231,9 @@ __all__ = [
     "RunDetail",
     "RunRow",
     "Running",
+    "ScheduleAsk",
+    "ScheduleChange",
+    "ScheduleRow",
     "Schema",
     "SetAside",
     "Standing",

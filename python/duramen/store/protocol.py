@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Unsent,
         UnsentAsk,
     )
+    from .schedules import DueSchedules, ScheduleAsk, ScheduleChange, ScheduleRow
     from .streams import Appended, StreamAppend, StreamAsk, StreamPage
 
 __all__ = ["Store"]
@@ -186,4 +187,25 @@ class Store(Protocol):
         By workflow, version, queue, format and status (in the order of their numbers). However many runs have
         ended, it should cost no more than those that have not.
         """
+        ...
+
+    # -- schedules -------------------------------------------------------------------------------------------
+
+    async def change_schedules(self, batch: Sequence[ScheduleChange], /) -> Sequence[bool]:
+        """Write or remove schedules, each only if it has the version that is expected; False if it has not.
+
+        What one element of a batch changes is seen by the next.
+        """
+        ...
+
+    async def get_schedules(self, ids: Sequence[str], /) -> Sequence[ScheduleRow | None]:
+        """Look schedules up; None where there is no such schedule."""
+        ...
+
+    async def list_schedules(self, after: str | None, limit: int, /) -> Sequence[ScheduleRow]:
+        """Read schedules by id, behind the id `after`."""
+        ...
+
+    async def due_schedules(self, ask: ScheduleAsk, /) -> DueSchedules:
+        """Find the schedules of some workflows with ``next_at <= now``, and when the next one is due."""
         ...

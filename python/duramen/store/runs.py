@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence  # noqa: TC003 - the hints of TypedDicts are read at run time
-from typing import Literal, TypeAlias, TypedDict
+from typing import Literal, NotRequired, TypeAlias, TypedDict
 
 __all__ = [
     "Applied",
@@ -186,7 +186,9 @@ class NewRun(TypedDict):
     priority: int
     """0 to 9; an `duramen.errors.InvalidArgument` refuses others."""
     input: bytes
-    """The payload of journal entry 0."""
+    """The payload of journal entry 0, …"""
+    meta: NotRequired[str | None]
+    """… and its `meta`, to be kept as it is."""
     entries: Sequence[Entry]
     """The beginning of a journal that it brings, behind entry 0. The highest `encoding` of them, at least 1,
     is the run's `format`."""

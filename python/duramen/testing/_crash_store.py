@@ -21,7 +21,9 @@ __all__ = ["Change", "CrashingStore", "Side"]
 
 Side = Literal["before", "after"]
 
-_CHANGES = frozenset({"create", "claim", "commit", "deliver", "intervene", "sent", "append"})
+_CHANGES = frozenset(
+    {"create", "claim", "commit", "deliver", "intervene", "sent", "append", "change_schedules"}
+)
 _ENDS = frozenset({"step_completed", "step_failed"})
 
 
@@ -141,6 +143,8 @@ def describe(method: str, argument: Any) -> str:
     """Say in a line what a call would change."""
     if method == "claim":
         return "runs that are due"
+    if method == "change_schedules":
+        return "; ".join(each["id"] for each in argument)
     told: list[str] = []
     for each in argument:
         detail = ""

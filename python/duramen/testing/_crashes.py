@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from duramen.errors import StoreUnavailable
+from duramen.errors import RuntimeClosed, StoreUnavailable
 
 from ._crash_store import Change, CrashingStore
 from ._env import Environment
@@ -193,7 +193,12 @@ class _Play:
         if store.survive:
             return await self._survived(env, store)
         store.on_crash = env.kill
-        return await self._until_crash(env, store)
+        try:
+            return await self._until_crash(env, store)
+        except RuntimeClosed:
+            if not store.crashed.is_set():
+                raise
+            return None  # while it was being opened
 
     async def _survived(self, env: Environment, store: CrashingStore) -> _Ended:
         """The process goes on; whoever made the call that failed makes it again."""
@@ -209,6 +214,12 @@ class _Play:
         async with env:
             play = asyncio.ensure_future(self._ended(env))
             crash = asyncio.ensure_future(store.crashed.wait())
+
+            def crashed() -> None:
+                env.kill()
+                play.cancel()  # or it would move the clock, and time pass until the next process begins
+
+            store.on_crash = crashed
             try:
                 await asyncio.wait([play, crash], return_when=asyncio.FIRST_COMPLETED)
                 return None if store.crashed.is_set() else await play

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from duramen.store import Store, UnsentAsk
+    from duramen.store import DueSchedules, Store, UnsentAsk
 
 __all__ = ["Environment"]
 
@@ -119,6 +119,7 @@ class Environment:
         await self.runtime.open()
         if self._worker:
             self._lifecycle.engine.work(1000, 20, 1000)
+            self._services.scheduling.begin()
         return self
 
     async def __aexit__(
@@ -252,6 +253,7 @@ class Environment:
         # What is overdue all the same is only found by the looks that somebody takes from time to time.
         world.clock.advance(max(to, world.clock.now() + 1))
         moved = world.wake_sleepers()
+        moved |= await self._hint_schedules()
         moved |= self.steps.fire()
         if self._collect() or moved:
             await self.settle()
@@ -270,7 +272,30 @@ class Environment:
             if due is not None and due <= world.clock.now():
                 due = world.clock.next() if self._worker else await self._due_later()
             instants.append(due)
+        if self._worker:
+            instants.append(await self._next_schedule())
         return min((at for at in instants if at is not None), default=None)
+
+    async def _next_schedule(self) -> int | None:
+        """When a schedule is due next, leaving out those that nobody here takes up although they are due."""
+        due = await self._due_schedules((self.world.clock.now(), chr(0x10FFFF)))
+        return due["next_at"]
+
+    async def _hint_schedules(self) -> bool:
+        """Let schedules be looked at if any are due; changes that are made here give hints themselves."""
+        if not self._worker or self._lifecycle.port is None:
+            return False
+        found = (await self._due_schedules(None))["rows"]
+        if found:
+            self._services.scheduling.hint()
+        return bool(found)
+
+    async def _due_schedules(self, after: tuple[int, str] | None) -> DueSchedules:
+        names = self._services.registry.names()
+        now = self.world.clock.now()
+        return await self.world.base.due_schedules(
+            {"workflows": names, "after": after, "limit": 1, "now": now}
+        )
 
     async def _due_later(self) -> int | None:
         """When something is due next, leaving out what nobody takes up although it is due."""
@@ -333,7 +358,7 @@ class Environment:
                     raise TimeoutError(
                         f"the runs do not come to rest at {self.now}: something goes on without ever waiting"
                     )
-            elif self.steps.busy or self._storing():
+            elif self.steps.busy or self._scheduling() or self._storing():
                 quiet = 0
                 await asyncio.sleep(0.0005)
             elif self.steps.release():
@@ -355,6 +380,10 @@ class Environment:
 
     def _due_here(self) -> bool:
         return self._lifecycle.port is not None and self._lifecycle.driver.round_due
+
+    def _scheduling(self) -> bool:
+        """Whether schedules are being looked at, unless that waits for the clock."""
+        return self._services.scheduling.busy and not self.world.sleepers
 
     def _storing(self) -> bool:
         """Whether calls of a store written in Python are under way, but for those that wait for the clock."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Cursor,
         Delivered,
         DueAsk,
+        DueSchedules,
         Entry,
         Filter,
         Heartbeat,
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
         Receipt,
         RunCommit,
         RunDetail,
+        ScheduleAsk,
+        ScheduleChange,
+        ScheduleRow,
         Schema,
         Standing,
         StreamAppend,
@@ -170,6 +174,18 @@ class NativeStore:
 
     async def census(self) -> Sequence[OpenRuns]:
         return await self._call(self._native.census)
+
+    async def change_schedules(self, batch: Sequence[ScheduleChange], /) -> Sequence[bool]:
+        return await self._call(self._native.change_schedules, batch)
+
+    async def get_schedules(self, ids: Sequence[str], /) -> Sequence[ScheduleRow | None]:
+        return await self._call(self._native.get_schedules, ids)
+
+    async def list_schedules(self, after: str | None, limit: int, /) -> Sequence[ScheduleRow]:
+        return await self._call(self._native.list_schedules, after, limit)
+
+    async def due_schedules(self, ask: ScheduleAsk, /) -> DueSchedules:
+        return await self._call(self._native.due_schedules, ask)
 
     async def close(self) -> None:
         await self._call(self._native.close)

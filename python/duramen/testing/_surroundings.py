@@ -126,6 +126,14 @@ class EnvSurroundings(Surroundings):
         return settings
 
     @override
+    async def pause(self, hint: asyncio.Event, seconds: float | None, *, trouble: bool) -> None:
+        # The environment hints when its clock has come to an instant at which a schedule is due.
+        if seconds is None or (seconds and not trouble):
+            await hint.wait()
+        elif trouble:
+            await self._world.sleep(seconds)
+
+    @override
     async def patiently(self, run_id: str, result: Coroutine[Any, Any, T], *, for_ever: bool) -> T:
         found = asyncio.ensure_future(result)
         clock, limit = self._world.clock, monotonic() + _STALLED

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Cursor,
         Delivered,
         DueAsk,
+        DueSchedules,
         Entry,
         Filter,
         Heartbeat,
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
         Receipt,
         RunCommit,
         RunDetail,
+        ScheduleAsk,
+        ScheduleChange,
+        ScheduleRow,
         Schema,
         Standing,
         Store,
@@ -131,6 +135,18 @@ class WrappedStore:
 
     async def census(self) -> Sequence[OpenRuns]:
         return await self.call("census")
+
+    async def change_schedules(self, batch: Sequence[ScheduleChange], /) -> Sequence[bool]:
+        return await self.call("change_schedules", batch)
+
+    async def get_schedules(self, ids: Sequence[str], /) -> Sequence[ScheduleRow | None]:
+        return await self.call("get_schedules", ids)
+
+    async def list_schedules(self, after: str | None, limit: int, /) -> Sequence[ScheduleRow]:
+        return await self.call("list_schedules", after, limit)
+
+    async def due_schedules(self, ask: ScheduleAsk, /) -> DueSchedules:
+        return await self.call("due_schedules", ask)
 
     async def close(self) -> None:
         await self.call("close")

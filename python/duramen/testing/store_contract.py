@@ -29,6 +29,7 @@ from ._contract.limits import LimitRules
 from ._contract.outgoing import OutgoingRules
 from ._contract.owners import OwnerRules
 from ._contract.queries import QueryRules
+from ._contract.schedules import ScheduleRules
 from ._contract.streams import StreamRules
 
 __all__ = ["StoreContract"]
@@ -46,6 +47,7 @@ class StoreContract(
     InboxRules,
     InterventionRules,
     QueryRules,
+    ScheduleRules,
     LimitRules,
     ConcurrencyRules,
 ):

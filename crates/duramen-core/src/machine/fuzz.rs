@@ -15,7 +15,7 @@ use super::testing::program::{Node, nodes, rule};
 use super::testing::{FakeStore, Rest, Sim, T0};
 use crate::family::Ended;
 use crate::ids::Payload;
-use crate::journal::{ENCODING, Entry, Kind, Meta};
+use crate::journal::{ENCODING, Entry, Kind, Meta, Tick};
 use crate::run::Status;
 
 /// More turns, or rounds of claim and release, than any generated handler can need.
@@ -107,9 +107,10 @@ fn meta() -> impl Strategy<Value = Meta> {
         prop::option::of(("run/child-[0-2]|.{0,4}", "child|.{0,4}")),
         prop::option::of(prop_oneof![Just(Ended::Failed), Just(Ended::Conflict)]),
         prop::option::of("w[0-1]"),
+        prop::option::of((extreme(), prop::option::of(extreme()))),
     )
         .prop_map(
-            |(attempt, retry_at, wait, deadline, message, cause, other, ended, stream)| {
+            |(attempt, retry_at, wait, deadline, message, cause, other, ended, stream, tick)| {
                 let (run, workflow) = other.unzip();
                 Meta {
                     attempt,
@@ -122,6 +123,11 @@ fn meta() -> impl Strategy<Value = Meta> {
                     workflow,
                     ended,
                     stream,
+                    tick: tick.map(|(at, previous)| Tick {
+                        schedule: "s".to_owned(),
+                        at,
+                        previous,
+                    }),
                 }
             },
         )

@@ -43,7 +43,7 @@ pub(crate) mod testing;
 use crate::derive::ValueKind;
 use crate::ids::{Millis, OpId, Payload, RunId};
 use crate::inbox::Slot;
-use crate::journal::{BadEntry, ENCODING, Entry, Kind};
+use crate::journal::{BadEntry, ENCODING, Entry, Kind, Tick};
 use crate::primitives::child::NewChild;
 use crate::primitives::message::{NotSent, Sent};
 use crate::primitives::timer::TimerStem;
@@ -72,6 +72,7 @@ pub use pause::Decision;
 #[derive(Debug)]
 pub struct Machine {
     input: Payload,
+    tick: Option<Tick>,
     run: Progress,
     standing: Standing,
     sealing: Sealing,
@@ -94,6 +95,7 @@ impl Machine {
         let length = row.journal_len.saturating_sub(row.journal_start);
         let mut machine = Self {
             input: Payload::new(),
+            tick: None,
             run: Progress::new(Facts::of(&row, owner), length),
             standing: Standing::driving(),
             sealing: Sealing::default(),
@@ -134,7 +136,10 @@ impl Machine {
                     // Each generation's time begins with itself.
                     self.run.clock.advance(first.entry.at);
                 }
-                self.input = first.entry.payload;
+                match first.entry.meta() {
+                    Ok(meta) => (self.input, self.tick) = (first.entry.payload, meta.tick),
+                    Err(error) => self.park(unread(0, Recorded::Unreadable(error))),
+                }
             }
             Some(first) => self.park(unread(0, first.recorded())),
             None => self.park(unread(0, Recorded::End)),
@@ -170,6 +175,11 @@ impl Machine {
 
     pub const fn input(&self) -> &Payload {
         &self.input
+    }
+
+    /// The fire time of a schedule for which the run was started.
+    pub const fn tick(&self) -> Option<&Tick> {
+        self.tick.as_ref()
     }
 }
 

@@ -54,6 +54,7 @@ pub(crate) fn start(
         return Ok((op, run_id));
     }
     let run = NewRun {
+        meta: None,
         run_id: run_id.clone(),
         workflow: child.workflow,
         version: child.version,

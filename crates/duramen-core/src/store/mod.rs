@@ -28,6 +28,7 @@ mod outgoing;
 mod owners;
 mod queries;
 mod runs;
+mod schedules;
 mod schema;
 mod streams;
 mod transactions;
@@ -50,6 +51,7 @@ pub use outgoing::{BadItem, Errand, Outgoing, OutgoingKind, Unsent, UnsentAsk};
 pub use owners::{Beat, ENDED_OWNERS_KEPT, Heartbeat, OwnerRow};
 pub use queries::{Cursor, Filter, OpenRuns, Page, RunDetail, Standing};
 pub use runs::{Created, NewRun, Start};
+pub use schedules::{DueSchedules, ScheduleAsk, ScheduleChange, ScheduleRow};
 pub use schema::{Schema, WorkflowKey};
 pub use streams::{
     Appended, MOST_PRUNED, STREAM_PAGE_BYTES, StreamAppend, StreamAsk, StreamItem, StreamPage,
@@ -166,8 +168,25 @@ pub trait Queries: Send + Sync + 'static {
     fn census(&self) -> StoreFuture<Vec<OpenRuns>>;
 }
 
+/// What starts runs at their times.
+pub trait Schedules: Send + Sync + 'static {
+    /// Writes or removes schedules, each only if it has the version that is expected. False: it has not, or
+    /// somebody else's transaction holds it.
+    fn change_schedules(&self, batch: Vec<ScheduleChange>) -> StoreFuture<Vec<bool>>;
+
+    /// Looks schedules up; `None` where there is no such schedule.
+    fn get_schedules(&self, ids: Vec<String>) -> StoreFuture<Vec<Option<ScheduleRow>>>;
+
+    /// All schedules by id, behind `after`.
+    fn list_schedules(&self, after: Option<String>, limit: u32) -> StoreFuture<Vec<ScheduleRow>>;
+
+    /// Those that somebody has to look at now. If there are none, it costs one probe of an index for each
+    /// workflow, however many schedules there are.
+    fn due_schedules(&self, ask: ScheduleAsk) -> StoreFuture<DueSchedules>;
+}
+
 /// A place that keeps runs. See the module's head for the rules that all methods share.
-pub trait Store: Runs + Claims + Inboxes + Streams + Queries {
+pub trait Store: Runs + Claims + Inboxes + Streams + Queries + Schedules {
     /// Applies missing migrations; safe to call from several processes at once.
     fn migrate(&self) -> StoreFuture<Schema>;
 

@@ -180,6 +180,7 @@ mod tests {
             queue: DEFAULT_QUEUE.into(),
             priority: DEFAULT_PRIORITY,
             input: Payload::from_static(b"\x00\xff{"),
+            meta: None,
             entries: Vec::new(),
             started_at: None,
             start: Start::Queued { at: Some(7) },

@@ -17,6 +17,9 @@ pub struct NewRun {
     /// 0 to 9, lower first.
     pub priority: u8,
     pub input: Payload,
+    /// The meta of journal entry 0, as it is to be kept; see [`crate::journal::Meta::tick`].
+    #[serde(default)]
+    pub meta: Option<String>,
     /// The beginning of a journal that the run brings, behind entry 0: a fork's or an import's.
     pub entries: Vec<Entry>,
     /// The origin of the logical clock that a brought journal was recorded with.
@@ -98,7 +101,11 @@ impl NewRun {
 
     /// Entry 0 of its journal, recorded at `now`.
     pub fn first_entry(&self, now: Millis) -> Entry {
-        Entry::new(Kind::RunCreated, "".into(), self.input.clone(), now)
+        let entry = Entry::new(Kind::RunCreated, "".into(), self.input.clone(), now);
+        Entry {
+            meta: self.meta.clone(),
+            ..entry
+        }
     }
 
     /// The least encoding that can read the journal it begins with.

@@ -10,10 +10,10 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::{Entry, Kind};
 use duramen_core::store::{
     Appended, Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, Delivery,
-    DueAsk, Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention, Message,
-    NewMessage, NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail,
-    Runs, Schema, Standing, Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage,
-    Streams, Unsent, UnsentAsk, Wake,
+    DueAsk, DueSchedules, Filter, Heartbeat, Hint, InboxPage, Inboxes, Intervened, Intervention,
+    Message, NewMessage, NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit,
+    RunDetail, Runs, ScheduleAsk, ScheduleChange, ScheduleRow, Schedules, Schema, Standing, Store,
+    StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Unsent, UnsentAsk, Wake,
 };
 use duramen_engine::Env;
 
@@ -402,6 +402,26 @@ impl Queries for Faults {
 
     fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
         self.call("census", |store| store.census())
+    }
+}
+
+impl Schedules for Faults {
+    fn change_schedules(&self, batch: Vec<ScheduleChange>) -> StoreFuture<Vec<bool>> {
+        self.call("change_schedules", |store| store.change_schedules(batch))
+    }
+
+    fn get_schedules(&self, ids: Vec<String>) -> StoreFuture<Vec<Option<ScheduleRow>>> {
+        self.call("get_schedules", |store| store.get_schedules(ids))
+    }
+
+    fn list_schedules(&self, after: Option<String>, limit: u32) -> StoreFuture<Vec<ScheduleRow>> {
+        self.call("list_schedules", move |store| {
+            store.list_schedules(after, limit)
+        })
+    }
+
+    fn due_schedules(&self, ask: ScheduleAsk) -> StoreFuture<DueSchedules> {
+        self.call("due_schedules", |store| store.due_schedules(ask))
     }
 }
 

@@ -305,6 +305,7 @@ pub fn new_run(run_id: &str) -> NewRun {
         queue: DEFAULT_QUEUE.into(),
         priority: DEFAULT_PRIORITY,
         input: Payload::from(run_id.to_owned()),
+        meta: None,
         entries: Vec::new(),
         started_at: None,
         start: Start::Queued { at: None },

@@ -4,10 +4,10 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::{Entry, Kind};
 use duramen_core::store::{
     Appended, Beat, Claim, Claimed, Claims, CommitOutcome, Created, Cursor, Delivered, Delivery,
-    DueAsk, Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message, NewMessage,
-    NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail, Runs,
-    Schema, Standing, Store, StoreError, StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams,
-    Unsent, UnsentAsk,
+    DueAsk, DueSchedules, Filter, Heartbeat, InboxPage, Inboxes, Intervened, Intervention, Message,
+    NewMessage, NewRun, NextDue, OpenRuns, OwnerRow, Page, Queries, Receipt, RunCommit, RunDetail,
+    Runs, ScheduleAsk, ScheduleChange, ScheduleRow, Schedules, Schema, Standing, Store, StoreError,
+    StoreFuture, StreamAppend, StreamAsk, StreamPage, Streams, Unsent, UnsentAsk,
 };
 
 use super::{Judge, Owner, answer, base, newer_lane};
@@ -367,6 +367,24 @@ impl Queries for Judge {
 
     fn census(&self) -> StoreFuture<Vec<OpenRuns>> {
         answer(settled(self.inner().census()))
+    }
+}
+
+impl Schedules for Judge {
+    fn change_schedules(&self, batch: Vec<ScheduleChange>) -> StoreFuture<Vec<bool>> {
+        answer(settled(self.inner().change_schedules(batch)))
+    }
+
+    fn get_schedules(&self, ids: Vec<String>) -> StoreFuture<Vec<Option<ScheduleRow>>> {
+        answer(settled(self.inner().get_schedules(ids)))
+    }
+
+    fn list_schedules(&self, after: Option<String>, limit: u32) -> StoreFuture<Vec<ScheduleRow>> {
+        answer(settled(self.inner().list_schedules(after, limit)))
+    }
+
+    fn due_schedules(&self, ask: ScheduleAsk) -> StoreFuture<DueSchedules> {
+        answer(settled(self.inner().due_schedules(ask)))
     }
 }
 

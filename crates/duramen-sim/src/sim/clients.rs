@@ -88,6 +88,7 @@ impl Sim {
             queue: DEFAULT_QUEUE.into(),
             priority: DEFAULT_PRIORITY,
             input: Payload::from(format!("input {number}")),
+            meta: None,
             entries: Vec::new(),
             started_at: None,
             start: Start::Queued { at: None },

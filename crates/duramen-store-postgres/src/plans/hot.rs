@@ -183,6 +183,7 @@ pub(super) fn of_given_runs(book: &Book) -> Vec<Hot<'_>> {
         n("text", "''"),
         n("text", "NULL"),
         n("bytea", "'\\x31'"),
+        n("text", "NULL"),
     ]);
     let sleeping = ids((0..size).map(|n| n * 100 + 7));
     let deliver = list(&[

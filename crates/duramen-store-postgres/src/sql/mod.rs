@@ -105,6 +105,7 @@ pub(crate) mod lease;
 pub(crate) mod outside;
 pub(crate) mod routed;
 pub(crate) mod run;
+pub(crate) mod schedule;
 pub(crate) mod stream;
 
 /// A statement with its parameters' types, so that no round trip asks for them.
@@ -184,6 +185,7 @@ pub(crate) struct Book {
     pub(crate) extend: Sql,
     pub(crate) leave: Sql,
     pub(crate) identity: Sql,
+    pub(crate) schedules: schedule::Statements,
     pub(crate) delete: [Sql; 7],
     pub(crate) stream_fence: Sql,
     pub(crate) stream_fence_in_line: Sql,
@@ -287,6 +289,7 @@ impl Book {
             extend: sql(intervene::APPEND, intervene::APPEND_TYPES),
             leave: sql(intervene::LEAVE, intervene::LEAVE_TYPES),
             identity: sql(outside::IDENTITY, &[]),
+            schedules: schedule::Statements::new(names),
             delete: intervene::DELETE.map(|template| sql(template, run::BY_ID)),
             stream_fence: sql(stream::FENCE, stream::FENCE_TYPES),
             stream_fence_in_line: in_line(stream::FENCE, stream::FENCE_TYPES),

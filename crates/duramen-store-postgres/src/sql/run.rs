@@ -13,9 +13,9 @@ pub(crate) const CREATE: &str = concat!(
      THEN coalesce(u.start_at, t.now) ELSE t.now END AS origin_at FROM unnest(\
      $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::smallint[], $8::smallint[], \
      $9::text[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::text[], \
-     $17::text[], $18::text[], $19::bytea[], $20::bytea[]) \
+     $17::text[], $18::text[], $19::bytea[], $20::bytea[], $29::text[]) \
      AS u(run_id, creator, lane, queue, workflow, version, priority, format, tags, seed, start_at, started_at, \
-     timeout, given, length, parent, root, origin, input, memo) \
+     timeout, given, length, parent, root, origin, input, memo, meta) \
      CROSS JOIN LATERAL (SELECT coalesce(u.given, ",
     clock!(),
     ") AS now) t), \
@@ -30,7 +30,7 @@ pub(crate) const CREATE: &str = concat!(
      string_to_array(tags, chr(31)), seed, parent, root, origin FROM b \
      WHERE NOT EXISTS (SELECT 1 FROM {runs} r WHERE r.run_id = {run b}) RETURNING run_id, created_at, status), \
      entry AS (INSERT INTO {journal} (idx, at, encoding, kind, run_id, op, meta, payload) \
-     SELECT 0, now, 1, 0, run_id, '', NULL, input FROM b \
+     SELECT 0, now, 1, 0, run_id, '', meta, input FROM b \
      WHERE (run_id IN (SELECT run_id FROM new)) IS TRUE \
      UNION ALL SELECT e.idx, e.at, e.encoding, e.kind, e.run_id, e.op, e.meta, e.payload \
      FROM unnest($21::bigint[], $22::bigint[], $23::smallint[], $24::smallint[], $25::text[], $26::text[], $27::text[], \
@@ -47,7 +47,7 @@ pub(crate) const TAGGED: &str = ", tagged AS (INSERT INTO {run_tags} (created_at
 /// In the plain flavour owners and runs are looked at together; in the routed one the owner is asked for before.
 pub(crate) const MINE: &str = "EXISTS (SELECT 1 FROM {owners} o WHERE o.owner = u.creator \
      AND o.ended_at IS NULL AND o.lease_until > t.now)";
-pub(crate) const MINE_BEFORE: &str = "$29::boolean";
+pub(crate) const MINE_BEFORE: &str = "$30::boolean";
 pub(crate) const CREATE_TYPES: &[Type] = &[
     Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
@@ -77,10 +77,11 @@ pub(crate) const CREATE_TYPES: &[Type] = &[
     Type::TEXT_ARRAY,
     Type::TEXT_ARRAY,
     Type::BYTEA_ARRAY,
+    Type::TEXT_ARRAY,
     // `MINE_BEFORE`
     Type::BOOL,
 ];
-pub(crate) const CREATE_MANY_TYPES: &[Type] = CREATE_TYPES.split_at(28).0;
+pub(crate) const CREATE_MANY_TYPES: &[Type] = CREATE_TYPES.split_at(29).0;
 
 pub(crate) const ROWS: &str = concat!(
     "SELECT ",

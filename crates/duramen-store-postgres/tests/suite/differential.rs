@@ -12,7 +12,7 @@ fn same_as_memory(cases: u32, change: impl Fn(PostgresOptions) -> PostgresOption
     place.open_with(options.clone());
     same_answers(cases, || {
         place.run(
-            "DELETE FROM {s}.runs; DELETE FROM {s}.journal; DELETE FROM {s}.inbox; DELETE FROM {s}.run_data; DELETE FROM {s}.run_tags; DELETE FROM {s}.outgoing; DELETE FROM {s}.stream_items; DELETE FROM {s}.owners",
+            "DELETE FROM {s}.runs; DELETE FROM {s}.journal; DELETE FROM {s}.inbox; DELETE FROM {s}.run_data; DELETE FROM {s}.run_tags; DELETE FROM {s}.outgoing; DELETE FROM {s}.stream_items; DELETE FROM {s}.owners; DELETE FROM {s}.schedules",
         );
         (MemoryStore::new(), place.open_with(options.clone()))
     });
