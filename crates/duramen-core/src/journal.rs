@@ -208,6 +208,9 @@ pub struct Meta {
     /// Index of the failure that ended the run (in `run_failed`), or that is taken back (in `run_reopened`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<u64>,
+    /// Of an update: its function raised, and the payload is the error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<bool>,
 }
 
 impl Entry {

@@ -1,7 +1,10 @@
 //! The handler has returned or raised.
 
+use super::replay;
 use crate::ids::{Millis, Payload};
 use crate::journal::{Entry, Kind, Meta};
+use crate::primitives::update;
+use crate::progress::desk::Desk;
 use crate::progress::divergence::{Divergence, Handler};
 use crate::progress::ledger::Weight;
 use crate::progress::state::Progress;
@@ -39,7 +42,7 @@ pub(super) fn finish(
     wall: Millis,
 ) -> Result<Option<Status>, Divergence> {
     let (kind, status, how) = ending.how();
-    run.pass_notes();
+    replay::pass_ended_updates(run);
     if let Some(placed) = run.history.pop() {
         return if placed.entry.kind == kind && run.history.is_empty() {
             Ok(None)
@@ -47,6 +50,7 @@ pub(super) fn finish(
             Err(placed.parts_from(Handler::Ended { how }))
         };
     }
+    update::settle(Desk::of(run), wall, true);
     let (payload, cause) = match ending {
         Ending::Completed(output) => (output, None),
         Ending::Cancelled(reason) => (reason, run.ends.cause_of_cancellation()),

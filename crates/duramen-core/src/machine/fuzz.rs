@@ -77,7 +77,7 @@ fn kind() -> impl Strategy<Value = Kind> {
 fn op() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "(s|L)[0-2]f[0-3](#[1-3])?",
-        4 => "(sleep|timer|event|approval|now|uuid|random)-[0-3]",
+        4 => "(sleep|timer|event|approval|now|uuid|random|update)-[0-3]",
         1 => Just(String::new()),
         1 => Just(crate::primitives::timer::RUN_TIMEOUT_OP.to_owned()),
         1 => any::<String>(),
@@ -99,19 +99,23 @@ fn meta() -> impl Strategy<Value = Meta> {
     (
         prop::option::of(prop_oneof![0..4_u32, Just(u32::MAX)]),
         prop::option::of(extreme()),
-        prop::option::of("(timer|event:e[0-2]|approval:approval-[0-2])|.{0,4}"),
+        prop::option::of("(timer|event:e[0-2]|approval:approval-[0-2]|update:u[0-2])|.{0,4}"),
         prop::option::of(extreme()),
         prop::option::of("m[0-9]"),
         prop::option::of(prop_oneof![0..20_u64, Just(u64::MAX)]),
+        prop::option::of(any::<bool>()),
     )
-        .prop_map(|(attempt, retry_at, wait, deadline, message, cause)| Meta {
-            attempt,
-            retry_at,
-            wait,
-            deadline,
-            message,
-            cause,
-        })
+        .prop_map(
+            |(attempt, retry_at, wait, deadline, message, cause, failed)| Meta {
+                attempt,
+                retry_at,
+                wait,
+                deadline,
+                message,
+                cause,
+                failed,
+            },
+        )
 }
 
 /// What may stand in the column of `meta`: what Duramen writes, nearly that, anything.

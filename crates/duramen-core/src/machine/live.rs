@@ -4,7 +4,7 @@ use super::seal;
 use crate::ids::Millis;
 use crate::inbox::Slot;
 use crate::journal::{Entry, Kind};
-use crate::primitives::{cancel, step, timer};
+use crate::primitives::{cancel, step, timer, update};
 use crate::progress::arrivals::Arrived;
 use crate::progress::desk::Desk;
 use crate::progress::ledger::Weight;
@@ -23,6 +23,10 @@ enum First {
 /// The next of what came in.
 pub(super) fn arrived(run: &mut Progress, wall: Millis) -> Option<Turn> {
     go_live(run);
+    update::settle(Desk::of(run), wall, false);
+    if let Some(turn) = update::again(Desk::of(run), wall) {
+        return Some(turn);
+    }
     while let Some((slot, arrived)) = run.arrivals.next() {
         let turn = match arrived {
             Arrived::Step(outcome) => step::ended(Desk::of(run), slot, outcome, wall),
@@ -125,7 +129,9 @@ fn message_for(run: &Progress, slot: Slot) -> Option<Millis> {
         OpKind::Event { key } | OpKind::Approval { key, .. } => {
             Some(run.inbox.match_of(key, slot)?.at)
         }
-        OpKind::Step { .. } | OpKind::Timer => None,
+        OpKind::Step { .. } | OpKind::Timer | OpKind::Updates { .. } | OpKind::Update { .. } => {
+            None
+        }
     }
 }
 

@@ -45,7 +45,7 @@ use crate::ids::{Millis, OpId, Payload};
 use crate::inbox::Slot;
 use crate::journal::{BadEntry, ENCODING, Entry, Kind};
 use crate::primitives::timer::TimerStem;
-use crate::primitives::{approval, event, patch, step, timer, value};
+use crate::primitives::{approval, event, patch, step, timer, update, value};
 use crate::progress::desk::Desk;
 use crate::progress::state::Progress;
 use crate::retry::RetryPolicy;
@@ -60,7 +60,7 @@ use seal::Sealing;
 use standing::{Phase, Standing};
 
 pub use crate::progress::facts::Facts;
-pub use crate::progress::turn::{Halt, Outcome, Requested, StepOutcome, Turn};
+pub use crate::progress::turn::{Halt, Outcome, Requested, StepOutcome, Turn, UpdateOutcome};
 pub use crate::progress::{divergence, history, ledger, naming, op};
 pub use commits::AfterCommit;
 pub use ending::Ending;
@@ -217,6 +217,11 @@ impl Machine {
         Ok(patch::request(self.ask()?, id)?)
     }
 
+    /// The handler takes the updates of a name from now on; see [`update`]. It never suspends.
+    pub fn request_updates(&mut self, name: &str) -> Result<Slot, Halt> {
+        Ok(update::request(self.ask()?, name)?)
+    }
+
     /// What a primitive may touch, if the handler may still ask.
     fn ask(&mut self) -> Result<Desk<'_>, Halt> {
         self.standing.check()?;
@@ -309,6 +314,12 @@ impl Machine {
 
     /// The offered message ([`Turn::Offer`]) is what the operation expects: it is consumed.
     pub fn accept(&mut self, wall: Millis) -> Turn {
+        if self.is_driving()
+            && let Some(slot) = self.run.inbox.offered_to()
+            && let Some(OpKind::Updates { .. }) = self.run.ops.get(slot).map(|op| &op.kind)
+        {
+            return update::accepted(Desk::of(&mut self.run), slot, wall);
+        }
         self.answer(None).map_or(Turn::Idle, |(slot, message)| {
             event::received(Desk::of(&mut self.run), slot, message, wall)
         })
@@ -372,6 +383,11 @@ impl Machine {
             self.commits.state.get_or_insert(state);
         }
         step::done(Desk::of(&mut self.run), slot, outcome);
+    }
+
+    /// The driver reports how the function of an update ended.
+    pub fn update_done(&mut self, slot: Slot, outcome: UpdateOutcome) {
+        update::done(Desk::of(&mut self.run), slot, outcome);
     }
 
     /// In how many milliseconds a step is tried again if the attempt that is under way fails; none: not.

@@ -6,4 +6,5 @@ pub mod event;
 pub mod patch;
 pub mod step;
 pub mod timer;
+pub mod update;
 pub mod value;

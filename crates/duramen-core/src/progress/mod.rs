@@ -17,3 +17,4 @@ pub(crate) mod patches;
 pub(crate) mod state;
 pub(crate) mod steps;
 pub(crate) mod turn;
+pub(crate) mod updates;

@@ -46,6 +46,15 @@ pub enum OpKind {
         key: Arc<str>,
         request: Payload,
     },
+    /// Takes the updates of a name, for as long as the handler runs.
+    Updates {
+        key: Arc<str>,
+    },
+    /// An update that was taken on and is being applied.
+    Update {
+        /// The id of the message that brought it.
+        message: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,15 +79,17 @@ impl OpKind {
             Self::Timer => "a timer",
             Self::Event { .. } => "a wait for an event",
             Self::Approval { .. } => "an approval",
+            Self::Updates { .. } => "updates by",
+            Self::Update { .. } => "the end of an update",
         }
     }
 
-    /// The key under which the store lists it as a wait; none for steps.
+    /// The key under which the store lists it as a wait; none for steps, and for updates that are applied.
     pub fn wait_key(&self) -> Option<&str> {
         match self {
-            Self::Step { .. } => None,
+            Self::Step { .. } | Self::Update { .. } => None,
             Self::Timer => Some(TIMER_KEY),
-            Self::Event { key } | Self::Approval { key, .. } => Some(key),
+            Self::Event { key } | Self::Approval { key, .. } | Self::Updates { key } => Some(key),
         }
     }
 }
@@ -110,13 +121,14 @@ impl Ops {
         let slot = self.next;
         self.next += 1;
         match &kind {
-            OpKind::Step { .. } => {}
+            OpKind::Step { .. } | OpKind::Update { .. } => {}
             OpKind::Timer => self.timers += 1,
-            OpKind::Event { key } | OpKind::Approval { key, .. } => {
+            OpKind::Event { key } | OpKind::Approval { key, .. } | OpKind::Updates { key } => {
                 *self.keys.entry(key.clone()).or_insert(0) += 1;
             }
         }
-        if kind.wait_key().is_some() {
+        // That updates are taken has no place in the journal: it has neither a deadline nor an end.
+        if kind.wait_key().is_some() && !matches!(kind, OpKind::Updates { .. }) {
             self.unopened.insert(slot);
         }
         if let Some(deadline) = deadline {
@@ -166,8 +178,9 @@ impl Ops {
                 self.retrying.remove(&slot);
                 return Some(op);
             }
+            OpKind::Update { .. } => return Some(op),
             OpKind::Timer => self.timers -= 1,
-            OpKind::Event { key } | OpKind::Approval { key, .. } => {
+            OpKind::Event { key } | OpKind::Approval { key, .. } | OpKind::Updates { key } => {
                 if let Some(count) = self.keys.get_mut(key) {
                     *count -= 1;
                     if *count == 0 {

@@ -11,6 +11,7 @@ use super::op::{Op, OpKind, Ops, StepPhase};
 use super::patches::Patches;
 use super::steps::Steps;
 use super::turn::Outcome;
+use super::updates::Updates;
 use crate::ids::{Millis, OpId};
 use crate::inbox::{Inbox, Slot};
 use crate::journal::Kind;
@@ -34,6 +35,7 @@ pub(crate) struct Progress {
     pub(crate) ledger: Ledger,
     pub(crate) ends: Ends,
     pub(crate) patches: Patches,
+    pub(crate) updates: Updates,
     /// The id that the last request got.
     pub(crate) last_op: OpId,
 }
@@ -53,6 +55,7 @@ impl Progress {
             ledger: Ledger::new(length),
             ends: Ends::default(),
             patches: Patches::default(),
+            updates: Updates::default(),
             last_op: "".into(),
         }
     }
@@ -69,11 +72,15 @@ impl Progress {
         let op = self.ops.close(slot)?;
         match &op.kind {
             OpKind::Event { key } | OpKind::Approval { key, .. } => self.inbox.close(key, slot),
+            OpKind::Updates { key } => {
+                self.inbox.close(key, slot);
+                self.updates.stop_taking(key);
+            }
             OpKind::Step {
                 phase: StepPhase::Running,
                 ..
             } => self.steps.stop(slot),
-            OpKind::Step { .. } | OpKind::Timer => {}
+            OpKind::Step { .. } | OpKind::Timer | OpKind::Update { .. } => {}
         }
         Some(op)
     }
@@ -93,14 +100,17 @@ impl Progress {
                         .meta()
                         .is_ok_and(|meta| meta.wait.is_none_or(|wait| *wait == **key))
             }
-            OpKind::Timer => false,
+            OpKind::Timer | OpKind::Updates { .. } | OpKind::Update { .. } => false,
         });
         let Some(entry) = entry else {
             return false;
         };
         match &op.kind {
             OpKind::Event { key } | OpKind::Approval { key, .. } => self.inbox.close(key, slot),
-            OpKind::Step { .. } | OpKind::Timer => {
+            OpKind::Step { .. }
+            | OpKind::Timer
+            | OpKind::Updates { .. }
+            | OpKind::Update { .. } => {
                 self.ops.set_phase(slot, StepPhase::Arrived, None);
             }
         }
@@ -179,7 +189,7 @@ impl Progress {
             .ops
             .iter()
             .take(SHOWN)
-            .map(|(_, op)| format!("{} {:?}", op.kind.name(), op.id))
+            .map(|(_, op)| format!("{} {:?}", op.kind.name(), op.id.trim_start_matches('#')))
             .collect();
         if self.ops.len() > SHOWN {
             open.push(format!("and {} more", self.ops.len() - SHOWN));

@@ -16,6 +16,8 @@ pub(crate) struct FakeStore {
     pub(crate) inbox: Vec<Message>,
     /// `seq` of each message that was consumed or set aside, with the reason.
     pub(crate) read: Vec<(u64, Option<String>)>,
+    /// The answers that were given, by the same numbers.
+    pub(crate) replies: Vec<(u64, String)>,
     read_seqs: BTreeSet<u64>,
     /// Every commit that took place.
     pub(crate) commits: Vec<RunCommit>,
@@ -69,6 +71,7 @@ impl FakeStore {
             journal,
             inbox: Vec::new(),
             read: Vec::new(),
+            replies: Vec::new(),
             read_seqs: BTreeSet::new(),
             commits: Vec::new(),
             refuse: Vec::new(),
@@ -166,6 +169,10 @@ impl FakeStore {
             let first = self.read_seqs.insert(read.seq);
             assert!(first, "message {} was read twice", read.seq);
             self.read.push((read.seq, read.refused.clone()));
+            if let Some(reply) = &read.reply {
+                let reply = String::from_utf8_lossy(reply).into_owned();
+                self.replies.push((read.seq, reply));
+            }
         }
         self.journal.extend(commit.entries.iter().cloned());
         row.journal_len = self.journal.len() as u64;
