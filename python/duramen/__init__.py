@@ -3,7 +3,8 @@
 from importlib.metadata import version as _version
 
 from . import errors
-from ._handlers.context import Approval, Context
+from ._handlers.context import Approval, Context, Token
+from ._handlers.requests import Query, Update
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
 from ._runtime.filters import RunFilters
 from ._runtime.history import History
@@ -51,6 +52,7 @@ __all__ = [
     "History",
     "JsonSerializer",
     "Page",
+    "Query",
     "RecordedError",
     "RefusedSignal",
     "Retry",
@@ -75,6 +77,8 @@ __all__ = [
     "SweepResult",
     "SweptRun",
     "TimelineEntry",
+    "Token",
+    "Update",
     "WorkOptions",
     "WorkerView",
     "WorkflowDef",

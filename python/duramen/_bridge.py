@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from ._native import (
     ENCODING,
     Advance,
+    Answer,
+    Apply,
     Cancel,
     Change,
     Clock,
@@ -89,6 +91,8 @@ __all__ = [
     "VALUE_RANDOM",
     "VALUE_UUID",
     "Advance",
+    "Answer",
+    "Apply",
     "Cancel",
     "Change",
     "Clock",
@@ -147,7 +151,7 @@ __all__ = [
 RunEvent: TypeAlias = Drive | Resume | Evict | Advance | Lost
 """What the engine says of a run; beside these `Engine.drain` gives `Reply`, `StoreRequest` and `Newer`."""
 
-Turn: TypeAlias = Deliver | Offer | Start | Seal | Cancel | TimeOut
+Turn: TypeAlias = Deliver | Offer | Apply | Start | Seal | Cancel | TimeOut
 """What `Run.turn` and `Run.accept` give."""
 
 Outcome: TypeAlias = Completed | Failed | Fired | Received | TimedOut

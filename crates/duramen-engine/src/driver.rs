@@ -42,6 +42,8 @@ pub struct RunDriver {
     in_doubt: bool,
     /// Out of these hands for good.
     gone: bool,
+    /// Nothing is driven: the handler only goes through what is recorded.
+    reading: bool,
 }
 
 impl RunDriver {
@@ -68,7 +70,22 @@ impl RunDriver {
             told_to_leave: false,
             in_doubt: false,
             gone: false,
+            reading: false,
         }
+    }
+
+    /// A copy of a run that is not held here: its turns end with its journal, and nothing is written.
+    pub fn reading(engine: Arc<Engine>, run: ClaimedRun) -> Self {
+        let driver = Self::new(engine, 0, run, None);
+        Self {
+            reading: true,
+            ..driver
+        }
+    }
+
+    /// Whether the handler goes through what is recorded.
+    pub fn is_replaying(&self) -> bool {
+        self.reading || self.machine.is_replaying()
     }
 
     fn hands(&self) -> &Arc<Hands> {
@@ -109,6 +126,9 @@ impl RunDriver {
 
     /// The next thing to do; when there is none, what must be durable goes on its way.
     pub fn turn(&mut self) -> Turn {
+        if self.reading {
+            return self.machine.replay();
+        }
         self.sign();
         if let Some(start) = self.withheld.take() {
             return self.certain(start);
@@ -324,6 +344,9 @@ impl RunDriver {
     /// let go some heartbeats later, or when its lease ends; a handler that is kept is evicted.
     pub fn abandon(&mut self) {
         self.machine.abandon();
+        if self.reading {
+            return;
+        }
         if !std::mem::replace(&mut self.gone, true) {
             self.hands().given_up(self.ticket);
             self.engine.host().push(HostEvent::Evict {

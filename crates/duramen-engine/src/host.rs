@@ -10,6 +10,7 @@ use duramen_core::store::{
     Schema, StoreError,
 };
 
+use crate::answers::Answer;
 use crate::env::{Moment, system_moment};
 
 /// A place among the runs that are driven here; never used twice.
@@ -145,6 +146,10 @@ pub enum Reply {
     Swept(SweepReport),
     /// How a run that was waited for has ended: a final status or stuck; none if there is no such run.
     Ended(Option<Status>),
+    /// What became of a message that was waited for.
+    Answer(Answer),
+    /// A copy of a run, to be read along; none if there is none.
+    Read(Option<Box<ClaimedRun>>),
 }
 
 /// Called when the queue goes from empty to non-empty, from any thread. It may not call the engine.

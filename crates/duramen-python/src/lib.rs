@@ -33,7 +33,7 @@ mod _native {
     #[pymodule_export]
     use super::outside::{Change, SqlFailed, SqliteConnection};
     #[pymodule_export]
-    use super::reply::{Created, Delivered, Schema, Started, Swept, SweptRun};
+    use super::reply::{Answer, Created, Delivered, Schema, Started, Swept, SweptRun};
     #[pymodule_export]
     use super::rows::{Detail, Entry, OwnerRow, Page, Refused, Row};
     #[pymodule_export]
@@ -42,7 +42,8 @@ mod _native {
     use super::storeobj::StoreObject;
     #[pymodule_export]
     use super::turns::{
-        Cancel, Completed, Deliver, Failed, Fired, Offer, Received, Seal, Start, TimeOut, TimedOut,
+        Apply, Cancel, Completed, Deliver, Failed, Fired, Offer, Received, Seal, Start, TimeOut,
+        TimedOut,
     };
 
     #[pymodule_export]

@@ -343,6 +343,8 @@ impl Host {
                     }
                     self.drain(ticket);
                 }
+                // No simulated handler takes updates.
+                Turn::Apply { .. } => {}
                 // Nothing is sealed here: the simulated handlers have no transactions of their own.
                 Turn::Offer { .. } | Turn::Seal { .. } => {}
                 Turn::Idle => return,

@@ -14,7 +14,9 @@ from duramen._values.checks import check_id
 from duramen._values.durations import duration_ms, from_ms
 from duramen.errors import InvalidArgument
 
+from .calls.requests import RequestCalls
 from .calls.steps import StepCalls
+from .calls.tokens import Token, TokenCalls
 from .calls.values import ValueCalls
 from .calls.waits import Approval, WaitCalls
 from .step import current_step
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from duramen._driving.host import RunHost
 
-__all__ = ["Approval", "Context"]
+__all__ = ["Approval", "Context", "Token"]
 
 StateT = DefaultTypeVar("StateT", default=Any)
 
@@ -47,7 +49,7 @@ class _RunLog(CarefulLogger):
         return not self._host.run.replaying and super().isEnabledFor(level)
 
 
-class Context(StepCalls, WaitCalls, ValueCalls, Generic[StateT]):
+class Context(StepCalls, WaitCalls, ValueCalls, RequestCalls, TokenCalls, Generic[StateT]):
     """The first argument of every handler.
 
     Its durable calls belong to the handler and the tasks it makes, on the handler's own event loop. From

@@ -15,6 +15,8 @@ from duramen._values.checks import check_id
 
 from ._messages import MessageCalls
 from ._queries import QueryCalls
+from ._requests import RequestCalls
+from ._tokens import TokenCalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -48,7 +50,7 @@ _List = list
 """The built-in one, where the class has a method of that name."""
 
 
-class Runtime(MessageCalls, QueryCalls):
+class Runtime(MessageCalls, QueryCalls, RequestCalls, TokenCalls):
     """A store and the workflows that this process knows. It belongs to the event loop on which it is opened.
 
     Args:

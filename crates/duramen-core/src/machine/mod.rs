@@ -194,6 +194,15 @@ impl Machine {
         Ok(event::request(self.ask()?, name, id, deadline)?)
     }
 
+    /// The handler asks for what completes a token, and for the token's id.
+    pub fn request_token(
+        &mut self,
+        id: Option<&str>,
+        deadline: Option<Millis>,
+    ) -> Result<(Slot, OpId), Halt> {
+        Ok(event::request_token(self.ask()?, id, deadline)?)
+    }
+
     /// The handler asks for a decision. The approval's id is the operation's id.
     pub fn request_approval(
         &mut self,
@@ -285,6 +294,19 @@ impl Machine {
                 let wall = self.run.clock.at(wall);
                 return self.live_turn(wall).unwrap_or(Turn::Idle);
             }
+            match replay::turn(&mut self.run) {
+                Ok(Some(turn)) => return turn,
+                Ok(None) => {}
+                Err(divergence) => self.park(divergence),
+            }
+        }
+        Turn::Idle
+    }
+
+    /// The next thing that the journal has for the handler, and nothing behind its end: for whoever only
+    /// reads along, and drives nothing.
+    pub fn replay(&mut self) -> Turn {
+        while self.is_driving() && self.is_replaying() {
             match replay::turn(&mut self.run) {
                 Ok(Some(turn)) => return turn,
                 Ok(None) => {}

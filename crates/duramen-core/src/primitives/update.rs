@@ -439,10 +439,10 @@ mod tests {
             assert_eq!(sim.run(), Status::Stuck);
             sim.store.row.note.unwrap()
         };
-        let none = note(|ctx| Box::pin(async move { ctx.event("close", None).await }));
+        let nothing = note(|ctx| Box::pin(async move { ctx.event("close", None).await }));
         assert!(
-            none.contains("update_accepted of \"update-1\" by \"update:deposit\", found a handler that takes no updates"),
-            "{none}"
+            nothing.contains("update_accepted of \"update-1\" by \"update:deposit\", found a handler that takes no updates"),
+            "{nothing}"
         );
         let other = note(|ctx| Box::pin(shop(ctx)));
         assert!(

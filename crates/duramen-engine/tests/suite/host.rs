@@ -358,6 +358,7 @@ impl Host {
                 }
                 Turn::Seal { commit, .. } => self.sealed.push((ticket, *commit)),
                 Turn::Offer { .. } => panic!("offered twice"),
+                Turn::Apply { .. } => panic!("no toy takes updates"),
                 Turn::Idle => return,
             }
         }
