@@ -610,7 +610,9 @@ class Engine:
     def watch_answer(self, token: int, run_id: str, message_id: str, at_once: bool) -> None: ...
     def receipt(self, token: int, run_id: str, message_id: str) -> None: ...  # Answer, by now
     def unwatch_answer(self, token: int) -> None: ...  # nobody waits for that reply any more
-    def read(self, token: int, run_id: str) -> None: ...  # Run | None: a copy whose turns end with its journal
+    def read(
+        self, token: int, run_id: str
+    ) -> None: ...  # Run | None: a copy whose turns end with its journal
     def identity(self, token: int) -> None: ...  # str | None: tells the store's database from others
     def schema(self, token: int) -> None: ...  # Schema
     def start(

@@ -528,8 +528,8 @@ class UpdateTimeout(DuramenError, TimeoutError):
     @override
     def __str__(self) -> str:
         text = (
-            f"update {self.name!r} of run {self.run_id!r} was not answered in time; it is kept: ask again with "
-            f"update_id={self.update_id!r}"
+            f"update {self.name!r} of run {self.run_id!r} was not answered in time; it is kept: ask again "
+            f"with update_id={self.update_id!r}"
         )
         if self.taken is not None and self.name not in self.taken:
             text += f" (at the moment the run takes {', '.join(self.taken) or 'no updates'})"
@@ -547,7 +547,9 @@ class UnknownQuery(DuramenError, LookupError):
 
     @override
     def __str__(self) -> str:
-        known = f"it answers {', '.join(self.known)}" if self.known else "it answers none as far as it has come"
+        known = (
+            f"it answers {', '.join(self.known)}" if self.known else "it answers none as far as it has come"
+        )
         return f"run {self.run_id!r} answers no query {self.name!r}: {known}"
 
 
@@ -578,7 +580,9 @@ class InvalidToken(DuramenError, ValueError):
 class TokenExpired(InvalidToken):
     """The time of a completion token is over."""
 
-    def __init__(self, why: str = "the time of the completion token is over: nothing waits for it any more") -> None:
+    def __init__(
+        self, why: str = "the time of the completion token is over: nothing waits for it any more"
+    ) -> None:
         super().__init__(why)
 
 

@@ -28,8 +28,8 @@ from duramen._bridge import (
 from duramen._handlers.context import Context
 from duramen._handlers.step import current_context
 from duramen._loop.loop import RunLoop, RunTimer
-from duramen._values.tokens import TokenType, load_answer
 from duramen._values.payloads import Decision, decode, load_decision, load_reason, step_failure
+from duramen._values.tokens import TokenType, load_answer
 from duramen.errors import DeserializationError, RunEvicted, RunTimedOut
 
 from .exits import (

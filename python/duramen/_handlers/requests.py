@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,8 @@ __all__ = ["Plan", "Query", "Update", "check_name", "plan_of_request"]
 
 P = TypeVar("P")
 R = TypeVar("R")
+Q = TypeVar("Q")
+S = TypeVar("S")
 
 UNSET: Any = object()
 
@@ -39,11 +42,11 @@ class Update(Generic[P, R]):
     if TYPE_CHECKING:
 
         @overload
-        def __init__(self: Update[P, R], name: str, payload: type[P], result: type[R]) -> None: ...
+        def __init__(self, name: str, payload: type[P], result: type[R]) -> None: ...
         @overload
-        def __init__(self: Update[Any, R], name: str, payload: Any, result: type[R]) -> None: ...
+        def __init__(self: Update[Any, S], name: str, payload: Any, result: type[S]) -> None: ...
         @overload
-        def __init__(self: Update[P, Any], name: str, payload: type[P], result: Any = ...) -> None: ...
+        def __init__(self: Update[Q, Any], name: str, payload: type[Q], result: Any = ...) -> None: ...
         @overload
         def __init__(self: Update[Any, Any], name: str, payload: Any = ..., result: Any = ...) -> None: ...
 
@@ -119,13 +122,16 @@ def plan_of_request(name: str, fn: Any) -> Plan:
     marks = (fn is carrier, *getattr(carrier, "__annotations__", {}).values())
     found = None if code is None else _plans.get(code)
     # Only what is the very same annotation says the same: a class may be defined in the handler.
-    if found is not None and len(found[0]) == len(marks):
-        if all(one is other for one, other in zip(found[0], marks, strict=True)):
-            return found[1]
+    if found is not None and _are_same(found[0], marks):
+        return found[1]
     plan = _read_plan(where, fn)
     if code is not None:
         _plans[code] = (marks, plan)
     return plan
+
+
+def _are_same(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    return len(some) == len(others) and all(map(operator.is_, some, others))
 
 
 def _read_plan(where: str, fn: Callable[..., object]) -> Plan:
@@ -133,15 +139,15 @@ def _read_plan(where: str, fn: Callable[..., object]) -> Plan:
         parameters = list(inspect.signature(fn).parameters.values())
     except (TypeError, ValueError):  # a built-in
         return Plan(True, None, None)
-    positional = [each for each in parameters if each.kind in {each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD}]
-    needed = [each for each in positional if each.default is each.empty]
-    named = [
-        each for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty
+    positional = [
+        each for each in parameters if each.kind in {each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD}
     ]
+    needed = [each for each in positional if each.default is each.empty]
+    named = [each for each in parameters if each.kind is each.KEYWORD_ONLY and each.default is each.empty]
     if len(needed) > 1 or named:
         raise WorkflowDefinitionError(
-            f"{where}: its function needs {len(needed) + len(named)} arguments, and is given one, the payload "
-            "(or none): put what belongs together into a model or a dataclass"
+            f"{where}: its function needs {len(needed) + len(named)} arguments, and is given the payload or "
+            "nothing: put what belongs together into a model or a dataclass"
         )
     starred = any(each.kind is each.VAR_POSITIONAL for each in parameters)
     try:

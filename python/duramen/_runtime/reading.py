@@ -178,10 +178,8 @@ def _answer(host: RunHost, name: str, args: tuple[Any, ...]) -> Any:
     try:
         result = fn(*args)
         if isawaitable(result):
-            if not iscoroutine(result):
-                raise QueryFailed(host.run_id, name, f"it gave {result!r}, which it would have to wait for")
             result = _at_once(result)
-    except (KeyboardInterrupt, QueryFailed):
+    except KeyboardInterrupt:
         raise
     except (NotADurableContext, RunEvicted) as error:
         raise QueryFailed(
@@ -202,6 +200,8 @@ class _Waits(Exception):
 
 def _at_once(coroutine: Any) -> Any:
     """What a coroutine returns that has nothing to wait for."""
+    if not iscoroutine(coroutine):
+        raise _Waits
     try:
         coroutine.send(None)
     except StopIteration as end:

@@ -112,7 +112,9 @@ class Updates:
                 raise RunStuck(run_id, (await self._queries.detail(run_id)).row.note or "")
             raise RunFinished(run_id, answer.why, f"update {name!r} was not answered before its end")
         if not answer.reply:
-            raise DeserializationError("$", f"update {name!r} of run {run_id!r} was answered without an answer")
+            raise DeserializationError(
+                "$", f"update {name!r} of run {run_id!r} was answered without an answer"
+            )
         return answer.reply
 
     async def _send(self, run_id: str, message_id: str, name: str, data: bytes, update_id: str) -> bool:
@@ -132,8 +134,8 @@ class Updates:
         if result == "duplicate":
             if first is not None and first != name:
                 raise InvalidArgument(
-                    f"update_id {update_id!r} is that of an update {first!r} of run {run_id!r}, so {name!r} was "
-                    "not sent: give it another id"
+                    f"update_id {update_id!r} is that of an update {first!r} of run {run_id!r}, so {name!r} "
+                    "was not sent: give it another id"
                 )
             return False
         return True

@@ -3,8 +3,8 @@
 Run and wait stand in it in plain sight; what nobody can guess is the signature, an HMAC-SHA256 whose key is
 the run's seed: 128 random bits that were drawn with the run's id, stay in its row and die with it. So nothing
 has to be configured, and a token of a run that was deleted is none of another run of that id. Other values
-are derived from the seed too, and are shown to the handler (`uuid`, `random`): each is a part of a SHA-256 over
-the seed and an id, which gives the seed away to nobody, and is another function than this one.
+are derived from the seed too, and are shown to the handler (`uuid`, `random`): each is a part of a SHA-256
+over the seed and an id, which gives the seed away to nobody, and is another function than this one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import binascii
 import hashlib
 import hmac
 import json
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from duramen.errors import DeserializationError, InvalidToken
 
-from .serializer import Serializer
+if TYPE_CHECKING:
+    from .serializer import Serializer
 
 __all__ = ["Answered", "Claim", "TokenType", "is_signed", "load_answer", "read_token", "write_token"]
 

@@ -54,12 +54,12 @@ class RequestCalls(Calls):
     ) -> Any:
         """Have a run apply an update, and give what its function returned.
 
-        The run validates it, records it, applies it once and answers it, wherever it is driven; one that waits
-        is due at once. An update of a name that the run does not take (yet) is kept until it does, or ends.
+        The run validates it, records it, applies it once and answers it, wherever it is driven; one that
+        waits is due at once. An update of a name that the run does not take (yet) is kept until it does, or ends.
 
         Args:
             run_id: which run.
-            update: the name that the handler gave to ``ctx.on_update``, or the `Update`, which says the types.
+            update: the name that the handler gave to ``ctx.on_update``, or the `Update` with the types.
             payload: what its function gets; anything that the serializer takes.
             update_id: the same id is applied once, and always gets the same answer: also after a time-out or
                 a crash of the caller. None makes up a fresh one.
@@ -89,8 +89,8 @@ class RequestCalls(Calls):
     async def query(self, run_id: str, query: Query[Any] | str, /, *args: Any) -> Any:
         """Ask a run what its handler knows: `fn(*args)` of its ``ctx.on_query(name, fn)``.
 
-        It is answered here, from a copy of the run that is built by replay of what is recorded: whoever drives
-        it is not disturbed, nothing is written, and a run that has ended answers as well. What is not yet
+        It is answered here, from a copy of the run that is built by replay of what is recorded: whoever
+        drives it is not disturbed, nothing is written, and a run that has ended answers as well. What is not yet
         durable is not seen. Each query costs as much as taking the run up.
 
         Args:

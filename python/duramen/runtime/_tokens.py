@@ -20,8 +20,8 @@ class TokenCalls(Calls):
 
         Args:
             token: the text that the handler's ``ctx.token(…)`` made.
-            value: what ``token.result()`` gives; anything that the serializer takes. It is checked against the
-                token's type if the workflow is registered here, and by the run in any case.
+            value: what ``token.result()`` gives; anything that the serializer takes. It is checked against
+                the token's type if the workflow is registered here, and by the run in any case.
 
         Returns:
             ``delivered``, ``buffered``, or ``duplicate`` if the same value was given before.

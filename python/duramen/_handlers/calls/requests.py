@@ -100,8 +100,8 @@ class RequestCalls(Calls):
                 raise WorkflowDefinitionError(f"validate of update {name!r}: {why}")
             if is_async_callable(validate):
                 raise WorkflowDefinitionError(
-                    f"validate of update {name!r} is async: it only looks at what is there, so let it be sync, "
-                    "and do what needs waiting in the function of the update"
+                    f"validate of update {name!r} is async: it only looks at what is there, so let it be "
+                    "sync, and do what needs waiting in the function of the update"
                 )
         try:
             slot = self._run.updates(name)
@@ -119,7 +119,7 @@ class RequestCalls(Calls):
     @overload
     def on_query(self, query: str, fn: Callable[..., Any], /) -> None: ...
     def on_query(self, query: Query[Any] | str, fn: Callable[..., Any], /) -> None:
-        """Answer the queries of a name: `fn` is called with their arguments, and looks at the handler's state.
+        """Answer the queries of a name: `fn` is called with their arguments, and looks at what the handler has.
 
         It is called in a copy of the run that is built by replay from what is recorded, in the process of
         whoever asks, also after the run has ended. So what it changes is lost. Nothing is recorded.

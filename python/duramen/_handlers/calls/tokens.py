@@ -41,7 +41,7 @@ class Token(Generic[R]):
 
     @property
     def text(self) -> str:
-        """What to give away: a secret, to be used with `Runtime.complete` and `Runtime.fail`. Safe in URLs."""
+        """What to give away: a secret for `Runtime.complete` and `Runtime.fail`. It is safe in URLs."""
         return self._text
 
     def __repr__(self) -> str:
