@@ -188,7 +188,7 @@ async def test_what_cannot_apply_updates_is_refused_where_it_is_given(memory_url
         elif how == "async validate":
             ctx.on_update("x", one, validate=one)
         elif how == "called":
-            ctx.on_update("x", 3)  # type: ignore[call-overload]  # pyright: ignore
+            ctx.on_update("x", 3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
         else:
             ctx.on_update("__x", one)
 

@@ -8,7 +8,7 @@ import typer
 
 import duramen
 
-from . import backup, demo, messages, runs, stores, worker, workers
+from . import backup, demo, messages, requests, runs, stores, worker, workers
 
 __all__ = ["app"]
 
@@ -52,4 +52,6 @@ app.command("sweep")(worker.sweep)
 app.command("workers")(workers.workers)
 app.command("signal")(messages.signal)
 app.command("approve")(messages.approve)
+app.command("update")(requests.update)
+app.command("query")(requests.query)
 app.add_typer(runs.app, name="runs")

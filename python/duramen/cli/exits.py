@@ -38,6 +38,7 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (errors.StoreError, Exit.STORE),
     (errors.UnknownRun, Exit.NOT_FOUND),
     (errors.UnknownWorkflow, Exit.NOT_FOUND),
+    (errors.UnknownQuery, Exit.NOT_FOUND),
     (errors.InvalidArgument, Exit.USAGE),
     (errors.WorkflowDefinitionError, Exit.USAGE),
     (errors.SerializationError, Exit.USAGE),

@@ -55,7 +55,8 @@ class RequestCalls(Calls):
         """Have a run apply an update, and give what its function returned.
 
         The run validates it, records it, applies it once and answers it, wherever it is driven; one that
-        waits is due at once. An update of a name that the run does not take (yet) is kept until it does, or ends.
+        waits is due at once. An update of a name that the run does not take (yet) is kept until it does, or
+        ends.
 
         Args:
             run_id: which run.
@@ -90,8 +91,8 @@ class RequestCalls(Calls):
         """Ask a run what its handler knows: `fn(*args)` of its ``ctx.on_query(name, fn)``.
 
         It is answered here, from a copy of the run that is built by replay of what is recorded: whoever
-        drives it is not disturbed, nothing is written, and a run that has ended answers as well. What is not yet
-        durable is not seen. Each query costs as much as taking the run up.
+        drives it is not disturbed, nothing is written, and a run that has ended answers as well. What is
+        not yet durable is not seen. Each query costs as much as taking the run up.
 
         Args:
             run_id: which run.

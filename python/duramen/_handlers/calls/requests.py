@@ -119,7 +119,7 @@ class RequestCalls(Calls):
     @overload
     def on_query(self, query: str, fn: Callable[..., Any], /) -> None: ...
     def on_query(self, query: Query[Any] | str, fn: Callable[..., Any], /) -> None:
-        """Answer the queries of a name: `fn` is called with their arguments, and looks at what the handler has.
+        """Answer the queries of a name: `fn` is called with their arguments, and looks at the handler's data.
 
         It is called in a copy of the run that is built by replay from what is recorded, in the process of
         whoever asks, also after the run has ended. So what it changes is lost. Nothing is recorded.
