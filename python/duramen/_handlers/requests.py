@@ -71,7 +71,14 @@ class Query(Generic[R]):
 
     __slots__ = ("name", "result")
 
-    def __init__(self, name: str, result: type[R] | Any = None) -> None:
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self, name: str, result: type[R]) -> None: ...
+        @overload
+        def __init__(self: Query[Any], name: str, result: Any = ...) -> None: ...
+
+    def __init__(self, name: str, result: Any = None) -> None:
         self.name = check_name("query", name)
         self.result = result
 

@@ -44,7 +44,7 @@ __all__ = ["Reading"]
 T = TypeVar("T")
 
 # What a host has to say of its handler was said when the run was driven.
-_SILENT = logger("duramen.reading")
+_SILENT = logger("duramen.replay")
 _SILENT.logger.disabled = True
 
 
