@@ -82,6 +82,10 @@ class Reading:
         definition = self._registry.get(run.workflow, run.version)
         if definition is None:
             raise UnknownWorkflow(run.workflow, run.version)
+        if not run.driving and run.divergence() is None:
+            raise StoreNewer(
+                f"the journal of run {run_id!r} needs a newer duramen (this one reads format {ENCODING})"
+            )
         looking = _Look(port.loop, run, definition, self._serializer, look)
         try:
             return await looking.done
@@ -147,10 +151,6 @@ class _Look:
         if text is not None:
             code = f"workflow {definition.name!r} version {definition.version!r} ({definition.location})"
             raise ReplayDiverged(run.run_id, text, run.divergence_index() or 0, "", code)
-        if not run.driving and self._host.outcome is None:
-            raise StoreNewer(
-                f"the journal of run {run.run_id!r} needs a newer duramen (this one reads format {ENCODING})"
-            )
 
     def drop(self) -> None:
         """Nobody looks any more."""

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Tokens"]
 
 _NOBODY = b"no run is there, and this takes as long"
+_LONG = 1_000
+"""Entries of a journal that is not replayed to find a type: the run itself looks whether a value fits."""
 _TRIES = 100
 """The most answers to one token that did not fit and were set aside."""
 
@@ -92,7 +94,8 @@ class Tokens:
     async def _type(self, claim: Claim, detail: Detail) -> tuple[Any] | None:
         """The type of the value, if the workflow's code is here and fits."""
         row = detail.row
-        if self._registry.get(row.workflow, row.version) is None:
+        is_long = row.journal_len - row.journal_start > _LONG
+        if is_long or self._registry.get(row.workflow, row.version) is None:
             return None
         try:
             return await self._reading.token_type(claim.run_id, claim.token_id)
