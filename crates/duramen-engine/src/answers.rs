@@ -154,12 +154,10 @@ impl Answers {
     }
 
     fn reply(&self, answers: impl IntoIterator<Item = (Token, Result<Answer, StoreError>)>) {
-        let replies = answers
-            .into_iter()
-            .map(|(token, answer)| HostEvent::Reply {
-                token,
-                reply: answer.map(Reply::Answer),
-            });
+        let replies = answers.into_iter().map(|(token, answer)| HostEvent::Reply {
+            token,
+            reply: answer.map(Reply::Answer),
+        });
         self.common.host.push_all(replies);
     }
 

@@ -40,10 +40,17 @@ pub struct RunDriver {
     told_to_leave: bool,
     /// Whether the sealed commit took place is not known.
     in_doubt: bool,
+    place: Place,
+}
+
+/// Where the run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Here,
     /// Out of these hands for good.
-    gone: bool,
-    /// Nothing is driven: the handler only goes through what is recorded.
-    reading: bool,
+    Gone,
+    /// With somebody else, or nobody. This is a copy, whose handler only goes through what is recorded.
+    Elsewhere,
 }
 
 impl RunDriver {
@@ -69,8 +76,7 @@ impl RunDriver {
             withheld: None,
             told_to_leave: false,
             in_doubt: false,
-            gone: false,
-            reading: false,
+            place: Place::Here,
         }
     }
 
@@ -78,14 +84,14 @@ impl RunDriver {
     pub fn reading(engine: Arc<Engine>, run: ClaimedRun) -> Self {
         let driver = Self::new(engine, 0, run, None);
         Self {
-            reading: true,
+            place: Place::Elsewhere,
             ..driver
         }
     }
 
     /// Whether the handler goes through what is recorded.
     pub fn is_replaying(&self) -> bool {
-        self.reading || self.machine.is_replaying()
+        self.place == Place::Elsewhere || self.machine.is_replaying()
     }
 
     fn hands(&self) -> &Arc<Hands> {
@@ -126,7 +132,7 @@ impl RunDriver {
 
     /// The next thing to do; when there is none, what must be durable goes on its way.
     pub fn turn(&mut self) -> Turn {
-        if self.reading {
+        if self.place == Place::Elsewhere {
             return self.machine.replay();
         }
         self.sign();
@@ -312,7 +318,7 @@ impl RunDriver {
             AfterCommit::Ended => self.ending.take().unwrap_or(Driven::Stuck),
             AfterCommit::Lost => Driven::Lost,
         };
-        self.gone = true;
+        self.place = Place::Gone;
         self.hands().ended(self.ticket, driven);
         if self.in_doubt {
             let facts = self.machine.facts();
@@ -331,10 +337,13 @@ impl RunDriver {
     /// The lease of that epoch is lost: nothing of this run may be written any more. False if the
     /// run has left these hands already.
     pub fn lost(&mut self, epoch: i64) -> bool {
-        if self.machine.facts().epoch != epoch || self.machine.is_paused() || self.gone {
+        if self.machine.facts().epoch != epoch
+            || self.machine.is_paused()
+            || self.place != Place::Here
+        {
             return false;
         }
-        self.gone = true;
+        self.place = Place::Gone;
         self.machine.abandon();
         self.hands().ended(self.ticket, Driven::Lost);
         true
@@ -344,10 +353,8 @@ impl RunDriver {
     /// let go some heartbeats later, or when its lease ends; a handler that is kept is evicted.
     pub fn abandon(&mut self) {
         self.machine.abandon();
-        if self.reading {
-            return;
-        }
-        if !std::mem::replace(&mut self.gone, true) {
+        if self.place == Place::Here {
+            self.place = Place::Gone;
             self.hands().given_up(self.ticket);
             self.engine.host().push(HostEvent::Evict {
                 ticket: self.ticket,

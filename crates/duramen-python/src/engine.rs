@@ -167,7 +167,10 @@ impl Engine {
                     Ok(Reply::Read(Some(run))) => {
                         let tags = run.row.tags.clone();
                         let driver = RunDriver::reading(Arc::clone(&self.core), *run);
-                        (Py::new(py, Run::new(driver, tags, 0))?.into_any(), py.None())
+                        (
+                            Py::new(py, Run::new(driver, tags, 0))?.into_any(),
+                            py.None(),
+                        )
                     }
                     Ok(reply) => (reply::to_python(py, reply)?, py.None()),
                     Err(error) => (py.None(), reply::error_pair(&error).into_py_any(py)?),

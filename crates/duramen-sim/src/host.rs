@@ -343,10 +343,9 @@ impl Host {
                     }
                     self.drain(ticket);
                 }
-                // No simulated handler takes updates.
-                Turn::Apply { .. } => {}
-                // Nothing is sealed here: the simulated handlers have no transactions of their own.
-                Turn::Offer { .. } | Turn::Seal { .. } => {}
+                // Nothing is sealed or applied here: the simulated handlers have no transactions of their own,
+                // and take no updates.
+                Turn::Offer { .. } | Turn::Apply { .. } | Turn::Seal { .. } => {}
                 Turn::Idle => return,
             }
         }
