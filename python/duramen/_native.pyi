@@ -606,8 +606,7 @@ class Engine:
     def migrate(self, token: int) -> None: ...  # Schema
     def watch_end(self, token: int, run_id: str) -> None: ...  # str | None: how it ended; None: no such run
     def unwatch_end(self, token: int) -> None: ...  # nobody waits for that reply any more
-    # Answer; with `at_once` it may have been given long ago
-    def watch_answer(self, token: int, run_id: str, message_id: str, at_once: bool) -> None: ...
+    def watch_answer(self, token: int, run_id: str, message_id: str) -> None: ...  # Answer
     def receipt(self, token: int, run_id: str, message_id: str) -> None: ...  # Answer, by now
     def unwatch_answer(self, token: int) -> None: ...  # nobody waits for that reply any more
     def read(

@@ -1,8 +1,8 @@
 //! Who waits for answers to messages, and one look for all of them.
 //!
 //! Budget: however many wait, the store is asked at most ten times a second where up to [`BATCH`] of their
-//! messages stand, and less often while none of them is answered. An answer that is given here is looked
-//! for at once.
+//! messages stand, and less often while none of them is answered. For whoever comes to wait, and for an answer
+//! that is given here, it is asked at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -109,9 +109,9 @@ impl Answers {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The reply comes when the message has been answered or refused, or will not be. With `at_once` it may
-    /// have been long ago.
-    pub(crate) fn watch(&self, token: Token, run_id: RunId, message_id: String, at_once: bool) {
+    /// The reply comes when the message has been answered or refused, or will not be. That may have been
+    /// before: a message to a run that is driven here is often answered before its sender can ask.
+    pub(crate) fn watch(&self, token: Token, run_id: RunId, message_id: String) {
         let mut waiting = self.waiting();
         if waiting.closed {
             drop(waiting);
@@ -120,11 +120,7 @@ impl Answers {
         waiting.by_token.insert(token, (run_id, message_id));
         self.count(&waiting);
         drop(waiting);
-        if at_once {
-            self.common.answers.ring();
-        } else {
-            self.common.answers.bell.notify_one();
-        }
+        self.common.answers.ring();
     }
 
     /// Nobody waits for that reply any more; it does not come if it is not under way.
@@ -258,7 +254,7 @@ async fn look(weak: Weak<Answers>, bell: Arc<Notify>) {
             let is_whole = behind.is_none() && more.is_none();
             behind = more;
             let changed = !batch.is_empty() && answers.ask(batch).await;
-            pause = if changed || !is_whole {
+            pause = if rung || changed || !is_whole {
                 SOONEST
             } else {
                 (pause * 5 / 4).min(LATEST)
@@ -270,12 +266,6 @@ async fn look(weak: Weak<Answers>, bell: Arc<Notify>) {
         drop(answers);
         let Some(sleep) = sleep else {
             bell.notified().await;
-            let Some(answers) = weak.upgrade() else {
-                return;
-            };
-            // Who has just sent a message looks in a moment, unless it is told sooner.
-            pause = SOONEST;
-            next = answers.common.clock.moment().after(SOONEST);
             continue;
         };
         tokio::select! {

@@ -273,9 +273,9 @@ impl Engine {
 
     /// Replies [`Reply::Answer`] when that message has been answered or refused, or will not be because its
     /// run has ended or is parked. However many wait, the store is asked a bounded number of times a second,
-    /// and once more when an answer is given here. With `at_once` it may have been given long ago.
-    pub fn watch_answer(&self, token: Token, run_id: RunId, message_id: String, at_once: bool) {
-        self.answers.watch(token, run_id, message_id, at_once);
+    /// and once more when somebody comes to wait or an answer is given here.
+    pub fn watch_answer(&self, token: Token, run_id: RunId, message_id: String) {
+        self.answers.watch(token, run_id, message_id);
     }
 
     /// Replies [`Reply::Answer`] with what has become of that message by now; of one that is unread or not

@@ -481,9 +481,8 @@ impl Engine {
     }
 
     /// Replies when a message has been answered or refused, or will not be.
-    fn watch_answer(&self, token: u64, run_id: String, message_id: String, at_once: bool) {
-        self.core
-            .watch_answer(token, run_id.into(), message_id, at_once);
+    fn watch_answer(&self, token: u64, run_id: String, message_id: String) {
+        self.core.watch_answer(token, run_id.into(), message_id);
     }
 
     /// Replies with what has become of a message by now.

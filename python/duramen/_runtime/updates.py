@@ -93,12 +93,12 @@ class Updates:
     ) -> bytes:
         until = None if limit is None else self._lifecycle.ready.loop.time() + limit
         message_id = f"update:{update_id}"
-        is_new = await self._send(run_id, message_id, name, data, update_id)
+        await self._send(run_id, message_id, name, data, update_id)
         if drive:
             await self._taking.drive_now(run_id)
         try:
             async with waits_for(run_id, self._is_begun):
-                answer = await self._answer(run_id, message_id, at_once=drive or not is_new, until=until)
+                answer = await self._answer(run_id, message_id, until)
         except StoreClosed:
             raise RuntimeClosed("the runtime was closed during the call") from None
         if answer is None:
@@ -117,8 +117,8 @@ class Updates:
             )
         return answer.reply
 
-    async def _send(self, run_id: str, message_id: str, name: str, data: bytes, update_id: str) -> bool:
-        """Put it into the run's inbox. False: it is there already."""
+    async def _send(self, run_id: str, message_id: str, name: str, data: bytes, update_id: str) -> None:
+        """Put it into the run's inbox, unless it is there already."""
         port = self._lifecycle.ready
         message = (run_id, message_id, "update", name, data, name)
         answers: list[Delivered] = await port.call(port.engine.deliver, [message])
@@ -131,21 +131,16 @@ class Updates:
             raise InboxFull(run_id)
         if result == "blocked":
             raise held_by_others(run_id)
-        if result == "duplicate":
-            if first is not None and first != name:
-                raise InvalidArgument(
-                    f"update_id {update_id!r} is that of an update {first!r} of run {run_id!r}, so {name!r} "
-                    "was not sent: give it another id"
-                )
-            return False
-        return True
+        if result == "duplicate" and first is not None and first != name:
+            raise InvalidArgument(
+                f"update_id {update_id!r} is that of an update {first!r} of run {run_id!r}, so {name!r} was "
+                "not sent: give it another id"
+            )
 
-    async def _answer(
-        self, run_id: str, message_id: str, *, at_once: bool, until: float | None
-    ) -> Answer | None:
+    async def _answer(self, run_id: str, message_id: str, until: float | None) -> Answer | None:
         """Wait until the message is read, or its run has ended; None if that instant comes before."""
         port = self._lifecycle.ready
-        token, answered = port.call_with_token(port.engine.watch_answer, run_id, message_id, at_once)
+        token, answered = port.call_with_token(port.engine.watch_answer, run_id, message_id)
         try:
             pause = None if until is None else max(0.0, until - port.loop.time())
             done, _ = await asyncio.wait([answered], timeout=pause)

@@ -20,8 +20,7 @@ fn update(lab: &Lab, run_id: &str, name: &str, id: &str) -> NewMessage {
 
 fn watch(host: &mut Host, run_id: &str, id: &str) -> Token {
     let token = host.token();
-    host.engine
-        .watch_answer(token, run_id.into(), id.into(), false);
+    host.engine.watch_answer(token, run_id.into(), id.into());
     token
 }
 
