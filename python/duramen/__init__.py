@@ -5,8 +5,9 @@ from importlib.metadata import version as _version
 from . import errors
 from ._handlers.calls.children import ChildHandle
 from ._handlers.calls.ticks import ScheduleTick
-from ._handlers.context import Approval, Context
+from ._handlers.context import Approval, Context, Token
 from ._handlers.middleware import Middleware, Next
+from ._handlers.requests import Query, Update
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
 from ._runtime.deploys import CheckReport, OldestRun, PatchReport, PatchView, RunProblem, VersionView
 from ._runtime.filters import RunFilters
@@ -74,6 +75,7 @@ __all__ = [
     "Page",
     "PatchReport",
     "PatchView",
+    "Query",
     "RecordedError",
     "RefusedSignal",
     "Retry",
@@ -103,6 +105,8 @@ __all__ = [
     "SweepResult",
     "SweptRun",
     "TimelineEntry",
+    "Token",
+    "Update",
     "VersionView",
     "When",
     "WorkOptions",

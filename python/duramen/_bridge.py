@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from ._native import (
     ENCODING,
     Advance,
+    Answer,
+    Apply,
     Cancel,
     Change,
     ChildEnded,
@@ -96,6 +98,8 @@ __all__ = [
     "VALUE_RANDOM",
     "VALUE_UUID",
     "Advance",
+    "Answer",
+    "Apply",
     "Cancel",
     "Change",
     "ChildEnded",
@@ -160,7 +164,7 @@ __all__ = [
 RunEvent: TypeAlias = Drive | Resume | Evict | Advance | Lost
 """What the engine says of a run; beside these `Engine.drain` gives `Reply`, `StoreRequest` and `Newer`."""
 
-Turn: TypeAlias = Deliver | Offer | Start | Seal | Cancel | TimeOut
+Turn: TypeAlias = Deliver | Offer | Apply | Start | Seal | Cancel | TimeOut
 """What `Run.turn` and `Run.accept` give."""
 
 Outcome: TypeAlias = ChildEnded | Completed | Failed | Fired | Received | TimedOut

@@ -6,6 +6,8 @@ from typing import Any, Final, final
 __all__ = [
     "ENCODING",
     "Advance",
+    "Answer",
+    "Apply",
     "Cancel",
     "Change",
     "ChildEnded",
@@ -173,6 +175,18 @@ class Offer:
     __match_args__ = ("slot", "payload")
 
 @final
+class Apply:
+    """An update was accepted: apply it by the function that takes it, then call `update_done`. `payload` is
+    None for the value just accepted."""
+
+    taker: int
+    slot: int
+    payload: bytes | None
+    at: int
+
+    __match_args__ = ("taker", "slot", "payload", "at")
+
+@final
 class Start:
     """Begin an attempt (from 1) of the step in a slot."""
 
@@ -278,6 +292,15 @@ class Delivered:
 
     result: str
     fingerprint: str | None
+
+@final
+class Answer:
+    """What became of a message that was waited for: answered (with `reply`), refused (`why` is the reason) or
+    unanswered (`why` is the run's status, None if it is not there)."""
+
+    how: str
+    reply: bytes | None
+    why: str | None
 
 @final
 class Row:
@@ -524,6 +547,7 @@ class Run:
     epoch: int
     generation: int  # how often it was continued as new
     scope: str  # what no other run and no other generation of it has before the ids of its operations
+    seed: bytes
     tags: list[str]
     ticket: int
     @property
@@ -540,6 +564,9 @@ class Run:
     def value(
         self, kind: int
     ) -> bytes: ...  # 0 now (int ms as JSON), 1 uuid (JSON string), 2 random (JSON number)
+    def token(self, id: str | None, deadline: int | None) -> tuple[int, str]: ...  # slot, the token's id
+    def updates(self, name: str) -> int: ...  # takes them from now on; the slot is the taker of `Apply`
+    def update_done(self, slot: int, ok: bool, payload: bytes) -> None: ...  # the slot of `Apply`
     def patched(self, id: str) -> bool: ...
     # Operation and run id of a child; run id, workflow, version, input, tags, memo, timeout
     def start_child(
@@ -558,8 +585,8 @@ class Run:
     def last_op(self) -> str: ...  # id of the operation requested last
     def cancel_op(self, slot: int) -> bool: ...  # True: a step in flight, stop it
     # None: idle; commits went on their way
-    def turn(self) -> Deliver | Offer | Start | Seal | Cancel | TimeOut | None: ...
-    def accept(self) -> Deliver | Offer | Start | Seal | Cancel | TimeOut | None: ...
+    def turn(self) -> Deliver | Offer | Apply | Start | Seal | Cancel | TimeOut | None: ...
+    def accept(self) -> Deliver | Offer | Apply | Start | Seal | Cancel | TimeOut | None: ...
     def refuse(self, reason: str) -> None: ...
     def step_ok(self, slot: int, payload: bytes) -> None: ...
     def step_failed(self, slot: int, error: bytes, retryable: bool) -> int | None:
@@ -669,6 +696,12 @@ class Engine:
     def migrate(self, token: int) -> None: ...  # Schema
     def watch_end(self, token: int, run_id: str) -> None: ...  # str | None: how it ended; None: no such run
     def unwatch_end(self, token: int) -> None: ...  # nobody waits for that reply any more
+    def watch_answer(self, token: int, run_id: str, message_id: str) -> None: ...  # Answer
+    def receipt(self, token: int, run_id: str, message_id: str) -> None: ...  # Answer, by now
+    def unwatch_answer(self, token: int) -> None: ...  # nobody waits for that reply any more
+    def read(
+        self, token: int, run_id: str
+    ) -> None: ...  # Run | None: a copy whose turns end with its journal
     def identity(self, token: int) -> None: ...  # str | None: tells the store's database from others
     def schema(self, token: int) -> None: ...  # Schema
     def start(

@@ -38,14 +38,17 @@ __all__ = [
     "InvalidArgument",
     "InvalidHistory",
     "InvalidId",
+    "InvalidToken",
     "NotADurableContext",
     "NotDurableError",
     "PayloadTooLarge",
+    "QueryFailed",
     "RecordedError",
     "ReplayDiverged",
     "RunCancelled",
     "RunEvicted",
     "RunFailed",
+    "RunFinished",
     "RunIdConflict",
     "RunStuck",
     "RunTerminated",
@@ -66,11 +69,19 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnmigrated",
     "StreamTruncated",
+    "TokenConflict",
+    "TokenExpired",
+    "TokenFailed",
+    "TokenRejected",
     "TransactionsUnsupported",
+    "UnknownQuery",
     "UnknownRun",
     "UnknownSchedule",
     "UnknownWorkflow",
     "UnusableConnection",
+    "UpdateFailed",
+    "UpdateRejected",
+    "UpdateTimeout",
     "WorkflowDefinitionError",
     "WrongDatabase",
 ]
@@ -546,6 +557,167 @@ class EventRejected(DuramenError, ValueError):
     @override
     def __str__(self) -> str:
         return f"event {self.name!r} for run {self.run_id!r} was refused: {self.reason}"
+
+
+# -- updates and queries -------------------------------------------------------------------------------------
+
+
+class RunFinished(DuramenError):
+    """The run has ended, so it takes nothing more; `status` says how."""
+
+    def __init__(self, run_id: str, status: str = "ended", what: str = "it takes nothing more") -> None:
+        super().__init__(run_id, status, what)
+        self.run_id = run_id
+        self.status = status
+        self.what = what
+
+    @override
+    def __str__(self) -> str:
+        how = "has ended" if self.status == "ended" else f"has ended ({self.status})"
+        return f"run {self.run_id!r} {how}: {self.what}"
+
+
+class UpdateRejected(DuramenError, ValueError):
+    """The run refused an update before it was accepted; nothing was changed. `reason` is its validator's."""
+
+    def __init__(self, run_id: str, name: str, reason: str) -> None:
+        super().__init__(run_id, name, reason)
+        self.run_id = run_id
+        self.name = name
+        self.reason = reason
+
+    @override
+    def __str__(self) -> str:
+        return f"update {self.name!r} of run {self.run_id!r} was refused: {self.reason}"
+
+
+class UpdateFailed(DuramenError):
+    """The function that applied an update raised; `error` is what was recorded of it."""
+
+    def __init__(self, run_id: str, name: str, error: RecordedError) -> None:
+        super().__init__(run_id, name, error)
+        self.run_id = run_id
+        self.name = name
+        self.error = error
+
+    @override
+    def __str__(self) -> str:
+        return f"update {self.name!r} of run {self.run_id!r} failed: {self.error}"
+
+
+class UpdateTimeout(DuramenError, TimeoutError):
+    """An update was not answered in time. It stays: ask again with the same `update_id` for its answer."""
+
+    def __init__(self, run_id: str, name: str, update_id: str, taken: tuple[str, ...] | None = None) -> None:
+        super().__init__(run_id, name, update_id, taken)
+        self.run_id = run_id
+        self.name = name
+        self.update_id = update_id
+        self.taken = taken
+        """The names of the updates that the run takes, if it rested."""
+
+    @override
+    def __str__(self) -> str:
+        text = (
+            f"update {self.name!r} of run {self.run_id!r} was not answered in time; it is kept: ask again "
+            f"with update_id={self.update_id!r}"
+        )
+        if self.taken is not None and self.name not in self.taken:
+            text += f" (at the moment the run takes {', '.join(self.taken) or 'no updates'})"
+        return text
+
+
+class UnknownQuery(DuramenError, LookupError):
+    """The run answers no query of that name; `known` are those that it answers."""
+
+    def __init__(self, run_id: str, name: str, known: tuple[str, ...] = ()) -> None:
+        super().__init__(run_id, name, known)
+        self.run_id = run_id
+        self.name = name
+        self.known = known
+
+    @override
+    def __str__(self) -> str:
+        known = (
+            f"it answers {', '.join(self.known)}" if self.known else "it answers none as far as it has come"
+        )
+        return f"run {self.run_id!r} answers no query {self.name!r}: {known}"
+
+
+class QueryFailed(DuramenError):
+    """The function that answers a query raised, or did what a query must not; its cause says what."""
+
+    def __init__(self, run_id: str, name: str, reason: str) -> None:
+        super().__init__(run_id, name, reason)
+        self.run_id = run_id
+        self.name = name
+        self.reason = reason
+
+    @override
+    def __str__(self) -> str:
+        return f"query {self.name!r} of run {self.run_id!r} failed: {self.reason}"
+
+
+# -- completion tokens ---------------------------------------------------------------------------------------
+
+
+class InvalidToken(DuramenError, ValueError):
+    """A text is no completion token, or none of this store. It is not repeated here: it may be a secret."""
+
+    def __init__(self, why: str = "it is no completion token of a run in this store") -> None:
+        super().__init__(why)
+
+
+class TokenExpired(InvalidToken):
+    """The time of a completion token is over."""
+
+    def __init__(
+        self, why: str = "the time of the completion token is over: nothing waits for it any more"
+    ) -> None:
+        super().__init__(why)
+
+
+class TokenConflict(DuramenError):
+    """A completion token was used already, with another answer; the first one stands."""
+
+    def __init__(self, run_id: str, token_id: str) -> None:
+        super().__init__(run_id, token_id)
+        self.run_id = run_id
+        self.token_id = token_id
+
+    @override
+    def __str__(self) -> str:
+        return (
+            f"token {self.token_id!r} of run {self.run_id!r} was used already with another answer, and the "
+            "first answer stands"
+        )
+
+
+class TokenRejected(DuramenError, ValueError):
+    """A value does not fit what a completion token stands for; the run goes on waiting."""
+
+    def __init__(self, run_id: str, token_id: str, reason: str) -> None:
+        super().__init__(run_id, token_id, reason)
+        self.run_id = run_id
+        self.token_id = token_id
+        self.reason = reason
+
+    @override
+    def __str__(self) -> str:
+        return f"the value for token {self.token_id!r} of run {self.run_id!r} was refused: {self.reason}"
+
+
+class TokenFailed(DuramenError):
+    """What a handler gets from a completion token that somebody let fail (`Runtime.fail`)."""
+
+    def __init__(self, token_id: str, reason: str) -> None:
+        super().__init__(token_id, reason)
+        self.token_id = token_id
+        self.reason = reason
+
+    @override
+    def __str__(self) -> str:
+        return f"token {self.token_id!r} failed: {self.reason}"
 
 
 # -- stores --------------------------------------------------------------------------------------------------

@@ -42,7 +42,21 @@ async def fail(ctx: Context, number: int) -> float:
 async def sleep(ctx: Context) -> None:
     await ctx.sleep(3600)
 
-runtime = Runtime(os.environ["SHOP_URL"], workflows=[add, wait, decide, fail, sleep])
+@workflow
+async def count(ctx: Context) -> int:
+    counted = 0
+    def more(number: int) -> int:
+        nonlocal counted
+        counted += number
+        return counted
+    def positive(number: int) -> None:
+        if number < 1:
+            raise ValueError("count up")
+    ctx.on_update("more", more, validate=positive)
+    ctx.on_query("counted", lambda times=1: counted * times)
+    return await ctx.wait_for_event("enough")
+
+runtime = Runtime(os.environ["SHOP_URL"], workflows=[add, wait, decide, fail, sleep, count])
 
 def make() -> Runtime:
     return runtime

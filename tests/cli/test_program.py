@@ -19,7 +19,18 @@ from tests.cli.programs import environment, run
 def test_help_names_the_commands_and_the_codes(duramen) -> None:
     shown = duramen("--help")
     assert shown.code == 0
-    for word in ("demo", "migrate", "worker", "sweep", "runs", "signal", "approve", "Exit codes"):
+    for word in (
+        "demo",
+        "migrate",
+        "worker",
+        "sweep",
+        "runs",
+        "signal",
+        "approve",
+        "update",
+        "query",
+        "Exit codes",
+    ):
         assert word in shown.out
     assert duramen("--version").out.startswith("duramen ")
     assert duramen("runs", "fly").code == 2

@@ -67,6 +67,22 @@ def test_what_has_not_ended_reaches_to_now() -> None:
     assert spans(JOURNAL[:2], 5)["pay"] == [(0, 1), (3, 5)]
 
 
+def test_an_update_lasts_from_its_acceptance_to_its_end() -> None:
+    journal = [
+        entry("run_created", 0),
+        entry("update_accepted", 2, "update-1", wait="update:deposit"),
+        entry("step_completed", 3, "book"),
+        entry("update_finished", 5, "update-1"),
+        entry("update_accepted", 6, "update-2", wait="update:deposit"),
+        entry("update_finished", 7, "update-2", error=RecordedError("x.Gone", "nobody there")),
+        entry("update_accepted", 8, "update-3", wait="update:close"),
+    ]
+    found = spans(journal, 9)
+    assert found == {"update-1": [(2, 5)], "book": [(2, 3)], "update-2": [(6, 7)], "update-3": [(8, 9)]}
+    remarks = [track.remark for track in tracks(journal, at(9))]
+    assert remarks == ["update deposit", "", "update deposit failed: Gone: nobody there", "update close"]
+
+
 def test_every_bar_can_be_seen() -> None:
     (track,) = tracks([entry("run_created", 0), entry("step_completed", 0, "quick")], at(100))
     assert bar(track.segments, at(0), at(100), 20).plain.strip() == "━"

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from duramen import Context, Retry, step_context, workflow
-from duramen.errors import ChildFailed, RunCancelled, RunFailed, StepFailed
+from duramen.errors import ChildFailed, RunCancelled, RunFailed, StepFailed, UpdateFailed, UpdateRejected
 from duramen.testing import Environment
 
 
@@ -422,6 +422,90 @@ async def changed(ctx: Context) -> list[str]:
 @scenario(changed)
 async def patches(env: Environment) -> Any:
     return await env.result(await env.runtime.start(changed, run_id="r"))
+
+
+# -- updates and tokens --------------------------------------------------------------------------------------
+
+
+@workflow
+async def ledger(ctx: Context) -> list[int]:
+    booked: list[int] = []
+
+    async def book(amount: int) -> int:
+        await ctx.step(f"book {amount}", work, str(amount))
+        await ctx.sleep(60)
+        booked.append(int(await ctx.step(f"check {amount}", work_in_a_thread, str(amount))))
+        return amount * 10
+
+    def note(amount: int) -> int:
+        if amount > 100:
+            raise LookupError("too much")
+        booked.append(amount)
+        return len(booked)
+
+    def positive(amount: int) -> None:
+        if amount <= 0:
+            raise ValueError("not positive")
+
+    ctx.on_update("book", book, validate=positive)
+    ctx.on_update("note", note)
+    await ctx.wait_for_event("close")
+    return booked
+
+
+@scenario(ledger)
+async def updates(env: Environment) -> Any:
+    run = await env.runtime.start(ledger, run_id="r")
+    answers: list[Any] = [await env.update(run, "note", 1, update_id="a")]
+    answers.append(await env.update(run, "book", 2, update_id="b"))
+    for name, payload in (("book", -1), ("note", 1000)):
+        try:
+            await env.update(run, name, payload, update_id=f"c{payload}")
+        except (UpdateRejected, UpdateFailed) as error:
+            answers.append(type(error).__name__)
+    await env.runtime.signal("r", "close", signal_id="close")
+    return [*answers, await env.result(run)]
+
+
+@scenario(ledger)
+async def updates_at_once(env: Environment) -> Any:
+    run = await env.runtime.start(ledger, run_id="r")
+    async with asyncio.TaskGroup() as group:
+        sent = [
+            group.create_task(env.runtime.update("r", "book", amount, update_id=f"u{amount}"))
+            for amount in (1, 2, 3)
+        ]
+        await env.advance(hours=1)
+    found = [task.result() for task in sent]
+    await env.runtime.signal("r", "close", signal_id="close")
+    return found, sorted(await env.result(run))
+
+
+TEXTS: dict[str, str] = {}
+
+
+async def give_away(run_id: str, text: str) -> None:
+    TEXTS[run_id] = text
+
+
+@workflow
+async def asks(ctx: Context) -> list[Any]:
+    kept, lost = ctx.token(int, timeout=86_400), ctx.token(int, id="lost", timeout=60)
+    await ctx.step("give away", give_away, ctx.run_id, kept.text)
+    try:
+        await lost.result()
+    except TimeoutError:
+        return [await kept.result(), await ctx.step("end", work, "end")]
+    return []
+
+
+@scenario(asks)
+async def tokens(env: Environment) -> Any:
+    run = await env.runtime.start(asks, run_id="r")
+    await env.advance(hours=1)
+    if not (await env.runtime.get("r")).finished:
+        await env.runtime.complete(TEXTS["r"], 7)
+    return await env.result(run)
 
 
 # -- recorded values and state -------------------------------------------------------------------------------

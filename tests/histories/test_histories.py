@@ -26,7 +26,7 @@ UNFINISHED = ("queued", "running", "waiting", "stuck", "terminated")
 
 # Kinds of entries that the format has and no code writes yet.
 NOT_WRITTEN = {
-    "child_started", "child_finished", "message_sent", "update_accepted", "update_finished",
+    "child_started", "child_finished", "message_sent",
 }  # fmt: skip
 
 

@@ -19,6 +19,8 @@ from duramen.errors import (
     RunTimedOut,
     RuntimeNotOpen,
     StepTimeout,
+    UpdateFailed,
+    UpdateTimeout,
 )
 from duramen.testing import Environment, open_store
 
@@ -411,3 +413,44 @@ def test_an_environment_that_was_not_entered_or_is_over_says_so() -> None:
 def test_ways_of_driving_that_do_not_exist_are_refused() -> None:
     with pytest.raises(InvalidArgument, match="'cold'"):
         Environment([waits], driving="cold")
+
+
+def test_an_update_moves_the_clock_until_it_is_answered() -> None:
+    @workflow
+    async def slow(ctx: Context) -> int:
+        seen = 0
+
+        async def add(number: int) -> int:
+            nonlocal seen
+            await ctx.sleep(3600)
+            seen += number
+            return seen
+
+        def at_once(number: int) -> int:
+            if number < 0:
+                raise ValueError("negative")
+            return number
+
+        ctx.on_update("add", add)
+        ctx.on_update("at once", at_once)
+        ctx.on_query("sum", lambda: seen)
+        await ctx.wait_for_event("close")
+        return seen
+
+    async def main() -> None:
+        async with Environment([slow]) as env:
+            handle = await env.runtime.start(slow)
+            begun = env.now
+            assert await env.update(handle, "at once", 3) == 3
+            assert env.now - begun < timedelta(seconds=1)
+            assert await env.runtime.update(handle.run_id, "at once", 4) == 4
+            assert await env.update(handle, "add", 2, update_id="u") == 2
+            assert timedelta(hours=1) <= env.now - begun < timedelta(hours=1, seconds=1)
+            assert await env.update(handle, "add", 2, update_id="u") == 2
+            with pytest.raises(UpdateFailed, match="negative"):
+                await env.update(handle, "at once", -1)
+            with pytest.raises(UpdateTimeout):
+                await env.update(handle, "nothing", within=timedelta(days=1))
+            assert await env.runtime.query(handle.run_id, "sum") == 2
+
+    run(main)

@@ -81,6 +81,18 @@ pub fn check_event_name(value: &str) -> Result<(), InvalidId> {
     Ok(())
 }
 
+/// Checks an update's name: as an event's.
+pub fn check_update_name(value: &str) -> Result<(), InvalidId> {
+    check_id("update name", value)?;
+    if value.starts_with("__") {
+        return Err(InvalidId::Reserved {
+            what: "update name",
+            value: value.to_owned(),
+        });
+    }
+    Ok(())
+}
+
 /// Checks an explicit operation id: an identifier without `#`, so that a repeat's `#2` is unambiguous.
 pub fn check_op_id(value: &str) -> Result<(), InvalidId> {
     check_id("operation id", value)?;

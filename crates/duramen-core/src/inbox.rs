@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::store::{Message, ReadMessage};
+use crate::ids::Payload;
+use crate::store::{Message, MessageKind, ReadMessage};
 
 /// A place in the machine's table of operations; later requests have greater ones.
 pub type Slot = u32;
@@ -30,6 +31,11 @@ pub struct Inbox {
     ahead: BTreeSet<u64>,
     read: Vec<ReadMessage>,
     offered: Option<Offer>,
+    /// Where the unread updates wait, by the ids of their messages.
+    updates: BTreeMap<String, (Arc<str>, u64)>,
+    /// Updates that were taken on and are to be answered, by the ids of their messages. Without a number:
+    /// the message has not come (again) yet, or was read long ago.
+    taken_on: BTreeMap<String, Option<u64>>,
 }
 
 /// A message that is being checked against what a wait expects.
@@ -115,6 +121,12 @@ impl Inbox {
             return;
         }
         self.close_ranks();
+        if message.kind == MessageKind::Update
+            && let Some(number) = self.taken_on.get_mut(&message.message_id)
+        {
+            *number = Some(message.seq);
+            return;
+        }
         let Some(key) = message.kind.wait_key(&message.name) else {
             self.cancels.push_back(message);
             return;
@@ -122,6 +134,12 @@ impl Inbox {
         if !self.channels.contains_key(&*key) {
             self.channels
                 .insert(key.as_str().into(), Channel::default());
+        }
+        if let Some((name, _)) = self.channels.get_key_value(&*key)
+            && message.kind == MessageKind::Update
+        {
+            let place = (name.clone(), message.seq);
+            self.updates.insert(message.message_id.clone(), place);
         }
         if let Some(channel) = self.channels.get_mut(&*key) {
             channel.queue.insert(message.seq, message);
@@ -223,15 +241,66 @@ impl Inbox {
 
     /// A message for `key` was consumed (or, with a reason, set aside) and leaves the inbox.
     pub fn take(&mut self, key: &str, seq: u64, refused: Option<String>) -> Option<Message> {
-        let message = self.channels.get_mut(key)?.queue.remove(&seq)?;
-        self.matches.remove(&seq);
-        self.refresh(key);
+        let message = self.remove(key, seq)?;
         self.read.push(ReadMessage {
             seq,
             refused,
             reply: None,
         });
         Some(message)
+    }
+
+    /// A message for `key` leaves its channel.
+    fn remove(&mut self, key: &str, seq: u64) -> Option<Message> {
+        let message = self.channels.get_mut(key)?.queue.remove(&seq)?;
+        if message.kind == MessageKind::Update {
+            self.updates.remove(&message.message_id);
+        }
+        self.matches.remove(&seq);
+        self.refresh(key);
+        Some(message)
+    }
+
+    /// The wait that a message is on offer to.
+    pub fn offered_to(&self) -> Option<Slot> {
+        self.offered.as_ref().map(|offer| offer.slot)
+    }
+
+    /// The offered update was accepted: nobody else gets it, and it stays unread until it is answered.
+    pub fn take_on_offered(&mut self) -> Option<Message> {
+        let Offer { seq, key, .. } = self.offered.take()?;
+        let message = self.remove(&key, seq)?;
+        self.taken_on.insert(message.message_id.clone(), Some(seq));
+        Some(message)
+    }
+
+    /// The same of an update that the journal has, by its message's id.
+    pub fn take_on(&mut self, message_id: &str) {
+        let place = self.updates.get(message_id).cloned();
+        let message = place.and_then(|(key, seq)| self.remove(&key, seq));
+        let number = message.map(|message| message.seq);
+        self.taken_on.insert(message_id.to_owned(), number);
+    }
+
+    /// Whether the number of the message is known, or that there is none to be answered.
+    pub fn can_answer(&self, message_id: &str) -> bool {
+        self.is_whole() || matches!(self.taken_on.get(message_id), Some(Some(_)))
+    }
+
+    /// An update that was taken on is answered, and read with that.
+    pub fn reply(&mut self, message_id: &str, reply: Payload) {
+        if let Some(Some(seq)) = self.taken_on.remove(message_id) {
+            self.read.push(ReadMessage {
+                seq,
+                refused: None,
+                reply: Some(reply),
+            });
+        }
+    }
+
+    /// The journal has its answer.
+    pub fn was_answered(&mut self, message_id: &str) {
+        self.taken_on.remove(message_id);
     }
 
     /// The oldest cancellation was consumed.

@@ -229,6 +229,9 @@ pub struct Meta {
     /// What a schedule started the run for (in `run_created`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tick: Option<Tick>,
+    /// Of an update: its function raised, and the payload is the error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<bool>,
 }
 
 impl Meta {

@@ -8,6 +8,7 @@ use duramen_core::ids::Millis;
 use duramen_core::journal::ENCODING;
 use duramen_core::store::{Store, StoreError, StoreFuture};
 
+use crate::answers::AnswerBell;
 use crate::clock::Clock;
 use crate::env::{Env, Moment};
 use crate::host::{HostEvent, HostQueue, Reply, Token};
@@ -65,6 +66,7 @@ pub(crate) struct Common {
     pub(crate) pending: Arc<Pending>,
     pub(crate) incarnation: Incarnation,
     pub(crate) outbox: Outbox,
+    pub(crate) answers: AnswerBell,
     closing: AtomicBool,
     /// Whoever runs this build was told that runs wait for a newer one.
     told_of_newer: AtomicBool,
@@ -85,6 +87,7 @@ impl Common {
             incarnation: Incarnation::new(&config.owner),
             config,
             outbox: Outbox::default(),
+            answers: AnswerBell::default(),
             counters: Counters::default(),
             pending: Arc::default(),
             closing: AtomicBool::new(false),

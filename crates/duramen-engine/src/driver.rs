@@ -52,8 +52,17 @@ pub struct RunDriver {
     told_to_leave: bool,
     /// Whether the sealed commit took place is not known.
     in_doubt: bool,
+    place: Place,
+}
+
+/// Where the run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Here,
     /// Out of these hands for good.
-    gone: bool,
+    Gone,
+    /// With somebody else, or nobody. This is a copy, whose handler only goes through what is recorded.
+    Elsewhere,
 }
 
 impl RunDriver {
@@ -81,8 +90,22 @@ impl RunDriver {
             withheld: None,
             told_to_leave: false,
             in_doubt: false,
-            gone: false,
+            place: Place::Here,
         }
+    }
+
+    /// A copy of a run that is not held here: its turns end with its journal, and nothing is written.
+    pub fn reading(engine: Arc<Engine>, run: ClaimedRun) -> Self {
+        let driver = Self::new(engine, 0, run, None);
+        Self {
+            place: Place::Elsewhere,
+            ..driver
+        }
+    }
+
+    /// Whether the handler goes through what is recorded.
+    pub fn is_replaying(&self) -> bool {
+        self.place == Place::Elsewhere || self.machine.is_replaying()
     }
 
     fn hands(&self) -> &Arc<Hands> {
@@ -123,6 +146,9 @@ impl RunDriver {
 
     /// The next thing to do; when there is none, what must be durable goes on its way.
     pub fn turn(&mut self) -> Turn {
+        if self.place == Place::Elsewhere {
+            return self.machine.replay();
+        }
         self.sign();
         if let Some(start) = self.withheld.take() {
             return self.certain(start);
@@ -334,7 +360,7 @@ impl RunDriver {
             AfterCommit::Ended => self.ending.take().unwrap_or(Driven::Stuck),
             AfterCommit::Lost => Driven::Lost,
         };
-        self.gone = true;
+        self.place = Place::Gone;
         self.hands().ended(self.ticket, driven);
         if self.in_doubt {
             let facts = self.machine.facts();
@@ -353,10 +379,13 @@ impl RunDriver {
     /// The lease of that epoch is lost: nothing of this run may be written any more. False if the
     /// run has left these hands already.
     pub fn lost(&mut self, epoch: i64) -> bool {
-        if self.machine.facts().epoch != epoch || self.machine.is_paused() || self.gone {
+        if self.machine.facts().epoch != epoch
+            || self.machine.is_paused()
+            || self.place != Place::Here
+        {
             return false;
         }
-        self.gone = true;
+        self.place = Place::Gone;
         self.machine.abandon();
         self.hands().ended(self.ticket, Driven::Lost);
         true
@@ -366,7 +395,8 @@ impl RunDriver {
     /// let go some heartbeats later, or when its lease ends; a handler that is kept is evicted.
     pub fn abandon(&mut self) {
         self.machine.abandon();
-        if !std::mem::replace(&mut self.gone, true) {
+        if self.place == Place::Here {
+            self.place = Place::Gone;
             self.hands().given_up(self.ticket);
             self.engine.host().push(HostEvent::Evict {
                 ticket: self.ticket,

@@ -8,6 +8,7 @@ use duramen_core::ids::{Millis, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{Intervention, NewMessage, NewRun, Store, StoreFuture, WorkflowKey};
 
+use crate::answers::{Answer, Answers};
 use crate::calls::{Call, Creations, Interventions, Messages};
 use crate::carrier::carry;
 use crate::claims::{Claims, SweepOptions};
@@ -18,6 +19,7 @@ use crate::env::Env;
 use crate::host::{HostEvent, HostQueue, Reply, Token};
 use crate::insist::insist;
 use crate::leases::{Leases, Listener, keep};
+use crate::reading::read;
 use crate::removal::{delete, terminate};
 use crate::reopen::reopen;
 use crate::ticks::Ticks;
@@ -35,6 +37,7 @@ pub struct Engine {
     pub(crate) commits: Commits,
     ticks: Arc<Ticks>,
     ends: Arc<Ends>,
+    answers: Arc<Answers>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -60,6 +63,7 @@ impl Engine {
         let leases = Leases::new(Arc::clone(&common), Arc::clone(&commits.releases));
         let ticks = Ticks::new(Arc::clone(&common));
         let ends = Ends::new(Arc::clone(&common), Arc::clone(&leases));
+        let answers = Answers::new(Arc::clone(&common));
         let claims = Claims::new(
             Arc::clone(&common),
             Arc::clone(&leases),
@@ -77,6 +81,7 @@ impl Engine {
             commits,
             ticks,
             ends,
+            answers,
         })
     }
 
@@ -170,6 +175,7 @@ impl Engine {
         self.claims.close();
         self.ticks.close();
         self.ends.close();
+        self.answers.close();
         let (common, leases) = (Arc::clone(&self.common), Arc::clone(&self.leases));
         self.common.env.spawn(Box::pin(async move {
             // What is let go now must still reach the store; and so must the owner's end, after it.
@@ -276,6 +282,38 @@ impl Engine {
     /// Calls that wait for the end of a run.
     pub fn watching(&self) -> usize {
         self.ends.len()
+    }
+
+    /// Replies [`Reply::Answer`] when that message has been answered or refused, or will not be because its
+    /// run has ended or is parked. However many wait, the store is asked a bounded number of times a second,
+    /// and once more when somebody comes to wait or an answer is given here.
+    pub fn watch_answer(&self, token: Token, run_id: RunId, message_id: String) {
+        self.answers.watch(token, run_id, message_id);
+    }
+
+    /// Replies [`Reply::Answer`] with what has become of that message by now; of one that is unread or not
+    /// there it is not told how its run stands.
+    pub fn receipt(&self, token: Token, run_id: RunId, message_id: String) {
+        let receipts = self.common.store.receipts(vec![(run_id, message_id)]);
+        self.common.call(token, receipts, |receipts| {
+            let receipt = receipts.into_iter().flatten().next();
+            Reply::Answer(receipt.map_or(Answer::Unanswered { status: None }, Answer::of))
+        });
+    }
+
+    /// Nobody waits for that reply any more. It may be under way.
+    pub fn unwatch_answer(&self, token: Token) {
+        self.answers.forget(token);
+    }
+
+    /// Reads a run as it stands, to be replayed by [`RunDriver::reading`](crate::RunDriver::reading).
+    pub fn read(&self, token: Token, run_id: RunId) {
+        let common = Arc::clone(&self.common);
+        self.common.env.spawn(Box::pin(async move {
+            let read = read(&*common.store, run_id).await;
+            let reply = read.map(|run| Reply::Read(run.map(Box::new)));
+            common.host.push(HostEvent::Reply { token, reply });
+        }));
     }
 
     /// Runs a sweep in the background; the report comes as a reply.

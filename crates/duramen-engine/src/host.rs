@@ -10,6 +10,7 @@ use duramen_core::store::{
     OpenRuns, OwnerRow, Page, RunDetail, ScheduleRow, Schema, Standing, StoreError, StreamPage,
 };
 
+use crate::answers::Answer;
 use crate::env::{Moment, system_moment};
 
 /// A place among the runs that are driven here; never used twice.
@@ -155,6 +156,10 @@ pub enum Reply {
     Swept(SweepReport),
     /// How a run that was waited for has ended: a final status or stuck; none if there is no such run.
     Ended(Option<Status>),
+    /// What became of a message that was waited for.
+    Answer(Answer),
+    /// A copy of a run, to be read along; none if there is none.
+    Read(Option<Box<ClaimedRun>>),
 }
 
 /// Called when the queue goes from empty to non-empty, from any thread. It may not call the engine.

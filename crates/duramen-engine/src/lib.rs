@@ -5,6 +5,7 @@
 //! and when) and `commits` (what is written). [`Engine`] ties them together for a host, and [`RunDriver`]
 //! ties one run's machine to them.
 
+mod answers;
 mod calls;
 mod carrier;
 mod claims;
@@ -22,11 +23,13 @@ mod insist;
 mod leases;
 mod outbox;
 mod pending;
+mod reading;
 mod removal;
 mod reopen;
 mod ticks;
 mod watched;
 
+pub use answers::Answer;
 pub use claims::{CLAIM_BYTES, SweepOptions};
 pub use commits::Pipeline;
 pub use common::{Config, Counters};

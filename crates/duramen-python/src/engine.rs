@@ -172,6 +172,14 @@ impl Engine {
             HostEvent::Newer { reads } => Py::new(py, Newer { reads })?.into_any(),
             HostEvent::Reply { token, reply } => {
                 let (value, error) = match reply {
+                    Ok(Reply::Read(Some(run))) => {
+                        let tags = run.row.tags.clone();
+                        let driver = RunDriver::reading(Arc::clone(&self.core), *run);
+                        (
+                            Py::new(py, Run::new(driver, tags, 0))?.into_any(),
+                            py.None(),
+                        )
+                    }
                     Ok(reply) => (reply::to_python(py, reply)?, py.None()),
                     Err(error) => (py.None(), reply::error_pair(&error).into_py_any(py)?),
                 };
@@ -561,6 +569,26 @@ impl Engine {
     /// Nobody waits for that reply any more.
     fn unwatch_end(&self, token: u64) {
         self.core.unwatch_end(token);
+    }
+
+    /// Replies when a message has been answered or refused, or will not be.
+    fn watch_answer(&self, token: u64, run_id: String, message_id: String) {
+        self.core.watch_answer(token, run_id.into(), message_id);
+    }
+
+    /// Replies with what has become of a message by now.
+    fn receipt(&self, token: u64, run_id: String, message_id: String) {
+        self.core.receipt(token, run_id.into(), message_id);
+    }
+
+    /// Nobody waits for that reply any more.
+    fn unwatch_answer(&self, token: u64) {
+        self.core.unwatch_answer(token);
+    }
+
+    /// Replies with a copy of the run that only reads along, or None.
+    fn read(&self, token: u64, run_id: String) {
+        self.core.read(token, run_id.into());
     }
 
     fn deliver(&self, token: u64, messages: Vec<MessageTuple>) -> PyResult<()> {

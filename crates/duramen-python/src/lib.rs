@@ -33,7 +33,7 @@ mod _native {
     #[pymodule_export]
     use super::outside::{Change, SqlFailed, SqliteConnection};
     #[pymodule_export]
-    use super::reply::{Created, Delivered, Schema, Started, Swept, SweptRun};
+    use super::reply::{Answer, Created, Delivered, Schema, Started, Swept, SweptRun};
     #[pymodule_export]
     use super::rows::{
         Detail, DueSchedules, Entry, OpenRuns, OwnerRow, Page, Refused, Row, ScheduleRow,
@@ -45,7 +45,7 @@ mod _native {
     use super::storeobj::StoreObject;
     #[pymodule_export]
     use super::turns::{
-        Cancel, ChildEnded, Completed, Deliver, Failed, Fired, Offer, Received, Seal, Start,
+        Apply, Cancel, ChildEnded, Completed, Deliver, Failed, Fired, Offer, Received, Seal, Start,
         TimeOut, TimedOut,
     };
 

@@ -6,6 +6,7 @@ use duramen_core::store::{self, Appended, Delivery, Intervened, StoreError};
 use duramen_engine::{Reply, SweepReport};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::events::ErrorPair;
 use crate::record::record;
@@ -87,6 +88,31 @@ record! {
         /// Of the first message of that id.
         fingerprint: Option<String>,
     }
+}
+
+record! {
+    /// What became of a message that was waited for.
+    Answer {
+        /// `answered`, `refused` or `unanswered`.
+        how: &'static str,
+        /// What the run answered, if it did.
+        reply: Option<Py<PyBytes>>,
+        /// Why it was refused, or how the run stands that gives no answer; none: it is not there.
+        why: Option<String>,
+    }
+}
+
+fn answer(py: Python<'_>, answer: duramen_engine::Answer) -> Answer {
+    let (how, reply, why) = match answer {
+        duramen_engine::Answer::Answered { reply } => ("answered", reply, None),
+        duramen_engine::Answer::Refused { reason } => ("refused", None, Some(reason)),
+        duramen_engine::Answer::Unanswered { status } => {
+            let status = status.map(|status| status.name().to_owned());
+            ("unanswered", None, status)
+        }
+    };
+    let reply = reply.map(|reply| PyBytes::new(py, &reply).unbind());
+    Answer { how, reply, why }
 }
 
 record! {
@@ -189,6 +215,9 @@ pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Py<PyAny>> {
         Reply::Identity(identity) => identity.into_py_any(py),
         Reply::Taken(taken) => taken.first().map(|(_, ticket)| *ticket).into_py_any(py),
         Reply::Ended(status) => status.map(Status::name).into_py_any(py),
+        // Made where the engine is known.
+        Reply::Read(_) => Ok(py.None()),
+        Reply::Answer(found) => answer(py, found).into_py_any(py),
         Reply::Swept(report) => swept(py, report)?.into_py_any(py),
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use duramen_core::derive::ValueKind;
 use duramen_core::ids::Millis;
 use duramen_core::machine::op::Checkpoint;
-use duramen_core::machine::{Ending, Halt, Outcome, Requested};
+use duramen_core::machine::{Ending, Halt, Outcome, Requested, UpdateOutcome};
 use duramen_core::primitives::child::NewChild;
 use duramen_core::primitives::message::Sent;
 use duramen_core::primitives::step::StepOutcome;
@@ -126,6 +126,12 @@ impl Run {
         Some((tick.schedule.clone(), tick.at, tick.previous))
     }
 
+    /// What the run's secrets are derived from.
+    #[getter]
+    fn seed<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.lock().machine.facts().seed)
+    }
+
     #[getter]
     fn epoch(&self) -> i64 {
         self.lock().machine.facts().epoch
@@ -222,6 +228,15 @@ impl Run {
             .map_err(halted)
     }
 
+    #[pyo3(signature = (id, deadline))]
+    fn token(&self, id: Option<&str>, deadline: Option<Millis>) -> PyResult<(u32, String)> {
+        self.lock()
+            .machine
+            .request_token(id, deadline)
+            .map(|(slot, id)| (slot, id.to_string()))
+            .map_err(halted)
+    }
+
     fn value<'py>(&self, py: Python<'py>, kind: u8) -> PyResult<Bound<'py, PyBytes>> {
         let kind = match kind {
             0 => ValueKind::Now,
@@ -230,6 +245,20 @@ impl Run {
         };
         let value = self.lock().machine.request_value(kind).map_err(halted)?;
         Ok(PyBytes::new(py, &value))
+    }
+
+    fn updates(&self, name: &str) -> PyResult<u32> {
+        self.lock().machine.request_updates(name).map_err(halted)
+    }
+
+    fn update_done(&self, slot: u32, ok: bool, payload: &[u8]) {
+        let payload = bytes_of(payload);
+        let outcome = if ok {
+            UpdateOutcome::Succeeded(payload)
+        } else {
+            UpdateOutcome::Failed(payload)
+        };
+        self.lock().machine.update_done(slot, outcome);
     }
 
     fn patched(&self, id: &str) -> PyResult<bool> {
@@ -426,7 +455,7 @@ impl Run {
 
     #[getter]
     fn replaying(&self) -> bool {
-        self.lock().machine.is_replaying()
+        self.lock().is_replaying()
     }
 
     #[getter]

@@ -21,6 +21,17 @@ record! { ordered
 }
 
 record! { ordered
+    /// An update was accepted: apply it by the function that takes it, then call `update_done`.
+    Apply {
+        taker: Py<PyInt>,
+        slot: Py<PyInt>,
+        /// None: the value just accepted.
+        payload: Py<PyAny>,
+        at: Py<PyInt>,
+    }
+}
+
+record! { ordered
     /// Begin an attempt of a step.
     Start { slot: Py<PyInt>, attempt: Py<PyInt> }
 }
@@ -137,6 +148,20 @@ pub(crate) fn turn(py: Python<'_>, turn: Turn) -> PyResult<Option<Py<PyAny>>> {
                 payload: PyBytes::new(py, &message.payload).unbind(),
             };
             Py::new(py, offer)?.into_any()
+        }
+        Turn::Apply {
+            taker,
+            slot,
+            payload,
+            at,
+        } => {
+            let apply = Apply {
+                taker: number(py, taker),
+                slot: number(py, slot),
+                payload: payload.map_or_else(|| py.None(), |payload| bytes(py, &payload)),
+                at: number(py, at),
+            };
+            Py::new(py, apply)?.into_any()
         }
         // The host knows the operation by its slot.
         Turn::Start { slot, attempt, .. } => {

@@ -343,8 +343,9 @@ impl Host {
                     }
                     self.drain(ticket);
                 }
-                // Nothing is sealed here: the simulated handlers have no transactions of their own.
-                Turn::Offer { .. } | Turn::Seal { .. } => {}
+                // Nothing is sealed or applied here: the simulated handlers have no transactions of their own,
+                // and take no updates.
+                Turn::Offer { .. } | Turn::Apply { .. } | Turn::Seal { .. } => {}
                 Turn::Idle => return,
             }
         }

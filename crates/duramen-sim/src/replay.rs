@@ -127,7 +127,11 @@ fn replay(
                 desk.borrow_mut().interrupt("timed out", before);
                 handler.cancel();
             }
-            Turn::Offer { .. } | Turn::Start { .. } | Turn::Seal { .. } | Turn::Idle => break,
+            Turn::Offer { .. }
+            | Turn::Apply { .. }
+            | Turn::Start { .. }
+            | Turn::Seal { .. }
+            | Turn::Idle => break,
         }
     }
     if let Some(divergence) = desk.borrow().driver.divergence() {

@@ -14,6 +14,7 @@ from duramen._bridge import (
     FINISH_CONTINUED,
     FINISH_FAILED,
     TIMER_LOOP,
+    Apply,
     Cancel,
     ChildEnded,
     Completed,
@@ -30,6 +31,7 @@ from duramen._handlers.middleware import go_through
 from duramen._handlers.step import current_context
 from duramen._loop.loop import RunLoop, RunTimer
 from duramen._values.payloads import Decision, decode, load_decision, load_reason, step_failure
+from duramen._values.tokens import TokenType, load_answer
 from duramen.errors import DeserializationError, RunEvicted, RunTimedOut
 
 from .children import Child, cancel_all, wait_for_all
@@ -51,6 +53,7 @@ from .exits import (
 )
 from .process_calls import ProcessCall
 from .transaction_calls import TransactionCall
+from .updates import Updates
 from .waits import MessageWait, StepCall
 
 if TYPE_CHECKING:
@@ -128,7 +131,12 @@ class RunHost:
         self._advancing = False
         self._fresh = False
         self._slices = 0
-        self._context: Context[Any] | None = None
+        self.context: Context[Any] | None = None
+        self.updates = Updates(self)
+        self.queries: dict[str, Callable[..., Any]] = {}
+        """What answers the handler's queries, by their names."""
+        self.tokens: dict[str, tuple[Any]] = {}
+        """The types of its completion tokens, by their ids."""
         self._state = b""
         """The state as it was recorded last, without codecs."""
         self._turn: Turn | None = None
@@ -176,7 +184,7 @@ class RunHost:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - bad input, or a state type that cannot be made
-            self._expect_trouble(error)
+            self.expect_trouble(error)
             unfit = issubclass(type(error), DeserializationError)
             if unfit and self.run.journal_len() > 1:
                 # It has been read before, so it is the code that has changed.
@@ -189,7 +197,7 @@ class RunHost:
             return
         # Not Context[Any](…): going through an alias costs as much as all the rest of it.
         context: Context[Any] = definition.context(self, state, value)
-        self._context = context
+        self.context = context
         variables = self.services.context.copy()
         variables.run(current_context.set, context)
         self.main = self.loop.create_task(self._handler(context, value), name="handler", context=variables)
@@ -249,6 +257,8 @@ class RunHost:
                     return
                 if self._held_up:
                     return
+                if self.updates:
+                    self.updates.settle()
                 if main.done():
                     self._ended(main)
                     return
@@ -296,6 +306,8 @@ class RunHost:
             self._slots[turn.slot].start(turn.attempt)
         elif type(turn) is Offer:
             return self._offer(turn)
+        elif type(turn) is Apply:
+            self.updates.apply(turn)
         elif type(turn) is Seal:
             self._slots[turn.slot].sealed(turn.change)
         elif type(turn) is Cancel:
@@ -348,7 +360,7 @@ class RunHost:
             try:
                 value = self._message(payload, wait.type)
             except BaseException as error:  # noqa: BLE001 - as below
-                self._cannot_read(wait.op, error)
+                self.cannot_read(wait.op, error)
             else:
                 wait.future.set_result((True, value))
 
@@ -357,13 +369,13 @@ class RunHost:
             try:
                 child.ended(self.serializer, outcome.how, outcome.payload)
             except BaseException as error:  # noqa: BLE001 - as below
-                self._cannot_read(child.op, error)
+                self.cannot_read(child.op, error)
 
     def _resolve(self, future: Future[Any], payload: bytes, call: StepCall) -> None:
         try:
             value = self.loads(payload, call.plan.result)
         except BaseException as error:  # noqa: BLE001 - recorded under other code, with another type
-            self._cannot_read(call.op, error)
+            self.cannot_read(call.op, error)
         else:
             future.set_result(value)
 
@@ -371,28 +383,34 @@ class RunHost:
         try:
             failure = step_failure(self.serializer, op, payload)
         except BaseException as error:  # noqa: BLE001 - as above; also what a user's codec raises
-            self._cannot_read(op, error)
+            self.cannot_read(op, error)
         else:
             future.set_exception(failure)
 
-    def _cannot_read(self, op: str, error: BaseException) -> None:
+    def cannot_read(self, op: str, error: BaseException) -> None:
         """Park the run, unless it is a codec that is out, or the process that is told to end."""
         if issubclass(type(error), KeyboardInterrupt):
             raise error
-        self._expect_trouble(error)
+        self.expect_trouble(error)
         self.run.cannot_read(op, text_of(error))
 
     def _message(self, payload: bytes, type: Any) -> Any:  # noqa: A002
-        return load_decision(self.serializer, payload) if type is Decision else self.loads(payload, type)
+        if type is Decision:
+            return load_decision(self.serializer, payload)
+        if type.__class__ is TokenType:
+            return load_answer(self.serializer, payload, type)
+        return self.loads(payload, type)
 
     def _offer(self, turn: Offer) -> Turn | None:
+        if (taker := self.updates.taker(turn.slot)) is not None:
+            return self.updates.offer(taker, turn)
         entry: MessageWait = self._slots[turn.slot]
         try:
             entry.value = self._message(turn.payload, entry.type)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a user's type or serializer has against it
-            self._expect_trouble(error)
+            self.expect_trouble(error)
             self.run.refuse(text_of(error))
             return None
         return self.run.accept()
@@ -401,7 +419,7 @@ class RunHost:
         try:
             decode(self.serializer, reason)
         except Exception as error:  # noqa: BLE001 - only what is out is of interest here
-            self._expect_trouble(error)
+            self.expect_trouble(error)
         return load_reason(self.serializer, reason)
 
     @property
@@ -411,7 +429,7 @@ class RunHost:
 
     def _look_at_state(self) -> bool:
         """Hand over the state if it has changed. False: it has no payload, and the run has failed."""
-        context = self._context
+        context = self.context
         if context is None or self.run.replaying:
             return True
         try:
@@ -436,7 +454,7 @@ class RunHost:
 
     def state_has_strayed(self) -> bool:
         """Whether the state has changed since the handler came to rest: then somebody else has changed it."""
-        context = self._context
+        context = self.context
         if context is None or self.definition.state_type is None or self.run.replaying or not self._state:
             return False
         try:
@@ -557,7 +575,7 @@ class RunHost:
         self._held_up = False
         again()
 
-    def _expect_trouble(self, error: BaseException) -> None:
+    def expect_trouble(self, error: BaseException) -> None:
         """Raise `Trouble` if a payload could not be read because a codec is out, and may be back soon."""
         cause = reading_trouble(error)
         if cause is None or self.services.later is None:
@@ -570,7 +588,7 @@ class RunHost:
     async def out(self, error: BaseException) -> bool:
         """Wait if a payload could not be read because a codec is out. True: read it again."""
         try:
-            self._expect_trouble(error)
+            self.expect_trouble(error)
         except Trouble as trouble:
             await self.sit_out(trouble)
             return True
@@ -620,8 +638,7 @@ class RunHost:
 
     async def await_message(self, slot: int, type: Any) -> tuple[bool, Any]:  # noqa: A002
         """Wait for an event or a decision: whether it came, and what."""
-        wait = MessageWait(Future(loop=self.loop), self.run.last_op(), type)
-        self._slots[slot] = wait
+        wait = self.open_message(slot, type)
         try:
             return await wait.future
         except BaseException:
@@ -650,6 +667,12 @@ class RunHost:
         self._held_up = True
         self.wait_out(trouble, partial(self._go_on, partial(self._wake, back)))
         await back
+
+    def open_message(self, slot: int, type: Any) -> MessageWait:  # noqa: A002
+        """Begin to wait for an event, a decision or what a token brings."""
+        wait = MessageWait(Future(loop=self.loop), self.run.last_op(), type)
+        self._slots[slot] = wait
+        return wait
 
     async def await_slot(self, slot: int, future: Future[Any]) -> None:
         """Wait for a timer."""
@@ -822,5 +845,5 @@ class RunHost:
         finally:
             # Cuts the circles, so that memory comes back without the collector.
             self.loop.timers = _NO_TIMERS
-            self.main = self._context = None
+            self.main = self.context = None
             self.children.clear()

@@ -16,9 +16,11 @@ from duramen.errors import InvalidArgument
 
 from .calls.children import ChildCalls
 from .calls.generations import GenerationCalls
+from .calls.requests import RequestCalls
 from .calls.steps import StepCalls
 from .calls.streams import StreamCalls
 from .calls.ticks import ScheduleTick
+from .calls.tokens import Token, TokenCalls
 from .calls.values import ValueCalls
 from .calls.waits import Approval, WaitCalls
 from .extensions import extend
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from duramen._driving.host import RunHost
 
-__all__ = ["Approval", "Context"]
+__all__ = ["Approval", "Context", "Token"]
 
 StateT = DefaultTypeVar("StateT", default=Any)
 
@@ -52,7 +54,17 @@ class _RunLog(CarefulLogger):
         return not self._host.run.replaying and super().isEnabledFor(level)
 
 
-class Context(StepCalls, WaitCalls, ValueCalls, ChildCalls, GenerationCalls, StreamCalls, Generic[StateT]):
+class Context(
+    StepCalls,
+    WaitCalls,
+    ValueCalls,
+    ChildCalls,
+    GenerationCalls,
+    StreamCalls,
+    RequestCalls,
+    TokenCalls,
+    Generic[StateT],
+):
     """The first argument of every handler.
 
     Its durable calls belong to the handler and the tasks it makes, on the handler's own event loop. From

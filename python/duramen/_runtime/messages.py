@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .surroundings import Surroundings
     from .taking import Taking
 
-__all__ = ["Messages"]
+__all__ = ["Messages", "held_by_others"]
 
 Message = tuple[str, str, str, str, bytes, str | None]
 """Run id, message id, kind, name, payload, fingerprint."""
@@ -137,7 +137,7 @@ class Messages:
         if answer[0] is SignalResult.FULL:
             raise InboxFull(message[0])
         if answer[0] is SignalResult.BLOCKED:
-            raise _held_by_others(message[0])
+            raise held_by_others(message[0])
         return answer
 
     async def approve(
@@ -230,7 +230,7 @@ class Messages:
         port = self._lifecycle.ready
         answer = await port.call(port.engine.delete, run_id, force)
         if answer == "blocked":
-            raise _held_by_others(run_id)
+            raise held_by_others(run_id)
         if answer == "not_allowed":
             raise InvalidArgument(
                 f"run {run_id!r} has not ended: cancel or terminate it first, or pass force=True"
@@ -244,11 +244,12 @@ class Messages:
         if answer == "not_found":
             raise UnknownRun(run_id)
         if answer == "blocked":
-            raise _held_by_others(run_id)
+            raise held_by_others(run_id)
         return answer == "done"
 
 
-def _held_by_others(run_id: str) -> StoreLocked:
+def held_by_others(run_id: str) -> StoreLocked:
+    """What is raised when a transaction that is not Duramen's holds a run for too long."""
     return StoreLocked(
         f"run {run_id!r} is held by a transaction that is not Duramen's, and was for as long as a lease; "
         "nothing was changed: end that transaction, then try again"

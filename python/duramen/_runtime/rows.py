@@ -142,7 +142,13 @@ def event_of(run_id: str, index: int, entry: Entry, serializer: Serializer) -> E
         except ValueError:
             facts = {}
     ended = facts.get("ended")
-    is_error = kind in _ERROR_KINDS or ended == "failed"
+    is_error = (
+        kind in _ERROR_KINDS
+        or ended == "failed"
+        or (kind == "update_finished" and facts.get("failed") is True)
+    )
+    if kind == "event_received" and str(facts.get("wait", "")).startswith("event:__token:"):
+        payload = payload[1:]  # which says whether it was completed or failed
     attempt = facts.get("attempt")
     if attempt is None and kind.startswith("step_"):
         attempt = 1

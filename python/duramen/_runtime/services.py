@@ -14,6 +14,7 @@ from .following import Following
 from .lifecycle import Lifecycle
 from .messages import Messages
 from .queries import Queries
+from .reading import Reading
 from .registry import Registry
 from .results import Results
 from .running import Running
@@ -25,6 +26,8 @@ from .streams import Streams
 from .surroundings import Surroundings
 from .sweeping import Sweeping
 from .taking import Taking
+from .tokens import Tokens
+from .updates import Updates
 from .versions import Versions
 from .views import RunHandle
 from .working import Working
@@ -89,6 +92,9 @@ class Services:
         self.messages = Messages(
             lifecycle, registry, serializer, around, self.queries, self.taking, transactions
         )
+        self.reading = Reading(lifecycle, registry, serializer)
+        self.tokens = Tokens(lifecycle, registry, serializer, self.reading)
+        self.updates = Updates(lifecycle, serializer, around, self.queries, self.taking)
         self.running = Running(lifecycle, self.queries, self.starting, self.taking)
         declared = declared_schedules(settings.schedules)
         self.scheduling = Scheduling(

@@ -38,7 +38,14 @@ __all__ = [
 MAX_ID_CHARS = 255
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_WAIT_PREFIXES = ("event:", "approval:", "child:", "retry:")
+_WAIT_PREFIXES = ("event:", "approval:", "child:", "retry:", "update:")
+
+_SIGNAL_PREFIXES = (
+    ("approval:", "decisions", "Runtime.approve to decide"),
+    ("update:", "updates", "Runtime.update for an update"),
+    ("__", "Duramen", "Runtime.complete to complete a token"),
+)
+"""Beginnings of the ids of messages that are no events, whose they are, and what sends them."""
 
 
 def check_id(what: str, value: Any) -> str:
@@ -97,11 +104,12 @@ def check_signal_id(value: Any) -> str:
     duramen.errors.SignalRefused: signal ids beginning with 'approval:' are those of decisions, so ...
     """
     signal_id = check_id("signal id", value)
-    if signal_id.startswith("approval:"):
-        raise SignalRefused(
-            f"signal ids beginning with 'approval:' are those of decisions, so {signal_id!r} was not sent: "
-            "use Runtime.approve to decide, or another id for an event"
-        )
+    for prefix, whose, call in _SIGNAL_PREFIXES:
+        if signal_id.startswith(prefix):
+            raise SignalRefused(
+                f"signal ids beginning with {prefix!r} are those of {whose}, so {signal_id!r} was not sent: "
+                f"use {call}, or another id for an event"
+            )
     return signal_id
 
 

@@ -8,7 +8,7 @@ import typer
 
 import duramen
 
-from . import backup, demo, messages, runs, schedules, stores, versions, worker, workers
+from . import backup, demo, messages, requests, runs, schedules, stores, versions, worker, workers
 
 __all__ = ["app"]
 
@@ -54,5 +54,7 @@ app.command("versions")(versions.versions)
 app.command("check")(versions.check)
 app.command("signal")(messages.signal)
 app.command("approve")(messages.approve)
+app.command("update")(requests.update)
+app.command("query")(requests.query)
 app.add_typer(runs.app, name="runs")
 app.add_typer(schedules.app, name="schedules")

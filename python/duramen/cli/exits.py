@@ -39,6 +39,7 @@ _CODES: tuple[tuple[type[BaseException], Exit], ...] = (
     (errors.UnknownRun, Exit.NOT_FOUND),
     (errors.UnknownSchedule, Exit.NOT_FOUND),
     (errors.UnknownWorkflow, Exit.NOT_FOUND),
+    (errors.UnknownQuery, Exit.NOT_FOUND),
     (errors.InvalidArgument, Exit.USAGE),
     (errors.WorkflowDefinitionError, Exit.USAGE),
     (errors.SerializationError, Exit.USAGE),

@@ -80,6 +80,14 @@ def tracks(journal: Iterable[Event], now: datetime) -> list[Track]:
                 began[entry.op] = begin if (entry.wait or "").startswith("child:") else entry.at
                 track.remark = f"waits for {entry.wait}" if entry.wait else "waits"
                 continue
+            case "update_accepted":
+                began[entry.op] = cursor = entry.at
+                track.remark = (entry.wait or "update:").replace(":", " ", 1)
+                continue
+            case "update_finished":
+                track.segments.append(Segment(begin, entry.at, "red" if entry.error else "green"))
+                if entry.error:
+                    track.remark, track.style = f"{track.remark} failed: {entry.error}", "red"
             case "step_attempt_failed":
                 track.segments.append(Segment(begin, entry.at, "red"))
                 track.remark = f"attempt {entry.attempt or 1} failed: {entry.error}"

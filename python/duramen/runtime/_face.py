@@ -15,8 +15,10 @@ from duramen._values.checks import check_id
 
 from ._messages import MessageCalls
 from ._queries import QueryCalls
+from ._requests import RequestCalls
 from ._schedules import ScheduleCalls
 from ._streams import StreamCalls
+from ._tokens import TokenCalls
 from ._versions import VersionCalls
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ _List = list
 """The built-in one, where the class has a method of that name."""
 
 
-class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls):
+class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls, RequestCalls, TokenCalls):
     """A store and the workflows that this process knows. It belongs to the event loop on which it is opened.
 
     Args:

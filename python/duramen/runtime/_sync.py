@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from duramen._runtime.sync import (
     Facade,
@@ -19,12 +19,17 @@ from ._schedules import ScheduleCalls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import timedelta
 
+    from duramen._handlers.requests import Query, Update
     from duramen._handlers.workflow import WorkflowDef
     from duramen._runtime.sync import SyncRun
     from duramen._runtime.views import RunRequest
 
 __all__ = ["SyncRuntime", "SyncSchedules"]
+
+P = TypeVar("P")
+R = TypeVar("R")
 
 _List = list
 """The built-in one, where the class has a method of that name."""
@@ -77,6 +82,8 @@ class SyncRuntime(Facade):
     signal = blocking(Runtime.signal)
     signal_many = taking_many(Runtime.signal_many)
     approve = blocking(Runtime.approve)
+    complete = blocking(Runtime.complete)
+    fail = blocking(Runtime.fail)
     cancel = blocking(Runtime.cancel)
     terminate = blocking(Runtime.terminate)
     retry = blocking(Runtime.retry)
@@ -97,6 +104,40 @@ class SyncRuntime(Facade):
     # Opening might refuse the very schema that is asked for.
     migrate = unopened(Runtime.migrate)
     schema = unopened(Runtime.schema)
+
+    @overload
+    def update(
+        self,
+        run_id: str,
+        update: Update[P, R],
+        payload: P,
+        *,
+        update_id: str | None = None,
+        timeout: timedelta | float | None = None,
+        drive: bool = False,
+    ) -> R: ...
+    @overload
+    def update(
+        self,
+        run_id: str,
+        update: str,
+        payload: Any = None,
+        *,
+        update_id: str | None = None,
+        timeout: timedelta | float | None = None,
+        drive: bool = False,
+    ) -> Any: ...
+    def update(self, run_id: str, update: Any, payload: Any = None, **options: Any) -> Any:
+        """See `Runtime.update`."""
+        return self.call(lambda: self.runtime.update(run_id, update, payload, **options))
+
+    @overload
+    def query(self, run_id: str, query: Query[R], /, *args: Any) -> R: ...
+    @overload
+    def query(self, run_id: str, query: str, /, *args: Any) -> Any: ...
+    def query(self, run_id: str, query: Any, /, *args: Any) -> Any:
+        """See `Runtime.query`."""
+        return self.call(lambda: self.runtime.query(run_id, query, *args))
 
     def enqueue_many(
         self, requests: Iterable[RunRequest | tuple[WorkflowDef[Any, Any] | str, Any]]

@@ -6,12 +6,12 @@ import asyncio
 import warnings
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from duramen import RunHandle, RunStatus, Runtime
+from duramen import RunHandle, RunStatus, Runtime, Update
 from duramen._runtime.settings import Settings
 from duramen._values.durations import from_ms, instant_ms
-from duramen.errors import InvalidArgument, RunTimedOut
+from duramen.errors import InvalidArgument, RunTimedOut, UpdateTimeout
 from duramen.store import lane_key
 
 from ._arguments import ArgumentChanged
@@ -30,10 +30,14 @@ if TYPE_CHECKING:
 __all__ = ["Environment"]
 
 OutputT = TypeVar("OutputT")
+P = TypeVar("P")
+R = TypeVar("R")
 
 _START = datetime(2030, 1, 1, tzinfo=UTC)
 _QUIET = 3
 """Turns of the event loop without anything happening that count as rest."""
+_LOOKS = 3
+"""So often an answer is looked for although nothing is ever due."""
 _LIMIT = 60.0
 """Real seconds that may pass without the clock moving, before somebody is told that it goes on for ever."""
 _LIVE: Any = ["queued", "running", "waiting"]
@@ -247,6 +251,72 @@ class Environment:
                 when = "nothing else is ever due" if at is None else f"nothing is due before {from_ms(at)}"
                 raise RunTimedOut(run_id, f"it is {view.status} at {self.now}, waits for {waits}, and {when}")
             await self._move(at)
+
+    @overload
+    async def update(
+        self,
+        run: RunHandle[Any] | str,
+        update: Update[P, R],
+        payload: P,
+        *,
+        update_id: str | None = None,
+        within: timedelta = ...,
+    ) -> R: ...
+    @overload
+    async def update(
+        self,
+        run: RunHandle[Any] | str,
+        update: str,
+        payload: Any = None,
+        *,
+        update_id: str | None = None,
+        within: timedelta = ...,
+    ) -> Any: ...
+    async def update(
+        self,
+        run: RunHandle[Any] | str,
+        update: Any,
+        payload: Any = None,
+        *,
+        update_id: str | None = None,
+        within: timedelta = timedelta(days=3650),
+    ) -> Any:
+        """Send an update, and move the clock from one instant to the next until it has been answered.
+
+        Args:
+            run: its handle or its id.
+            update: as for `Runtime.update`; so are `payload` and `update_id`.
+            payload: what its function gets.
+            update_id: the same id is applied once.
+            within: how far the clock may be moved.
+
+        Raises:
+            UpdateTimeout: it is not answered by then, or nothing that time brings could answer it.
+            UpdateRejected, UpdateFailed, RunFinished, RunStuck, UnknownRun: as `Runtime.update`.
+        """
+        run_id = run if isinstance(run, str) else run.run_id
+        update_id = self.surroundings.message_id() if update_id is None else update_id
+        asked = asyncio.ensure_future(self.runtime.update(run_id, update, payload, update_id=update_id))
+        clock = self.world.clock
+        end = clock.now() + round(within.total_seconds() * 1000)
+        looks = 0
+        try:
+            while True:
+                await self.settle()
+                if asked.done():
+                    return await asked
+                at = await self._next_instant()
+                if at is None and looks < _LOOKS:
+                    # What was not answered here is looked for from time to time.
+                    looks += 1
+                    at = clock.next()
+                if at is None or at > end:
+                    name = update.name if isinstance(update, Update) else update
+                    raise UpdateTimeout(run_id, name, update_id)
+                await self._move(at)
+        finally:
+            asked.cancel()
+            await asyncio.wait([asked])
 
     async def _move(self, to: int) -> None:
         world = self.world

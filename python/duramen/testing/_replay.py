@@ -178,7 +178,9 @@ class _Replay:
         self._recording = Recording.of_history(history)
 
     def run(self, *, compare_output: bool) -> Replayed:
-        outcome = replayed(self._definition, self._recording, self._serializer, self._code, self._around_handlers)
+        outcome = replayed(
+            self._definition, self._recording, self._serializer, self._code, self._around_handlers
+        )
         self._check(outcome, compare_output=compare_output)
         kind, value = outcome.kind, outcome.value
         return Replayed(

@@ -1,7 +1,10 @@
 //! The handler has returned or raised.
 
+use super::replay;
 use crate::ids::{Millis, Payload};
 use crate::journal::{Entry, Kind, Meta};
+use crate::primitives::update;
+use crate::progress::desk::Desk;
 use crate::progress::divergence::{Divergence, Handler};
 use crate::progress::ledger::Weight;
 use crate::progress::state::Progress;
@@ -48,7 +51,7 @@ pub(super) fn finish(
     wall: Millis,
 ) -> Result<Option<Next>, Divergence> {
     let (kind, how) = ending.how();
-    run.pass_notes();
+    replay::pass_ended_updates(run);
     if let Some(placed) = run.history.pop() {
         return if Some(placed.entry.kind) == kind && run.history.is_empty() {
             Ok(None)
@@ -56,6 +59,7 @@ pub(super) fn finish(
             Err(placed.parts_from(Handler::Ended { how }))
         };
     }
+    update::settle(Desk::of(run), wall, true);
     let at = run.clock.advance(wall);
     let finished = |status| Next::Finished { status };
     let (payload, cause, next) = match ending {

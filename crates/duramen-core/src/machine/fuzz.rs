@@ -78,7 +78,7 @@ fn kind() -> impl Strategy<Value = Kind> {
 fn op() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => "(s|L)[0-2]f[0-3](#[1-3])?",
-        4 => "(sleep|timer|event|approval|now|uuid|random|stream)-[0-3]",
+        4 => "(sleep|timer|event|approval|now|uuid|random|stream|update)-[0-3]",
         1 => Just(String::new()),
         1 => Just(crate::primitives::timer::RUN_TIMEOUT_OP.to_owned()),
         1 => any::<String>(),
@@ -100,7 +100,7 @@ fn meta() -> impl Strategy<Value = Meta> {
     (
         prop::option::of(prop_oneof![0..4_u32, Just(u32::MAX)]),
         prop::option::of(extreme()),
-        prop::option::of("(timer|event:e[0-2]|approval:approval-[0-2])|.{0,4}"),
+        prop::option::of("(timer|event:e[0-2]|approval:approval-[0-2]|update:u[0-2])|.{0,4}"),
         prop::option::of(extreme()),
         prop::option::of("m[0-9]"),
         prop::option::of(prop_oneof![0..20_u64, Just(u64::MAX)]),
@@ -108,9 +108,22 @@ fn meta() -> impl Strategy<Value = Meta> {
         prop::option::of(prop_oneof![Just(Ended::Failed), Just(Ended::Conflict)]),
         prop::option::of("w[0-1]"),
         prop::option::of((extreme(), prop::option::of(extreme()))),
+        prop::option::of(any::<bool>()),
     )
         .prop_map(
-            |(attempt, retry_at, wait, deadline, message, cause, other, ended, stream, tick)| {
+            |(
+                attempt,
+                retry_at,
+                wait,
+                deadline,
+                message,
+                cause,
+                other,
+                ended,
+                stream,
+                tick,
+                failed,
+            )| {
                 let (run, workflow) = other.unzip();
                 Meta {
                     attempt,
@@ -128,6 +141,7 @@ fn meta() -> impl Strategy<Value = Meta> {
                         at,
                         previous,
                     }),
+                    failed,
                 }
             },
         )

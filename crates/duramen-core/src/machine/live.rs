@@ -5,7 +5,7 @@ use crate::family::{End, Ended};
 use crate::ids::Millis;
 use crate::inbox::Slot;
 use crate::journal::{Entry, Kind};
-use crate::primitives::{cancel, child, step, timer};
+use crate::primitives::{cancel, child, step, timer, update};
 use crate::progress::arrivals::Arrived;
 use crate::progress::desk::Desk;
 use crate::progress::ledger::Weight;
@@ -24,6 +24,10 @@ enum First {
 /// The next of what came in.
 pub(super) fn arrived(run: &mut Progress, wall: Millis) -> Option<Turn> {
     go_live(run);
+    update::settle(Desk::of(run), wall, false);
+    if let Some(turn) = update::again(Desk::of(run), wall) {
+        return Some(turn);
+    }
     while let Some((slot, arrived)) = run.arrivals.next() {
         let turn = match arrived {
             Arrived::Step(outcome) => step::ended(Desk::of(run), slot, outcome, wall),
@@ -130,8 +134,11 @@ fn first_due(run: &Progress, wall: Millis) -> Option<First> {
 
 /// When the message came that this wait would get.
 fn message_for(run: &Progress, slot: Slot) -> Option<Millis> {
-    let key = run.ops.get(slot)?.kind.message_key()?;
-    Some(run.inbox.match_of(key, slot)?.at)
+    match &run.ops.get(slot)?.kind {
+        // Updates are taken at any time, whatever the deadlines.
+        OpKind::Updates { .. } => None,
+        kind => Some(run.inbox.match_of(kind.message_key()?, slot)?.at),
+    }
 }
 
 fn is_child(run: &Progress, slot: Slot) -> bool {

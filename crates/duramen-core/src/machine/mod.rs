@@ -47,7 +47,9 @@ use crate::journal::{BadEntry, ENCODING, Entry, Kind, Tick};
 use crate::primitives::child::NewChild;
 use crate::primitives::message::{NotSent, Sent};
 use crate::primitives::timer::TimerStem;
-use crate::primitives::{approval, child, event, message, patch, step, stream, timer, value};
+use crate::primitives::{
+    approval, child, event, message, patch, step, stream, timer, update, value,
+};
 use crate::progress::desk::Desk;
 use crate::progress::state::Progress;
 use crate::retry::RetryPolicy;
@@ -62,7 +64,7 @@ use seal::Sealing;
 use standing::{Phase, Standing};
 
 pub use crate::progress::facts::Facts;
-pub use crate::progress::turn::{Halt, Outcome, Requested, StepOutcome, Turn};
+pub use crate::progress::turn::{Halt, Outcome, Requested, StepOutcome, Turn, UpdateOutcome};
 pub use crate::progress::{divergence, history, ledger, naming, op};
 pub use commits::AfterCommit;
 pub use ending::Ending;
@@ -212,6 +214,15 @@ impl Machine {
         Ok(event::request(self.ask()?, name, id, deadline)?)
     }
 
+    /// The handler asks for what completes a token, and for the token's id.
+    pub fn request_token(
+        &mut self,
+        id: Option<&str>,
+        deadline: Option<Millis>,
+    ) -> Result<(Slot, OpId), Halt> {
+        Ok(event::request_token(self.ask()?, id, deadline)?)
+    }
+
     /// The handler asks for a decision. The approval's id is that of the operation; from the second generation
     /// on it has the generation's number.
     pub fn request_approval(
@@ -286,6 +297,11 @@ impl Machine {
         })
     }
 
+    /// The handler takes the updates of a name from now on; see [`update`]. It never suspends.
+    pub fn request_updates(&mut self, name: &str) -> Result<Slot, Halt> {
+        Ok(update::request(self.ask()?, name)?)
+    }
+
     /// What a primitive may touch, if the handler may still ask.
     fn ask(&mut self) -> Result<Desk<'_>, Halt> {
         self.standing.check()?;
@@ -358,6 +374,19 @@ impl Machine {
         Turn::Idle
     }
 
+    /// The next thing that the journal has for the handler, and nothing behind its end: for whoever only
+    /// reads along, and drives nothing.
+    pub fn replay(&mut self) -> Turn {
+        while self.is_driving() && self.is_replaying() {
+            match replay::turn(&mut self.run) {
+                Ok(Some(turn)) => return turn,
+                Ok(None) => {}
+                Err(divergence) => self.park(divergence),
+            }
+        }
+        Turn::Idle
+    }
+
     /// One live outcome gets its place in the journal, or one step starts.
     fn live_turn(&mut self, wall: Millis) -> Option<Turn> {
         if self.is_sealed() {
@@ -378,6 +407,12 @@ impl Machine {
 
     /// The offered message ([`Turn::Offer`]) is what the operation expects: it is consumed.
     pub fn accept(&mut self, wall: Millis) -> Turn {
+        if self.is_driving()
+            && let Some(slot) = self.run.inbox.offered_to()
+            && let Some(OpKind::Updates { .. }) = self.run.ops.get(slot).map(|op| &op.kind)
+        {
+            return update::accepted(Desk::of(&mut self.run), slot, wall);
+        }
         self.answer(None).map_or(Turn::Idle, |(slot, message)| {
             event::received(Desk::of(&mut self.run), slot, message, wall)
         })
@@ -456,6 +491,11 @@ impl Machine {
     pub fn progress_of(&self, slot: Slot) -> Option<Payload> {
         let op = self.run.ops.get(slot)?;
         self.run.history.told(&op.id).cloned()
+    }
+
+    /// The driver reports how the function of an update ended.
+    pub fn update_done(&mut self, slot: Slot, outcome: UpdateOutcome) {
+        update::done(Desk::of(&mut self.run), slot, outcome);
     }
 
     /// In how many milliseconds a step is tried again if the attempt that is under way fails; none: not.

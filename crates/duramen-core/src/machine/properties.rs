@@ -1,6 +1,6 @@
 //! Rules that hold for every handler and every order of arrival, shown on generated ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -109,6 +109,7 @@ fn delivers(entry: &Entry) -> bool {
             | Kind::ApprovalResolved
             | Kind::TimerFired
             | Kind::CancelRequested
+            | Kind::UpdateAccepted
     )
 }
 
@@ -148,7 +149,15 @@ pub(super) fn explore(sim: &mut Sim, seed: u64, weather: Weather) -> Status {
         }
         if early > 0 && chance.one_in(6) {
             early -= 1;
-            let key = ["event:e0", "event:e1", "approval:approval-1"][chance.pick(3)];
+            let keys = [
+                "event:e0",
+                "event:e1",
+                "approval:approval-1",
+                "update:u0",
+                "update:u1",
+                "update:u2",
+            ];
+            let key = keys[chance.pick(keys.len())];
             send(sim, key);
             continue;
         }
@@ -203,6 +212,7 @@ fn send(sim: &mut Sim, key: &str) {
     match key.split_once(':') {
         Some(("event", name)) => sim.event(name, "\"hello\""),
         Some(("approval", id)) => sim.decide(id, "true"),
+        Some(("update", name)) => sim.update(name, "\"more\""),
         _ => panic!("nobody can send to {key}"),
     }
 }
@@ -241,13 +251,24 @@ fn check_story(sim: &Sim) {
     let reopened = journal.iter().any(|entry| entry.kind == Kind::RunReopened);
     let mut messages = BTreeSet::new();
     let mut ends = BTreeSet::new();
+    let mut applied = BTreeMap::new();
     for entry in journal {
         let first = |first: bool, what: &str| {
             // What a reopening took back is recorded again; else nothing happens twice.
             assert!(first || reopened, "{what} was recorded twice");
         };
-        if let Some(message) = entry.meta().unwrap().message {
-            first(messages.insert(message.clone()), &message);
+        match (entry.kind, entry.meta().unwrap().message) {
+            (Kind::UpdateAccepted, Some(message)) => {
+                let before = applied.insert(entry.op.clone(), message);
+                first(before.is_none(), &entry.op);
+            }
+            (Kind::UpdateFinished, _) => {
+                // Answered by the same commit, and only then read.
+                let message = applied[&entry.op].clone();
+                first(messages.insert(message.clone()), &message);
+            }
+            (_, Some(message)) => first(messages.insert(message.clone()), &message),
+            _ => {}
         }
         if matches!(entry.kind, Kind::StepCompleted | Kind::StepFailed) {
             first(ends.insert(entry.op.clone()), &entry.op);

@@ -7,6 +7,7 @@ use crate::journal::{BadEntry, Kind, Meta};
 use crate::primitives::timer::RUN_TIMEOUT_OP;
 use crate::progress::divergence::{Divergence, Handler, Recorded};
 use crate::progress::history::Placed;
+use crate::progress::naming::Holder;
 use crate::progress::op::{OpKind, StepPhase};
 use crate::progress::state::Progress;
 use crate::progress::turn::Turn;
@@ -32,9 +33,13 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
             return Ok(Some(Turn::TimeOut { at }));
         }
         Kind::TimerFired => {
-            let has_deadline =
-                |kind: &OpKind| !matches!(kind, OpKind::Step { .. } | OpKind::Child { .. });
-            return end(run, placed, has_deadline).map(Some);
+            let may_end = |kind: &OpKind| {
+                matches!(
+                    kind,
+                    OpKind::Timer | OpKind::Event { .. } | OpKind::Approval { .. }
+                )
+            };
+            return end(run, placed, may_end).map(Some);
         }
         Kind::CancelRequested => {
             run.ends.cancelled(placed.index);
@@ -47,6 +52,8 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
         }
         Kind::RunReopened => run.reopened(placed.entry.at),
         Kind::PatchMarked => run.patches.marked(placed.entry.op),
+        Kind::UpdateAccepted => return update(run, placed).map(Some),
+        Kind::UpdateFinished => update_finished(run, &placed)?,
         Kind::ValueRecorded
         | Kind::RunCreated
         | Kind::RunFinished
@@ -55,8 +62,6 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
         | Kind::RunTerminated
         | Kind::ChildStarted
         | Kind::MessageSent
-        | Kind::UpdateAccepted
-        | Kind::UpdateFinished
         | Kind::StreamWritten
         | Kind::StepProgress
         | Kind::Unknown(_) => return Err(not_asked(run, &placed)),
@@ -94,6 +99,67 @@ fn child(run: &mut Progress, placed: Placed) -> Result<Turn, Divergence> {
         return Err(unreadable(run, &placed, error));
     }
     end(run, placed, |kind| matches!(kind, OpKind::Child { .. }))
+}
+
+/// An update was accepted: its function starts here again, as it did then.
+fn update(run: &mut Progress, placed: Placed) -> Result<Turn, Divergence> {
+    let meta = match placed.entry.meta() {
+        Ok(meta) => meta,
+        Err(error) => return Err(unreadable(run, &placed, error)),
+    };
+    let key = meta.wait.unwrap_or_default();
+    let Some(taker) = run.updates.taker(&key) else {
+        let taken = run.updates.keys();
+        return Err(placed.parts_from(Handler::TakesNot { key, taken }));
+    };
+    let id = run.naming.automatic("update", Holder::Unnamed);
+    if id != placed.entry.op {
+        let asked = id.to_string();
+        return Err(placed.parts_from(Handler::OtherValue { asked }));
+    }
+    let message = meta.message.unwrap_or_default();
+    run.inbox.take_on(&message);
+    let slot = run.open(id, OpKind::Update { message }, None);
+    let at = run.clock.advance(placed.entry.at);
+    Ok(Turn::Apply {
+        taker,
+        slot,
+        payload: Some(placed.entry.payload),
+        at,
+    })
+}
+
+/// Its function had ended when this was recorded, so it must have ended now.
+fn update_finished(run: &mut Progress, placed: &Placed) -> Result<(), Divergence> {
+    let slot = find_open(run, placed, |kind| matches!(kind, OpKind::Update { .. }))?;
+    if !run.updates.settle(slot) {
+        return Err(placed.parts_from(Handler::StillApplies));
+    }
+    if let Some(OpKind::Update { message }) = run.close(slot).map(|op| op.kind) {
+        run.inbox.was_answered(&message);
+    }
+    Ok(())
+}
+
+/// The handler has ended: what comes before its end in the journal and tells it nothing.
+pub(super) fn pass_ended_updates(run: &mut Progress) {
+    loop {
+        run.pass_notes();
+        let Some(placed) = run.history.front() else {
+            return;
+        };
+        if placed.entry.kind != Kind::UpdateFinished {
+            return;
+        }
+        let Some(slot) = run.ops.slot_of(&placed.entry.op) else {
+            return;
+        };
+        if !run.updates.settle(slot) {
+            return;
+        }
+        run.close(slot);
+        run.history.pop();
+    }
 }
 
 fn find_open(

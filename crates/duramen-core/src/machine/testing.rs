@@ -11,7 +11,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::{AfterCommit, Decision, Ending, Machine, Turn};
+use super::{AfterCommit, Decision, Ending, Machine, Turn, UpdateOutcome};
 use crate::ids::{Millis, Payload};
 use crate::inbox::Slot;
 use crate::primitives::step::StepOutcome;
@@ -43,6 +43,8 @@ pub(crate) enum Rest {
 struct Live {
     ctx: Ctx,
     handler: Option<Job>,
+    /// The functions of updates that go on.
+    updates: Vec<(Slot, Job)>,
     sent: Option<RunCommit>,
     sealed: Option<(Slot, RunCommit)>,
 }
@@ -137,6 +139,7 @@ impl Sim {
         self.live = Some(Live {
             ctx,
             handler: Some(handler),
+            updates: Vec::new(),
             sent: None,
             sealed: None,
         });
@@ -179,6 +182,7 @@ impl Sim {
         let clock = self.clock;
         let Some(live) = &mut self.live else { return };
         let ctx = live.ctx.clone();
+        live.poll_updates();
         if let Some(handler) = &mut live.handler
             && ctx.with(|world| world.halt.is_none() && world.machine.is_driving())
         {
@@ -222,10 +226,29 @@ impl Sim {
                 world.fresh.insert(slot, message.payload);
                 world.machine.accept(clock)
             });
+            if turn == Turn::Idle {
+                return true;
+            }
         }
         match turn {
             Turn::Deliver { slot, outcome, .. } => {
                 ctx.with(|world| world.deliver(slot, outcome));
+                self.drain();
+            }
+            Turn::Apply {
+                taker,
+                slot,
+                payload,
+                ..
+            } => {
+                let (apply, payload) = ctx.with(|world| {
+                    let fresh = world.fresh.remove(&taker);
+                    let payload = text(&payload.or(fresh).unwrap());
+                    world.seen.push(format!("update {payload}"));
+                    (Rc::clone(&world.takers[&taker]), payload)
+                });
+                let update = (*apply)(ctx, payload);
+                self.live.as_mut().unwrap().updates.push((slot, update));
                 self.drain();
             }
             Turn::Start { slot, op, attempt } => {
@@ -375,6 +398,10 @@ impl Sim {
         self.message(MessageKind::Event, name, payload);
     }
 
+    pub(crate) fn update(&mut self, name: &str, payload: &str) {
+        self.message(MessageKind::Update, name, payload);
+    }
+
     pub(crate) fn decide(&mut self, id: &str, payload: &str) {
         self.message(MessageKind::Approval, id, payload);
     }
@@ -474,6 +501,25 @@ impl Sim {
     pub(crate) fn reject_next(&mut self) {
         self.store.refuse.push(CommitOutcome::Rejected {
             reason: "too large".into(),
+        });
+    }
+}
+
+impl Live {
+    /// Lets the functions of updates run, and reports those that have ended.
+    fn poll_updates(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let ctx = self.ctx.clone();
+        self.updates.retain_mut(|(slot, update)| {
+            let Poll::Ready(flow) = update.as_mut().poll(&mut cx) else {
+                return true;
+            };
+            let outcome = match flow {
+                Ok(result) => UpdateOutcome::Succeeded(Payload::from(result)),
+                Err(fault) => UpdateOutcome::Failed(Payload::from(format!("{fault:?}"))),
+            };
+            ctx.with(|world| world.machine.update_done(*slot, outcome));
+            false
         });
     }
 }

@@ -1,6 +1,6 @@
 //! Waiting for events: messages that came early are kept in the inbox until they are asked for.
 
-use crate::ids::{InvalidId, Millis, check_event_name};
+use crate::ids::{InvalidId, Millis, OpId, check_event_name};
 use crate::inbox::Slot;
 use crate::journal::{Entry, Kind, Meta};
 use crate::progress::desk::Desk;
@@ -21,6 +21,19 @@ pub(crate) fn request(
     let id = desk.id(id, "event", Holder::Event)?;
     let key = format!("event:{name}").into();
     Ok(desk.open_wait(id, OpKind::Event { key }, deadline))
+}
+
+/// The handler asks for what completes a token: an event of a name that nobody else can send, since names that
+/// begin with `__` are refused to senders. The token's id is the operation's id.
+pub(crate) fn request_token(
+    mut desk: Desk<'_>,
+    id: Option<&str>,
+    deadline: Option<Millis>,
+) -> Result<(Slot, OpId), InvalidId> {
+    let id = desk.id(id, "token", Holder::Event)?;
+    let key = format!("event:__token:{id}").into();
+    let slot = desk.open_wait(id.clone(), OpKind::Event { key }, deadline);
+    Ok((slot, id))
 }
 
 /// A message was accepted, an event's or an approval's: its place in the journal and its consumption

@@ -9,4 +9,5 @@ pub mod patch;
 pub mod step;
 pub mod stream;
 pub mod timer;
+pub mod update;
 pub mod value;

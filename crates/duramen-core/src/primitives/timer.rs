@@ -42,7 +42,10 @@ pub(crate) fn deadline_passed(mut desk: Desk<'_>, slot: Slot, wall: Millis) -> O
             desk.backed_off(slot);
             return None;
         }
-        OpKind::Step { .. } | OpKind::Child { .. } => return None,
+        OpKind::Step { .. }
+        | OpKind::Child { .. }
+        | OpKind::Updates { .. }
+        | OpKind::Update { .. } => return None,
         OpKind::Timer => Outcome::Fired,
         OpKind::Event { .. } | OpKind::Approval { .. } => Outcome::TimedOut,
     };

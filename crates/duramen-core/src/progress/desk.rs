@@ -11,7 +11,9 @@ use super::ledger::Weight;
 use super::naming::Holder;
 use super::op::{Op, OpKind, StepPhase};
 use super::state::Progress;
-use super::turn::{Outcome, StepOutcome};
+use super::turn::{Outcome, StepOutcome, UpdateOutcome};
+use std::sync::Arc;
+
 use crate::ids::{InvalidId, Millis, OpId, Payload, check_op_id};
 use crate::inbox::Slot;
 use crate::journal::Entry;
@@ -281,5 +283,58 @@ impl Desk<'_> {
     pub(crate) fn backed_off(&mut self, slot: Slot) {
         self.run.ops.set_phase(slot, StepPhase::Requested, None);
         self.run.steps.add(slot);
+    }
+}
+
+/// Updates.
+impl Desk<'_> {
+    /// The operation that takes the updates of a key.
+    pub(crate) fn taker(&self, key: &str) -> Option<Slot> {
+        self.run.updates.taker(key)
+    }
+
+    pub(crate) fn take_updates(&mut self, key: Arc<str>, slot: Slot) {
+        self.run.updates.take(key, slot);
+    }
+
+    /// The offered message is to be answered later.
+    pub(crate) fn take_on_offered(&mut self) -> Option<Message> {
+        self.run.inbox.take_on_offered()
+    }
+
+    /// The message of that id, unread or still to come, is to be answered later.
+    pub(crate) fn take_on(&mut self, message: &str) {
+        self.run.inbox.take_on(message);
+    }
+
+    /// The first update that a reopening took back and that the handler takes, with who takes it.
+    pub(crate) fn recall_update(&mut self) -> Option<(Slot, Entry)> {
+        let Self { run } = self;
+        let updates = &run.updates;
+        let taker = |entry: &Entry| updates.taker(entry.meta().ok()?.wait.as_deref()?);
+        run.history.recall_update(taker)
+    }
+
+    /// The function of an update has ended.
+    pub(crate) fn update_ended(&mut self, slot: Slot, outcome: UpdateOutcome) {
+        self.run.updates.ended(slot, outcome);
+    }
+
+    pub(crate) fn first_ended_update(&self) -> Option<Slot> {
+        self.run.updates.first_ended()
+    }
+
+    pub(crate) fn next_ended_update(&mut self) -> Option<(Slot, UpdateOutcome)> {
+        self.run.updates.next_ended()
+    }
+
+    /// Whether it is known which message an answer belongs to, or that there is none any more.
+    pub(crate) fn can_answer(&self, message: &str) -> bool {
+        self.run.inbox.can_answer(message)
+    }
+
+    /// The answer goes out with the next commit, if the message is there.
+    pub(crate) fn answer_update(&mut self, message: &str, reply: Payload) {
+        self.run.inbox.reply(message, reply);
     }
 }

@@ -56,6 +56,10 @@ pub enum Handler {
     OtherKind { asked: &'static str },
     /// It waits under that id for something else, by the keys of the waits.
     OtherWait { was: String, asked: String },
+    /// It takes no updates by that key; these are the ones it takes.
+    TakesNot { key: String, taken: Vec<String> },
+    /// The function of that update goes on.
+    StillApplies,
     /// It asked for a recorded value of another id.
     OtherValue { asked: String },
     /// It sends something else under that id, as both are told.
@@ -139,6 +143,17 @@ impl fmt::Display for Divergence {
                 f,
                 " while waiting for {was:?}, found a handler that waits there for {asked:?}"
             )?,
+            Handler::TakesNot { key, taken } if taken.is_empty() => {
+                write!(f, " by {key:?}, found a handler that takes no updates")?;
+            }
+            Handler::TakesNot { key, taken } => write!(
+                f,
+                " by {key:?}, found a handler that takes no such update; it takes {}",
+                taken.join(", ")
+            )?,
+            Handler::StillApplies => {
+                write!(f, ", found an update whose function goes on")?;
+            }
             Handler::OtherValue { asked } => {
                 write!(f, ", found a handler that asked for {asked:?}")?;
             }

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::divergence::{Divergence, Handler, Recorded};
 use crate::ids::{OpId, Payload};
+use crate::inbox::Slot;
 use crate::journal::{BadEntry, Entry, Kind};
 
 /// An entry with its place in the journal.
@@ -49,6 +50,8 @@ pub struct History {
     memo: BTreeMap<OpId, Entry>,
     /// The last that each step told of its progress.
     told: BTreeMap<OpId, Payload>,
+    /// Updates that a reopening took back, in the order in which they were accepted.
+    updates: Vec<Entry>,
     /// How many entries behind the first were gone through.
     replayed: u64,
     /// That all of them were has been taken note of.
@@ -61,6 +64,7 @@ impl History {
         let mut ahead: VecDeque<Placed> = VecDeque::with_capacity(journal.len());
         let mut memo = BTreeMap::new();
         let mut told = BTreeMap::new();
+        let mut updates = Vec::new();
         for (index, entry) in (0..).zip(journal) {
             entry.check_readable().map_err(|error| (index, error))?;
             if entry.kind == Kind::StepProgress {
@@ -69,7 +73,12 @@ impl History {
             }
             if entry.kind == Kind::RunReopened {
                 let meta = entry.meta().map_err(|error| (index, error))?;
-                take_back(&mut ahead, &mut memo, meta.cause.unwrap_or(index));
+                let cause = meta.cause.unwrap_or(index);
+                take_back(&mut ahead, &mut memo, &mut updates, cause);
+            }
+            if entry.kind == Kind::UpdateAccepted && !updates.is_empty() {
+                // It was applied again already.
+                forget_update(&mut updates, &entry);
             }
             ahead.push_back(Placed { index, entry });
         }
@@ -77,6 +86,7 @@ impl History {
             ahead,
             memo,
             told,
+            updates,
             ..Self::default()
         })
     }
@@ -152,11 +162,29 @@ impl History {
         }
         self.memo.remove(op)
     }
+
+    /// The first update that a reopening took back, once, of those that `taker` has somebody for.
+    pub fn recall_update(
+        &mut self,
+        taker: impl Fn(&Entry) -> Option<Slot>,
+    ) -> Option<(Slot, Entry)> {
+        let (at, slot) = self
+            .updates
+            .iter()
+            .enumerate()
+            .find_map(|(at, entry)| Some((at, taker(entry)?)))?;
+        Some((slot, self.updates.remove(at)))
+    }
 }
 
 /// Takes back the entries from `cause` on, and in any case the end of the run itself: with it no
 /// code could ever go on. The newest result of an operation is the one that is kept as memo.
-fn take_back(ahead: &mut VecDeque<Placed>, memo: &mut BTreeMap<OpId, Entry>, cause: u64) {
+fn take_back(
+    ahead: &mut VecDeque<Placed>,
+    memo: &mut BTreeMap<OpId, Entry>,
+    updates: &mut Vec<Entry>,
+    cause: u64,
+) {
     // Entry 0 is the run's input: there is nothing before it to go back to.
     let mut from = ahead.partition_point(|placed| placed.index < cause.max(1));
     while from > 1
@@ -169,6 +197,10 @@ fn take_back(ahead: &mut VecDeque<Placed>, memo: &mut BTreeMap<OpId, Entry>, cau
     }
     for placed in ahead.drain(from.min(ahead.len())..) {
         let is_result = match placed.entry.kind {
+            Kind::UpdateAccepted => {
+                updates.push(placed.entry);
+                continue;
+            }
             Kind::StepCompleted | Kind::EventReceived | Kind::ApprovalResolved => true,
             // What has failed is asked for again.
             Kind::ChildFinished => placed.entry.meta().is_ok_and(|meta| meta.ended.is_none()),
@@ -178,6 +210,13 @@ fn take_back(ahead: &mut VecDeque<Placed>, memo: &mut BTreeMap<OpId, Entry>, cau
             memo.insert(placed.entry.op.clone(), placed.entry);
         }
     }
+}
+
+/// The same update, by the message that brought it.
+fn forget_update(updates: &mut Vec<Entry>, entry: &Entry) {
+    let message = |entry: &Entry| entry.meta().ok().and_then(|meta| meta.message);
+    let again = message(entry);
+    updates.retain(|update| message(update) != again);
 }
 
 #[cfg(test)]

@@ -18,3 +18,4 @@ pub(crate) mod state;
 pub(crate) mod steps;
 pub(crate) mod streams;
 pub(crate) mod turn;
+pub(crate) mod updates;

@@ -52,6 +52,15 @@ pub enum OpKind {
         /// Which life of that run's id is meant.
         life: String,
     },
+    /// Takes the updates of a name, for as long as the handler runs.
+    Updates {
+        key: Arc<str>,
+    },
+    /// An update that was taken on and is being applied.
+    Update {
+        /// The id of the message that brought it.
+        message: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,25 +86,31 @@ impl OpKind {
             Self::Event { .. } => "a wait for an event",
             Self::Approval { .. } => "an approval",
             Self::Child { .. } => "a child",
+            Self::Updates { .. } => "updates by",
+            Self::Update { .. } => "the end of an update",
         }
     }
 
-    /// The key under which the store lists it as a wait; none for steps.
+    /// The key under which the store lists it as a wait; none for steps, and for updates that are applied.
     pub fn wait_key(&self) -> Option<&str> {
         match self {
-            Self::Step { .. } => None,
+            Self::Step { .. } | Self::Update { .. } => None,
             Self::Timer => Some(TIMER_KEY),
-            Self::Event { .. } | Self::Approval { .. } | Self::Child { .. } => {
-                self.message_key().map(|key| &**key)
-            }
+            Self::Event { .. }
+            | Self::Approval { .. }
+            | Self::Child { .. }
+            | Self::Updates { .. } => self.message_key().map(|key| &**key),
         }
     }
 
-    /// The key of the messages that end it; none if no message does.
+    /// The key of the messages that end it, or that it takes; none if no message does.
     pub(crate) const fn message_key(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Step { .. } | Self::Timer => None,
-            Self::Event { key } | Self::Approval { key, .. } | Self::Child { key, .. } => Some(key),
+            Self::Step { .. } | Self::Timer | Self::Update { .. } => None,
+            Self::Event { key }
+            | Self::Approval { key, .. }
+            | Self::Child { key, .. }
+            | Self::Updates { key } => Some(key),
         }
     }
 }
@@ -127,13 +142,17 @@ impl Ops {
         let slot = self.next;
         self.next += 1;
         match &kind {
-            OpKind::Step { .. } => {}
+            OpKind::Step { .. } | OpKind::Update { .. } => {}
             OpKind::Timer => self.timers += 1,
-            OpKind::Event { key } | OpKind::Approval { key, .. } | OpKind::Child { key, .. } => {
+            OpKind::Event { key }
+            | OpKind::Approval { key, .. }
+            | OpKind::Child { key, .. }
+            | OpKind::Updates { key } => {
                 *self.keys.entry(key.clone()).or_insert(0) += 1;
             }
         }
-        if kind.wait_key().is_some() {
+        // That updates are taken has no place in the journal: it has neither a deadline nor an end.
+        if kind.wait_key().is_some() && !matches!(kind, OpKind::Updates { .. }) {
             self.unopened.insert(slot);
         }
         if let Some(deadline) = deadline {
@@ -183,8 +202,12 @@ impl Ops {
                 self.retrying.remove(&slot);
                 return Some(op);
             }
+            OpKind::Update { .. } => return Some(op),
             OpKind::Timer => self.timers -= 1,
-            OpKind::Event { key } | OpKind::Approval { key, .. } | OpKind::Child { key, .. } => {
+            OpKind::Event { key }
+            | OpKind::Approval { key, .. }
+            | OpKind::Child { key, .. }
+            | OpKind::Updates { key } => {
                 if let Some(count) = self.keys.get_mut(key) {
                     *count -= 1;
                     if *count == 0 {

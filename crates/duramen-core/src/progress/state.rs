@@ -12,6 +12,7 @@ use super::patches::Patches;
 use super::steps::Steps;
 use super::streams::Streams;
 use super::turn::Outcome;
+use super::updates::Updates;
 use crate::family::{End, Ended};
 use crate::ids::{Millis, OpId};
 use crate::inbox::{Inbox, Slot};
@@ -37,6 +38,7 @@ pub(crate) struct Progress {
     pub(crate) ends: Ends,
     pub(crate) patches: Patches,
     pub(crate) streams: Streams,
+    pub(crate) updates: Updates,
     /// The id that the last request got.
     pub(crate) last_op: OpId,
 }
@@ -57,6 +59,7 @@ impl Progress {
             ends: Ends::default(),
             patches: Patches::default(),
             streams: Streams::default(),
+            updates: Updates::default(),
             last_op: "".into(),
         }
     }
@@ -73,6 +76,9 @@ impl Progress {
         let op = self.ops.close(slot)?;
         if let Some(key) = op.kind.message_key() {
             self.inbox.close(key, slot);
+            if let OpKind::Updates { key } = &op.kind {
+                self.updates.stop_taking(key);
+            }
         } else if let OpKind::Step {
             phase: StepPhase::Running,
             ..
@@ -99,7 +105,7 @@ impl Progress {
                         .is_ok_and(|meta| meta.wait.is_none_or(|wait| *wait == **key))
             }
             OpKind::Child { .. } => entry.kind == Kind::ChildFinished,
-            OpKind::Timer => false,
+            OpKind::Timer | OpKind::Updates { .. } | OpKind::Update { .. } => false,
         });
         let Some(entry) = entry else {
             return false;
@@ -193,7 +199,7 @@ impl Progress {
             .ops
             .iter()
             .take(SHOWN)
-            .map(|(_, op)| format!("{} {:?}", op.kind.name(), op.id))
+            .map(|(_, op)| format!("{} {:?}", op.kind.name(), op.id.trim_start_matches('#')))
             .collect();
         if self.ops.len() > SHOWN {
             open.push(format!("and {} more", self.ops.len() - SHOWN));

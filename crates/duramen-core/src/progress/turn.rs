@@ -30,6 +30,16 @@ pub enum Turn {
     /// [`Machine::accept`]: crate::machine::Machine::accept
     /// [`Machine::refuse`]: crate::machine::Machine::refuse
     Offer { slot: Slot, message: Message },
+    /// An update was accepted: apply it by the function that `taker` was asked for with, and report its end
+    /// by [`Machine::update_done`]. Without a payload: the one that was just offered.
+    ///
+    /// [`Machine::update_done`]: crate::machine::Machine::update_done
+    Apply {
+        taker: Slot,
+        slot: Slot,
+        payload: Option<Payload>,
+        at: Millis,
+    },
     /// Start an attempt (from 1) of the step in `slot`.
     Start { slot: Slot, op: OpId, attempt: u32 },
     /// The result in `slot` is sealed: carry this commit out in the transaction that its function
@@ -70,6 +80,27 @@ pub enum StepOutcome {
         /// False when the user's rules forbid another attempt.
         retryable: bool,
     },
+}
+
+/// How the function of an update ended, as the driver reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpdateOutcome {
+    Succeeded(Payload),
+    Failed(Payload),
+}
+
+impl UpdateOutcome {
+    /// The answer to the update's sender: a byte that says how it ended, then the payload.
+    pub fn reply(&self) -> Payload {
+        let (how, payload) = match self {
+            Self::Succeeded(payload) => (b'+', payload),
+            Self::Failed(payload) => (b'-', payload),
+        };
+        let mut reply = Vec::with_capacity(1 + payload.len());
+        reply.push(how);
+        reply.extend_from_slice(payload);
+        reply.into()
+    }
 }
 
 /// The handler may not go on: its coroutine has to be abandoned.

@@ -252,7 +252,10 @@ impl Pipeline {
             CommitOutcome::Fenced => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
             }
-            CommitOutcome::Applied { .. } => self.common.outbox.committed(commit),
+            CommitOutcome::Applied { .. } => {
+                self.common.outbox.committed(commit);
+                self.common.answers.committed(commit);
+            }
             CommitOutcome::Blocked | CommitOutcome::Rejected { .. } => {}
         }
         HostEvent::Committed { ticket, outcome }

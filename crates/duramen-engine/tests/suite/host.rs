@@ -10,14 +10,14 @@ use std::task::{Context, Poll, Waker};
 
 use duramen_core::ids::{Payload, RunId};
 use duramen_core::inbox::Slot;
-use duramen_core::machine::{Ending, Turn};
+use duramen_core::machine::{Ending, Turn, UpdateOutcome};
 use duramen_core::primitives::step::StepOutcome;
 use duramen_core::store::{NewMessage, NewRun, RunCommit, StoreError};
 use duramen_engine::{Driven, Engine, HostEvent, Reply, RunDriver, Ticket, Token};
 
 use crate::faults::{Facts, Faults};
 use crate::lab::new_run;
-use crate::toy::{Ctx, Flow, Job, Program, World};
+use crate::toy::{Ctx, Flow, Job, Program, World, text};
 
 struct Toy {
     ctx: Ctx,
@@ -362,6 +362,19 @@ impl Host {
                 }
                 Turn::Seal { commit, .. } => self.sealed.push((ticket, *commit)),
                 Turn::Offer { .. } => panic!("offered twice"),
+                // A toy answers with what it was given, and louder.
+                Turn::Apply {
+                    taker,
+                    slot,
+                    payload,
+                    ..
+                } => {
+                    let mut world = ctx.0.borrow_mut();
+                    let given = payload.or_else(|| world.fresh.remove(&taker));
+                    let answer = format!("{}!", text(&given.unwrap_or_default()));
+                    let outcome = UpdateOutcome::Succeeded(Payload::from(answer));
+                    world.driver.machine.update_done(slot, outcome);
+                }
                 Turn::Idle => return,
             }
         }

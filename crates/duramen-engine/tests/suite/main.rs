@@ -13,6 +13,7 @@ mod sim;
 mod toy;
 mod transactions;
 
+mod answers;
 mod audits;
 mod children;
 mod clocks;

@@ -105,6 +105,11 @@ impl Ctx {
             .request_child(None, child)
     }
 
+    pub fn take_updates(&self, name: &str) {
+        // A halted handler never goes on.
+        let _ = self.0.borrow_mut().driver.machine.request_updates(name);
+    }
+
     pub async fn value(&self, kind: ValueKind) -> Flow {
         let value = self.0.borrow_mut().driver.machine.request_value(kind);
         match value {

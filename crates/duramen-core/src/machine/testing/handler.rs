@@ -57,6 +57,8 @@ pub(crate) struct World {
     /// Everything the handler learnt, in order.
     pub(crate) seen: Vec<String>,
     pub(crate) halt: Option<Halt>,
+    /// The functions of the updates that the handler takes.
+    pub(crate) takers: BTreeMap<Slot, Rc<dyn Fn(Ctx, String) -> Job>>,
     cancels: u32,
     pub(crate) crashed: bool,
 }
@@ -80,6 +82,7 @@ impl Ctx {
                 stopped: Vec::new(),
                 seen: Vec::new(),
                 halt: None,
+                takers: BTreeMap::new(),
                 cancels: 0,
                 crashed: false,
             })),
@@ -226,6 +229,20 @@ impl Ctx {
             Ok(value) => text(&value),
             Err(halt) => self.stop(halt).await,
         }
+    }
+
+    /// Takes the updates of a name.
+    pub(crate) fn on_update<F>(&self, name: &str, apply: impl Fn(Ctx, String) -> F + 'static)
+    where
+        F: Future<Output = Flow> + 'static,
+    {
+        self.with(|world| match world.machine.request_updates(name) {
+            Ok(slot) => {
+                let apply = move |ctx, payload| job(apply(ctx, payload));
+                world.takers.insert(slot, Rc::new(apply));
+            }
+            Err(halt) => world.halt = Some(halt),
+        });
     }
 
     /// The handler may not go on.

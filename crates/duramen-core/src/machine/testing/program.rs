@@ -31,6 +31,8 @@ pub(crate) enum Node {
     Patched(u8),
     /// An item of one of two streams.
     Write(u8),
+    /// Takes updates from then on: such as end at once, run a step, or wait for an event first.
+    Takes(u8),
     Seq(Vec<Node>),
     /// All of them; the first failure by position counts.
     Par(Vec<Node>),
@@ -74,7 +76,7 @@ impl Node {
             | Self::Write(_) => true,
             Self::Event { timeout, .. } | Self::Approve(timeout) => timeout.is_none(),
             Self::Seq(nodes) | Self::Par(nodes) => nodes.iter().all(Self::is_timeless),
-            Self::Race(_) | Self::Within(..) => false,
+            Self::Race(_) | Self::Within(..) | Self::Takes(_) => false,
             Self::Loop(_, node) | Self::Catch(node) | Self::Cleanup(node) => node.is_timeless(),
         }
     }
@@ -111,6 +113,19 @@ impl Node {
             Self::Write(stream) => job(async move {
                 ctx.write(&format!("w{stream}"), "item").await;
                 Ok(String::new())
+            }),
+            Self::Takes(name) => job(async move {
+                ctx.on_update(&format!("u{name}"), move |ctx, given| async move {
+                    if name > 1 {
+                        ctx.event("e0", None).await?;
+                    }
+                    if name > 0 {
+                        let id = format!("s{name}f{name}");
+                        return ctx.step_with(&id, RETRY, Checkpoint::Durable).await;
+                    }
+                    Ok(given)
+                });
+                Ok("takes".into())
             }),
             Self::Seq(nodes) => job(async move {
                 let mut out = Vec::new();
@@ -184,6 +199,7 @@ pub(crate) fn nodes() -> impl Strategy<Value = Node> {
         2 => (0..3_u8).prop_map(Node::Value),
         1 => (0..2_u8).prop_map(Node::Patched),
         1 => (0..2_u8).prop_map(Node::Write),
+        2 => (0..3_u8).prop_map(Node::Takes),
     ];
     leaf.prop_recursive(3, 20, 3, |inner| {
         let some = || prop::collection::vec(inner.clone(), 1..4);

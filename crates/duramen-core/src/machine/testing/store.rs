@@ -16,6 +16,8 @@ pub(crate) struct FakeStore {
     pub(crate) inbox: Vec<Message>,
     /// `seq` of each message that was consumed or set aside, with the reason.
     pub(crate) read: Vec<(u64, Option<String>)>,
+    /// The answers that were given, by the same numbers.
+    pub(crate) replies: Vec<(u64, String)>,
     read_seqs: BTreeSet<u64>,
     /// How many items of each stream are valid.
     pub(crate) streams: BTreeMap<String, u64>,
@@ -75,6 +77,7 @@ impl FakeStore {
             journal,
             inbox: Vec::new(),
             read: Vec::new(),
+            replies: Vec::new(),
             read_seqs: BTreeSet::new(),
             streams,
             commits: Vec::new(),
@@ -173,6 +176,10 @@ impl FakeStore {
             let first = self.read_seqs.insert(read.seq);
             assert!(first, "message {} was read twice", read.seq);
             self.read.push((read.seq, read.refused.clone()));
+            if let Some(reply) = &read.reply {
+                let reply = String::from_utf8_lossy(reply).into_owned();
+                self.replies.push((read.seq, reply));
+            }
         }
         let entries = commit.entries.iter();
         let noted = entries.filter(|entry| entry.kind == Kind::StreamWritten);
