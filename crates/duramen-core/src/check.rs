@@ -75,7 +75,7 @@ pub fn commit(commit: &RunCommit) -> Option<String> {
         return Some("items leave the run without an entry of its journal".to_owned());
     }
     match &commit.next {
-        Next::Waiting { waits, .. } => waits
+        Next::Waiting { waits, .. } | Next::Paused { waits, .. } => waits
             .iter()
             .find(|wait| wait.is_empty() || wait.chars().any(char::is_control))
             .map(|wait| format!("the wait key {wait:?} is empty or has a control character")),

@@ -217,6 +217,7 @@ impl RunDriver {
                 let (ending, ready_at) = match &commit.next {
                     Next::Running => (None, None),
                     Next::Waiting { ready_at, .. } => (Some(Driven::Paused), *ready_at),
+                    Next::Paused { .. } => (Some(Driven::Paused), None),
                     Next::Stuck { .. } => (Some(Driven::Stuck), None),
                     Next::Continued { .. } => (Some(Driven::Continued), None),
                     Next::Finished { status } => {

@@ -249,6 +249,7 @@ pub(crate) fn new_message(message: MessageTuple) -> PyResult<NewMessage> {
         "child" => MessageKind::Child,
         "update" => MessageKind::Update,
         "pause" => MessageKind::Pause,
+        "resume" => MessageKind::Resume,
         other => {
             return Err(PyValueError::new_err(format!(
                 "unknown message kind {other:?}"

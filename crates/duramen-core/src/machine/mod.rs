@@ -33,6 +33,8 @@ mod fuzz;
 mod live;
 mod pause;
 #[cfg(test)]
+mod pausing;
+#[cfg(test)]
 mod properties;
 mod replay;
 mod seal;
@@ -301,7 +303,7 @@ impl Machine {
         if let Some(turn) = self.sealing.next(run, &mut self.commits.state, wall) {
             return Some(turn);
         }
-        if self.commits.yielding {
+        if self.commits.yielding || run.is_pausing() {
             return None;
         }
         live::due(run, wall).or_else(|| step::next_start(Desk::of(run)))

@@ -158,6 +158,19 @@ impl Progress {
         }
     }
 
+    /// Whether it is to be paused as soon as nothing of it is in flight: nothing new starts until then.
+    pub(crate) fn is_pausing(&self) -> bool {
+        self.history.is_empty() && self.inbox.pause().is_some()
+    }
+
+    /// What people are told of a run that is to be paused.
+    pub(crate) fn pause_note(&self) -> Option<String> {
+        self.is_pausing()
+            .then(|| self.inbox.pause())
+            .flatten()
+            .map(|message| message.name.clone())
+    }
+
     /// When the run's own time is over.
     pub(crate) fn limit(&self) -> Option<Millis> {
         self.ends.limit(&self.facts)

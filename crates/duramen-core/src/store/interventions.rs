@@ -10,16 +10,16 @@ use crate::run::Status;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Intervention {
-    /// Ends a live or stuck run as terminated and appends `entry`.
+    /// Ends a live, stuck or paused run as terminated and appends `entry`.
     Terminate { run_id: RunId, entry: Entry },
-    /// Makes a failed, cancelled, terminated or stuck run queued and due now, appending `entries`.
+    /// Makes a failed, cancelled, terminated, stuck or paused run queued and due now, appending `entries`.
     Reopen {
         run_id: RunId,
         expected_len: u64,
         entries: Vec<Entry>,
         now: Option<Millis>,
     },
-    /// Removes a run and all that belongs to it; a live one only if `force`.
+    /// Removes a run and all that belongs to it; a live or paused one only if `force`.
     Delete { run_id: RunId, force: bool },
 }
 
@@ -35,13 +35,17 @@ impl Intervention {
     /// Whether a run in this status may be changed so, its journal being that long.
     pub const fn is_allowed(&self, status: Status, journal_len: u64) -> bool {
         match self {
-            Self::Terminate { .. } => status.is_live() || matches!(status, Status::Stuck),
+            Self::Terminate { .. } => {
+                status.is_live() || matches!(status, Status::Stuck | Status::Paused)
+            }
             Self::Reopen { expected_len, .. } => {
                 !status.is_live()
                     && !matches!(status, Status::Completed)
                     && journal_len == *expected_len
             }
-            Self::Delete { force, .. } => *force || !status.is_live(),
+            Self::Delete { force, .. } => {
+                *force || !(status.is_live() || matches!(status, Status::Paused))
+            }
         }
     }
 }

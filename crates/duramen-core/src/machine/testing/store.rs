@@ -127,7 +127,14 @@ impl FakeStore {
         let awaited = kind
             .wait_key(name)
             .is_none_or(|key| row.waits.contains(&key));
-        if row.status == Status::Waiting && awaited {
+        if row.status == Status::Waiting && kind == MessageKind::Pause {
+            row.status = Status::Paused;
+            row.note = Some(name.to_owned());
+        } else if row.status == Status::Paused && kind.frees() {
+            row.status = Status::Waiting;
+            row.note = None;
+            row.ready_at = Some(now);
+        } else if row.status == Status::Waiting && awaited {
             row.ready_at = Some(row.ready_at.map_or(now, |ready_at| ready_at.min(now)));
         }
         let message = Message {
@@ -179,6 +186,20 @@ impl FakeStore {
                     Status::Waiting,
                     if due { Some(commit.at) } else { *ready_at },
                 )
+            }
+            Next::Paused {
+                ready_at,
+                waits,
+                note,
+            } => {
+                due = row.inbox_len > row.inbox_seen;
+                row.waits.clone_from(waits);
+                row.note = (!due).then(|| note.clone());
+                if due {
+                    (Status::Waiting, Some(commit.at))
+                } else {
+                    (Status::Paused, *ready_at)
+                }
             }
             Next::Finished { status } => (*status, None),
             Next::Continued { ready_at } => {
