@@ -77,10 +77,9 @@ impl Session<'_> {
         let (status, finished_at, note) = match &commit.next {
             Next::Finished { status } => (*status, Some(commit.at), None),
             Next::Stuck { note } => (Status::Stuck, None, Some(note)),
-            Next::Running
-            | Next::Waiting { .. }
-            | Next::Paused { .. }
-            | Next::Continued { .. } => return Ok(false),
+            Next::Running | Next::Waiting { .. } | Next::Paused { .. } | Next::Continued { .. } => {
+                return Ok(false);
+            }
         };
         // No journal reaches a length that SQLite cannot count to.
         let lengths = [commit.expected_len, commit.length_after()].map(i64::try_from);

@@ -11,6 +11,7 @@ from .carrying import carried, carried_items
 from .following import Following
 from .lifecycle import Lifecycle
 from .messages import Messages
+from .pausing import Pausing
 from .queries import Queries
 from .registry import Registry
 from .results import Results
@@ -82,6 +83,7 @@ class Services:
         self.messages = Messages(
             lifecycle, registry, serializer, around, self.queries, self.taking, transactions
         )
+        self.pausing = Pausing(lifecycle, around, self.queries, self.taking)
         self.running = Running(lifecycle, self.queries, self.starting, self.taking)
         self.sweeping = Sweeping(lifecycle)
         self.working = Working(lifecycle)

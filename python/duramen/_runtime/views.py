@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Event",
     "Page",
+    "PauseResult",
     "RefusedSignal",
     "ResultKind",
+    "ResumeResult",
     "RunHandle",
     "RunRequest",
     "RunResult",
@@ -76,10 +78,11 @@ class RunStatus(StrEnum):
     CANCELLED = "cancelled"
     TERMINATED = "terminated"
     STUCK = "stuck"
+    PAUSED = "paused"
 
     @property
     def is_final(self) -> bool:
-        """The run has ended: no message reaches it any more. A stuck run has not, it waits for `retry`."""
+        """The run has ended: no message reaches it any more. A stuck or paused one has not."""
         return self in _FINAL
 
 
@@ -105,6 +108,31 @@ class SignalResult(StrEnum):
     BLOCKED = "blocked"
     """Of `signal_many`: a transaction of somebody else's holds the run; nothing was kept, send it again.
     (`signal` raises `StoreLocked`.)"""
+
+
+class PauseResult(StrEnum):
+    """What became of a run that was to be paused."""
+
+    PAUSED = "paused"
+    """Nobody drove it: it is paused now."""
+    PAUSING = "pausing"
+    """Nothing new of it starts; it is paused as soon as its steps in flight have ended. (A stuck run: as
+    soon as it is retried.)"""
+    ALREADY_PAUSED = "already_paused"
+    NOT_FOUND = "not_found"
+    FINISHED = "finished"
+    """It has ended."""
+
+
+class ResumeResult(StrEnum):
+    """What became of a run that was to be resumed."""
+
+    RESUMED = "resumed"
+    """It is due now (one that nobody had begun: at its start time), or its pause was taken back in time."""
+    NOT_PAUSED = "not_paused"
+    NOT_FOUND = "not_found"
+    FINISHED = "finished"
+    """It has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +166,8 @@ class RunView:
     """When it was first driven."""
     finished_at: datetime | None = None
     ready_at: datetime | None = None
-    """When it needs attention next; None if that takes a message, or if it is running, final or stuck."""
+    """When it needs attention next; None if that takes a message, or if it is running, final or stuck. Of a
+    paused run: when it would."""
     deadline: datetime | None = None
     """When the whole run times out."""
     owner: str | None = None
@@ -153,7 +182,7 @@ class RunView:
     """What it waits for: ``timer``, ``event:NAME``, ``approval:ID``, ``retry:STEP``."""
     tags: tuple[str, ...] = ()
     note: str | None = None
-    """Why a stuck run is stuck."""
+    """Why a stuck run is stuck, or who has paused a paused one and why; `updated_at` says since when."""
     input: Any = None
     output: Any = None
     error: RecordedError | None = None
@@ -168,7 +197,7 @@ class RunView:
 
     @property
     def finished(self) -> bool:
-        """The run has ended (a stuck one has not)."""
+        """The run has ended (a stuck or paused one has not)."""
         return self.status.is_final
 
     @property

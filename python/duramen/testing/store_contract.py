@@ -28,6 +28,7 @@ from ._contract.interventions import InterventionRules
 from ._contract.limits import LimitRules
 from ._contract.outgoing import OutgoingRules
 from ._contract.owners import OwnerRules
+from ._contract.pauses import PauseRules
 from ._contract.queries import QueryRules
 
 __all__ = ["StoreContract"]
@@ -43,6 +44,7 @@ class StoreContract(
     OutgoingRules,
     InboxRules,
     InterventionRules,
+    PauseRules,
     QueryRules,
     LimitRules,
     ConcurrencyRules,

@@ -82,8 +82,7 @@ fn an_event_that_comes_while_the_pause_is_on_its_way_does_not_end_it() {
     sim.claim();
     pause(&mut sim);
     assert_eq!(sim.settle(), Rest::Committing);
-    sim.store
-        .deliver(MessageKind::Event, "go", "1", sim.clock);
+    sim.store.deliver(MessageKind::Event, "go", "1", sim.clock);
     sim.apply();
     assert_eq!(sim.run(), Status::Paused);
     assert!(!sim.store.story().contains(&"event_received event-1".into()));
@@ -189,9 +188,7 @@ fn a_resume_that_overtakes_its_pause_ends_it_all_the_same() {
     let mut sim = two_steps();
     sim.claim();
     sim.settle();
-    let first = sim
-        .store
-        .deliver(MessageKind::Pause, "", "", sim.clock);
+    let first = sim.store.deliver(MessageKind::Pause, "", "", sim.clock);
     resume(&mut sim);
     sim.machine(|machine| machine.deliver(vec![first.clone()]));
     assert_eq!(sim.run(), Status::Completed);

@@ -141,6 +141,10 @@ fn attempt(run: &mut Progress, placed: &Placed, meta: &Meta) -> Result<(), Diver
     if let Some(OpKind::Step { failed, .. }) = run.ops.get_mut(slot).map(|op| &mut op.kind) {
         *failed = meta.attempt.unwrap_or(1);
     }
+    if meta.exhausted {
+        run.ops.set_phase(slot, StepPhase::Exhausted, None);
+        return Ok(());
+    }
     let until = meta.retry_at.unwrap_or(placed.entry.at);
     run.ops.set_phase(slot, StepPhase::Backoff, Some(until));
     Ok(())

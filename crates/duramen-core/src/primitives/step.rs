@@ -130,7 +130,7 @@ pub(crate) fn ended(
             let pause = retry
                 .pause_after(attempt, desk.seed(), &desk.op(slot)?.id)
                 .filter(|_| retryable);
-            if let Some(pause) = pause {
+            if pause.is_some() || retry.pauses_run {
                 attempt_failed(desk, slot, attempt, error, pause, wall);
                 return None;
             }
@@ -146,31 +146,35 @@ pub(crate) fn ended(
     Some(Turn::Deliver { slot, outcome, at })
 }
 
-/// Another attempt follows after a pause.
+/// Another attempt follows after a pause; without one, when people say so.
 fn attempt_failed(
     mut desk: Desk<'_>,
     slot: Slot,
     attempt: u32,
     error: Payload,
-    pause: Millis,
+    pause: Option<Millis>,
     wall: Millis,
 ) {
     // The record tells the handler nothing, so its clock stays where it is.
     let at = desk.at(wall);
-    let until = at.saturating_add(pause);
+    let until = pause.map(|pause| at.saturating_add(pause));
     let Some(op) = desk.op_mut(slot) else { return };
     if let OpKind::Step { failed, .. } = &mut op.kind {
         *failed = attempt;
     }
     let meta = Meta {
         attempt: Some(attempt),
-        retry_at: Some(until),
+        retry_at: until,
+        exhausted: until.is_none(),
         ..Meta::default()
     };
     let entry = Entry::new(Kind::StepAttemptFailed, op.id.clone(), error, at);
     desk.record(entry.with_meta(&meta), Weight::Hard);
     // The barrier of the next attempt is this record: attempts survive crashes.
-    desk.back_off(slot, until);
+    match until {
+        Some(until) => desk.back_off(slot, until),
+        None => desk.exhausted(slot),
+    }
 }
 
 #[cfg(test)]

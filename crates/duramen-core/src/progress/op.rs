@@ -57,7 +57,12 @@ pub enum StepPhase {
     Backoff,
     /// Its result has arrived and waits to be given its place in the journal.
     Arrived,
+    /// It has failed for good, and the run is to be paused for it.
+    Exhausted,
 }
+
+/// What stands in front of a step's id in the wait key of one that has failed for good.
+pub const EXHAUSTED: &str = "exhausted:";
 
 /// The wait key of every timer.
 pub(crate) const TIMER_KEY: &str = "timer";
@@ -99,6 +104,8 @@ pub struct Ops {
     timers: u32,
     /// Steps between two attempts.
     retrying: BTreeSet<Slot>,
+    /// Steps that have none left, for which the run is paused.
+    exhausted: BTreeSet<Slot>,
     next: Slot,
     /// How many operations were gone through in walks, so that tests can show that walks are rare.
     #[cfg(test)]
@@ -164,6 +171,7 @@ impl Ops {
         match &op.kind {
             OpKind::Step { .. } => {
                 self.retrying.remove(&slot);
+                self.exhausted.remove(&slot);
                 return Some(op);
             }
             OpKind::Timer => self.timers -= 1,
@@ -211,6 +219,16 @@ impl Ops {
             }
             self.set_deadline(slot, deadline);
         }
+        if new == StepPhase::Exhausted {
+            self.exhausted.insert(slot);
+        } else if old == StepPhase::Exhausted {
+            self.exhausted.remove(&slot);
+        }
+    }
+
+    /// The first step that has failed for good, for which the run is to be paused.
+    pub fn exhausted(&self) -> Option<&Op> {
+        self.table.get(self.exhausted.first()?)
     }
 
     /// The earliest deadline; among equal ones the operation that was requested first.
@@ -244,7 +262,15 @@ impl Ops {
             let op = self.table.get(slot)?;
             Some(format!("retry:{}", op.id))
         });
-        let mut keys: Vec<String> = events.chain(retries).chain(timer).collect();
+        let exhausted = self.exhausted.iter().filter_map(|slot| {
+            let op = self.table.get(slot)?;
+            Some(format!("{EXHAUSTED}{}", op.id))
+        });
+        let mut keys: Vec<String> = events
+            .chain(retries)
+            .chain(exhausted)
+            .chain(timer)
+            .collect();
         self.walk(keys.len());
         keys.sort_unstable();
         keys

@@ -151,7 +151,7 @@ impl Progress {
                 continue;
             };
             *failed = 0;
-            if *phase == StepPhase::Backoff {
+            if matches!(*phase, StepPhase::Backoff | StepPhase::Exhausted) {
                 self.ops.set_phase(slot, StepPhase::Requested, None);
                 self.steps.add(slot);
             }
@@ -160,15 +160,27 @@ impl Progress {
 
     /// Whether it is to be paused as soon as nothing of it is in flight: nothing new starts until then.
     pub(crate) fn is_pausing(&self) -> bool {
-        self.history.is_empty() && self.inbox.pause().is_some()
+        self.history.is_empty()
+            && (self.inbox.pause().is_some()
+                || (self.ops.exhausted().is_some() && !self.inbox.has_cancel()))
     }
 
     /// What people are told of a run that is to be paused.
     pub(crate) fn pause_note(&self) -> Option<String> {
-        self.is_pausing()
-            .then(|| self.inbox.pause())
-            .flatten()
-            .map(|message| message.name.clone())
+        if !self.is_pausing() {
+            return None;
+        }
+        let Some(op) = self.ops.exhausted() else {
+            return self.inbox.pause().map(|message| message.name.clone());
+        };
+        let attempts = match op.kind {
+            OpKind::Step { failed, .. } if failed > 1 => format!(" after {failed} attempts"),
+            _ => String::new(),
+        };
+        Some(format!(
+            "step {:?} has failed for good{attempts}: `retry` lets it try again, `skip` gives it a result",
+            op.id
+        ))
     }
 
     /// When the run's own time is over.
