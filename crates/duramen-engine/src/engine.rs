@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use duramen_core::ids::{Millis, RunId};
+use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::store::{Intervention, NewMessage, NewRun, Store, StoreFuture, WorkflowKey};
 
 use crate::calls::{Call, Creations, Interventions, Messages};
@@ -17,7 +17,7 @@ use crate::env::Env;
 use crate::host::{HostEvent, HostQueue, Reply, Token};
 use crate::insist::insist;
 use crate::leases::{Leases, Listener, keep};
-use crate::reopen::reopen;
+use crate::reopen::{reopen, skip};
 use crate::ticks::Ticks;
 use crate::watched::Watched;
 
@@ -244,9 +244,14 @@ impl Engine {
         );
     }
 
-    /// Reopens a failed, cancelled, terminated or stuck run.
+    /// Reopens a failed, cancelled, terminated or stuck run, or one that is paused for a step.
     pub fn reopen(&self, token: Token, run_id: RunId) {
         reopen(self.asked(token), run_id);
+    }
+
+    /// Gives a step that its run is paused for a result.
+    pub fn skip(&self, token: Token, run_id: RunId, op: String, result: Payload) {
+        skip(self.asked(token), run_id, op, result);
     }
 
     /// Replies [`Reply::Ended`] when the run has ended, is parked, or is not there. However many wait, the

@@ -502,6 +502,10 @@ impl Engine {
         self.core.reopen(token, run_id.into());
     }
 
+    fn skip(&self, token: u64, run_id: String, op: String, result: Vec<u8>) {
+        self.core.skip(token, run_id.into(), op, result.into());
+    }
+
     fn delete(&self, token: u64, run_id: String, force: bool) {
         self.intervene(
             token,

@@ -23,6 +23,9 @@ use crate::turns;
 create_exception!(duramen._native, Halted, PyBaseException);
 create_exception!(duramen._native, InvalidIdError, PyValueError);
 
+/// Added to a step's checkpoint: if it fails for good, its run is paused.
+const PAUSES_RUN: u8 = 4;
+
 /// `(attempts, backoff, base, cap, jitter)`
 type Retry = (u32, u8, Millis, Millis, bool);
 
@@ -111,6 +114,7 @@ impl Run {
         let retry = retry.map_or(
             RetryPolicy::NEVER,
             |(attempts, backoff, base, cap, jitter)| RetryPolicy {
+                pauses_run: false,
                 attempts,
                 backoff: match backoff {
                     0 => Backoff::Constant,
@@ -122,7 +126,11 @@ impl Run {
                 jitter,
             },
         );
-        let checkpoint = match checkpoint {
+        let retry = RetryPolicy {
+            pauses_run: checkpoint & PAUSES_RUN != 0,
+            ..retry
+        };
+        let checkpoint = match checkpoint & !PAUSES_RUN {
             0 => Checkpoint::Durable,
             1 => Checkpoint::Lazy,
             _ => Checkpoint::Sealed,

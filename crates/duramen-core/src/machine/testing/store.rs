@@ -127,11 +127,11 @@ impl FakeStore {
         let awaited = kind
             .wait_key(name)
             .is_none_or(|key| row.waits.contains(&key));
-        if row.status == Status::Waiting && kind == MessageKind::Pause {
+        if matches!(row.status, Status::Queued | Status::Waiting) && kind == MessageKind::Pause {
             row.status = Status::Paused;
             row.note = Some(name.to_owned());
         } else if row.status == Status::Paused && kind.frees() {
-            row.status = Status::Waiting;
+            row.status = row.before_pause();
             row.note = None;
             row.ready_at = Some(now);
         } else if row.status == Status::Waiting && awaited {
@@ -229,16 +229,31 @@ impl FakeStore {
             Kind::RunTerminated => Some(last),
             _ => None,
         };
-        self.journal.push(
-            Entry::new(Kind::RunReopened, "".into(), Payload::new(), now).with_meta(&Meta {
-                cause,
-                ..Meta::default()
-            }),
-        );
+        let entry = Entry::new(Kind::RunReopened, "".into(), Payload::new(), now);
+        self.reopen(entry.with_meta(&Meta {
+            cause,
+            ..Meta::default()
+        }));
+        self.row.ready_at = Some(now);
+    }
+
+    /// What `skip` does: the step that the run is paused for has this result.
+    pub(crate) fn skip(&mut self, op: &str, result: &str, now: Millis) {
+        let payload = Payload::from(result.to_owned());
+        let entry = Entry::new(Kind::StepCompleted, op.into(), payload, now);
+        self.reopen(entry.with_meta(&Meta {
+            skipped: true,
+            ..Meta::default()
+        }));
+        self.row.ready_at = Some(now);
+    }
+
+    fn reopen(&mut self, entry: Entry) {
+        self.journal.push(entry);
         self.row.journal_len += 1;
         self.row.epoch += 1;
         self.row.status = Status::Queued;
-        self.row.ready_at = Some(now);
+        self.row.note = None;
     }
 
     /// `kind op` of each entry, for assertions.
