@@ -211,6 +211,9 @@ pub struct Meta {
     /// Somebody has given the step this result in place of its function.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub skipped: bool,
+    /// What the run had done was undone before it ended.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub undone: bool,
     /// Index of the failure that ended the run (in `run_failed`), or that is taken back (in `run_reopened`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<u64>,

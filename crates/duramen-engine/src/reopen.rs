@@ -23,7 +23,7 @@ pub(crate) fn reopen(call: Call, run_id: RunId) {
             Status::Paused if exhausted(row).next().is_some() => {
                 Some(vec![reopening(Meta::default(), now)])
             }
-            status if status.is_final() && status != Status::Completed => {
+            status if status.is_final() && status != Status::Completed && !is_undone(detail) => {
                 Some(vec![reopening(cause(detail), now)])
             }
             _ => None,
@@ -87,6 +87,12 @@ fn change(
         };
         insist(&common, Interventions(call), vec![reopen]);
     });
+}
+
+/// Whether what the run had done was undone before it ended: there is nothing left to go on with.
+fn is_undone(detail: &RunDetail) -> bool {
+    let end = detail.end.as_ref().and_then(|end| end.meta().ok());
+    end.is_some_and(|meta| meta.undone)
 }
 
 /// What ended the run.

@@ -54,6 +54,7 @@ pub(super) fn finish(
     };
     let meta = Meta {
         cause,
+        undone: run.ends.undone && kind != Kind::RunFinished,
         ..Meta::default()
     };
     let at = run.clock.advance(wall);

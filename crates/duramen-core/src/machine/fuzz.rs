@@ -105,16 +105,19 @@ fn meta() -> impl Strategy<Value = Meta> {
         prop::option::of(prop_oneof![0..20_u64, Just(u64::MAX)]),
         prop::bool::weighted(0.1),
     )
-        .prop_map(|(attempt, retry_at, wait, deadline, message, cause, exhausted)| Meta {
-            attempt,
-            retry_at,
-            wait,
-            deadline,
-            message,
-            exhausted,
-            skipped: false,
-            cause,
-        })
+        .prop_map(
+            |(attempt, retry_at, wait, deadline, message, cause, exhausted)| Meta {
+                attempt,
+                retry_at,
+                wait,
+                deadline,
+                message,
+                exhausted,
+                skipped: false,
+                undone: false,
+                cause,
+            },
+        )
 }
 
 /// What may stand in the column of `meta`: what Duramen writes, nearly that, anything.

@@ -4,7 +4,7 @@ use super::seal;
 use crate::ids::Millis;
 use crate::inbox::Slot;
 use crate::journal::{Entry, Kind};
-use crate::primitives::{cancel, step, timer};
+use crate::primitives::{cancel, poll, step, timer};
 use crate::progress::arrivals::Arrived;
 use crate::progress::desk::Desk;
 use crate::progress::ledger::Weight;
@@ -22,7 +22,7 @@ enum First {
 
 /// The next of what came in.
 pub(super) fn arrived(run: &mut Progress, wall: Millis) -> Option<Turn> {
-    go_live(run);
+    go_live(run, wall);
     while let Some((slot, arrived)) = run.arrivals.next() {
         let turn = match arrived {
             Arrived::Step(outcome) => step::ended(Desk::of(run), slot, outcome, wall),
@@ -39,12 +39,16 @@ pub(super) fn arrived(run: &mut Progress, wall: Millis) -> Option<Turn> {
 /// The last recorded entry was gone through: what is open now and has a result that a
 /// reopening took back is served by it. Before, nobody could know whether the journal has it
 /// again.
-fn go_live(run: &mut Progress) {
-    if run.history.end() && run.history.has_memo() {
+fn go_live(run: &mut Progress, wall: Millis) {
+    if !run.history.end() {
+        return;
+    }
+    if run.history.has_memo() {
         for slot in run.ops.slots() {
             run.recall(slot);
         }
     }
+    poll::go_live(run, wall);
 }
 
 fn record_again(run: &mut Progress, slot: Slot, entry: Entry, wall: Millis) -> Option<Turn> {

@@ -47,7 +47,7 @@ use crate::ids::{Millis, OpId, Payload};
 use crate::inbox::Slot;
 use crate::journal::{BadEntry, ENCODING, Entry, Kind};
 use crate::primitives::timer::TimerStem;
-use crate::primitives::{approval, event, patch, step, timer, value};
+use crate::primitives::{approval, event, patch, poll, step, timer, value};
 use crate::progress::desk::Desk;
 use crate::progress::state::Progress;
 use crate::retry::RetryPolicy;
@@ -62,6 +62,7 @@ use seal::Sealing;
 use standing::{Phase, Standing};
 
 pub use crate::progress::facts::Facts;
+pub use crate::progress::looks::PollRule;
 pub use crate::progress::turn::{Halt, Outcome, Requested, StepOutcome, Turn};
 pub use crate::progress::{divergence, history, ledger, naming, op};
 pub use commits::AfterCommit;
@@ -181,6 +182,17 @@ impl Machine {
         Ok(step::request(self.ask()?, id, retry, checkpoint, alone)?)
     }
 
+    /// The handler asks for a step that is repeated until its function finds what it looks for; see [`poll`].
+    pub fn request_poll(
+        &mut self,
+        id: &str,
+        retry: RetryPolicy,
+        rule: PollRule,
+        alone: bool,
+    ) -> Result<Requested, Halt> {
+        Ok(poll::request(self.ask()?, id, retry, rule, alone)?)
+    }
+
     /// The handler asks to be woken at an instant of the logical clock.
     pub fn request_timer(&mut self, stem: TimerStem, deadline: Millis) -> Result<Slot, Halt> {
         Ok(timer::request(self.ask()?, stem, deadline))
@@ -254,6 +266,11 @@ impl Machine {
     /// The run's state object changed; it goes out with the next commit.
     pub fn set_state(&mut self, state: Payload) {
         self.commits.state = Some(state);
+    }
+
+    /// The handler is about to end, and has undone what it had done: its end says so.
+    pub const fn undone(&mut self) {
+        self.run.ends.undone = true;
     }
 
     /// The handler has returned or raised. Its end is recorded; on replay of a finished run it is checked

@@ -244,7 +244,10 @@ fn a_step_without_attempts_left_pauses_its_run_and_tells_the_handler_nothing() {
     assert_eq!(sim.store.row.waits, ["exhausted:bad"]);
     assert_eq!(sim.store.row.ready_at, None);
     let note = sim.store.row.note.clone().unwrap();
-    assert!(note.starts_with("step \"bad\" has failed for good after 3 attempts"), "{note}");
+    assert!(
+        note.starts_with("step \"bad\" has failed for good after 3 attempts"),
+        "{note}"
+    );
     assert_eq!(sim.seen, ["beside=beside"]);
     let last = sim.store.journal.last().unwrap();
     assert_eq!(last.kind, Kind::StepAttemptFailed);
@@ -267,7 +270,13 @@ fn what_is_in_flight_beside_it_ends_and_is_recorded() {
         ];
         join(jobs).await.into_iter().collect()
     })
-    .rule(|op, _| if op == "bad" { failed("boom") } else { succeeded(op) });
+    .rule(|op, _| {
+        if op == "bad" {
+            failed("boom")
+        } else {
+            succeeded(op)
+        }
+    });
     sim.claim();
     sim.settle();
     sim.complete("bad");
@@ -318,9 +327,9 @@ fn skip_is_a_result_as_if_the_step_had_returned_it() {
 
 #[test]
 fn a_failure_that_must_not_be_retried_pauses_it_at_once() {
-    let mut sim = Sim::new(|ctx| async move {
-        ctx.step_with("bad", PARKS, Checkpoint::Durable).await
-    })
+    let mut sim = Sim::new(
+        |ctx| async move { ctx.step_with("bad", PARKS, Checkpoint::Durable).await },
+    )
     .rule(|_, _| StepOutcome::Failed {
         error: Payload::from_static(b"fatal"),
         retryable: false,
@@ -328,7 +337,10 @@ fn a_failure_that_must_not_be_retried_pauses_it_at_once() {
     assert_eq!(sim.run(), Status::Paused);
     assert_eq!(sim.starts, ["bad/1"]);
     let note = sim.store.row.note.clone().unwrap();
-    assert!(note.starts_with("step \"bad\" has failed for good: "), "{note}");
+    assert!(
+        note.starts_with("step \"bad\" has failed for good: "),
+        "{note}"
+    );
 }
 
 #[test]

@@ -31,7 +31,8 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
             return Ok(Some(Turn::TimeOut { at }));
         }
         Kind::TimerFired => {
-            return end(run, placed, |kind| !matches!(kind, OpKind::Step { .. })).map(Some);
+            let is_timed = |kind: &OpKind| !matches!(kind, OpKind::Step { looks: None, .. });
+            return end(run, placed, is_timed).map(Some);
         }
         Kind::CancelRequested => {
             run.ends.cancelled(placed.index);

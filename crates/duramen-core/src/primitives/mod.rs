@@ -4,6 +4,7 @@ pub mod approval;
 pub mod cancel;
 pub mod event;
 pub mod patch;
+pub mod poll;
 pub mod step;
 pub mod timer;
 pub mod value;

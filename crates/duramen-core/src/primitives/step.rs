@@ -5,10 +5,13 @@ use crate::inbox::Slot;
 use crate::journal::{Entry, Kind, Meta};
 use crate::progress::desk::Desk;
 use crate::progress::ledger::Weight;
+use crate::progress::looks::Looks;
 use crate::progress::naming::Holder;
 use crate::progress::op::{Checkpoint, OpKind, StepPhase};
 use crate::progress::turn::{Outcome, Requested, Turn};
 use crate::retry::RetryPolicy;
+
+use super::poll;
 
 pub use crate::progress::turn::StepOutcome;
 
@@ -16,10 +19,22 @@ pub use crate::progress::turn::StepOutcome;
 ///
 /// [`Machine::request_step`]: crate::machine::Machine::request_step
 pub(crate) fn request(
+    desk: Desk<'_>,
+    id: &str,
+    retry: RetryPolicy,
+    checkpoint: Checkpoint,
+    alone: bool,
+) -> Result<Requested, InvalidId> {
+    begin(desk, id, retry, checkpoint, None, alone)
+}
+
+/// The same for a poll, which has looks.
+pub(super) fn begin(
     mut desk: Desk<'_>,
     id: &str,
     retry: RetryPolicy,
     checkpoint: Checkpoint,
+    looks: Option<Looks>,
     alone: bool,
 ) -> Result<Requested, InvalidId> {
     let id = desk.named(id, Holder::Step)?;
@@ -28,6 +43,7 @@ pub(crate) fn request(
         checkpoint,
         failed: 0,
         phase: StepPhase::Requested,
+        looks,
     };
     if alone
         && let Some(placed) = desk.next_recorded()
@@ -104,6 +120,7 @@ pub(crate) fn ended(
         retry,
         checkpoint,
         failed,
+        looks,
         ..
     } = desk.op(slot)?.kind
     else {
@@ -126,10 +143,14 @@ pub(crate) fn ended(
             desk.record(entry.with_meta(&meta), weight);
             Outcome::StepCompleted(None)
         }
+        StepOutcome::NotYet => return poll::not_yet(desk, slot, looks?, wall),
         StepOutcome::Failed { error, retryable } => {
+            let over = looks
+                .and_then(|looks| looks.end())
+                .is_some_and(|end| end <= desk.at(wall));
             let pause = retry
                 .pause_after(attempt, desk.seed(), &desk.op(slot)?.id)
-                .filter(|_| retryable);
+                .filter(|_| retryable && !over);
             if pause.is_some() || retry.pauses_run {
                 attempt_failed(desk, slot, attempt, error, pause, wall);
                 return None;

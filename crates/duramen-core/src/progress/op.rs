@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::looks::Looks;
 use crate::ids::{Millis, OpId, Payload};
 use crate::inbox::Slot;
 use crate::retry::RetryPolicy;
@@ -37,6 +38,8 @@ pub enum OpKind {
         /// Attempts that have failed so far.
         failed: u32,
         phase: StepPhase,
+        /// Of a poll: when it looks.
+        looks: Option<Looks>,
     },
     Timer,
     Event {
@@ -106,6 +109,8 @@ pub struct Ops {
     retrying: BTreeSet<Slot>,
     /// Steps that have none left, for which the run is paused.
     exhausted: BTreeSet<Slot>,
+    /// Steps that look until they find something.
+    polls: BTreeSet<Slot>,
     next: Slot,
     /// How many operations were gone through in walks, so that tests can show that walks are rare.
     #[cfg(test)]
@@ -117,7 +122,11 @@ impl Ops {
         let slot = self.next;
         self.next += 1;
         match &kind {
-            OpKind::Step { .. } => {}
+            OpKind::Step { looks, .. } => {
+                if looks.is_some() {
+                    self.polls.insert(slot);
+                }
+            }
             OpKind::Timer => self.timers += 1,
             OpKind::Event { key } | OpKind::Approval { key, .. } => {
                 *self.keys.entry(key.clone()).or_insert(0) += 1;
@@ -172,6 +181,7 @@ impl Ops {
             OpKind::Step { .. } => {
                 self.retrying.remove(&slot);
                 self.exhausted.remove(&slot);
+                self.polls.remove(&slot);
                 return Some(op);
             }
             OpKind::Timer => self.timers -= 1,
@@ -226,6 +236,11 @@ impl Ops {
         }
     }
 
+    /// Open polls, in order of request.
+    pub fn polls(&self) -> Vec<Slot> {
+        self.polls.iter().copied().collect()
+    }
+
     /// The first step that has failed for good, for which the run is to be paused.
     pub fn exhausted(&self) -> Option<&Op> {
         self.table.get(self.exhausted.first()?)
@@ -260,7 +275,15 @@ impl Ops {
         let timer = (self.timers > 0).then(|| TIMER_KEY.to_owned());
         let retries = self.retrying.iter().filter_map(|slot| {
             let op = self.table.get(slot)?;
-            Some(format!("retry:{}", op.id))
+            let why = match op.kind {
+                OpKind::Step {
+                    looks: Some(_),
+                    failed: 0,
+                    ..
+                } => "poll",
+                _ => "retry",
+            };
+            Some(format!("{why}:{}", op.id))
         });
         let exhausted = self.exhausted.iter().filter_map(|slot| {
             let op = self.table.get(slot)?;
@@ -310,6 +333,7 @@ mod tests {
             checkpoint: Checkpoint::Durable,
             failed: 0,
             phase: StepPhase::Requested,
+            looks: None,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::derive::ValueKind;
 use crate::ids::{Millis, Payload};
 use crate::inbox::Slot;
 use crate::machine::op::Checkpoint;
-use crate::machine::{Halt, Machine, Outcome, Requested};
+use crate::machine::{Halt, Machine, Outcome, PollRule, Requested};
 use crate::primitives::timer::TimerStem;
 use crate::retry::RetryPolicy;
 
@@ -110,6 +110,13 @@ impl Ctx {
         self.step_with(id, RetryPolicy::NEVER, Checkpoint::Lazy)
     }
 
+    /// Looks every `every` milliseconds, for `timeout` at the most.
+    pub(crate) fn poll(&self, id: &str, retry: RetryPolicy, rule: PollRule) -> OpFuture {
+        let alone = self.alone;
+        let answer = self.with(|world| world.machine.request_poll(id, retry, rule, alone));
+        self.requested(answer)
+    }
+
     pub(crate) fn step_with(
         &self,
         id: &str,
@@ -118,6 +125,10 @@ impl Ctx {
     ) -> OpFuture {
         let alone = self.alone;
         let answer = self.with(|world| world.machine.request_step(id, retry, checkpoint, alone));
+        self.requested(answer)
+    }
+
+    fn requested(&self, answer: Result<Requested, Halt>) -> OpFuture {
         match answer {
             Ok(Requested::Ready { outcome, .. }) => {
                 let id = self.with(|world| {
