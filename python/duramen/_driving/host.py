@@ -45,6 +45,7 @@ from .exits import (
     say,
     text_of,
 )
+from .polls import PollCall
 from .transaction_calls import TransactionCall
 from .waits import MessageWait, StepCall
 
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from duramen._values.serializer import Serializer
 
     from .services import Services
+    from .undoing import Undoing
 
 __all__ = ["RunHost"]
 
@@ -103,10 +105,13 @@ class RunHost:
         self.serializer: Serializer = services.serializer
         self.loads = services.serializer.loads
         self.retry: Retry | None = definition.retry
+        self.pauses_run = definition.pauses_run
         self.loop = RunLoop(self, now=run.started_at / 1000, strict=True, run_id=self.run_id)
         self.main: Task[Any] | None = None
         self.closed = False
         """Nothing of the handler runs any more."""
+        self.undoing: Undoing | None = None
+        """What undoes the handler's work, if it has said anything of the kind."""
         self.outcome: tuple[int, Any] | None = None
         """How the handler ended (as `Run.finish` is told), with its value or error: durable only once the
         engine has said so."""
@@ -186,12 +191,26 @@ class RunHost:
     async def _handler(self, context: Context[Any], value: Any) -> Any:
         handler = self.definition.handler
         try:
-            if self.definition.has_input:
-                return await handler(context, value)
-            return await handler(context)
+            result = await (handler(context, value) if self.definition.has_input else handler(context))
+            if self.undoing is not None:
+                self._check_output(result)
+        except BaseException as error:
+            undoing = self.undoing
+            if undoing is not None and not self._halted and not self.loop.evicted and undoing.answers(error):
+                await undoing.carry_out(context)
+            raise
+        else:
+            return result
         finally:
             if self.loop.asyncgens and not self._halted and not self.loop.evicted:
                 await self.loop.shutdown_asyncgens()
+
+    def _check_output(self, result: Any) -> None:
+        """What cannot be recorded fails the run, so its work has to be undone."""
+        try:
+            recorded(self.serializer, result, self.definition.output_type)
+        except Trouble:
+            pass  # that is waited for when it is recorded
 
     def advance(self) -> None:  # noqa: C901 - every call here is paid for by each step
         """Go on until nothing is left to do but wait. Flush the engine afterwards.
@@ -273,14 +292,18 @@ class RunHost:
             self._slots[turn.slot].sealed(turn.change)
         elif type(turn) is Cancel:
             self.loop.now = turn.at / 1000
-            self._reason = turn.reason
-            if self.main is not None:
+            if self.main is not None and not self._is_undoing:
+                self._reason = turn.reason
                 self.main.cancel(self._reason_text(turn.reason) or None)
         else:
             self.loop.now = turn.at / 1000
-            if self.main is not None:
+            if self.main is not None and not self._is_undoing:
                 self.main.cancel("the run's time is over")
         return None
+
+    @property
+    def _is_undoing(self) -> bool:
+        return self.undoing is not None and self.undoing.is_active
 
     def _deliver(self, turn: Deliver) -> None:
         self.loop.now = turn.at / 1000
@@ -290,7 +313,7 @@ class RunHost:
         try:
             if cls is RunTimer:
                 self.loop.fire(entry)
-            elif cls is StepCall or cls is TransactionCall:
+            elif issubclass(cls, StepCall):
                 future: Future[Any] = entry.future
                 if type(outcome) is Completed:
                     payload = outcome.payload
@@ -300,6 +323,8 @@ class RunHost:
                         self._resolve(future, payload, entry)
                 elif type(outcome) is Failed:
                     self._fail(future, outcome.error, entry.op)
+                else:
+                    entry.time_is_over()
             elif cls is MessageWait:
                 self._bring(entry, outcome)
             else:
@@ -558,11 +583,14 @@ class RunHost:
         *,
         transaction: bool = False,
         database: Any = None,
+        until: Callable[[Any], object] | None = None,
     ) -> Any:
-        """Wait for a step (or a transaction) that was just requested."""
+        """Wait for a step (or a transaction, or a poll) that was just requested."""
         future: Future[Any] = Future(loop=self.loop)
         if transaction:
             call = TransactionCall(self, slot, future, plan, args, retry, timeout, meta, database)
+        elif until is not None:
+            call = PollCall(self, slot, future, plan, args, retry, timeout, meta, until)
         else:
             call = StepCall(self, slot, future, plan, args, retry, timeout, meta)
         self._slots[slot] = call
@@ -631,6 +659,11 @@ class RunHost:
         self.run.step_ok(slot, payload)
         self.services.touched(self)
 
+    def step_not_yet(self, slot: int) -> None:
+        """Report a look of a poll that has found nothing."""
+        self.run.step_not_yet(slot)
+        self.services.touched(self)
+
     def step_failed(self, slot: int, error: bytes, retryable: bool) -> int | None:
         """Report a failed attempt; gives the milliseconds until the next one, if there is to be one."""
         pause = self.run.step_failed(slot, error, retryable)
@@ -651,7 +684,7 @@ class RunHost:
             if self.definition.state_type is not None and not self._look_at_state():
                 return
             self._close_with(FINISH_COMPLETED, main.result())
-        elif is_cancellation(error) and run.cancelled:
+        elif is_cancellation(error) and run.cancelled and not (self.undoing and self.undoing.by_time):
             self._close_with(FINISH_CANCELLED, error)
         elif is_cancellation(error) and run.timed_out:
             self._close_with(FINISH_FAILED, RunTimedOut(run.run_id, "its workflow's timeout"))

@@ -116,12 +116,7 @@ class StepCall:
             return  # given up meanwhile
         self.job = None
         if error is None:
-            try:
-                data, self.value = recorded(host.serializer, result, self.plan.result)
-            except BaseException:  # noqa: BLE001 - once more, with care
-                self._report(partial(self._succeeded, result))
-            else:
-                host.step_ok(self.slot, data)
+            self.took(result)
         elif issubclass(type(error), NoOutcome | KeyboardInterrupt) or (
             job.cancel_requested and is_cancellation(error)
         ):
@@ -129,6 +124,16 @@ class StepCall:
             host.leave(f"step {self.op!r} was interrupted: {text_of(error) or name_of(error)}")
         else:
             self.failed(error)
+
+    def took(self, result: Any) -> None:
+        """Report what the function has returned."""
+        host = self.host
+        try:
+            data, self.value = recorded(host.serializer, result, self.plan.result)
+        except BaseException:  # noqa: BLE001 - once more, with care
+            self._report(partial(self._succeeded, result))
+        else:
+            host.step_ok(self.slot, data)
 
     def failed(self, error: BaseException, *, final: bool = False) -> None:
         """Settle the attempt with a failure; if it is `final`, no other attempt will do better."""

@@ -14,7 +14,9 @@ from duramen._values.checks import check_id
 from duramen._values.durations import duration_ms, from_ms
 from duramen.errors import InvalidArgument
 
+from .calls.polls import PollCalls
 from .calls.steps import StepCalls
+from .calls.undos import UndoCalls
 from .calls.values import ValueCalls
 from .calls.waits import Approval, WaitCalls
 from .step import current_step
@@ -47,7 +49,7 @@ class _RunLog(CarefulLogger):
         return not self._host.run.replaying and super().isEnabledFor(level)
 
 
-class Context(StepCalls, WaitCalls, ValueCalls, Generic[StateT]):
+class Context(StepCalls, PollCalls, UndoCalls, WaitCalls, ValueCalls, Generic[StateT]):
     """The first argument of every handler.
 
     Its durable calls belong to the handler and the tasks it makes, on the handler's own event loop. From

@@ -22,9 +22,10 @@ from duramen.errors import DuramenError, NotADurableContext, WorkflowDefinitionE
 
 from . import signatures
 from .callables import Definition, is_async_callable, refusal, unwrap
-from .options import checked_name, checked_retry, checked_timeout, place
+from .options import checked_name, checked_on_exhausted, checked_retry, checked_timeout, place
 
 if TYPE_CHECKING:
+    from .options import OnExhausted
     from .retry import Retry
 
 P = ParamSpec("P")
@@ -163,10 +164,16 @@ async def waits_for(run_id: str, is_begun: Callable[[str], Awaitable[bool]]) -> 
 class StepPlan:
     """What is known about a step's function before it runs: worked out once for each function."""
 
-    __slots__ = ("call", "fn", "read", "reads_for", "result", "retry", "timeout")
+    __slots__ = ("call", "fn", "pauses_run", "read", "reads_for", "result", "retry", "timeout")
 
     def __init__(
-        self, fn: Any, call: Any, result: Any, retry: Retry | None = None, timeout: float | None = None
+        self,
+        fn: Any,
+        call: Any,
+        result: Any,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+        pauses_run: bool | None = None,
     ) -> None:
         self.fn = fn
         """What was given, to see whether the plan is still that of this function."""
@@ -177,6 +184,8 @@ class StepPlan:
         self.retry = retry
         self.timeout = timeout
         """Seconds."""
+        self.pauses_run = pauses_run
+        """Whether its run is paused when it fails for good; None: as the workflow says."""
         self.reads_for: Serializer | None = None
         """Whom `bind` was told of last."""
         self.read: Callable[[bytes], Any]
@@ -204,6 +213,7 @@ class StepDef(Definition, Generic[P, R]):
         name: str | None = None,
         retry: Retry | None = None,
         timeout: timedelta | float | None = None,
+        on_exhausted: OnExhausted | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         where = place("step", name, fn)
@@ -235,6 +245,8 @@ class StepDef(Definition, Generic[P, R]):
         milliseconds = checked_timeout(timeout, where)
         self.timeout = None if milliseconds is None else milliseconds / 1000
         """Seconds for each attempt, or None."""
+        self.pauses_run = checked_on_exhausted(on_exhausted, where)
+        """Whether its run is paused when it fails for good; None: as the workflow says."""
         self.__dict__.pop(
             "duramen_plan", None
         )  # that of the function, if it was a step without the decorator
@@ -247,7 +259,7 @@ class StepDef(Definition, Generic[P, R]):
         where = f"result of step {self.name!r}"
         result = signatures.result_type(self.fn, where, local_names)
         signatures.check_stored(result, where)
-        return StepPlan(self, self.fn, result, self.retry, self.timeout)
+        return StepPlan(self, self.fn, result, self.retry, self.timeout, self.pauses_run)
 
     @functools.cached_property
     def duramen_plan(self) -> StepPlan:
@@ -308,7 +320,11 @@ def step(fn: Callable[P, Awaitable[R]], /) -> StepDef[P, R]: ...
 def step(fn: Callable[P, R], /) -> StepDef[P, R]: ...
 @overload
 def step(
-    *, name: str | None = None, retry: Retry | None = None, timeout: timedelta | float | None = None
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: timedelta | float | None = None,
+    on_exhausted: OnExhausted | None = None,
 ) -> _Decorator: ...
 def step(
     fn: Any = None,
@@ -317,6 +333,7 @@ def step(
     name: str | None = None,
     retry: Retry | None = None,
     timeout: timedelta | float | None = None,
+    on_exhausted: OnExhausted | None = None,
 ) -> Any:
     """Declare a function as a step: work with effects, whose result (or error) is recorded once.
 
@@ -330,6 +347,8 @@ def step(
         retry: default: the workflow's; if that has none either, a step is tried once.
         timeout: seconds or `timedelta`, for each attempt. One that takes longer fails with `TimeoutError` and
             may be retried; a thread cannot be stopped, so there only its result is dropped.
+        on_exhausted: what becomes of one that fails for good: ``"fail"`` raises in the handler, ``"pause"``
+            pauses the run until people say `Runtime.retry` or `Runtime.skip`. Default: the workflow's.
 
     Raises:
         WorkflowDefinitionError: it cannot be a step, or its result type cannot be stored.
@@ -345,7 +364,14 @@ def step(
     local_names = caller_names()
 
     def decorate(fn: Any) -> StepDef[..., Any]:
-        return StepDef(fn, name=name, retry=retry, timeout=timeout, local_names=local_names)
+        return StepDef(
+            fn,
+            name=name,
+            retry=retry,
+            timeout=timeout,
+            on_exhausted=on_exhausted,
+            local_names=local_names,
+        )
 
     return decorate if fn is None else decorate(fn)
 
@@ -380,7 +406,7 @@ def _new_plan(fn: Any) -> StepPlan:
     base = unwrap(fn)
     if isinstance(base, StepDef):
         plan = cast("StepDef[..., Any]", base).duramen_plan
-        return StepPlan(fn, _without_definition(fn), plan.result, plan.retry, plan.timeout)
+        return StepPlan(fn, _without_definition(fn), plan.result, plan.retry, plan.timeout, plan.pauses_run)
     where = f"step function {getattr(base, '__name__', base)!r}"
     if reason := refusal(fn):
         if inspect.iscoroutine(fn):

@@ -18,6 +18,7 @@ from .inputs import NO_INPUT
 from .options import (
     checked_events,
     checked_name,
+    checked_on_exhausted,
     checked_retry,
     checked_tags,
     checked_timeout,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from .context import Context
+    from .options import OnExhausted
 
 __all__ = [
     "Backoff",
@@ -89,6 +91,7 @@ class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
         description: str | None = None,
         tags: Sequence[str] = (),
         events: Mapping[str, Any] | None = None,
+        on_exhausted: OnExhausted | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         where = self._where = place("workflow", name, unwrap(handler))
@@ -108,6 +111,8 @@ class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
         """Older definitions that runs begun under them still need."""
         self.retry = checked_retry(retry, where)
         """The rule for steps that have none of their own; None tries each once."""
+        self.pauses_run = checked_on_exhausted(on_exhausted, where) or False
+        """Whether a step that fails for good pauses the run, unless the step says otherwise."""
         self.timeout_ms = checked_timeout(timeout, where)
         """How long a run may take from its creation, in milliseconds; None for ever."""
         if description is not None and not isinstance(description, str):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -296,6 +301,7 @@ def workflow(
     description: str | None = None,
     tags: Sequence[str] = (),
     events: Mapping[str, Any] | None = None,
+    on_exhausted: OnExhausted | None = None,
 ) -> _Decorator: ...
 def workflow(handler: Any = None, /, **options: Any) -> Any:  # noqa: D417 - spelled out in the overload
     """Declare an `async def` function as a workflow's handler.
@@ -319,6 +325,9 @@ def workflow(handler: Any = None, /, **options: Any) -> Any:  # noqa: D417 - spe
         description: default: the function's docstring.
         tags: given to every run.
         events: types of events by their name; a payload that does not fit is refused to its sender at once.
+        on_exhausted: what becomes of a step that fails for good and does not say: ``"fail"`` (the default)
+            raises in the handler, ``"pause"`` pauses the run until people say `Runtime.retry` or
+            `Runtime.skip`.
 
     Raises:
         WorkflowDefinitionError: it cannot be a handler, or one of its types cannot be stored.

@@ -13,12 +13,14 @@ from duramen.errors import (
     EventRejected,
     InboxFull,
     InvalidArgument,
+    RunUndone,
     SerializationError,
     StoreLocked,
     UnknownRun,
 )
 
 from .connected import Planned
+from .rows import event_of
 from .views import SignalResult
 
 if TYPE_CHECKING:
@@ -204,9 +206,17 @@ class Messages:
         check_id("run id", run_id)
         port = self._lifecycle.ready
         if not self._intervened(run_id, await port.call(port.engine.reopen, run_id)):
-            status = (await self._queries.detail(run_id)).row.status
+            detail = await self._queries.detail(run_id)
+            if detail.end is not None and event_of(run_id, 0, detail.end, self._serializer).undone:
+                raise RunUndone(run_id)
+            status = detail.row.status
+            if status == "paused":
+                raise InvalidArgument(
+                    f"run {run_id!r} is paused, and not for a step that has failed: resume it instead"
+                )
             raise InvalidArgument(
-                f"run {run_id!r} is {status}: only failed, cancelled, terminated and stuck runs are retried"
+                f"run {run_id!r} is {status}: only failed, cancelled, terminated and stuck runs are retried, "
+                "and those that are paused for a step"
             )
         if drive:
             await self._taking.adopt(run_id)

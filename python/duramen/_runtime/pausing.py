@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from duramen._values.checks import check_id, check_text
+from duramen._values.serializer import message_type
 from duramen.errors import InvalidArgument, StoreLocked
 
 from .filters import engine_filter
@@ -14,6 +15,7 @@ from .views import PauseResult, ResumeResult
 if TYPE_CHECKING:
     from duramen._bridge import Delivered, Row
     from duramen._bridge import Page as EnginePage
+    from duramen._values.serializer import Serializer
 
     from .filters import RunFilters
     from .lifecycle import Lifecycle
@@ -43,9 +45,15 @@ class Pausing:
     """The calls that pause runs and let them go on."""
 
     def __init__(
-        self, lifecycle: Lifecycle, surroundings: Surroundings, queries: Queries, taking: Taking
+        self,
+        lifecycle: Lifecycle,
+        serializer: Serializer,
+        surroundings: Surroundings,
+        queries: Queries,
+        taking: Taking,
     ) -> None:
         self._lifecycle = lifecycle
+        self._serializer = serializer
         self._surroundings = surroundings
         self._queries = queries
         self._taking = taking
@@ -74,6 +82,12 @@ class Pausing:
             return ResumeResult.FINISHED
         if row.status not in {"paused", "running"} and not row.unread:
             return ResumeResult.NOT_PAUSED
+        if steps := _exhausted(row):
+            names = ", ".join(map(repr, steps))
+            raise InvalidArgument(
+                f"run {run_id!r} is paused because {names} failed for good: `retry` lets it try again, "
+                "`skip` gives it a result"
+            )
         (result,) = await self._send([run_id], "resume", "", b"")
         if result == "blocked":
             raise _held_by_others(run_id)
@@ -84,6 +98,38 @@ class Pausing:
         if drive and row.status == "paused":
             await self._taking.adopt(run_id)
         return ResumeResult.RESUMED
+
+    async def skip(self, run_id: str, result: Any, operation: str | None, *, drive: bool = True) -> None:
+        """See `Runtime.skip`."""
+        check_id("run id", run_id)
+        if operation is not None:
+            check_id("operation id", operation)
+        payload = self._serializer.dumps(result, message_type(result))
+        row = (await self._queries.detail(run_id)).row
+        steps = _exhausted(row)
+        if not steps:
+            raise InvalidArgument(
+                f"run {run_id!r} is {row.status}, and not paused for a step: there is none to skip"
+            )
+        if operation is None:
+            if len(steps) > 1:
+                names = ", ".join(steps)
+                raise InvalidArgument(
+                    f"run {run_id!r} is paused for several steps: say which, operation= one of {names}"
+                )
+            operation = steps[0]
+        elif operation not in steps:
+            raise InvalidArgument(
+                f"run {run_id!r} is not paused for {operation!r}, but for {', '.join(steps)}"
+            )
+        port = self._lifecycle.ready
+        answer = await port.call(port.engine.skip, run_id, operation, payload)
+        if answer == "blocked":
+            raise _held_by_others(run_id)
+        if answer != "done":
+            raise InvalidArgument(f"run {run_id!r} has changed meanwhile: look at it again")
+        if drive:
+            await self._taking.adopt(run_id)
 
     async def pause_many(self, reason: str, by: str | None, filters: RunFilters) -> int:
         """See `Runtime.pause_many`."""
@@ -114,7 +160,8 @@ class Pausing:
         sent = 0
         while True:
             page: EnginePage = await port.call(port.engine.list, wanted, _PAGE, cursor)
-            run_ids = [row.run_id for row in page.rows]
+            # A step that has failed for good is for `retry` and `skip`.
+            run_ids = [row.run_id for row in page.rows if kind == "pause" or not _exhausted(row)]
             if run_ids:
                 answers = await self._send(run_ids, kind, note, payload)
                 sent += sum(1 for each in answers if each in {"delivered", "buffered"})
@@ -128,6 +175,12 @@ class Pausing:
         messages = [(run_id, message_id(), kind, note, payload, None) for run_id in run_ids]
         answers: list[Delivered] = await port.call(port.engine.deliver, messages)
         return [answer.result for answer in answers]
+
+
+def _exhausted(row: Row) -> list[str]:
+    """The steps for which a run is paused."""
+    waits = row.waits if row.status == "paused" else []
+    return [wait.removeprefix("exhausted:") for wait in waits if wait.startswith("exhausted:")]
 
 
 def _told(reason: str, by: str | None) -> tuple[str, bytes]:

@@ -155,4 +155,7 @@ def event_of(run_id: str, index: int, entry: Entry, serializer: Serializer) -> E
         deadline=when(facts.get("deadline")),
         message_id=facts.get("message"),
         cause=facts.get("cause"),
+        exhausted=facts.get("exhausted") is True,
+        undone=facts.get("undone") is True,
+        skipped=facts.get("skipped") is True,
     )

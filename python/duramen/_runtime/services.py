@@ -83,7 +83,7 @@ class Services:
         self.messages = Messages(
             lifecycle, registry, serializer, around, self.queries, self.taking, transactions
         )
-        self.pausing = Pausing(lifecycle, around, self.queries, self.taking)
+        self.pausing = Pausing(lifecycle, serializer, around, self.queries, self.taking)
         self.running = Running(lifecycle, self.queries, self.starting, self.taking)
         self.sweeping = Sweeping(lifecycle)
         self.working = Working(lifecycle)

@@ -179,14 +179,15 @@ class RunView:
     unread: int = 0
     """Messages that no driver has taken note of yet."""
     waits: tuple[str, ...] = ()
-    """What it waits for: ``timer``, ``event:NAME``, ``approval:ID``, ``retry:STEP``."""
+    """What it waits for: ``timer``, ``event:NAME``, ``approval:ID``, ``retry:STEP``, ``poll:ID``,
+    ``exhausted:STEP``."""
     tags: tuple[str, ...] = ()
     note: str | None = None
     """Why a stuck run is stuck, or who has paused a paused one and why; `updated_at` says since when."""
     input: Any = None
     output: Any = None
     error: RecordedError | None = None
-    """Why it failed."""
+    """Why it failed; of a run that is paused for a step: why that failed."""
     reason: str | None = None
     """Why it was cancelled or terminated."""
     state: Any = None
@@ -209,6 +210,11 @@ class RunView:
     def waiting_approvals(self) -> tuple[str, ...]:
         """Ids of the approvals it waits for, as `Runtime.approve` takes them."""
         return self._waits("approval:")
+
+    @property
+    def exhausted_steps(self) -> tuple[str, ...]:
+        """Ids of the steps that have failed for good and for which the run is paused; see `Runtime.skip`."""
+        return self._waits("exhausted:")
 
     def _waits(self, prefix: str) -> tuple[str, ...]:
         return tuple(wait.removeprefix(prefix) for wait in self.waits if wait.startswith(prefix))
@@ -247,6 +253,12 @@ class Event:
     """Id of the signal that was consumed."""
     cause: int | None = None
     """Index of the failure that ended the run, or that was taken back."""
+    exhausted: bool = False
+    """Of a failed attempt: there is no other, and the run is paused for it."""
+    undone: bool = False
+    """Of the end of a run: what it had done was undone before (`Context.compensate`)."""
+    skipped: bool = False
+    """Of a result: somebody gave it to the step (`Runtime.skip`)."""
 
 
 TimelineEntry = Event

@@ -128,6 +128,8 @@ class MessageCalls(Calls):
     async def retry(self, run_id: str, *, drive: bool = True) -> None:
         """Let a failed, cancelled, terminated or stuck run go on from what ended it.
 
+        A run that is paused because a step has failed for good gives that step fresh attempts.
+
         Args:
             run_id: which run.
             drive: go on in this process, in the background, if the workflow is registered here; else (and
@@ -136,6 +138,7 @@ class MessageCalls(Calls):
         Raises:
             UnknownRun: there is no such run.
             InvalidArgument: it completed, or has not ended.
+            RunUndone: what it had done was undone before it ended.
         """
         await self._services.here(self._services.messages.retry, run_id, drive=drive)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._calls import Calls
 
@@ -50,9 +50,33 @@ class PauseCalls(Calls):
             ``resumed``, ``not_paused``, ``finished`` or ``not_found``.
 
         Raises:
+            InvalidArgument: it is paused because a step has failed for good: see `skip` and `retry`.
             StoreLocked: as `pause`.
         """
         return await self._services.here(self._services.pausing.resume, run_id, drive=drive)
+
+    async def skip(
+        self, run_id: str, result: Any = None, *, operation: str | None = None, drive: bool = True
+    ) -> None:
+        """Give a step for which a run is paused a result, as if its function had returned it.
+
+        That is a step that failed for good and whose `on_exhausted` is ``"pause"``; `retry` lets it try
+        again.
+
+        Args:
+            run_id: which run.
+            result: what the handler gets; anything that the serializer takes. The step's annotation is not
+                asked: what does not fit it parks the run as stuck.
+            operation: which step, if the run is paused for several; `RunView.exhausted_steps` has them.
+            drive: go on in this process, in the background, if the workflow is registered here; else (and
+                with False) any worker or sweep takes the run.
+
+        Raises:
+            UnknownRun: there is no such run.
+            InvalidArgument: it is not paused for a step, or not for that one.
+            SerializationError: the result cannot be stored.
+        """
+        await self._services.here(self._services.pausing.skip, run_id, result, operation, drive=drive)
 
     async def pause_many(
         self, reason: str = "", *, by: str | None = None, **filters: Unpack[RunFilters]

@@ -53,6 +53,7 @@ class SyncRuntime(Facade):
     delete = blocking(Runtime.delete)
     pause = blocking(Runtime.pause)
     resume = blocking(Runtime.resume)
+    skip = blocking(Runtime.skip)
     pause_many = blocking(Runtime.pause_many)
     resume_many = blocking(Runtime.resume_many)
     get = blocking(Runtime.get)
