@@ -13,12 +13,12 @@ from duramen.testing import Environment
 from tests.runtime.test_calls import status_is
 
 looks = list[int]()
-found: Iterator[Any] = iter(())
+found = list[Iterator[Any]]()
 
 
 async def look() -> int:
     looks.append(1)
-    result = next(found)
+    result = next(found[0])
     if isinstance(result, BaseException):
         raise result
     return result
@@ -26,7 +26,7 @@ async def look() -> int:
 
 def look_in_thread() -> int:
     looks.append(1)
-    return next(found)
+    return next(found[0])
 
 
 @workflow
@@ -84,14 +84,12 @@ ALL = [polling, threaded, patient, retrying, picky, careless]
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    global found
     looks.clear()
-    found = iter(())
+    finds()
 
 
 def finds(*results: Any) -> None:
-    global found
-    found = iter(results)
+    found[:] = [iter(results)]
 
 
 def scenario(body: Callable[[Runtime], Awaitable[None]]) -> Callable[[str], None]:
