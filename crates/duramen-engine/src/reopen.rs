@@ -21,10 +21,10 @@ pub(crate) fn reopen(call: Call, run_id: RunId) {
         match row.status {
             Status::Stuck => Some(Vec::new()),
             Status::Paused if exhausted(row).next().is_some() => {
-                Some(vec![reopening(Meta::default(), now)])
+                Some(vec![reopening(&Meta::default(), now)])
             }
             status if status.is_final() && status != Status::Completed && !is_undone(detail) => {
-                Some(vec![reopening(cause(detail), now)])
+                Some(vec![reopening(&cause(detail), now)])
             }
             _ => None,
         }
@@ -110,6 +110,6 @@ fn cause(detail: &RunDetail) -> Meta {
 }
 
 /// The entry that takes back what its meta names and gives open steps fresh attempts.
-fn reopening(meta: Meta, now: i64) -> Entry {
-    Entry::new(Kind::RunReopened, "".into(), Payload::new(), now).with_meta(&meta)
+fn reopening(meta: &Meta, now: i64) -> Entry {
+    Entry::new(Kind::RunReopened, "".into(), Payload::new(), now).with_meta(meta)
 }

@@ -14,13 +14,29 @@ from .exits import Exit
 from .options import AsJson, RunId, Store, open_store, perform
 from .output import complain, one_line, print_json, stdout
 
-__all__ = ["approve", "signal"]
+__all__ = ["approve", "json_of", "signal"]
 
 _SAID = {
     SignalResult.DELIVERED: "delivered: the run waited for it",
     SignalResult.BUFFERED: "buffered: kept until the run asks for it",
     SignalResult.DUPLICATE: "duplicate: it was there already, nothing changed",
 }
+
+
+def json_of(what: str, text: str) -> Any:
+    """What somebody has written as JSON on a command line.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise InvalidArgument(f"the {what} is nested too deeply") from None
+    except ValueError as error:
+        raise InvalidArgument(
+            f"the {what} {one_line(text)!r} is not JSON ({error}): put text in quotes, as '\"text\"'"
+        ) from None
 
 
 def signal(
@@ -35,14 +51,7 @@ def signal(
     as_json: AsJson = False,
 ) -> None:
     """Send an event to a run. It may come early, and twice under one id."""
-    try:
-        value: Any = json.loads(payload)
-    except RecursionError:
-        raise InvalidArgument("the payload is nested too deeply") from None
-    except ValueError as error:
-        raise InvalidArgument(
-            f"the payload {one_line(payload)!r} is not JSON ({error}): put text in quotes, as '\"text\"'"
-        ) from None
+    value = json_of("payload", payload)
 
     async def work() -> SignalResult:
         async with open_store(store) as runtime:

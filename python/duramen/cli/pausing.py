@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from duramen import PauseResult, ResumeResult
-from duramen.errors import UnknownRun
+from duramen.errors import InvalidArgument, InvalidId, UnknownRun
 
 from .exits import Exit
-from .options import AsJson, Store, open_store, perform
+from .messages import json_of
+from .options import AsJson, RunId, Store, open_store, perform
 from .output import complain, print_json, stdout
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from duramen import Runtime
 
-__all__ = ["pause", "resume"]
+__all__ = ["pause", "resume", "skip"]
 
 _Run = Annotated[
     str | None,
@@ -66,6 +67,40 @@ def resume(
         return
     filters = _filters(workflow, version, tag, prefix)
     _many(store, lambda runtime: runtime.resume_many(**filters), "resumed", as_json=as_json)
+
+
+def skip(
+    run: RunId,
+    result: Annotated[str, typer.Argument(help="What the step gives back, as JSON.")],
+    store: Store,
+    operation: Annotated[
+        str | None, typer.Option(help="Which step, if there are several.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give the step for which a run is paused a result; a worker takes the run."""
+    value = json_of("result", result)
+
+    async def work() -> str | None:
+        async with open_store(store) as runtime:
+            try:
+                await runtime.skip(run, value, operation=operation, drive=False)
+            except InvalidId:
+                raise
+            except InvalidArgument as error:
+                # The run is not in a state for this.
+                return str(error)
+            return None
+
+    objection = perform(work())
+    if as_json:
+        print_json({"run_id": run, "done": objection is None, "why_not": objection})
+    elif objection is None:
+        stdout().print(f"skipped: {run}", soft_wrap=True)
+    else:
+        complain(objection)
+    if objection is not None:
+        raise typer.Exit(Exit.FAILED)
 
 
 def _filters(workflow: str | None, version: str | None, tag: str | None, prefix: str | None) -> Any:

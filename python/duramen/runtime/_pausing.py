@@ -83,7 +83,7 @@ class PauseCalls(Calls):
     ) -> int:
         """Pause all live runs that a filter finds, in pages; see `pause`.
 
-        Runs that begin while it is under way may be missed: `pause_workflow` is for all that come.
+        Runs that begin while it is under way may be missed.
 
         Args:
             reason: for people; `RunView.note` has it.
