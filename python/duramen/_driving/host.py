@@ -47,6 +47,7 @@ from .exits import (
 )
 from .polls import PollCall
 from .transaction_calls import TransactionCall
+from .undoing import Undoing
 from .waits import MessageWait, StepCall
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from duramen._values.serializer import Serializer
 
     from .services import Services
-    from .undoing import Undoing
 
 __all__ = ["RunHost"]
 
@@ -110,8 +110,7 @@ class RunHost:
         self.main: Task[Any] | None = None
         self.closed = False
         """Nothing of the handler runs any more."""
-        self.undoing: Undoing | None = None
-        """What undoes the handler's work, if it has said anything of the kind."""
+        self.undoing = Undoing(self)
         self.outcome: tuple[int, Any] | None = None
         """How the handler ended (as `Run.finish` is told), with its value or error: durable only once the
         engine has said so."""
@@ -192,12 +191,11 @@ class RunHost:
         handler = self.definition.handler
         try:
             result = await (handler(context, value) if self.definition.has_input else handler(context))
-            if self.undoing is not None:
+            if self.undoing:
                 self._check_output(result)
         except BaseException as error:
-            undoing = self.undoing
-            if undoing is not None and not self._halted and not self.loop.evicted and undoing.answers(error):
-                await undoing.carry_out(context)
+            if not self._halted and not self.loop.evicted and self.undoing.answers(error):
+                await self.undoing.carry_out(context)
             raise
         else:
             return result
@@ -292,18 +290,14 @@ class RunHost:
             self._slots[turn.slot].sealed(turn.change)
         elif type(turn) is Cancel:
             self.loop.now = turn.at / 1000
-            if self.main is not None and not self._is_undoing:
+            if self.main is not None and not self.undoing.is_active:
                 self._reason = turn.reason
                 self.main.cancel(self._reason_text(turn.reason) or None)
         else:
             self.loop.now = turn.at / 1000
-            if self.main is not None and not self._is_undoing:
+            if self.main is not None and not self.undoing.is_active:
                 self.main.cancel("the run's time is over")
         return None
-
-    @property
-    def _is_undoing(self) -> bool:
-        return self.undoing is not None and self.undoing.is_active
 
     def _deliver(self, turn: Deliver) -> None:
         self.loop.now = turn.at / 1000
@@ -684,7 +678,7 @@ class RunHost:
             if self.definition.state_type is not None and not self._look_at_state():
                 return
             self._close_with(FINISH_COMPLETED, main.result())
-        elif is_cancellation(error) and run.cancelled and not (self.undoing and self.undoing.by_time):
+        elif is_cancellation(error) and run.cancelled and not self.undoing.by_time:
             self._close_with(FINISH_CANCELLED, error)
         elif is_cancellation(error) and run.timed_out:
             self._close_with(FINISH_FAILED, RunTimedOut(run.run_id, "its workflow's timeout"))

@@ -74,9 +74,9 @@ class Undoing:
     def __len__(self) -> int:
         return len(self._undos)
 
-    def add(self, undo: Undo) -> None:
-        """Register another one."""
-        self._undos.append(undo)
+    def add(self, id: str, plan: StepPlan, args: tuple[Any, ...], options: dict[str, Any]) -> None:  # noqa: A002
+        """Register another one; see `Undo`."""
+        self._undos.append(Undo(id, plan, args, options))
 
     def answers(self, error: BaseException) -> bool:
         """Whether the handler has failed or was cancelled, and there is something to undo."""

@@ -10,7 +10,7 @@ use crate::progress::desk::Desk;
 use crate::progress::ledger::Weight;
 use crate::progress::op::OpKind;
 use crate::progress::state::Progress;
-use crate::progress::turn::{Outcome, Turn};
+use crate::progress::turn::{Outcome, StepOutcome, Turn};
 
 /// Which of the things that are due comes first.
 enum First {
@@ -25,6 +25,7 @@ pub(super) fn arrived(run: &mut Progress, wall: Millis) -> Option<Turn> {
     go_live(run, wall);
     while let Some((slot, arrived)) = run.arrivals.next() {
         let turn = match arrived {
+            Arrived::Step(StepOutcome::NotYet) => poll::not_yet(Desk::of(run), slot, wall),
             Arrived::Step(outcome) => step::ended(Desk::of(run), slot, outcome, wall),
             Arrived::Recalled(entry) => record_again(run, slot, entry, wall),
             Arrived::Durable { at } => seal::delivered(run, slot, at),
@@ -48,7 +49,7 @@ fn go_live(run: &mut Progress, wall: Millis) {
             run.recall(slot);
         }
     }
-    poll::go_live(run, wall);
+    run.go_on_looking(wall);
 }
 
 fn record_again(run: &mut Progress, slot: Slot, entry: Entry, wall: Millis) -> Option<Turn> {

@@ -12,8 +12,7 @@ use crate::journal::{Entry, Kind};
 use crate::progress::desk::Desk;
 use crate::progress::ledger::Weight;
 use crate::progress::looks::{Looks, PollRule};
-use crate::progress::op::{Checkpoint, OpKind, StepPhase};
-use crate::progress::state::Progress;
+use crate::progress::op::{Checkpoint, OpKind};
 use crate::progress::turn::{Outcome, Requested, Turn};
 use crate::retry::RetryPolicy;
 
@@ -34,7 +33,13 @@ pub(crate) fn request(
 }
 
 /// A look has found nothing: the next one is due later, or the time is over.
-pub(crate) fn not_yet(mut desk: Desk<'_>, slot: Slot, looks: Looks, wall: Millis) -> Option<Turn> {
+pub(crate) fn not_yet(mut desk: Desk<'_>, slot: Slot, wall: Millis) -> Option<Turn> {
+    let OpKind::Step {
+        looks: Some(looks), ..
+    } = desk.op(slot)?.kind
+    else {
+        return None;
+    };
     let at = desk.at(wall);
     if looks.end().is_some_and(|end| end <= at) {
         let op = desk.close(slot)?;
@@ -52,34 +57,6 @@ pub(crate) fn not_yet(mut desk: Desk<'_>, slot: Slot, looks: Looks, wall: Millis
     }
     desk.back_off(slot, looks.next(at));
     None
-}
-
-/// The journal was gone through: of open polls, the next looks.
-pub(crate) fn go_live(run: &mut Progress, wall: Millis) {
-    for slot in run.ops.polls() {
-        let Some(op) = run.ops.get_mut(slot) else {
-            continue;
-        };
-        let OpKind::Step {
-            looks: Some(looks),
-            phase,
-            failed,
-            ..
-        } = &mut op.kind
-        else {
-            continue;
-        };
-        let last = looks.last(wall);
-        match phase {
-            StepPhase::Requested if run.clock.now() > last => {
-                let next = looks.next(wall);
-                run.ops.set_phase(slot, StepPhase::Backoff, Some(next));
-            }
-            // There was a look since the one that failed.
-            StepPhase::Backoff if op.deadline.is_some_and(|until| until < last) => *failed = 0,
-            _ => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,8 +11,6 @@ use crate::progress::op::{Checkpoint, OpKind, StepPhase};
 use crate::progress::turn::{Outcome, Requested, Turn};
 use crate::retry::RetryPolicy;
 
-use super::poll;
-
 pub use crate::progress::turn::StepOutcome;
 
 /// The handler asks for a step; see [`Machine::request_step`].
@@ -143,7 +141,8 @@ pub(crate) fn ended(
             desk.record(entry.with_meta(&meta), weight);
             Outcome::StepCompleted(None)
         }
-        StepOutcome::NotYet => return poll::not_yet(desk, slot, looks?, wall),
+        // Of polls alone.
+        StepOutcome::NotYet => return None,
         StepOutcome::Failed { error, retryable } => {
             let over = looks
                 .and_then(|looks| looks.end())

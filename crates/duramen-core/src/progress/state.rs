@@ -158,6 +158,34 @@ impl Progress {
         }
     }
 
+    /// The journal was gone through: of open polls, when they look next.
+    pub(crate) fn go_on_looking(&mut self, wall: Millis) {
+        for slot in self.ops.polls() {
+            let Some(op) = self.ops.get_mut(slot) else {
+                continue;
+            };
+            let OpKind::Step {
+                looks: Some(looks),
+                phase,
+                failed,
+                ..
+            } = &mut op.kind
+            else {
+                continue;
+            };
+            let last = looks.last(wall);
+            match phase {
+                StepPhase::Requested if self.clock.now() > last => {
+                    let next = looks.next(wall);
+                    self.ops.set_phase(slot, StepPhase::Backoff, Some(next));
+                }
+                // There was a look since the one that failed.
+                StepPhase::Backoff if op.deadline.is_some_and(|until| until < last) => *failed = 0,
+                _ => {}
+            }
+        }
+    }
+
     /// Whether it is to be paused as soon as nothing of it is in flight: nothing new starts until then.
     pub(crate) fn is_pausing(&self) -> bool {
         self.history.is_empty()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypeVarTuple, Unpack
 
-from duramen._driving.undoing import Undo, Undoing
 from duramen._handlers.retry import check_retry
 from duramen._values.checks import check_id
 from duramen.errors import InvalidId
@@ -75,7 +74,4 @@ class UndoCalls(Calls):
         }
         if timeout is not None:
             attempt_seconds(timeout)
-        host = self._host
-        if host.undoing is None:
-            host.undoing = Undoing(host)
-        host.undoing.add(Undo(name, plan, args, options))
+        self._host.undoing.add(name, plan, args, options)
