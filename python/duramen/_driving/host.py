@@ -110,7 +110,7 @@ class RunHost:
         self.main: Task[Any] | None = None
         self.closed = False
         """Nothing of the handler runs any more."""
-        self.undoing = Undoing(self)
+        self.undoing = Undoing()
         self.outcome: tuple[int, Any] | None = None
         """How the handler ended (as `Run.finish` is told), with its value or error: durable only once the
         engine has said so."""
@@ -195,7 +195,7 @@ class RunHost:
                 self._check_output(result)
         except BaseException as error:
             if not self._halted and not self.loop.evicted and self.undoing.answers(error):
-                await self.undoing.carry_out(context)
+                await self.undoing.carry_out(self.run, context)
             raise
         else:
             return result

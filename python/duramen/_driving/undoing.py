@@ -12,9 +12,8 @@ from duramen.errors import RunEvicted
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from duramen._bridge import Run
     from duramen._handlers.context import Context
-
-    from .host import RunHost
 
 __all__ = ["Undo", "Undoing"]
 
@@ -64,8 +63,7 @@ class Undoing:
     and no time limit of the run reaches the handler: both are in the journal and change nothing.
     """
 
-    def __init__(self, host: RunHost) -> None:
-        self._host = host
+    def __init__(self) -> None:
         self._undos: list[Undo] = []
         self.is_active = False
         self.by_time = False
@@ -84,9 +82,8 @@ class Undoing:
         unwound = issubclass(type(error), GeneratorExit | RunEvicted | KeyboardInterrupt)
         return bool(self._undos) and not unwound
 
-    async def carry_out(self, context: Context[Any]) -> None:
+    async def carry_out(self, run: Run, context: Context[Any]) -> None:
         """Run the undos, the last one first. One that fails for good pauses the run, which goes on there."""
-        run = self._host.run
         self.is_active = True
         self.by_time = run.timed_out and not run.cancelled
         step: Any = context.step
