@@ -43,13 +43,13 @@ def _without_result(call: Callable[..., Any]) -> Callable[..., Any]:
         async def undo(*args: Any) -> None:
             await call(*args)
 
-    else:
+        return undo
 
-        def undo(*args: Any) -> Awaitable[None] | None:
-            result = call(*args)
-            return _ended(result) if isawaitable(result) else None
+    def undo_in_thread(*args: Any) -> Awaitable[None] | None:
+        result = call(*args)
+        return _ended(result) if isawaitable(result) else None
 
-    return undo
+    return undo_in_thread
 
 
 async def _ended(awaitable: Awaitable[Any]) -> None:
