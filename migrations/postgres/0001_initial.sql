@@ -77,7 +77,7 @@ CREATE TABLE :"schema".:"runs" (
     unread_bytes  integer  NOT NULL, -- and the sum of their payloads' lengths
     generation    integer  NOT NULL,
     lost          integer  NOT NULL, -- drivers in a row lost at `lost_at`
-    status        smallint NOT NULL, -- 0 queued 1 running 2 waiting 3 completed 4 failed 5 cancelled 6 terminated 7 stuck
+    status        smallint NOT NULL, -- 0 queued 1 running 2 waiting 3 completed 4 failed 5 cancelled 6 terminated 7 stuck 8 paused
     priority      smallint NOT NULL,
     format        smallint NOT NULL, -- the least encoding that can read journal and inbox
     run_id        text     COLLATE "C" NOT NULL PRIMARY KEY,
@@ -110,14 +110,14 @@ CREATE INDEX :"runs_created" ON :"schema".:"runs" (workflow, created_at);
 -- Messages that reached a running run: empty nearly always, so that the poll for them is one probe.
 CREATE INDEX :"runs_unread" ON :"schema".:"runs" (owner) WHERE owner IS NOT NULL AND inbox_len > inbox_seen;
 
--- The lists that people watch: runs that wait, by what they wait for, and those that did not end well or are stuck. The
+-- The lists that people watch: runs that wait, by what they wait for, and those that did not end well, are stuck or paused. The
 -- empty text stands for runs that wait for several things or for nothing (and for names that an index could not hold).
 -- One entry for each pause.
 CREATE INDEX :"runs_resting" ON :"schema".:"runs" (
     status,
     (CASE WHEN cardinality(waits) = 1 AND octet_length(waits[1]) <= 1100 THEN waits[1] ELSE '' END),
     created_at, run_id
-) WHERE status IN (2, 4, 5, 6, 7);
+) WHERE status IN (2, 4, 5, 6, 7, 8);
 
 -- What a purge takes, oldest end first: one entry for each run that has ended, without the id as in the list.
 CREATE INDEX :"runs_finished" ON :"schema".:"runs" (finished_at) WHERE finished_at IS NOT NULL;
@@ -157,7 +157,7 @@ CREATE TABLE :"schema".:"journal" (
 CREATE TABLE :"schema".:"inbox" (
     seq         bigint   NOT NULL,
     at          bigint   NOT NULL,
-    kind        smallint NOT NULL, -- 0 event 1 approval 2 cancel
+    kind        smallint NOT NULL, -- 0 event 1 approval 2 cancel 3 child 4 update 5 pause 6 resume
     encoding    smallint NOT NULL, -- the least that can read it
     state       smallint NOT NULL, -- 0 new 1 consumed 2 set aside
     run_id      text     COLLATE "C" NOT NULL,

@@ -40,7 +40,7 @@ CREATE INDEX owners_live ON owners (lease_until) WHERE ended_at IS NULL;
 -- the row is found with one descent instead of two. The columns that a commit reads or writes come first.
 CREATE TABLE runs (
     run_id        TEXT    NOT NULL PRIMARY KEY,
-    status        INTEGER NOT NULL, -- 0 queued 1 running 2 waiting 3 completed 4 failed 5 cancelled 6 terminated 7 stuck
+    status        INTEGER NOT NULL, -- 0 queued 1 running 2 waiting 3 completed 4 failed 5 cancelled 6 terminated 7 stuck 8 paused
     epoch         INTEGER NOT NULL, -- the fencing token
     owner         TEXT,             -- NULL unless running
     seed          BLOB    NOT NULL, -- tells this life of the id from any other
@@ -68,7 +68,7 @@ CREATE TABLE runs (
     version       TEXT    NOT NULL,
     waits         TEXT    NOT NULL,
     tags          TEXT    NOT NULL,
-    note          TEXT,             -- why a stuck run is stuck
+    note          TEXT,             -- why a stuck run is stuck, or a paused one paused
     parent        TEXT,
     root          TEXT,
     origin        TEXT
@@ -87,7 +87,7 @@ CREATE INDEX runs_due ON runs (status, lane, priority, ready_at, run_id) WHERE r
 -- and for commits that keep the run. (The last two columns, as those of `runs_resting`, spare lists the look at the rows.)
 CREATE INDEX runs_owned ON runs (owner, lane, run_id, created_at, waits) WHERE owner IS NOT NULL;
 
--- Runs that wait, and those that did not end well or are stuck, which people are told to watch: by what they wait for
+-- Runs that wait, and those that did not end well, are stuck or paused, which people are told to watch: by what they wait for
 -- (its key with U+001F around it; the empty text for runs that wait for several things, and for those that wait for
 -- nothing) and lane, newest first. Cost: one insert for a pause, one delete when the run is claimed; nothing for runs that end without either. One
 -- index for all: each one more is opened by every statement that writes a row, whether or not the row is in it. (OR:
@@ -96,7 +96,7 @@ CREATE INDEX runs_resting ON runs (
     status,
     (CASE WHEN instr(substr(waits, 2), char(31)) = length(waits) - 1 THEN waits ELSE '' END),
     lane, created_at, run_id, waits
-) WHERE status = 2 OR status = 4 OR status = 5 OR status = 6 OR status = 7;
+) WHERE status = 2 OR status = 4 OR status = 5 OR status = 6 OR status = 7 OR status = 8;
 
 -- Lists, newest first in each lane: those of a workflow, a queue or a version are read from their lanes alone, and all
 -- runs from all lanes, which are as many as there are workflows and versions. Cost: one insert for each run, nearly
@@ -135,7 +135,7 @@ CREATE TABLE inbox (
     run_id      TEXT    NOT NULL,
     message_id  TEXT    NOT NULL,
     seq         INTEGER NOT NULL,
-    kind        INTEGER NOT NULL, -- 0 event 1 approval 2 cancel
+    kind        INTEGER NOT NULL, -- 0 event 1 approval 2 cancel 3 child 4 update 5 pause 6 resume
     state       INTEGER NOT NULL, -- 0 new 1 consumed 2 set aside
     encoding    INTEGER NOT NULL, -- the least that can read it
     name        TEXT    NOT NULL,

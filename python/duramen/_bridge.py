@@ -86,6 +86,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKOFF_CODES",
+    "CHECKPOINT_PAUSES",
     "CHECKPOINT_SEALED",
     "ENCODING",
     "FINISH_CANCELLED",
@@ -176,6 +177,9 @@ BACKOFF_CODES: Mapping[str, int] = {"constant": 0, "linear": 1, "exponential": 2
 CHECKPOINT_SEALED = 2
 """How `Run.step` is told that a step's result goes into a transaction of the user's. False (0) and True (1)
 are durable and lazy results."""
+
+CHECKPOINT_PAUSES = 4
+"""What is added to that of a step which pauses its run if it fails for good."""
 
 TIMER_SLEEP, TIMER_LOOP = 0, 1
 """Who asks `Run.timer`: `ctx.sleep` and `ctx.sleep_until`, or the handler's own event loop."""

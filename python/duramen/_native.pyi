@@ -556,8 +556,18 @@ class Run:
         self, id: str, retry: tuple[int, int, int, int, bool] | None, checkpoint: int, alone: bool
     ) -> int | tuple[bool, bytes, int]:
         """retry = (attempts, backoff 0 constant/1 linear/2 exponential, base ms, cap ms, jitter).
-        checkpoint 0 durable, 1 lazy, 2 sealed.
+        checkpoint 0 durable, 1 lazy, 2 sealed; 4 more if the run is paused when the step fails for good.
         An int is the slot of a pending operation; (ok, payload, at_ms) is a recorded result, at once."""
+    def poll(
+        self,
+        id: str,
+        retry: tuple[int, int, int, int, bool] | None,
+        checkpoint: int,
+        rule: tuple[int, int, int, int | None],
+        alone: bool,
+    ) -> int | tuple[bool, bytes, int]:
+        """rule = (every ms, growth in thousandths, cap ms, timeout ms); the rest is as in `step`."""
+
     def timer(self, stem: int, deadline: int) -> int: ...  # stem 0: ctx.sleep, 1: the loop's own timers
     def event(self, name: str, id: str | None, deadline: int | None) -> int: ...
     def approval(self, id: str | None, request: bytes, deadline: int | None) -> tuple[int, str]: ...
@@ -589,6 +599,7 @@ class Run:
     def accept(self) -> Deliver | Offer | Apply | Start | Seal | Cancel | TimeOut | None: ...
     def refuse(self, reason: str) -> None: ...
     def step_ok(self, slot: int, payload: bytes) -> None: ...
+    def step_not_yet(self, slot: int) -> None: ...  # of a poll: the look has found nothing
     def step_failed(self, slot: int, error: bytes, retryable: bool) -> int | None:
         """Give the milliseconds until the next attempt, if there is to be one."""
 
@@ -602,6 +613,7 @@ class Run:
     def seal(self, slot: int, payload: bytes) -> bool: ...
     def sealed(self, applied: bool) -> None: ...  # the transaction took place; False: refused, or not known
     def durable_len(self) -> int: ...  # journal entries that are durable
+    def undone(self) -> None: ...  # before `finish`: what the run had done was undone
     # 0 completed, 1 failed, 2 cancelled, 3 continued; word: a failure's operation, a continuation's version
     def finish(self, kind: int, payload: bytes, word: str | None) -> None: ...
     def cannot_read(self, op: str, why: str) -> None: ...  # of what was just delivered: parks the run
@@ -741,6 +753,7 @@ class Engine:
         self, token: int, run_id: str, reason: bytes
     ) -> None: ...  # "done" | "not_found" | "not_allowed"
     def reopen(self, token: int, run_id: str, version: str | None) -> None: ...  # the same
+    def skip(self, token: int, run_id: str, op: str, result: bytes) -> None: ...  # the same
     def delete(self, token: int, run_id: str, force: bool) -> None: ...  # the same
     def get(self, token: int, run_ids: list[str]) -> None: ...  # list[Detail | None]
     def load(self, token: int, run_id: str, start: int, limit: int) -> None: ...  # list[Entry]

@@ -53,6 +53,7 @@ __all__ = [
     "RunStuck",
     "RunTerminated",
     "RunTimedOut",
+    "RunUndone",
     "RuntimeClosed",
     "RuntimeNotOpen",
     "SerializationError",
@@ -475,6 +476,21 @@ class RunStuck(DuramenError):
         return (
             f"run {self.run_id!r} is stuck: {self.note} (nothing is lost: deploy code that fits the journal, "
             "then call retry)"
+        )
+
+
+class RunUndone(InvalidArgument):
+    """The run's undos have run before it ended: there is nothing left that a retry could go on with."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    @override
+    def __str__(self) -> str:
+        return (
+            f"run {self.run_id!r} has undone what it had done before it ended, so it cannot be retried: "
+            "start a new run with its input"
         )
 
 

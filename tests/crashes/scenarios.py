@@ -508,6 +508,107 @@ async def tokens(env: Environment) -> Any:
     return await env.result(run)
 
 
+# -- pauses, polls, undos ------------------------------------------------------------------------------------
+
+
+@workflow
+async def held(ctx: Context) -> list[str]:
+    first = await ctx.step("first", work, "first")
+    told = await ctx.wait_for_event("go", str)
+    await ctx.sleep(60)
+    return [first, told, await ctx.step("last", work, "last")]
+
+
+@scenario(held)
+async def paused_and_resumed(env: Environment) -> Any:
+    run = await env.runtime.start(held, run_id="r")
+    await env.settle()
+    if not (await env.runtime.get("r")).finished:
+        await env.runtime.pause("r", "for a while")
+        await env.runtime.signal("r", "go", "there", signal_id="1")
+        await env.advance(hours=1)
+        await env.runtime.resume("r")
+    return await env.result(run)
+
+
+@workflow
+async def exhausted(ctx: Context) -> list[str]:
+    def broken() -> str:
+        raise ValueError("no such account")
+
+    both = asyncio.gather(
+        ctx.step("charge", broken, retry=Retry(attempts=2, base=60), on_exhausted="pause"),
+        ctx.step("beside", work, "beside"),
+    )
+    return [*await both, await ctx.step("last", work, "last")]
+
+
+@scenario(exhausted)
+async def skipped_step(env: Environment) -> Any:
+    run = await env.runtime.start(exhausted, run_id="r")
+    await env.advance(hours=1)
+    if (await env.runtime.get("r")).status == "paused":
+        await env.runtime.skip("r", "paid by hand")
+    return await env.result(run)
+
+
+ready: list[bool] = []
+
+
+@workflow
+async def looking(ctx: Context) -> list[Any]:
+    async def look() -> bool:
+        return bool(ready)
+
+    found = await ctx.poll("ready", look, every=60, backoff=2, cap=600)
+    try:
+        await ctx.poll("never", asyncio.sleep, 0, every=60, timeout=150)
+    except TimeoutError:
+        return [found, await ctx.step("last", work, "last")]
+    raise AssertionError
+
+
+@scenario(looking)
+async def polls(env: Environment) -> Any:
+    if not await env.runtime.count():
+        ready.clear()
+    run = await env.runtime.start(looking, run_id="r")
+    await env.advance(minutes=10)
+    ready.append(True)
+    return await env.result(run)
+
+
+@workflow
+async def saga(ctx: Context) -> None:
+    for name in ("hotel", "flight"):
+        ctx.compensate(name, work, f"cancel {name}")
+        await ctx.step(name, work, name)
+    await ctx.wait_for_event("go")
+    raise ValueError("sold out")
+
+
+@scenario(saga)
+async def undone_after_failure(env: Environment) -> Any:
+    run = await env.runtime.start(saga, run_id="r")
+    await env.runtime.signal("r", "go", signal_id="1")
+    try:
+        return await env.result(run)
+    except RunFailed as error:
+        return str(error), [event.op for event in await env.runtime.timeline("r")]
+
+
+@scenario(saga)
+async def undone_after_cancellation(env: Environment) -> Any:
+    run = await env.runtime.start(saga, run_id="r")
+    await env.advance(hours=1)
+    if not (await env.runtime.get("r")).finished:
+        await env.runtime.cancel("r", "enough")
+    try:
+        return await env.result(run)
+    except RunCancelled:
+        return [event.op for event in await env.runtime.timeline("r") if event.kind == "step_completed"]
+
+
 # -- recorded values and state -------------------------------------------------------------------------------
 
 

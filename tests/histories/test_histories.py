@@ -22,7 +22,7 @@ for module in sorted((HERE / "code").glob("*.py")):
     importlib.import_module(f"tests.histories.code.{module.stem}")
 
 NAMES = sorted(path.stem for path in HERE.glob("*.json"))
-UNFINISHED = ("queued", "running", "waiting", "stuck", "terminated")
+UNFINISHED = ("queued", "running", "waiting", "paused", "stuck", "terminated")
 
 # Kinds of entries that the format has and no code writes yet.
 NOT_WRITTEN = {

@@ -41,6 +41,11 @@ FINAL = ("completed", "failed", "cancelled", "terminated")
 LIVE = ("queued", "running", "waiting")
 OPEN = (*LIVE, "stuck")
 LANE = ("workflow", "version", "queue", "format")
+REACHED = {
+    "cancel": (*LIVE, "paused"),
+    "pause": ("running",),
+    "resume": ("running", "waiting", "paused"),
+}
 STATUSES: dict[str, tuple[s.Status, ...]] = {
     "recovery": ("running",),
     "wake": ("waiting",),
@@ -90,7 +95,7 @@ def never_kept(commit: s.RunCommit) -> str | None:
         return "items of streams come without an entry of the journal"
     if (reason := never_written(commit["written"])) is not None:
         return reason
-    if end["kind"] == "waiting" and any(not wait or has_control(wait) for wait in end["waits"]):
+    if end["kind"] in {"waiting", "paused"} and any(not wait or has_control(wait) for wait in end["waits"]):
         return "a wait key is empty or has a control character"
     if end["kind"] == "finished" and end["status"] not in FINAL:
         return f"a run cannot finish as {end['status']}"
@@ -346,7 +351,7 @@ class PythonStore:
         instants = [
             row["ready_at"] if row["owner"] is None else self._owner_ends(row["owner"], now)
             for row in self._rows("ready_at IS NOT NULL OR owner IS NOT NULL")
-            if lane(row) in ask["lanes"]
+            if row["status"] != "paused" and lane(row) in ask["lanes"]
         ]
         return {"now": now, "ready_at": min((at for at in instants if at is not None), default=None)}
 
@@ -454,6 +459,11 @@ class PythonStore:
             self._release(row, "waiting", commit["at"] if due else end["ready_at"])
             row["waits"] = list(end["waits"])
             return due
+        if end["kind"] == "paused":
+            due = row["inbox_len"] > row["inbox_seen"]
+            self._release(row, "waiting" if due else "paused", commit["at"] if due else end["ready_at"])
+            row.update(waits=list(end["waits"]), note=None if due else end["note"])
+            return due
         if end["kind"] == "finished":
             self._release(row, end["status"], None)
             row["finished_at"] = commit["at"]
@@ -497,7 +507,7 @@ class PythonStore:
             row["version"] = version or row["version"]
             row.update(updated_at=now, finished_at=None, lost=0, lost_at=0)
         else:
-            if row["status"] in LIVE and not one["force"]:
+            if row["status"] in {*LIVE, "paused"} and not one["force"]:
                 return "not_allowed"
             for table in ("runs", "journal", "inbox", "outgoing", "items"):
                 self._sql(f"DELETE FROM {table} WHERE run_id = ?", row["run_id"])
@@ -595,7 +605,9 @@ class PythonStore:
             return {"result": "finished", "fingerprint": None, "owner": row["owner"]}
         size, kind = len(new["payload"]), new["kind"]
         is_full = row["unread"] >= s.MAX_UNREAD or row["unread_bytes"] + size > s.MAX_UNREAD_BYTES
-        if is_full and kind != "cancel":
+        if row["status"] == "paused" and kind == "pause":
+            return {"result": "duplicate", "fingerprint": None, "owner": None}
+        if is_full and kind not in {"cancel", "pause", "resume", "child"}:
             return {"result": "full", "fingerprint": None, "owner": row["owner"]}
         now = instant(new["now"])
         row.update(inbox_len=row["inbox_len"] + 1, unread=row["unread"] + 1)
@@ -605,11 +617,17 @@ class PythonStore:
             *(new["run_id"], row["inbox_len"], new["message_id"], json.dumps(kind), new["name"]),
             *(new["payload"], new["encoding"], now, new["fingerprint"]),
         )
-        if kind == "cancel":
-            awaited = row["status"] in LIVE
+        status = row["status"]
+        if kind in {"cancel", "pause", "resume"}:
+            awaited = status in REACHED[kind]
         else:
-            awaited = row["status"] == "waiting" and f"{kind}:{new['name']}" in row["waits"]
-        if awaited and row["status"] != "running":
+            awaited = status == "waiting" and f"{kind}:{new['name']}" in row["waits"]
+        begun = row["started_at"] is not None
+        if kind == "pause" and status in {"queued", "waiting"}:
+            row.update(status="paused", note=new["name"], updated_at=now)
+        elif kind in {"cancel", "resume"} and status == "paused":
+            row.update(status="waiting" if begun else "queued", note=None, updated_at=now)
+        if awaited and status != "running" and (begun or kind == "cancel"):
             row["ready_at"] = now if row["ready_at"] is None else min(row["ready_at"], now)
         self._put(row)
         return {"result": "delivered" if awaited else "buffered", "fingerprint": None, "owner": row["owner"]}

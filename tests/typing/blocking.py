@@ -12,6 +12,8 @@ from duramen import (
     History,
     Page,
     PatchReport,
+    PauseResult,
+    ResumeResult,
     RunFilters,
     RunRequest,
     RunResult,
@@ -82,6 +84,11 @@ def blocked(runtime: Runtime, connection: object) -> None:
     assert_type(sync.cancel("a", "why"), SignalResult)
     assert_type(sync.terminate("a"), bool)
     assert_type(sync.delete("a", force=True), bool)
+    assert_type(sync.pause("a", "why", by="me"), PauseResult)
+    assert_type(sync.resume("a"), ResumeResult)
+    assert_type(sync.pause_many("why", **FILTERS), int)
+    assert_type(sync.resume_many(tag="nightly"), int)
+    sync.pause_many(tga="x")  # pyright: ignore[reportCallIssue]
     assert_type(sync.get("a"), RunView)
     assert_type(sync.get_many(["a"]), list[RunView | None])
     assert_type(sync.list(**FILTERS, cursor=None), Page[RunView])

@@ -111,7 +111,7 @@ pub fn commit(commit: &RunCommit) -> Option<String> {
         return Some(reason);
     }
     match &commit.next {
-        Next::Waiting { waits, .. } => waits
+        Next::Waiting { waits, .. } | Next::Paused { waits, .. } => waits
             .iter()
             .find(|wait| wait.is_empty() || wait.chars().any(char::is_control))
             .map(|wait| format!("the wait key {wait:?} is empty or has a control character")),

@@ -38,7 +38,9 @@ impl Ended {
             Status::Failed => Some(Self::Failed),
             Status::Cancelled => Some(Self::Cancelled),
             Status::Terminated => Some(Self::Terminated),
-            Status::Queued | Status::Running | Status::Waiting | Status::Stuck => None,
+            Status::Queued | Status::Running | Status::Waiting | Status::Stuck | Status::Paused => {
+                None
+            }
         }
     }
 

@@ -20,6 +20,10 @@ pub struct Inbox {
     /// Sequence number of the message at the head of each channel that some wait could take now.
     matches: BTreeMap<u64, Arc<str>>,
     cancels: VecDeque<Message>,
+    /// Pauses and their ends, by sequence number. A pause stays unread for as long as it holds.
+    pauses: BTreeMap<u64, Message>,
+    /// Those up to this number are over.
+    freed: u64,
     seen: u64,
     /// What the store has been told of `seen`.
     told: u64,
@@ -128,7 +132,11 @@ impl Inbox {
             return;
         }
         let Some(key) = message.kind.wait_key(&message.name) else {
-            self.cancels.push_back(message);
+            if matches!(message.kind, MessageKind::Pause | MessageKind::Resume) {
+                self.pause_or_resume(message);
+            } else {
+                self.cancels.push_back(message);
+            }
             return;
         };
         if !self.channels.contains_key(&*key) {
@@ -145,6 +153,37 @@ impl Inbox {
             channel.queue.insert(message.seq, message);
         }
         self.refresh(&key);
+    }
+
+    fn pause_or_resume(&mut self, message: Message) {
+        let (seq, resumes) = (message.seq, message.kind == MessageKind::Resume);
+        self.pauses.insert(seq, message);
+        // What ends them may have overtaken them.
+        self.end_pauses(if resumes { seq } else { self.freed });
+    }
+
+    /// Those up to that number are read: they hold no longer.
+    fn end_pauses(&mut self, upto: u64) {
+        self.freed = self.freed.max(upto);
+        let rest = self.pauses.split_off(&(self.freed + 1));
+        for seq in std::mem::replace(&mut self.pauses, rest).into_keys() {
+            self.read.push(ReadMessage {
+                seq,
+                refused: None,
+                reply: None,
+            });
+        }
+    }
+
+    /// The pause that holds, if no cancellation is to be told first.
+    pub fn pause(&self) -> Option<&Message> {
+        let (_, first) = self.pauses.first_key_value()?;
+        self.cancels.is_empty().then_some(first)
+    }
+
+    /// Whether a cancellation is to be told.
+    pub fn has_cancel(&self) -> bool {
+        !self.cancels.is_empty()
     }
 
     /// A gap may have been filled: only what is known without one counts as seen, so that the
@@ -306,6 +345,8 @@ impl Inbox {
     /// The oldest cancellation was consumed.
     pub fn take_cancel(&mut self) -> Option<Message> {
         let message = self.cancels.pop_front()?;
+        // A run that is to end has to be driven for it, whoever paused it before.
+        self.end_pauses(message.seq);
         self.read.push(ReadMessage {
             seq: message.seq,
             refused: None,

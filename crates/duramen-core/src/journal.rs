@@ -211,6 +211,15 @@ pub struct Meta {
     /// The id of the message that was consumed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// No attempt is left, and the run is paused: `retry` gives the step fresh ones.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub exhausted: bool,
+    /// Somebody has given the step this result in place of its function.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
+    /// What the run had done was undone before it ended.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub undone: bool,
     /// Index of the failure that ended the run (in `run_failed`), or that is taken back (in `run_reopened`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<u64>,

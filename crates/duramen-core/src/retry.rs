@@ -26,6 +26,8 @@ pub struct RetryPolicy {
     pub cap: Millis,
     /// Take a random part, between half and all, of each pause.
     pub jitter: bool,
+    /// A step that fails for good pauses its run, instead of failing in its handler.
+    pub pauses_run: bool,
 }
 
 impl RetryPolicy {
@@ -36,6 +38,7 @@ impl RetryPolicy {
         base: 0,
         cap: 0,
         jitter: false,
+        pauses_run: false,
     };
 
     /// The pause after attempt number `failed` (from 1), or none when no attempt is left.
@@ -83,6 +86,7 @@ mod tests {
             base: 500,
             cap: 1_500,
             jitter: false,
+            pauses_run: false,
         };
         assert_eq!(
             pauses(policy),
@@ -103,6 +107,7 @@ mod tests {
             base: 500,
             cap: 60_000,
             jitter: false,
+            pauses_run: false,
         };
         assert_eq!(policy.pause_after(1_000_000, &SEED, "a"), Some(60_000));
     }
@@ -115,6 +120,7 @@ mod tests {
             base: 1_000,
             cap: 1_000,
             jitter: true,
+            pauses_run: false,
         };
         let mut seen = std::collections::BTreeSet::new();
         for failed in 1..100 {

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Millis, RunId};
 
-/// Where a run stands. The first three are live, the others are final until someone reopens the run.
+/// Where a run stands. The first three are live; stuck and paused ones wait for people; the others are final
+/// until someone reopens the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -20,6 +21,8 @@ pub enum Status {
     Terminated,
     /// Parked: the code no longer fits the journal. Kept whole until `retry`.
     Stuck,
+    /// Held up by people, or by a step that has used up its attempts: nobody drives it until it is resumed.
+    Paused,
 }
 
 impl Status {
@@ -34,6 +37,7 @@ impl Status {
             Self::Cancelled => 5,
             Self::Terminated => 6,
             Self::Stuck => 7,
+            Self::Paused => 8,
         }
     }
 
@@ -48,6 +52,7 @@ impl Status {
             5 => Self::Cancelled,
             6 => Self::Terminated,
             7 => Self::Stuck,
+            8 => Self::Paused,
             _ => return None,
         })
     }
@@ -63,6 +68,7 @@ impl Status {
             Self::Cancelled => "cancelled",
             Self::Terminated => "terminated",
             Self::Stuck => "stuck",
+            Self::Paused => "paused",
         }
     }
 
@@ -118,8 +124,8 @@ pub struct RunRow {
     /// Of a running run: when it was claimed, or last rewritten.
     pub updated_at: Millis,
     pub finished_at: Option<Millis>,
-    /// When a queued or waiting run needs attention. None for a wait that only a message ends, and for all
-    /// others: a running run has its owner's lease.
+    /// When a queued or waiting run needs attention, or a paused one would. None for a wait that only a message
+    /// ends, and for all others: a running run has its owner's lease.
     pub ready_at: Option<Millis>,
     pub owner: Option<String>,
     /// Raised by each claim and each intervention: the fencing token.
@@ -147,12 +153,12 @@ pub struct RunRow {
     /// How many drivers in a row were lost over it at the length `lost_at` of its journal.
     pub lost: u32,
     pub lost_at: u64,
-    /// Keys of the open waits: `timer`, `event:NAME`, `approval:ID`, `retry:STEP`. A running run
-    /// keeps those of its last pause.
+    /// Keys of the open waits: `timer`, `event:NAME`, `approval:ID`, `retry:STEP`, `exhausted:STEP`. A
+    /// running run keeps those of its last pause.
     pub waits: Vec<String>,
     pub tags: Vec<String>,
     pub seed: Seed,
-    /// Why a stuck run is stuck, for people.
+    /// Why a stuck run is stuck, or who has paused a paused one and why; for people.
     pub note: Option<String>,
     /// The run that started this one, and the first of that family.
     pub parent: Option<RunId>,
@@ -162,6 +168,15 @@ pub struct RunRow {
 }
 
 impl RunRow {
+    /// What a paused run is when its pause is over.
+    pub const fn before_pause(&self) -> Status {
+        if self.started_at.is_some() {
+            Status::Waiting
+        } else {
+            Status::Queued
+        }
+    }
+
     /// A claim takes the run from an owner that has ended, when its journal has this length: notes that a
     /// driver was lost over it. Progress starts the count anew.
     pub const fn lose_driver(&mut self, journal_len: u64) {
@@ -180,7 +195,7 @@ mod tests {
 
     #[test]
     fn status_codes_round_trip_and_never_change() {
-        let names: Vec<_> = (0..8)
+        let names: Vec<_> = (0..9)
             .filter_map(Status::from_code)
             .map(Status::name)
             .collect();
@@ -194,12 +209,13 @@ mod tests {
                 "failed",
                 "cancelled",
                 "terminated",
-                "stuck"
+                "stuck",
+                "paused"
             ]
         );
-        for code in 0..8 {
+        for code in 0..9 {
             assert_eq!(Status::from_code(code).map(Status::code), Some(code));
         }
-        assert_eq!(Status::from_code(8), None);
+        assert_eq!(Status::from_code(9), None);
     }
 }

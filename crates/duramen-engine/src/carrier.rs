@@ -268,8 +268,7 @@ impl Carrier<'_> {
             return end(&place, ended, payload);
         }
         let (now, explicit) = (self.common.clock.now(), self.common.clock.explicit_now());
-        let Reopening::By(reopen) = reopening(store, child.clone(), None, now, explicit).await?
-        else {
+        let Reopening::By(reopen) = reopening(store, child.clone(), now, explicit).await? else {
             return Ok(Found::Nothing(Carried::Later));
         };
         let sends = reopen.sends();

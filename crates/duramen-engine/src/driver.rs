@@ -277,6 +277,7 @@ impl RunDriver {
                 let (ending, ready_at) = match &commit.next {
                     Next::Running => (None, None),
                     Next::Waiting { ready_at, .. } => (Some(Driven::Paused), *ready_at),
+                    Next::Paused { .. } => (Some(Driven::Paused), None),
                     Next::Stuck { .. } => (Some(Driven::Stuck), None),
                     Next::Continued { ready_at, .. } => (Some(Driven::Continued), Some(*ready_at)),
                     Next::Finished { status } => {

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use duramen_core::ids::{Millis, RunId};
+use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{Intervention, NewMessage, NewRun, Store, StoreFuture, WorkflowKey};
 
@@ -21,7 +21,7 @@ use crate::insist::insist;
 use crate::leases::{Leases, Listener, keep};
 use crate::reading::read;
 use crate::removal::{delete, terminate};
-use crate::reopen::reopen;
+use crate::reopen::{reopen, skip};
 use crate::ticks::Ticks;
 use crate::watched::Watched;
 
@@ -262,10 +262,15 @@ impl Engine {
         delete(self.asked(token), run_id, force);
     }
 
-    /// Reopens a failed, cancelled, terminated or stuck run. With a version, that one's code goes on with it; so it may
-    /// with a run that is queued or waits.
+    /// Reopens a failed, cancelled, terminated or stuck run, or one that is paused for a step. With a version, that one's
+    /// code goes on with it; so it may with a run that is queued or waits.
     pub fn reopen(&self, token: Token, run_id: RunId, version: Option<String>) {
         reopen(self.asked(token), run_id, version);
+    }
+
+    /// Gives a step that its run is paused for a result.
+    pub fn skip(&self, token: Token, run_id: RunId, op: String, result: Payload) {
+        skip(self.asked(token), run_id, op, result);
     }
 
     /// Replies [`Reply::Ended`] when the run has ended, is parked, or is not there. However many wait, the

@@ -1,10 +1,12 @@
-//! `retry`: takes back the failure that ended a run, and makes the run due again.
+//! `retry` takes back the failure that ended a run, or gives the step that it is paused for fresh attempts; `skip`
+//! gives that step a result. Both make the run due again.
 
 use std::sync::Arc;
 
 use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::journal::{Entry, Kind, Meta};
-use duramen_core::run::RunRow;
+use duramen_core::machine::op::EXHAUSTED;
+use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
     Intervened, Intervention, Outgoing, RunDetail, Store, StoreError, inquiries,
 };
@@ -16,6 +18,18 @@ use crate::insist::insist;
 /// Entries of a journal that are read in one go.
 const PAGE: u32 = 10_000;
 
+/// What is wanted of a run that is to go on.
+enum Wanted {
+    Retry {
+        version: Option<String>,
+    },
+    /// The step gets that result, as if its function had returned it.
+    Skip {
+        op: String,
+        result: Payload,
+    },
+}
+
 /// What a run may be reopened by.
 pub(crate) enum Reopening {
     By(Intervention),
@@ -23,14 +37,24 @@ pub(crate) enum Reopening {
     Not(Intervened),
 }
 
-/// Reopens a run that has not completed and is in nobody's hands; one that has not ended only for another version.
+/// Reopens a run that has not completed and is in nobody's hands; one that has not ended only for another version, or
+/// if it is paused for a step.
 pub(crate) fn reopen(call: Call, run_id: RunId, version: Option<String>) {
+    change(call, run_id, Wanted::Retry { version });
+}
+
+/// Gives a step that its run is paused for a result.
+pub(crate) fn skip(call: Call, run_id: RunId, op: String, result: Payload) {
+    change(call, run_id, Wanted::Skip { op, result });
+}
+
+fn change(call: Call, run_id: RunId, wanted: Wanted) {
     let common = Arc::clone(&call.common);
     let under_way = common.pending.begin();
     let env = Arc::clone(&common.env);
     env.spawn(Box::pin(async move {
         let (now, explicit) = (common.clock.now(), common.clock.explicit_now());
-        let reply = match reopening(&*common.store, run_id, version, now, explicit).await {
+        let reply = match going_on(&*common.store, run_id, wanted, now, explicit).await {
             Ok(Reopening::By(reopen)) => {
                 return insist(&common, Interventions(call), vec![reopen]);
             }
@@ -43,11 +67,21 @@ pub(crate) fn reopen(call: Call, run_id: RunId, version: Option<String>) {
     }));
 }
 
-/// How that run is reopened at `at`.
+/// How that run is retried at `at`.
 pub(crate) async fn reopening(
     store: &dyn Store,
     run_id: RunId,
-    version: Option<String>,
+    at: Millis,
+    now: Option<Millis>,
+) -> Result<Reopening, StoreError> {
+    let retry = Wanted::Retry { version: None };
+    going_on(store, run_id, retry, at, now).await
+}
+
+async fn going_on(
+    store: &dyn Store,
+    run_id: RunId,
+    wanted: Wanted,
     at: Millis,
     now: Option<Millis>,
 ) -> Result<Reopening, StoreError> {
@@ -56,47 +90,93 @@ pub(crate) async fn reopening(
         return Ok(Reopening::Not(Intervened::NotFound));
     };
     let row = &detail.row;
-    let mut reopen = Intervention::Reopen {
-        run_id: row.run_id.clone(),
-        expected_len: row.journal_len,
-        entries: Vec::new(),
-        outgoing: Vec::new(),
-        version,
-        now,
-    };
-    if !reopen.is_allowed(row.status, row.journal_len) {
-        return Ok(Reopening::Not(Intervened::NotAllowed));
-    }
     if let Some(Err(error)) = detail.end.as_ref().map(Entry::check_readable) {
         // Which failure ended it stands in what this build cannot read; a guess would replay wrongly.
         let reason = error.to_string();
         return Err(StoreError::Other { reason });
     }
-    // The journal of a run that has not ended is whole, and its inbox as well.
-    if row.status.is_final()
-        && let Intervention::Reopen {
-            entries, outgoing, ..
-        } = &mut reopen
-    {
-        entries.push(taking_back(&detail, at));
-        *outgoing = questions(store, row, at).await?;
+    let Some(entries) = entries(&detail, &wanted, at) else {
+        return Ok(Reopening::Not(Intervened::NotAllowed));
+    };
+    let outgoing = if row.status.is_final() {
+        questions(store, row, at).await?
+    } else {
+        Vec::new()
+    };
+    let reopen = Intervention::Reopen {
+        run_id: row.run_id.clone(),
+        expected_len: row.journal_len,
+        entries,
+        outgoing,
+        version: match wanted {
+            Wanted::Retry { version } => version,
+            Wanted::Skip { .. } => None,
+        },
+        now,
+    };
+    if !reopen.is_allowed(row.status, row.journal_len) {
+        return Ok(Reopening::Not(Intervened::NotAllowed));
     }
     Ok(Reopening::By(reopen))
 }
 
-/// The entry that takes back the cause of the end.
-fn taking_back(detail: &RunDetail, at: Millis) -> Entry {
+/// What its journal gets by that; none if the run is not to be changed so. The journal of a run that has not ended is
+/// whole.
+fn entries(detail: &RunDetail, wanted: &Wanted, at: Millis) -> Option<Vec<Entry>> {
+    let row = &detail.row;
+    match wanted {
+        Wanted::Skip { op, result } => {
+            if row.status != Status::Paused || !exhausted(row).any(|each| each == op) {
+                return None;
+            }
+            let meta = Meta {
+                skipped: true,
+                ..Meta::default()
+            };
+            let entry = Entry::new(Kind::StepCompleted, (**op).into(), result.clone(), at);
+            Some(vec![entry.with_meta(&meta)])
+        }
+        Wanted::Retry { .. } if row.status == Status::Paused => {
+            exhausted(row).next()?;
+            Some(vec![reopened(&Meta::default(), at)])
+        }
+        Wanted::Retry { .. } if row.status.is_final() => {
+            (!is_undone(detail)).then(|| vec![reopened(&cause(detail), at)])
+        }
+        Wanted::Retry { .. } => Some(Vec::new()),
+    }
+}
+
+/// The steps that a run is paused for.
+fn exhausted(row: &RunRow) -> impl Iterator<Item = &str> {
+    row.waits
+        .iter()
+        .filter_map(|wait| wait.strip_prefix(EXHAUSTED))
+}
+
+/// Whether what the run had done was undone before it ended: there is nothing left to go on with.
+fn is_undone(detail: &RunDetail) -> bool {
+    let end = detail.end.as_ref().and_then(|end| end.meta().ok());
+    end.is_some_and(|meta| meta.undone)
+}
+
+/// What ended the run.
+fn cause(detail: &RunDetail) -> Meta {
     let cause = detail
         .end
         .as_ref()
         .and_then(|end| end.meta().ok())
         .and_then(|meta| meta.cause)
         .unwrap_or_else(|| detail.row.journal_len.saturating_sub(1));
-    let meta = Meta {
+    Meta {
         cause: Some(cause),
         ..Meta::default()
-    };
-    Entry::new(Kind::RunReopened, "".into(), Payload::new(), at).with_meta(&meta)
+    }
+}
+
+/// The entry that takes back what its meta names and gives open steps fresh attempts.
+fn reopened(meta: &Meta, at: Millis) -> Entry {
+    Entry::new(Kind::RunReopened, "".into(), Payload::new(), at).with_meta(meta)
 }
 
 /// What it asks its children.

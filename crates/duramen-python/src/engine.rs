@@ -280,6 +280,7 @@ pub(crate) fn new_message(message: MessageTuple) -> PyResult<NewMessage> {
         "child" => MessageKind::Child,
         "update" => MessageKind::Update,
         "pause" => MessageKind::Pause,
+        "resume" => MessageKind::Resume,
         other => {
             return Err(PyValueError::new_err(format!(
                 "unknown message kind {other:?}"
@@ -613,6 +614,10 @@ impl Engine {
     #[pyo3(signature = (token, run_id, version))]
     fn reopen(&self, token: u64, run_id: String, version: Option<String>) {
         self.core.reopen(token, run_id.into(), version);
+    }
+
+    fn skip(&self, token: u64, run_id: String, op: String, result: Vec<u8>) {
+        self.core.skip(token, run_id.into(), op, result.into());
     }
 
     fn delete(&self, token: u64, run_id: String, force: bool) {

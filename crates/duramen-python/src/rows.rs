@@ -185,6 +185,7 @@ impl Refused {
                 MessageKind::Child => "child",
                 MessageKind::Update => "update",
                 MessageKind::Pause => "pause",
+                MessageKind::Resume => "resume",
                 MessageKind::Unknown(_) => "unknown",
             },
             name: message.name,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use duramen_core::derive::ValueKind;
 use duramen_core::ids::Millis;
 use duramen_core::machine::op::Checkpoint;
-use duramen_core::machine::{Ending, Halt, Outcome, Requested, UpdateOutcome};
+use duramen_core::machine::{Ending, Halt, Outcome, PollRule, Requested, UpdateOutcome};
 use duramen_core::primitives::child::NewChild;
 use duramen_core::primitives::message::Sent;
 use duramen_core::primitives::step::StepOutcome;
@@ -25,6 +25,9 @@ use crate::turns;
 
 create_exception!(duramen._native, Halted, PyBaseException);
 create_exception!(duramen._native, InvalidIdError, PyValueError);
+
+/// Added to a step's checkpoint: if it fails for good, its run is paused.
+const PAUSES_RUN: u8 = 4;
 
 /// `(attempts, backoff, base, cap, jitter)`
 type Retry = (u32, u8, Millis, Millis, bool);
@@ -111,6 +114,54 @@ fn bytes_of(payload: &[u8]) -> Bytes {
     Bytes::copy_from_slice(payload)
 }
 
+/// What a step is asked for with.
+fn rules(retry: Option<Retry>, checkpoint: u8) -> (RetryPolicy, Checkpoint) {
+    let pauses_run = checkpoint & PAUSES_RUN != 0;
+    let retry = retry.map_or(
+        RetryPolicy {
+            pauses_run,
+            ..RetryPolicy::NEVER
+        },
+        |(attempts, backoff, base, cap, jitter)| RetryPolicy {
+            attempts,
+            backoff: match backoff {
+                0 => Backoff::Constant,
+                1 => Backoff::Linear,
+                _ => Backoff::Exponential,
+            },
+            base,
+            cap,
+            jitter,
+            pauses_run,
+        },
+    );
+    let checkpoint = match checkpoint & !PAUSES_RUN {
+        0 => Checkpoint::Durable,
+        1 => Checkpoint::Lazy,
+        _ => Checkpoint::Sealed,
+    };
+    (retry, checkpoint)
+}
+
+fn answer(py: Python<'_>, requested: Requested) -> PyResult<Py<PyAny>> {
+    match requested {
+        Requested::Pending(slot) => Ok(number(py, slot).into_any()),
+        // The one tuple that is left of what every run passes: an object cost 1.5 % more
+        // instructions and 1.0 % more time per replayed step, which does little else.
+        Requested::Ready { outcome, at } => {
+            let (ok, payload) = match outcome {
+                Outcome::StepCompleted(payload) => (true, payload.unwrap_or_default()),
+                Outcome::StepFailed(payload) => (false, payload),
+                Outcome::Fired
+                | Outcome::Received(_)
+                | Outcome::TimedOut
+                | Outcome::ChildEnded(_) => (false, Bytes::new()),
+            };
+            (ok, PyBytes::new(py, &payload), at).into_py_any(py)
+        }
+    }
+}
+
 #[pymethods]
 impl Run {
     #[getter]
@@ -152,46 +203,40 @@ impl Run {
         checkpoint: u8,
         alone: bool,
     ) -> PyResult<Py<PyAny>> {
-        let retry = retry.map_or(
-            RetryPolicy::NEVER,
-            |(attempts, backoff, base, cap, jitter)| RetryPolicy {
-                attempts,
-                backoff: match backoff {
-                    0 => Backoff::Constant,
-                    1 => Backoff::Linear,
-                    _ => Backoff::Exponential,
-                },
-                base,
-                cap,
-                jitter,
-            },
-        );
-        let checkpoint = match checkpoint {
-            0 => Checkpoint::Durable,
-            1 => Checkpoint::Lazy,
-            _ => Checkpoint::Sealed,
-        };
+        let (retry, checkpoint) = rules(retry, checkpoint);
         let requested = self
             .lock()
             .machine
             .request_step(id, retry, checkpoint, alone)
             .map_err(halted)?;
-        match requested {
-            Requested::Pending(slot) => Ok(number(py, slot).into_any()),
-            // The one tuple that is left of what every run passes: an object cost 1.5 % more
-            // instructions and 1.0 % more time per replayed step, which does little else.
-            Requested::Ready { outcome, at } => {
-                let (ok, payload) = match outcome {
-                    Outcome::StepCompleted(payload) => (true, payload.unwrap_or_default()),
-                    Outcome::StepFailed(payload) => (false, payload),
-                    Outcome::Fired
-                    | Outcome::Received(_)
-                    | Outcome::TimedOut
-                    | Outcome::ChildEnded(_) => (false, Bytes::new()),
-                };
-                (ok, PyBytes::new(py, &payload), at).into_py_any(py)
-            }
-        }
+        answer(py, requested)
+    }
+
+    /// `(every, growth in thousandths, cap, timeout)`
+    #[pyo3(signature = (id, retry, checkpoint, rule, alone))]
+    fn poll(
+        &self,
+        py: Python<'_>,
+        id: &str,
+        retry: Option<Retry>,
+        checkpoint: u8,
+        rule: (Millis, u32, Millis, Option<Millis>),
+        alone: bool,
+    ) -> PyResult<Py<PyAny>> {
+        let (retry, _) = rules(retry, checkpoint);
+        let (every, growth, cap, timeout) = rule;
+        let rule = PollRule {
+            every,
+            growth,
+            cap,
+            timeout,
+        };
+        let requested = self
+            .lock()
+            .machine
+            .request_poll(id, retry, rule, alone)
+            .map_err(halted)?;
+        answer(py, requested)
     }
 
     fn timer(&self, stem: u8, deadline: Millis) -> PyResult<u32> {
@@ -366,6 +411,10 @@ impl Run {
             .step_done(slot, StepOutcome::Succeeded(bytes_of(payload)));
     }
 
+    fn step_not_yet(&self, slot: u32) {
+        self.lock().machine.step_done(slot, StepOutcome::NotYet);
+    }
+
     /// Gives the milliseconds until the next attempt, if there is to be one.
     fn step_failed(&self, slot: u32, error: &[u8], retryable: bool) -> Option<Millis> {
         let error = bytes_of(error);
@@ -394,6 +443,10 @@ impl Run {
 
     fn sealed(&self, applied: bool) {
         self.lock().sealed(applied);
+    }
+
+    fn undone(&self) {
+        self.lock().machine.undone();
     }
 
     /// The word is the operation of a failure, or the version of a continuation.

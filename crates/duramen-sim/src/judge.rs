@@ -214,6 +214,7 @@ impl Judge {
                 }
                 Next::Finished { status } => status.name().to_owned(),
                 Next::Stuck { note } => format!("stuck: {note}"),
+                Next::Paused { waits, .. } => format!("paused, waits for {waits:?}"),
                 Next::Continued { ready_at, version } => {
                     format!("continued under version {version}, due {ready_at}")
                 }
@@ -255,7 +256,10 @@ impl Judge {
                         let what = format!("{} is stuck: {note}", commit.run_id);
                         facts.judge(oracles::ENDS, Err(what));
                     }
-                    Next::Running | Next::Waiting { .. } | Next::Continued { .. } => {}
+                    Next::Running
+                    | Next::Waiting { .. }
+                    | Next::Paused { .. }
+                    | Next::Continued { .. } => {}
                 }
             }
             CommitOutcome::Fenced => facts.counts.fenced += 1,

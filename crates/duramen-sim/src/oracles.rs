@@ -7,7 +7,7 @@ use std::fmt;
 use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::journal::{ENCODING, Entry, Kind, Meta};
 use duramen_core::run::{RunRow, Status};
-use duramen_core::store::{CommitOutcome, RunCommit, Standing, StreamItem};
+use duramen_core::store::{CommitOutcome, MessageKind, RunCommit, Standing, StreamItem};
 
 pub use crate::counts::Counts;
 pub use crate::facts::{Facts, RunFacts, Seen, Starting};
@@ -296,7 +296,8 @@ pub fn every_run_ends_or_waits(run: &RunFacts, row: &RunRow) -> Result<(), Strin
     let slept_over = run.sent.iter().find(|(id, sent)| {
         let wakes = match sent.kind.wait_key(&sent.name) {
             Some(key) => row.waits.contains(&key),
-            None => true,
+            // What pauses a run and ends that is in no journal.
+            None => sent.kind == MessageKind::Cancel,
         };
         sent.kept && wakes && !is_unfit(&sent.payload) && !consumed.contains(*id)
     });

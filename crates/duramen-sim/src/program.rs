@@ -287,6 +287,7 @@ impl Maker<'_> {
                 base: own.pick(&[0, 10, 200, 1_500], 10),
                 cap: 2_000,
                 jitter: own.one_in(2),
+                pauses_run: false,
             },
             lazy: own.one_in(6),
             takes: own.pick(&[0, 0, 0, 1, 5, 5, 30, 200, 900, 6_000], 0),

@@ -113,7 +113,7 @@ impl State {
         let ready_at = self
             .runs
             .values()
-            .filter(|run| ask.lanes.contains(&run.row.lane().key()))
+            .filter(|run| run.row.status.is_live() && ask.lanes.contains(&run.row.lane().key()))
             .filter_map(|run| match &run.row.owner {
                 Some(owner) => Some(self.ends_at(owner, now)),
                 None => run.row.ready_at,

@@ -8,8 +8,8 @@ use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
-    CommitOutcome, Created, Delivered, Delivery, Intervened, Intervention, Message, NewMessage,
-    NewRun, Next, Outgoing, RunCommit, ScheduleRow, Start, Unsent,
+    CommitOutcome, Created, Delivered, Delivery, Intervened, Intervention, Message, MessageKind,
+    NewMessage, NewRun, Next, Outgoing, RunCommit, ScheduleRow, Start, Unsent,
 };
 
 use crate::owners::Owner;
@@ -145,19 +145,35 @@ impl State {
         if new.overfills(row.unread, row.unread_bytes) {
             return answer(Delivery::Full, None, owner);
         }
+        if row.status == Status::Paused && new.kind == MessageKind::Pause {
+            // It could not be more so.
+            return answer(Delivery::Duplicate, None, None);
+        }
         let now = instant(new.now);
         row.inbox_len += 1;
         row.unread += 1;
         row.unread_bytes += new.payload.len() as u64;
         row.format = row.format.max(new.encoding);
-        let awaited = match (row.status, new.kind.wait_key(&new.name)) {
-            (Status::Waiting, Some(key)) => row.waits.contains(&key),
-            (Status::Waiting | Status::Queued | Status::Running, None) => new.kind.reaches_any(),
-            _ => false,
-        };
-        if awaited && row.status != Status::Running {
+        let key = new.kind.wait_key(&new.name);
+        let waits_for_it = key.is_some_and(|key| row.waits.contains(&key));
+        let awaited = new.kind.makes_due(row.status, waits_for_it);
+        let begun = row.started_at.is_some() || new.kind == MessageKind::Cancel;
+        if awaited && row.status != Status::Running && begun {
             // A run that is due already keeps its place in the line.
             row.ready_at = Some(row.ready_at.map_or(now, |ready_at| ready_at.min(now)));
+        }
+        match row.status {
+            Status::Queued | Status::Waiting if new.kind == MessageKind::Pause => {
+                row.status = Status::Paused;
+                row.note = Some(new.name.clone());
+                row.updated_at = now;
+            }
+            Status::Paused if new.kind.frees() => {
+                row.status = row.before_pause();
+                row.note = None;
+                row.updated_at = now;
+            }
+            _ => {}
         }
         run.inbox.push(Letter {
             message: Message {
@@ -294,6 +310,22 @@ impl Run {
                     Status::Waiting,
                     if due { Some(commit.at) } else { *ready_at },
                 );
+                row.waits.clone_from(waits);
+                return due;
+            }
+            Next::Paused {
+                ready_at,
+                waits,
+                note,
+            } => {
+                // What its driver has not seen may be what frees it.
+                let due = row.inbox_len > row.inbox_seen;
+                if due {
+                    row.release(Status::Waiting, Some(commit.at));
+                } else {
+                    row.release(Status::Paused, *ready_at);
+                    row.note = Some(note.clone());
+                }
                 row.waits.clone_from(waits);
                 return due;
             }

@@ -451,6 +451,11 @@ impl<'c> Columns<'c> {
                 (i16::try_from(status.code()).unwrap_or(3), None, None, None)
             }
             Next::Stuck { note } => (7, None, None, Some(clean(note))),
+            Next::Paused {
+                ready_at,
+                waits,
+                note,
+            } => (8, *ready_at, lists::join(waits), Some(clean(note))),
             Next::Continued { ready_at, version } => {
                 (0, Some(*ready_at), None, Some(clean(version)))
             }

@@ -5,7 +5,7 @@
 //! who does not know the values of a statement and whose statistics may be old:
 //!
 //! - a parent, a tag, a workflow have their own;
-//! - waiting, failed, cancelled, terminated and stuck runs stand in one by what they wait for (`runs_resting`). Runs that
+//! - waiting, failed, cancelled, terminated, stuck and paused runs stand in one by what they wait for (`runs_resting`). Runs that
 //!   wait for several things stand together there; a filter by one of these goes through them;
 //! - what is few of a workflow, of a status, of an id's beginning or of those that ended long ago is read whole ([`FEW`]);
 //! - all else is read from all workflows side by side, in spans of time that grow ([`filter::spans`]): one workflow that has
@@ -281,7 +281,7 @@ impl<'s> Lists<'s> {
                 (Status::Failed | Status::Cancelled | Status::Terminated | Status::Stuck, _) => {
                     ways.push(several);
                 }
-                (Status::Waiting, Some(wait)) => {
+                (Status::Waiting | Status::Paused, Some(wait)) => {
                     if wait.len() <= list::LONGEST_WAIT && !wait.is_empty() {
                         ways.push(Way::Resting(*status, wait.clone(), rest(&None)));
                     }
@@ -289,7 +289,7 @@ impl<'s> Lists<'s> {
                 }
                 // As many as are driven at a time.
                 (Status::Running, Some(_)) => ways.push(Way::Few(Box::new(all), wanted.clone())),
-                (Status::Queued | Status::Running | Status::Waiting, _)
+                (Status::Queued | Status::Running | Status::Waiting | Status::Paused, _)
                     if self.are_few(&all, FEW).await? =>
                 {
                     ways.push(Way::Few(Box::new(all), wanted.clone()));

@@ -82,7 +82,7 @@ pub fn statuses(wanted: &Filter) -> Option<BTreeSet<Status>> {
         return Some(statuses);
     }
     // No others have wait keys.
-    let with_waits = BTreeSet::from([Status::Running, Status::Waiting]);
+    let with_waits = BTreeSet::from([Status::Running, Status::Waiting, Status::Paused]);
     if statuses.is_empty() {
         return Some(with_waits);
     }

@@ -81,7 +81,9 @@ impl Session<'_> {
         let (status, finished_at, note) = match &commit.next {
             Next::Finished { status } => (*status, Some(commit.at), None),
             Next::Stuck { note } => (Status::Stuck, None, Some(note)),
-            Next::Running | Next::Waiting { .. } | Next::Continued { .. } => return Ok(false),
+            Next::Running | Next::Waiting { .. } | Next::Paused { .. } | Next::Continued { .. } => {
+                return Ok(false);
+            }
         };
         // No journal reaches a length that SQLite cannot count to.
         let lengths = [commit.expected_len, commit.length_after()].map(i64::try_from);
@@ -212,6 +214,21 @@ impl Session<'_> {
                     None,
                     None,
                 )?;
+                return Ok(due);
+            }
+            Next::Paused {
+                ready_at,
+                waits,
+                note,
+            } => {
+                // What its driver has not seen may be what frees it.
+                let due = passed.inbox_len > seen;
+                let (status, ready_at, note) = if due {
+                    (Status::Waiting, Some(at), None)
+                } else {
+                    (Status::Paused, *ready_at, Some(note.as_str()))
+                };
+                let_go(status, ready_at, &lists::enclose(waits), None, note)?;
                 return Ok(due);
             }
             Next::Finished { status } => {

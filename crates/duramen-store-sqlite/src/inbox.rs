@@ -3,7 +3,7 @@
 use duramen_core::ids::Millis;
 use duramen_core::run::Status;
 use duramen_core::store::{
-    Delivered, Delivery, INBOX_PAGE, INBOX_PAGE_BYTES, InboxPage, Message, NewMessage,
+    Delivered, Delivery, INBOX_PAGE, INBOX_PAGE_BYTES, InboxPage, Message, MessageKind, NewMessage,
 };
 use duramen_store_sql::{Columns, lists, message};
 use rusqlite::{Row, Statement, params};
@@ -12,6 +12,7 @@ use crate::clock::instant;
 use crate::error::Fault;
 use crate::row::{Reader, signed};
 use crate::session::Session;
+use crate::sql;
 
 /// What a delivery has to know of its run.
 struct Target {
@@ -22,6 +23,7 @@ struct Target {
     ready_at: Option<Millis>,
     format: u8,
     owner: Option<String>,
+    begun: bool,
     awaited: bool,
 }
 
@@ -46,6 +48,9 @@ impl Session<'_> {
         };
         let refusal = if target.status.is_final() {
             Some(Delivery::Finished)
+        } else if target.status == Status::Paused && new.kind == MessageKind::Pause {
+            // It could not be more so.
+            Some(Delivery::Duplicate)
         } else if new.overfills(target.unread, target.unread_bytes) {
             Some(Delivery::Full)
         } else {
@@ -76,13 +81,27 @@ impl Session<'_> {
             return Ok(answer(Delivery::Duplicate, fingerprint, target.owner));
         }
         let bytes = signed(new.payload.len() as u64)?;
-        if target.awaited && target.status != Status::Running {
+        let begun = target.begun || new.kind == MessageKind::Cancel;
+        if target.awaited && target.status != Status::Running && begun {
             // A run that is due already keeps its place in the line.
             let ready_at = target.ready_at.map_or(now, |ready_at| ready_at.min(now));
             let args = params![&*new.run_id, seq, bytes, ready_at];
             self.arrived_and_due.execute(args)?;
         } else {
             self.arrived.execute(params![&*new.run_id, seq, bytes])?;
+        }
+        match target.status {
+            Status::Queued | Status::Waiting if new.kind == MessageKind::Pause => {
+                self.connection
+                    .prepare_cached(sql::inbox::PAUSE)?
+                    .execute(params![&*new.run_id, new.name, now])?;
+            }
+            Status::Paused if new.kind.frees() => {
+                self.connection
+                    .prepare_cached(sql::inbox::FREE)?
+                    .execute(params![&*new.run_id, now])?;
+            }
+            _ => {}
         }
         if new.encoding > target.format {
             self.raise(&new.run_id, new.encoding)?;
@@ -109,14 +128,13 @@ impl Session<'_> {
             ready_at: found.integer_or_null("ready_at")?,
             format: found.small("format")?,
             owner: found.text_or_null("owner")?.map(str::to_owned),
-            awaited: match (status, new.kind.wait_key(&new.name)) {
-                (Status::Waiting, Some(key)) => lists::has(found.text("waits")?, &key),
-                // A cancellation reaches a run whatever it does, unless it is parked.
-                (Status::Waiting | Status::Queued | Status::Running, None) => {
-                    new.kind.reaches_any()
-                }
-                _ => false,
+            awaited: {
+                let waits = found.text("waits")?;
+                let key = new.kind.wait_key(&new.name);
+                let waits_for_it = key.is_some_and(|key| lists::has(waits, &key));
+                new.kind.makes_due(status, waits_for_it)
             },
+            begun: found.integer_or_null("started_at")?.is_some(),
         }))
     }
 

@@ -69,6 +69,7 @@ pub(crate) const FAILED: Source = source("runs_resting", "status = 4", &[WAIT, L
 pub(crate) const CANCELLED: Source = source("runs_resting", "status = 5", &[WAIT, LANE]);
 pub(crate) const TERMINATED: Source = source("runs_resting", "status = 6", &[WAIT, LANE]);
 pub(crate) const STUCK: Source = source("runs_resting", "status = 7", &[WAIT, LANE]);
+pub(crate) const PAUSED: Source = source("runs_resting", "status = 8", &[WAIT, LANE]);
 
 const fn source(
     index: &'static str,
@@ -90,6 +91,7 @@ const fn source_of(status: Status) -> Option<&'static Source> {
         Status::Waiting => Some(&WAITING),
         Status::Failed => Some(&FAILED),
         Status::Stuck => Some(&STUCK),
+        Status::Paused => Some(&PAUSED),
         Status::Cancelled => Some(&CANCELLED),
         Status::Terminated => Some(&TERMINATED),
         Status::Completed => None,
@@ -559,7 +561,7 @@ impl Look<'_> {
         match &rest.waiting_for {
             Some(wait) => keys.extend(lists::sought(wait)),
             // Others wait for nothing.
-            None if status == Status::Waiting => {
+            None if matches!(status, Status::Waiting | Status::Paused) => {
                 while let Some(next) = self.next(&whole, WAIT, keys.last())? {
                     keys.push(next);
                     if keys.len() > self.few.streams {

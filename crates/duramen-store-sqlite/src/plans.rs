@@ -9,7 +9,7 @@ use duramen_core::store::{Cursor, Filter};
 use rusqlite::{Connection, StatementStatus};
 
 use crate::lists::{
-    ALL, CANCELLED, FAILED, QUEUED, RUNNING, STUCK, Stream, TERMINATED, WAIT, WAITING, list,
+    ALL, CANCELLED, FAILED, PAUSED, QUEUED, RUNNING, STUCK, Stream, TERMINATED, WAIT, WAITING, list,
 };
 use crate::session::Session;
 use crate::{migrate, sql};
@@ -279,7 +279,7 @@ fn each_stream_of_a_list_reads_its_own_index_in_its_order() {
         let of = |source| Stream::of(source, rest.clone());
         let all = of(&ALL).with("lane", "l");
         reads(&all, "INDEX runs_created (lane=?", false);
-        for source in [&WAITING, &FAILED, &CANCELLED, &TERMINATED, &STUCK] {
+        for source in [&WAITING, &FAILED, &CANCELLED, &TERMINATED, &STUCK, &PAUSED] {
             let resting = of(source).with(WAIT, "").with("lane", "l");
             let search = "INDEX runs_resting (status=? AND <expr>=? AND lane=?";
             reads(&resting, search, false);

@@ -211,7 +211,7 @@ pub(crate) mod claim {
 pub(crate) mod inbox {
     use duramen_store_sql::message_columns;
 
-    pub(crate) const TARGET: &str = "SELECT status, inbox_len, unread, unread_bytes, ready_at, format, owner, waits \
+    pub(crate) const TARGET: &str = "SELECT status, inbox_len, unread, unread_bytes, ready_at, format, owner, waits, started_at \
          FROM runs WHERE run_id = ?1";
 
     pub(crate) const INSERT: &str = "INSERT INTO inbox \
@@ -220,6 +220,13 @@ pub(crate) mod inbox {
 
     pub(crate) const FIRST: &str =
         "SELECT fingerprint FROM inbox WHERE run_id = ?1 AND message_id = ?2";
+
+    /// Nobody drives it: it is paused at once.
+    pub(crate) const PAUSE: &str =
+        "UPDATE runs SET status = 8, note = ?2, updated_at = ?3 WHERE run_id = ?1";
+
+    pub(crate) const FREE: &str = "UPDATE runs SET status = CASE WHEN started_at IS NULL THEN 0 ELSE 2 END, \
+         note = NULL, updated_at = ?2 WHERE run_id = ?1";
 
     pub(crate) const ARRIVED: &str = "UPDATE runs SET inbox_len = ?2, unread = unread + 1, \
          unread_bytes = unread_bytes + ?3 WHERE run_id = ?1";

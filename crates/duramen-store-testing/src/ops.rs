@@ -341,8 +341,13 @@ fn commit() -> impl Strategy<Value = CommitPlan> {
         4 => (of(0_i64..600), vec(wait(), 0..3))
             .prop_map(|(ready_at, waits)| Next::Waiting { ready_at, waits }),
         // Now and then a status that no run can end with.
-        1 => (0_i64..8).prop_map(|code| Next::Finished { status: Status::from_code(code).unwrap() }),
+        1 => (0_i64..9).prop_map(|code| Next::Finished { status: Status::from_code(code).unwrap() }),
         1 => Just(Next::Stuck { note: "changed".to_owned() }),
+        2 => (of(0_i64..600), vec(wait(), 0..3)).prop_map(|(ready_at, waits)| Next::Paused {
+            ready_at,
+            waits,
+            note: "held".to_owned()
+        }),
         1 => (0_i64..600, prop_oneof![2 => Just("1"), 1 => Just("2"), 1 => Just("")])
             .prop_map(|(ready_at, version)| Next::Continued { ready_at, version: version.to_owned() }),
     ];
@@ -450,6 +455,8 @@ fn message() -> impl Strategy<Value = NewMessage> {
         3 => Just(MessageKind::Event),
         1 => Just(MessageKind::Approval),
         1 => Just(MessageKind::Cancel),
+        1 => Just(MessageKind::Pause),
+        1 => Just(MessageKind::Resume),
     ];
     let fingerprint = of(prop_oneof![Just("yes"), Just("no")].prop_map(str::to_owned));
     let name = prop_oneof![Just("go"), Just("g"), Just("")];
@@ -502,7 +509,7 @@ fn intervention() -> impl Strategy<Value = InterventionPlan> {
 
 fn filter() -> impl Strategy<Value = Filter> {
     let status = vec(
-        (0_i64..8).prop_map(|code| Status::from_code(code).unwrap()),
+        (0_i64..9).prop_map(|code| Status::from_code(code).unwrap()),
         0..4,
     );
     let tag = prop_oneof![Just("red"), Just("re"), Just("r"), Just("")].prop_map(str::to_owned);

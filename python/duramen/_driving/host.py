@@ -32,7 +32,7 @@ from duramen._handlers.step import current_context
 from duramen._loop.loop import RunLoop, RunTimer
 from duramen._values.payloads import Decision, decode, load_decision, load_reason, step_failure
 from duramen._values.tokens import TokenType, load_answer
-from duramen.errors import DeserializationError, RunEvicted, RunTimedOut
+from duramen.errors import ContinueAsNew, DeserializationError, RunEvicted, RunTimedOut
 
 from .children import Child, cancel_all, wait_for_all
 from .continuing import Wish, is_continuation, next_version
@@ -51,8 +51,10 @@ from .exits import (
     say,
     text_of,
 )
+from .polls import PollCall
 from .process_calls import ProcessCall
 from .transaction_calls import TransactionCall
+from .undoing import Undoing
 from .updates import Updates
 from .waits import MessageWait, StepCall
 
@@ -112,12 +114,14 @@ class RunHost:
         self.serializer: Serializer = services.serializer
         self.loads = services.serializer.loads
         self.retry: Retry | None = definition.retry
+        self.pauses_run = definition.pauses_run
         self.loop = RunLoop(self, now=run.now() / 1000, strict=True, run_id=self.run_id)
         self.main: Task[Any] | None = None
         self.step_context = definition.step_context
         self.step_middleware = services.around.step_middleware + definition.step_middleware
         self.closed = False
         """Nothing of the handler runs any more."""
+        self.undoing = Undoing()
         self.outcome: tuple[int, Any] | None = None
         """How the handler ended (as `Run.finish` is told), with its value or error: durable only once the
         engine has said so."""
@@ -217,16 +221,34 @@ class RunHost:
                 ending = handler(context, value) if self.definition.has_input else handler(context)
             try:
                 result = await ending
+            except ContinueAsNew:
+                if self.children:
+                    await wait_for_all(self.children)
+                raise
             except (Exception, CancelledError):
                 if self.children and not self.closed:
                     await cancel_all(self.children)
                 raise
             if self.children:
                 await wait_for_all(self.children)
+            if self.undoing:
+                self._check_output(result)
+        except BaseException as error:
+            if not self._halted and not self.loop.evicted and self.undoing.answers(error):
+                await self.undoing.carry_out(self.run, context)
+            raise
+        else:
             return result
         finally:
             if self.loop.asyncgens and not self._halted and not self.loop.evicted:
                 await self.loop.shutdown_asyncgens()
+
+    def _check_output(self, result: Any) -> None:
+        """What cannot be recorded fails the run, so its work has to be undone."""
+        try:
+            recorded(self.serializer, result, self.definition.output_type)
+        except Trouble:
+            pass  # that is waited for when it is recorded
 
     def advance(self) -> None:  # noqa: C901 - every call here is paid for by each step
         """Go on until nothing is left to do but wait. Flush the engine afterwards.
@@ -312,14 +334,14 @@ class RunHost:
             self._slots[turn.slot].sealed(turn.change)
         elif type(turn) is Cancel:
             self.loop.now = turn.at / 1000
-            self._reason = turn.reason
             self._wish = None
-            if self.main is not None:
+            if self.main is not None and not self.undoing.is_active:
+                self._reason = turn.reason
                 self.main.cancel(self._reason_text(turn.reason) or None)
         else:
             self.loop.now = turn.at / 1000
             self._wish = None
-            if self.main is not None:
+            if self.main is not None and not self.undoing.is_active:
                 self.main.cancel("the run's time is over")
         return None
 
@@ -331,7 +353,7 @@ class RunHost:
         try:
             if cls is RunTimer:
                 self.loop.fire(entry)
-            elif cls is StepCall or cls is TransactionCall or cls is ProcessCall:
+            elif issubclass(cls, StepCall):
                 future: Future[Any] = entry.future
                 if type(outcome) is Completed:
                     payload = outcome.payload
@@ -341,6 +363,8 @@ class RunHost:
                         self._resolve(future, payload, entry)
                 elif type(outcome) is Failed:
                     self._fail(future, outcome.error, entry.op)
+                else:
+                    entry.time_is_over()
             elif cls is MessageWait:
                 self._bring(entry, outcome)
             elif cls is Child:
@@ -616,13 +640,16 @@ class RunHost:
         *,
         transaction: bool = False,
         database: Any = None,
+        until: Callable[[Any], object] | None = None,
     ) -> Any:
-        """Wait for a step (or a transaction) that was just requested."""
+        """Wait for a step (or a transaction, or a poll) that was just requested."""
         future: Future[Any] = Future(loop=self.loop)
         if transaction:
             call = TransactionCall(self, slot, future, plan, args, retry, timeout, meta, database)
         elif plan.remote is not None:
             call = ProcessCall(self, slot, future, plan, args, retry, timeout, meta)
+        elif until is not None:
+            call = PollCall(self, slot, future, plan, args, retry, timeout, meta, until)
         else:
             call = StepCall(self, slot, future, plan, args, retry, timeout, meta)
         self._slots[slot] = call
@@ -724,6 +751,11 @@ class RunHost:
         self.run.step_ok(slot, payload)
         self.services.touched(self)
 
+    def step_not_yet(self, slot: int) -> None:
+        """Report a look of a poll that has found nothing."""
+        self.run.step_not_yet(slot)
+        self.services.touched(self)
+
     def step_failed(self, slot: int, error: bytes, retryable: bool) -> int | None:
         """Report a failed attempt; gives the milliseconds until the next one, if there is to be one."""
         pause = self.run.step_failed(slot, error, retryable)
@@ -748,7 +780,9 @@ class RunHost:
             if self.definition.state_type is not None and not self._look_at_state():
                 return
             self._close_with(FINISH_COMPLETED, main.result())
-        elif run.cancelled and (is_cancellation(error) or is_continuation(error)):
+        elif (
+            run.cancelled and not self.undoing.by_time and (is_cancellation(error) or is_continuation(error))
+        ):
             self._close_with(FINISH_CANCELLED, error)
         elif run.timed_out and (is_cancellation(error) or is_continuation(error)):
             self._close_with(FINISH_FAILED, RunTimedOut(run.run_id, "its workflow's timeout"))

@@ -191,12 +191,7 @@ class StepCall:
         if telling is not None:
             telling.end(error is not None)
         if error is None:
-            try:
-                data, self.value = recorded(host.serializer, result, self.plan.result)
-            except BaseException:  # noqa: BLE001 - once more, with care
-                self._report(partial(self._succeeded, result))
-            else:
-                host.step_ok(self.slot, data)
+            self.took(result)
         elif job.silent and is_cancellation(error):
             self._report(partial(self._fell_silent, error))
         elif issubclass(type(error), NoOutcome | KeyboardInterrupt) or (
@@ -206,6 +201,16 @@ class StepCall:
             host.leave(f"step {self.op!r} was interrupted: {text_of(error) or name_of(error)}")
         else:
             self.failed(error)
+
+    def took(self, result: Any) -> None:
+        """Report what the function has returned."""
+        host = self.host
+        try:
+            data, self.value = recorded(host.serializer, result, self.plan.result)
+        except BaseException:  # noqa: BLE001 - once more, with care
+            self._report(partial(self._succeeded, result))
+        else:
+            host.step_ok(self.slot, data)
 
     def failed(self, error: BaseException, *, final: bool = False) -> None:
         """Settle the attempt with a failure; if it is `final`, no other attempt will do better."""

@@ -16,11 +16,13 @@ from duramen.errors import InvalidArgument
 
 from .calls.children import ChildCalls
 from .calls.generations import GenerationCalls
+from .calls.polls import PollCalls
 from .calls.requests import RequestCalls
 from .calls.steps import StepCalls
 from .calls.streams import StreamCalls
 from .calls.ticks import ScheduleTick
 from .calls.tokens import Token, TokenCalls
+from .calls.undos import UndoCalls
 from .calls.values import ValueCalls
 from .calls.waits import Approval, WaitCalls
 from .extensions import extend
@@ -63,6 +65,8 @@ class Context(
     StreamCalls,
     RequestCalls,
     TokenCalls,
+    PollCalls,
+    UndoCalls,
     Generic[StateT],
 ):
     """The first argument of every handler.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from duramen._values.checks import check_event_name, check_id, check_tags
 from duramen._values.durations import duration_ms
@@ -15,14 +15,20 @@ from .retry import Retry, check_retry
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+OnExhausted = Literal["fail", "pause"]
+"""What becomes of a step that fails for good: it raises in the handler, or its run is paused."""
+
 __all__ = [
+    "OnExhausted",
     "checked_events",
     "checked_name",
+    "checked_on_exhausted",
     "checked_retry",
     "checked_tags",
     "checked_timeout",
     "checked_version",
     "defining",
+    "pauses_run",
     "place",
 ]
 
@@ -74,6 +80,24 @@ def checked_retry(retry: Any, where: str) -> Retry | None:
     """Give back a rule; None stays None, the default."""
     with defining(where):
         return None if retry is None else check_retry(retry)
+
+
+def checked_on_exhausted(on_exhausted: Any, where: str) -> bool | None:
+    """Whether a step that fails for good pauses its run; None stays None, the default."""
+    with defining(where):
+        return None if on_exhausted is None else pauses_run(on_exhausted)
+
+
+def pauses_run(on_exhausted: Any) -> bool:
+    """Whether a step that fails for good pauses its run, instead of failing in its handler.
+
+    >>> pauses_run("stop")
+    Traceback (most recent call last):
+    duramen.errors.InvalidArgument: on_exhausted is 'stop': 'fail' or 'pause'
+    """
+    if on_exhausted not in {"fail", "pause"}:
+        raise InvalidArgument(f"on_exhausted is {on_exhausted!r}: 'fail' or 'pause'")
+    return on_exhausted == "pause"
 
 
 def checked_timeout(timeout: Any, where: str, option: str = "timeout") -> int | None:

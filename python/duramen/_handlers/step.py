@@ -30,7 +30,7 @@ from duramen.errors import DuramenError, WorkflowDefinitionError
 
 from . import signatures
 from .callables import Definition, is_async_callable, refusal, unwrap
-from .options import checked_name, checked_retry, checked_timeout, place
+from .options import checked_name, checked_on_exhausted, checked_retry, checked_timeout, place
 from .remote import remote_of
 from .step_context import current_step
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
     from datetime import timedelta
 
+    from .options import OnExhausted
     from .remote import Remote
     from .retry import Retry
 
@@ -105,7 +106,9 @@ async def waits_for(run_id: str, is_begun: Callable[[str], Awaitable[bool]]) -> 
 class StepPlan:
     """What is known about a step's function before it runs: worked out once for each function."""
 
-    __slots__ = ("call", "fn", "heartbeat", "read", "reads_for", "remote", "result", "retry", "timeout")
+    __slots__ = (
+        "call", "fn", "heartbeat", "pauses_run", "read", "reads_for", "remote", "result", "retry", "timeout",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -114,6 +117,7 @@ class StepPlan:
         result: Any,
         retry: Retry | None = None,
         timeout: float | None = None,
+        pauses_run: bool | None = None,
         heartbeat: float | None = None,
         remote: Remote | None = None,
     ) -> None:
@@ -130,6 +134,8 @@ class StepPlan:
         """Seconds after which an attempt has failed that shows no sign of life."""
         self.remote = remote
         """How another process finds it, if it runs in one."""
+        self.pauses_run = pauses_run
+        """Whether its run is paused when it fails for good; None: as the workflow says."""
         self.reads_for: Serializer | None = None
         """Whom `bind` was told of last."""
         self.read: Callable[[bytes], Any]
@@ -159,6 +165,7 @@ class StepDef(Definition, Generic[P, R]):
         timeout: timedelta | float | None = None,
         heartbeat_timeout: timedelta | float | None = None,
         where: Where = "auto",
+        on_exhausted: OnExhausted | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         called = place("step", name, fn)
@@ -202,6 +209,8 @@ class StepDef(Definition, Generic[P, R]):
             )
         self.where: Where = where
         """Where it runs."""
+        self.pauses_run = checked_on_exhausted(on_exhausted, where)
+        """Whether its run is paused when it fails for good; None: as the workflow says."""
         self.__dict__.pop(
             "duramen_plan", None
         )  # that of the function, if it was a step without the decorator
@@ -215,7 +224,16 @@ class StepDef(Definition, Generic[P, R]):
         result = signatures.result_type(self.fn, where, local_names)
         signatures.check_stored(result, where)
         remote = remote_of(self.fn, f"step {self.name!r}") if self.where == "process" else None
-        return StepPlan(self, self.fn, result, self.retry, self.timeout, self.heartbeat_timeout, remote)
+        return StepPlan(
+            self,
+            self.fn,
+            result,
+            self.retry,
+            self.timeout,
+            self.pauses_run,
+            self.heartbeat_timeout,
+            remote,
+        )
 
     @functools.cached_property
     def duramen_plan(self) -> StepPlan:
@@ -286,6 +304,7 @@ def step(
     name: str | None = None,
     retry: Retry | None = None,
     timeout: timedelta | float | None = None,
+    on_exhausted: OnExhausted | None = None,
     heartbeat_timeout: timedelta | float | None = None,
     where: Where = "auto",
 ) -> _Decorator: ...
@@ -298,6 +317,7 @@ def step(
     timeout: timedelta | float | None = None,
     heartbeat_timeout: timedelta | float | None = None,
     where: Where = "auto",
+    on_exhausted: OnExhausted | None = None,
 ) -> Any:
     """Declare a function as a step: work with effects, whose result (or error) is recorded once.
 
@@ -316,6 +336,8 @@ def step(
         where: ``"process"``: for work that keeps a processor busy. It runs in a process of its own, which is
             killed when the attempt is given up. The function stands at the level of its module; arguments and
             result go there and back as JSON, by their annotations. ``"auto"``: see above.
+        on_exhausted: what becomes of one that fails for good: ``"fail"`` raises in the handler, ``"pause"``
+            pauses the run until people say `Runtime.retry` or `Runtime.skip`. Default: the workflow's.
 
     Raises:
         WorkflowDefinitionError: it cannot be a step, or its result type cannot be stored.
@@ -336,6 +358,7 @@ def step(
             name=name,
             retry=retry,
             timeout=timeout,
+            on_exhausted=on_exhausted,
             heartbeat_timeout=heartbeat_timeout,
             where=where,
             local_names=local_names,
@@ -375,7 +398,14 @@ def _new_plan(fn: Any) -> StepPlan:
     if isinstance(base, StepDef):
         plan = cast("StepDef[..., Any]", base).duramen_plan
         return StepPlan(
-            fn, _without_definition(fn), plan.result, plan.retry, plan.timeout, plan.heartbeat, plan.remote
+            fn,
+            _without_definition(fn),
+            plan.result,
+            plan.retry,
+            plan.timeout,
+            plan.pauses_run,
+            plan.heartbeat,
+            plan.remote,
         )
     where = f"step function {getattr(base, '__name__', base)!r}"
     if reason := refusal(fn):

@@ -21,6 +21,7 @@ from .middleware import Middleware, checked
 from .options import (
     checked_events,
     checked_name,
+    checked_on_exhausted,
     checked_retry,
     checked_tags,
     checked_timeout,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from typing_extensions import Unpack
+
+    from .options import OnExhausted
 
 __all__ = [
     "Backoff",
@@ -88,6 +91,7 @@ class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
         middleware: Sequence[Middleware[Any]] = (),
         step_context: type[StepContext] = StepContext,
         step_middleware: Sequence[Middleware[Any]] = (),
+        on_exhausted: OnExhausted | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         where = self._where = place("workflow", name, unwrap(handler))
@@ -116,6 +120,8 @@ class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
         """Older definitions that runs begun under them still need."""
         self.retry = checked_retry(retry, where)
         """The rule for steps that have none of their own; None tries each once."""
+        self.pauses_run = checked_on_exhausted(on_exhausted, where) or False
+        """Whether a step that fails for good pauses the run, unless the step says otherwise."""
         self.timeout_ms = checked_timeout(timeout, where)
         """How long a run may take from its creation, in milliseconds; None for ever."""
         if description is not None and not isinstance(description, str):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -283,6 +289,7 @@ class WorkflowOptions(TypedDict, total=False):
     description: str | None
     tags: Sequence[str]
     events: Mapping[str, Any] | None
+    on_exhausted: OnExhausted | None
 
 
 class _DefaultedHandler(Protocol[C_contra, InputT_contra, OutputT_co]):
@@ -368,6 +375,9 @@ def workflow(handler: Any = None, /, **options: Any) -> Any:  # noqa: D417 - spe
         step_context: a class that extends `StepContext`: what steps and their middleware are given.
         step_middleware: the same around each attempt of a step, as ``async def …(step, call_next)``. It runs
             on the program's event loop, within the step's time limit, and not on replays.
+        on_exhausted: what becomes of a step that fails for good and does not say: ``"fail"`` (the default)
+            raises in the handler, ``"pause"`` pauses the run until people say `Runtime.retry` or
+            `Runtime.skip`.
 
     Raises:
         WorkflowDefinitionError: it cannot be a handler, or one of its types cannot be stored.

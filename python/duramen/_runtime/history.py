@@ -74,7 +74,7 @@ EntryKind: TypeAlias = Literal[
 """Every kind of journal entry that this build knows, in the order of the numbers that stores keep."""
 
 _Status: TypeAlias = Literal[
-    "queued", "running", "waiting", "completed", "failed", "cancelled", "terminated", "stuck"
+    "queued", "running", "waiting", "completed", "failed", "cancelled", "terminated", "stuck", "paused"
 ]
 # A pattern makes pydantic look at the characters: text that is no Unicode (a lone surrogate) is refused.
 _Text: TypeAlias = Annotated[str, Field(pattern=r"(?s)\A.*\z")]
@@ -137,7 +137,7 @@ class HistoryRun(TypedDict):
     seed: Annotated[str, Field(pattern=r"\A[0-9a-f]{32}\z")]
     """What `ctx.uuid()` and `ctx.random()` are derived from, in hexadecimal."""
     note: _Text | None
-    """Why a stuck run is stuck."""
+    """Why a stuck run is stuck, or a paused one paused."""
     state: HistoryPayload | None
     memo: HistoryPayload | None
 

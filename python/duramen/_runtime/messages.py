@@ -13,12 +13,14 @@ from duramen.errors import (
     EventRejected,
     InboxFull,
     InvalidArgument,
+    RunUndone,
     SerializationError,
     StoreLocked,
     UnknownRun,
 )
 
 from .connected import Planned
+from .rows import event_of
 from .views import SignalResult
 
 if TYPE_CHECKING:
@@ -211,7 +213,10 @@ class Messages:
             if version == row.version:
                 version = None  # it goes on as it is
         if not self._intervened(run_id, await port.call(port.engine.reopen, run_id, version)):
-            raise InvalidArgument(self._not_retried((await self._queries.detail(run_id)).row, version))
+            detail = await self._queries.detail(run_id)
+            if detail.end is not None and event_of(run_id, 0, detail.end, self._serializer).undone:
+                raise RunUndone(run_id)
+            raise InvalidArgument(self._not_retried(detail.row, version))
         if drive:
             await self._taking.adopt(run_id)
 
@@ -219,7 +224,11 @@ class Messages:
     def _not_retried(row: Row, version: str | None) -> str:
         told = f"run {row.run_id!r} is {row.status}: "
         if version is None or row.status == "completed":
-            return told + "only failed, cancelled, terminated and stuck runs are retried"
+            if row.status == "paused":
+                return told + "it was not paused for a step that has failed: resume it instead"
+            return told + (
+                "only failed, cancelled, terminated and stuck runs are retried, and those that are paused for a step"
+            )
         if row.status == "running":
             return told + "its version can be changed when it waits, or has ended; try again"
         return told + "something else has changed it just now; try again"

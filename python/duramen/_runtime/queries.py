@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from duramen._bridge import Detail, Entry, OwnerRow, Row
     from duramen._bridge import Page as EnginePage
     from duramen._values.serializer import Serializer
+    from duramen.errors import RecordedError
 
     from .filters import RunFilters
     from .history import History
@@ -49,11 +50,21 @@ class Queries:
         """See `Runtime.get`."""
         detail = await self.detail(run_id)
         view = view_of(detail.row, detail, self._serializer, self._registry.types)
+        steps = view.exhausted_steps
+        if view.status == "paused" and steps:
+            view = replace(view, error=await self._failure_of(view, steps[0]))
         port = self._lifecycle.ready
         children: EnginePage = await port.call(port.engine.list, {"parent": run_id}, _CHILDREN, None)
         if not children.rows:
             return view
         return replace(view, children=tuple(row.run_id for row in reversed(children.rows)))
+
+    async def _failure_of(self, view: RunView, step: str) -> RecordedError | None:
+        """Why a step failed for good, for which its run is paused: its record is not far from the end."""
+        for event in reversed(await self.load(view.run_id, max(0, view.journal_len - _PAGE))):
+            if event.exhausted and event.op == step:
+                return event.error
+        return None
 
     async def detail(self, run_id: str) -> Detail:
         """Read a run with what belongs to it, as the engine gives it.

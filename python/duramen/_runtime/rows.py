@@ -168,4 +168,7 @@ def event_of(run_id: str, index: int, entry: Entry, serializer: Serializer) -> E
         cause=facts.get("cause"),
         run=facts.get("run"),
         ended=ended,
+        exhausted=facts.get("exhausted") is True,
+        undone=facts.get("undone") is True,
+        skipped=facts.get("skipped") is True,
     )

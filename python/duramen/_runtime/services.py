@@ -13,6 +13,7 @@ from .checking import Checking
 from .following import Following
 from .lifecycle import Lifecycle
 from .messages import Messages
+from .pausing import Pausing
 from .queries import Queries
 from .reading import Reading
 from .registry import Registry
@@ -95,6 +96,7 @@ class Services:
         self.reading = Reading(lifecycle, registry, serializer)
         self.tokens = Tokens(lifecycle, registry, serializer, self.reading)
         self.updates = Updates(lifecycle, serializer, around, self.queries, self.taking)
+        self.pausing = Pausing(lifecycle, serializer, around, self.queries, self.taking)
         self.running = Running(lifecycle, self.queries, self.starting, self.taking)
         declared = declared_schedules(settings.schedules)
         self.scheduling = Scheduling(

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Event",
     "Page",
+    "PauseResult",
     "RefusedSignal",
     "ResultKind",
+    "ResumeResult",
     "RunHandle",
     "RunRequest",
     "RunResult",
@@ -78,10 +80,11 @@ class RunStatus(StrEnum):
     CANCELLED = "cancelled"
     TERMINATED = "terminated"
     STUCK = "stuck"
+    PAUSED = "paused"
 
     @property
     def is_final(self) -> bool:
-        """The run has ended: no message reaches it any more. A stuck run has not, it waits for `retry`."""
+        """The run has ended: no message reaches it any more. A stuck or paused one has not."""
         return self in _FINAL
 
 
@@ -107,6 +110,31 @@ class SignalResult(StrEnum):
     BLOCKED = "blocked"
     """Of `signal_many`: a transaction of somebody else's holds the run; nothing was kept, send it again.
     (`signal` raises `StoreLocked`.)"""
+
+
+class PauseResult(StrEnum):
+    """What became of a run that was to be paused."""
+
+    PAUSED = "paused"
+    """Nobody drove it: it is paused now."""
+    PAUSING = "pausing"
+    """Nothing new of it starts; it is paused as soon as its steps in flight have ended. (A stuck run: as
+    soon as it is retried.)"""
+    ALREADY_PAUSED = "already_paused"
+    NOT_FOUND = "not_found"
+    FINISHED = "finished"
+    """It has ended."""
+
+
+class ResumeResult(StrEnum):
+    """What became of a run that was to be resumed."""
+
+    RESUMED = "resumed"
+    """It is due now (one that nobody had begun: at its start time), or its pause was taken back in time."""
+    NOT_PAUSED = "not_paused"
+    NOT_FOUND = "not_found"
+    FINISHED = "finished"
+    """It has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +168,8 @@ class RunView:
     """When it was first driven."""
     finished_at: datetime | None = None
     ready_at: datetime | None = None
-    """When it needs attention next; None if that takes a message, or if it is running, final or stuck."""
+    """When it needs attention next; None if that takes a message, or if it is running, final or stuck. Of a
+    paused run: when it would."""
     deadline: datetime | None = None
     """When the whole run times out."""
     owner: str | None = None
@@ -156,10 +185,11 @@ class RunView:
     unread: int = 0
     """Messages that no driver has taken note of yet."""
     waits: tuple[str, ...] = ()
-    """What it waits for: ``timer``, ``event:NAME``, ``approval:ID``, ``child:RUN``, ``retry:STEP``."""
+    """What it waits for: ``timer``, ``event:NAME``, ``approval:ID``, ``child:RUN``, ``retry:STEP``, ``poll:ID``,
+    ``exhausted:STEP``, ``update:NAME``."""
     tags: tuple[str, ...] = ()
     note: str | None = None
-    """Why a stuck run is stuck."""
+    """Why a stuck run is stuck, or who has paused a paused one and why; `updated_at` says since when."""
     parent: str | None = None
     """The run that started this one."""
     root: str | None = None
@@ -169,7 +199,7 @@ class RunView:
     input: Any = None
     output: Any = None
     error: RecordedError | None = None
-    """Why it failed."""
+    """Why it failed; of a run that is paused for a step: why that failed."""
     reason: str | None = None
     """Why it was cancelled or terminated."""
     state: Any = None
@@ -180,7 +210,7 @@ class RunView:
 
     @property
     def finished(self) -> bool:
-        """The run has ended (a stuck one has not)."""
+        """The run has ended (a stuck or paused one has not)."""
         return self.status.is_final
 
     @property
@@ -192,6 +222,11 @@ class RunView:
     def waiting_approvals(self) -> tuple[str, ...]:
         """Ids of the approvals it waits for, as `Runtime.approve` takes them."""
         return self._waits("approval:")
+
+    @property
+    def exhausted_steps(self) -> tuple[str, ...]:
+        """Ids of the steps that have failed for good and for which the run is paused; see `Runtime.skip`."""
+        return self._waits("exhausted:")
 
     def _waits(self, prefix: str) -> tuple[str, ...]:
         return tuple(wait.removeprefix(prefix) for wait in self.waits if wait.startswith(prefix))
@@ -234,6 +269,12 @@ class Event:
     """The other run: the child that was started or has ended, or whom a message went to."""
     ended: str | None = None
     """How a child ended that has not completed: ``failed``, ``cancelled``, ``terminated``, ``conflict``, ``deleted``."""
+    exhausted: bool = False
+    """Of a failed attempt: there is no other, and the run is paused for it."""
+    undone: bool = False
+    """Of the end of a run: what it had done was undone before (`Context.compensate`)."""
+    skipped: bool = False
+    """Of a result: somebody gave it to the step (`Runtime.skip`)."""
 
 
 TimelineEntry = Event

@@ -38,7 +38,7 @@ __all__ = [
 MAX_ID_CHARS = 255
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_WAIT_PREFIXES = ("event:", "approval:", "child:", "retry:", "update:")
+_WAIT_PREFIXES = ("event:", "approval:", "child:", "retry:", "update:", "poll:", "exhausted:")
 
 _SIGNAL_PREFIXES = (
     ("approval:", "decisions", "Runtime.approve to decide"),

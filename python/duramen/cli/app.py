@@ -8,7 +8,7 @@ import typer
 
 import duramen
 
-from . import backup, demo, messages, requests, runs, schedules, stores, versions, worker, workers
+from . import backup, demo, messages, pausing, requests, runs, schedules, stores, versions, worker, workers
 
 __all__ = ["app"]
 
@@ -56,5 +56,8 @@ app.command("signal")(messages.signal)
 app.command("approve")(messages.approve)
 app.command("update")(requests.update)
 app.command("query")(requests.query)
+runs.app.command("pause")(pausing.pause)
+runs.app.command("resume")(pausing.resume)
+runs.app.command("skip")(pausing.skip)
 app.add_typer(runs.app, name="runs")
 app.add_typer(schedules.app, name="schedules")

@@ -31,6 +31,7 @@ STATUS_STYLES = {
     "cancelled": "magenta",
     "terminated": "magenta",
     "stuck": "bold red",
+    "paused": "bold yellow",
 }
 
 QUIET = "bright_black"
@@ -72,7 +73,7 @@ def runs_list(runs: Sequence[RunView], ends: Mapping[str, str], now: datetime, w
 
 
 def _remark(run: RunView, ends: Mapping[str, str], now: datetime) -> Text:
-    if run.status in {"stuck", "failed"}:
+    if run.status in {"stuck", "failed", "paused"}:
         return Text(one_line(ends.get(run.run_id) or run.note or ""), STATUS_STYLES[run.status])
     return Text(one_line(ends.get(run.run_id) or _expects(run, now)))
 
@@ -87,7 +88,7 @@ def _expects(run: RunView, now: datetime) -> str:
     """What a run that has not ended waits for."""
     if run.status == "running":
         return f"({run.owner})"
-    if run.finished or run.status == "stuck":
+    if run.finished or run.status in {"stuck", "paused"}:
         return ""
     due = f"due {ago(run.ready_at, now)}" if run.ready_at else ""
     return ", ".join([*run.waits, *([due] if due else [])])

@@ -24,6 +24,7 @@ STYLES = {
     "completed": "green",
     "failed": "red",
     "stuck": "bold red",
+    "paused": "bold yellow",
     "running": "cyan",
     "waiting": "yellow",
     "queued": "bright_black",

@@ -52,6 +52,7 @@ STATUSES: Mapping[str, int] = MappingProxyType(
         "cancelled": 5,
         "terminated": 6,
         "stuck": 7,
+        "paused": 8,
     }
 )
 """The numbers in ``runs.status`` by their names. They never change."""
@@ -259,7 +260,7 @@ def _indexes(found: Tables) -> None:
     of_runs("owned", "owner", "lane", "run_id", where=runs.c.owner.is_not(None))
     of_runs("created", "workflow", "created_at")
     of_runs("unread", "owner", where=runs.c.owner.is_not(None) & (runs.c.inbox_len > runs.c.inbox_seen))
-    resting = [STATUSES[name] for name in ("waiting", "failed", "cancelled", "terminated", "stuck")]
+    resting = [STATUSES[name] for name in ("waiting", "failed", "cancelled", "terminated", "stuck", "paused")]
     Index(
         f"{runs.name}_resting",
         runs.c.status,

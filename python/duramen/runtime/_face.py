@@ -14,6 +14,7 @@ from duramen._runtime.views import RunRequest
 from duramen._values.checks import check_id
 
 from ._messages import MessageCalls
+from ._pausing import PauseCalls
 from ._queries import QueryCalls
 from ._requests import RequestCalls
 from ._schedules import ScheduleCalls
@@ -57,7 +58,7 @@ _List = list
 """The built-in one, where the class has a method of that name."""
 
 
-class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls, RequestCalls, TokenCalls):
+class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls, RequestCalls, TokenCalls, PauseCalls):
     """A store and the workflows that this process knows. It belongs to the event loop on which it is opened.
 
     Args:

@@ -132,6 +132,8 @@ class MessageCalls(Calls):
         any replay; if that does not fit its journal the run is stuck, and may be given another version. So a
         run that waits or is queued may be moved, too; what it has in its inbox stays.
 
+        A run that is paused because a step has failed for good gives that step fresh attempts.
+
         Args:
             run_id: which run.
             version: the version that goes on with it; None: its own.
@@ -142,6 +144,7 @@ class MessageCalls(Calls):
             UnknownRun: there is no such run.
             InvalidArgument: it completed, or has not ended.
             UnknownWorkflow: the workflow is registered here, but not in that version.
+            RunUndone: what it had done was undone before it ended.
         """
         await self._services.here(self._services.messages.retry, run_id, version=version, drive=drive)
 

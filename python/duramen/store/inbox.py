@@ -24,7 +24,8 @@ __all__ = [
 ]
 
 MAX_UNREAD = 10_000
-"""The most unread messages of one run. A further one is ``full``, unless it is a cancellation."""
+"""The most unread messages of one run. A further one is ``full``, unless it is a cancellation, a pause, its
+end or the end of a child."""
 
 MAX_UNREAD_BYTES = 64 << 20
 """The most payload bytes of these: a message that would bring more is ``full`` too."""
@@ -35,14 +36,23 @@ INBOX_PAGE = 1_000
 INBOX_PAGE_BYTES = 8 << 20
 """The most payload bytes of a page; its first message comes whatever its size."""
 
-MessageKind: TypeAlias = Literal["event", "approval", "cancel", "child", "update", "pause"] | UnknownKind
-"""The wait key is ``event:NAME``, ``approval:NAME``, ``child:RUN`` or ``update:NAME``; a ``cancel`` and a
-``pause`` reach a run whatever it waits for, an unknown kind ends no wait."""
+MessageKind: TypeAlias = (
+    Literal["event", "approval", "cancel", "child", "update", "pause", "resume"] | UnknownKind
+)
+"""The wait key is ``event:NAME``, ``approval:NAME``, ``child:RUN`` or ``update:NAME``; the others reach a
+run whatever it waits for, an unknown kind ends no wait.
+
+A ``cancel`` makes a queued or waiting run due; a ``resume`` a waiting one. A ``pause`` makes a queued or
+waiting run ``paused``, with its `name` as the run's note (``buffered``: the run is not due); of one that is
+paused already it is a ``duplicate``, and nothing is kept. A ``cancel`` or ``resume`` to a paused run makes
+it ``waiting`` (``queued``, if it has no `started_at`), without a note, and due now; but a ``resume`` leaves
+the `ready_at` of a run without `started_at` as it is. Both changes set `updated_at`."""
 
 Delivery: TypeAlias = Literal[
     "delivered", "buffered", "duplicate", "not_found", "finished", "full", "blocked"
 ]
-"""``delivered``: kept, and the run was waiting for it and is due now (or it is a cancellation of a live run);
+"""``delivered``: kept, and the run was waiting for it and is due now (or it is one that reaches a run
+whatever it does, and the run is driven or due for it);
 ``buffered``: kept; ``duplicate``: the run has a message with that id, and nothing changed; ``full``: the run
 has as many unread messages as it may have, and nothing was kept; ``blocked``: others hold the run for longer
 than neighbours should wait, nothing was kept, and it is sent again."""

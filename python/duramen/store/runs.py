@@ -24,6 +24,7 @@ __all__ = [
     "Next",
     "Outgoing",
     "OutgoingKind",
+    "Paused",
     "Queued",
     "ReadMessage",
     "Rejected",
@@ -44,9 +45,10 @@ __all__ = [
 ]
 
 Status: TypeAlias = Literal[
-    "queued", "running", "waiting", "completed", "failed", "cancelled", "terminated", "stuck"
+    "queued", "running", "waiting", "completed", "failed", "cancelled", "terminated", "stuck", "paused"
 ]
-"""The first three are live; ``completed`` to ``terminated`` are final; ``stuck`` is neither."""
+"""The first three are live; ``completed`` to ``terminated`` are final; ``stuck`` and ``paused`` are
+neither."""
 
 OutgoingKind: TypeAlias = Literal["start", "message", "inquiry"]
 """A run to create, a message to another run, a question to a child about its end."""
@@ -132,12 +134,13 @@ class RunRow(TypedDict):
     its length. Reopening and continuing begin anew with 0 and 0; nothing else changes them."""
     lost_at: int
     waits: list[str]
-    """Keys of what a waiting run waits for. A running one keeps those of its last pause; others have none."""
+    """Keys of what a waiting or paused run waits for. A running one keeps those of its last pause; others
+    have none."""
     tags: list[str]
     seed: Sequence[int]
     """16 bytes as integers, to be kept; they tell this life of an id from others."""
     note: str | None
-    """Why a stuck run is stuck; None for all others."""
+    """Why a stuck run is stuck, or a paused one paused; None for all others."""
     parent: str | None
     """The run that started this one."""
     root: str | None
@@ -267,6 +270,19 @@ class Stuck(TypedDict):
     note: str
 
 
+class Paused(TypedDict):
+    """The run is released, and nobody claims it before a message frees it.
+
+    If it has messages beyond `inbox_seen` it waits instead, due at once and without a note: one of them may
+    be that message.
+    """
+
+    kind: Literal["paused"]
+    ready_at: int | None
+    waits: list[str]
+    note: str
+
+
 class Continued(TypedDict):
     """The next generation begins with the commit's last entry, which is ``run_created``.
 
@@ -281,7 +297,7 @@ class Continued(TypedDict):
     version: str
 
 
-Next: TypeAlias = Running | Waiting | Finished | Stuck | Continued
+Next: TypeAlias = Running | Waiting | Finished | Stuck | Paused | Continued
 """What becomes of a run with a commit."""
 
 
@@ -399,7 +415,7 @@ CommitOutcome: TypeAlias = Applied | Fenced | Blocked | Rejected
 
 
 class Terminate(TypedDict):
-    """Ends a live or stuck run as terminated and appends `entry`, whose `at` is its `finished_at`."""
+    """Ends a live, stuck or paused run as terminated and appends `entry`, whose `at` is its `finished_at`."""
 
     kind: Literal["terminate"]
     run_id: str
@@ -409,7 +425,7 @@ class Terminate(TypedDict):
 
 
 class Reopen(TypedDict):
-    """Makes a failed, cancelled, terminated or stuck run queued and due now, appending `entries`."""
+    """Makes a failed, cancelled, terminated, stuck or paused run queued and due now, appending `entries`."""
 
     kind: Literal["reopen"]
     run_id: str
@@ -424,7 +440,7 @@ class Reopen(TypedDict):
 
 
 class Delete(TypedDict):
-    """Removes a run and all that belongs to it, unsent items too; a live one only if `force`."""
+    """Removes a run and all that belongs to it, unsent items too; a live or paused one only if `force`."""
 
     kind: Literal["delete"]
     run_id: str

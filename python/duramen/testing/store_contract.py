@@ -28,6 +28,7 @@ from ._contract.interventions import InterventionRules
 from ._contract.limits import LimitRules
 from ._contract.outgoing import OutgoingRules
 from ._contract.owners import OwnerRules
+from ._contract.pauses import PauseRules
 from ._contract.queries import QueryRules
 from ._contract.schedules import ScheduleRules
 from ._contract.streams import StreamRules
@@ -46,6 +47,7 @@ class StoreContract(
     StreamRules,
     InboxRules,
     InterventionRules,
+    PauseRules,
     QueryRules,
     ScheduleRules,
     LimitRules,

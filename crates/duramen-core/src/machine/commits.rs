@@ -45,7 +45,7 @@ impl Commits {
     pub(super) fn build(&mut self, run: &mut Progress, next: Next, wall: Millis) -> Box<RunCommit> {
         self.sent = Some(match &next {
             Next::Running => Sent::Save,
-            Next::Waiting { .. } => Sent::Release,
+            Next::Waiting { .. } | Next::Paused { .. } => Sent::Release,
             Next::Finished { .. } | Next::Stuck { .. } | Next::Continued { .. } => Sent::End,
         });
         let taken = run.ledger.take();

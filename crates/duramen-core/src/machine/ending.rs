@@ -2,7 +2,7 @@
 
 use super::replay;
 use crate::ids::{Millis, Payload};
-use crate::journal::{Entry, Kind, Meta};
+use crate::journal::{Entry, Kind, Meta, Tick};
 use crate::primitives::update;
 use crate::progress::desk::Desk;
 use crate::progress::divergence::{Divergence, Handler};
@@ -44,10 +44,11 @@ impl Ending {
 
 /// Records the end, with the entry that a reopening must take back: the failed step, the cancellation
 /// or the time-out. On replay of a finished run it is checked against the journal instead, and there is
-/// nothing to be made of the run.
+/// nothing to be made of the run. What a schedule started the run for, each generation is told.
 pub(super) fn finish(
     run: &mut Progress,
     ending: Ending,
+    tick: Option<&Tick>,
     wall: Millis,
 ) -> Result<Option<Next>, Divergence> {
     let (kind, how) = ending.how();
@@ -79,6 +80,8 @@ pub(super) fn finish(
     };
     let meta = Meta {
         cause,
+        tick: tick.filter(|_| kind.is_none()).cloned(),
+        undone: run.ends.undone && matches!(kind, Some(Kind::RunFailed | Kind::RunCancelled)),
         ..Meta::default()
     };
     let entry = Entry::new(kind.unwrap_or(Kind::RunCreated), "".into(), payload, at);

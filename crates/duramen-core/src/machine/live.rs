@@ -5,13 +5,13 @@ use crate::family::{End, Ended};
 use crate::ids::Millis;
 use crate::inbox::Slot;
 use crate::journal::{Entry, Kind};
-use crate::primitives::{cancel, child, step, timer, update};
+use crate::primitives::{cancel, child, poll, step, timer, update};
 use crate::progress::arrivals::Arrived;
 use crate::progress::desk::Desk;
 use crate::progress::ledger::Weight;
 use crate::progress::op::OpKind;
 use crate::progress::state::Progress;
-use crate::progress::turn::{Outcome, Turn};
+use crate::progress::turn::{Outcome, StepOutcome, Turn};
 
 /// Which of the things that are due comes first.
 enum First {
@@ -23,13 +23,14 @@ enum First {
 
 /// The next of what came in.
 pub(super) fn arrived(run: &mut Progress, wall: Millis) -> Option<Turn> {
-    go_live(run);
+    go_live(run, wall);
     update::settle(Desk::of(run), wall, false);
     if let Some(turn) = update::again(Desk::of(run), wall) {
         return Some(turn);
     }
     while let Some((slot, arrived)) = run.arrivals.next() {
         let turn = match arrived {
+            Arrived::Step(StepOutcome::NotYet) => poll::not_yet(Desk::of(run), slot, wall),
             Arrived::Step(outcome) => step::ended(Desk::of(run), slot, outcome, wall),
             Arrived::Recalled(entry) => record_again(run, slot, entry, wall),
             Arrived::Durable { at } => seal::delivered(run, slot, at),
@@ -44,12 +45,16 @@ pub(super) fn arrived(run: &mut Progress, wall: Millis) -> Option<Turn> {
 /// The last recorded entry was gone through: what is open now and has a result that a
 /// reopening took back is served by it. Before, nobody could know whether the journal has it
 /// again.
-fn go_live(run: &mut Progress) {
-    if run.history.end() && run.history.has_memo() {
+fn go_live(run: &mut Progress, wall: Millis) {
+    if !run.history.end() {
+        return;
+    }
+    if run.history.has_memo() {
         for slot in run.ops.slots() {
             run.recall(slot);
         }
     }
+    run.go_on_looking(wall);
 }
 
 fn record_again(run: &mut Progress, slot: Slot, entry: Entry, wall: Millis) -> Option<Turn> {

@@ -33,6 +33,8 @@ mod fuzz;
 mod live;
 mod pause;
 #[cfg(test)]
+mod pausing;
+#[cfg(test)]
 mod properties;
 mod replay;
 mod seal;
@@ -48,7 +50,7 @@ use crate::primitives::child::NewChild;
 use crate::primitives::message::{NotSent, Sent};
 use crate::primitives::timer::TimerStem;
 use crate::primitives::{
-    approval, child, event, message, patch, step, stream, timer, update, value,
+    approval, child, event, message, patch, poll, step, stream, timer, update, value,
 };
 use crate::progress::desk::Desk;
 use crate::progress::state::Progress;
@@ -64,6 +66,7 @@ use seal::Sealing;
 use standing::{Phase, Standing};
 
 pub use crate::progress::facts::Facts;
+pub use crate::progress::looks::PollRule;
 pub use crate::progress::turn::{Halt, Outcome, Requested, StepOutcome, Turn, UpdateOutcome};
 pub use crate::progress::{divergence, history, ledger, naming, op};
 pub use commits::AfterCommit;
@@ -197,6 +200,17 @@ impl Machine {
         alone: bool,
     ) -> Result<Requested, Halt> {
         Ok(step::request(self.ask()?, id, retry, checkpoint, alone)?)
+    }
+
+    /// The handler asks for a step that is repeated until its function finds what it looks for; see [`poll`].
+    pub fn request_poll(
+        &mut self,
+        id: &str,
+        retry: RetryPolicy,
+        rule: PollRule,
+        alone: bool,
+    ) -> Result<Requested, Halt> {
+        Ok(poll::request(self.ask()?, id, retry, rule, alone)?)
     }
 
     /// The handler asks to be woken at an instant of the logical clock.
@@ -339,11 +353,16 @@ impl Machine {
         self.commits.state = Some(state);
     }
 
+    /// The handler is about to end, and has undone what it had done: its end says so.
+    pub const fn undone(&mut self) {
+        self.run.ends.undone = true;
+    }
+
     /// The handler has returned or raised. Its end is recorded; on replay of a finished run it is checked
     /// against the journal instead.
     pub fn finish(&mut self, ending: Ending, wall: Millis) -> Result<(), Halt> {
         self.standing.check()?;
-        match ending::finish(&mut self.run, ending, wall) {
+        match ending::finish(&mut self.run, ending, self.tick.as_ref(), wall) {
             Ok(Some(next)) => self.standing.phase = Phase::Ended(next),
             Ok(None) => self.standing.phase = Phase::Gone,
             Err(divergence) => {
@@ -399,7 +418,7 @@ impl Machine {
         if let Some(turn) = self.sealing.next(run, &mut self.commits.state, wall) {
             return Some(turn);
         }
-        if self.commits.yielding {
+        if self.commits.yielding || run.is_pausing() {
             return None;
         }
         live::due(run, wall).or_else(|| step::next_start(Desk::of(run)))

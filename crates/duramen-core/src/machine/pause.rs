@@ -39,7 +39,7 @@ impl Commits {
             // When the driver has to come back even if nothing that is in flight comes in.
             return run
                 .next_deadline()
-                .filter(|_| standing.is_driving() && !self.yielding)
+                .filter(|_| standing.is_driving() && !self.starts_nothing(run))
                 .map_or(Decision::Wait, |until| Decision::Hold { until });
         }
         if run.ledger.is_crowded() && !run.steps.is_transacting() && standing.phase != Phase::Gone {
@@ -80,7 +80,11 @@ impl Commits {
     ) -> Result<Decision, Divergence> {
         let due = run.next_deadline();
         if !self.is_quiescent(run) {
-            return Ok(self.save(run, wall, due.filter(|_| !self.yielding)));
+            let starts_nothing = self.starts_nothing(run);
+            return Ok(self.save(run, wall, due.filter(|_| !starts_nothing)));
+        }
+        if let Some(note) = run.pause_note() {
+            return Ok(self.hold_up(run, standing, note, wall));
         }
         if self.yielding {
             let ready_at = if has_fresh_work(run, wall) {
@@ -111,13 +115,19 @@ impl Commits {
 
     /// Nothing is in flight and nothing can start: only time or a message can bring the run on.
     fn is_quiescent(&self, run: &mut Progress) -> bool {
+        let starts_nothing = self.starts_nothing(run);
         let startable = run.steps.next(&run.ops).is_some();
         run.steps.running() == 0
             && (run.inbox.is_whole() || self.yielding)
             && run.arrivals.is_empty()
             && !run.inbox.is_offering()
             && run.history.is_empty()
-            && (!startable || self.yielding)
+            && (!startable || starts_nothing)
+    }
+
+    /// Only what is in flight is brought to an end.
+    fn starts_nothing(&self, run: &Progress) -> bool {
+        self.yielding || run.is_pausing()
     }
 
     /// A commit that keeps the lease, if something is staged that must not be lost; else the
@@ -140,6 +150,24 @@ impl Commits {
         record_waits(run, wall);
         let waits = run.ops.wait_keys();
         Decision::Commit(self.release(run, standing, ready_at, waits, wall))
+    }
+
+    /// A commit that releases the run as paused.
+    fn hold_up(
+        &mut self,
+        run: &mut Progress,
+        standing: &mut Standing,
+        note: String,
+        wall: Millis,
+    ) -> Decision {
+        record_waits(run, wall);
+        let next = Next::Paused {
+            ready_at: run.next_deadline(),
+            waits: run.ops.wait_keys(),
+            note,
+        };
+        standing.phase = Phase::Releasing;
+        self.commit(run, next, wall)
     }
 
     /// A commit that releases the lease.

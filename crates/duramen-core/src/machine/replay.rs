@@ -33,13 +33,16 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
             return Ok(Some(Turn::TimeOut { at }));
         }
         Kind::TimerFired => {
-            let may_end = |kind: &OpKind| {
+            let is_timed = |kind: &OpKind| {
                 matches!(
                     kind,
-                    OpKind::Timer | OpKind::Event { .. } | OpKind::Approval { .. }
+                    OpKind::Timer
+                        | OpKind::Event { .. }
+                        | OpKind::Approval { .. }
+                        | OpKind::Step { looks: Some(_), .. }
                 )
             };
-            return end(run, placed, may_end).map(Some);
+            return end(run, placed, is_timed).map(Some);
         }
         Kind::CancelRequested => {
             run.ends.cancelled(placed.index);
@@ -219,6 +222,10 @@ fn attempt(run: &mut Progress, placed: &Placed, meta: &Meta) -> Result<(), Diver
     let slot = find_open(run, placed, |kind| matches!(kind, OpKind::Step { .. }))?;
     if let Some(OpKind::Step { failed, .. }) = run.ops.get_mut(slot).map(|op| &mut op.kind) {
         *failed = meta.attempt.unwrap_or(1);
+    }
+    if meta.exhausted {
+        run.ops.set_phase(slot, StepPhase::Exhausted, None);
+        return Ok(());
     }
     let until = meta.retry_at.unwrap_or(placed.entry.at);
     run.ops.set_phase(slot, StepPhase::Backoff, Some(until));

@@ -6,6 +6,7 @@ pub mod child;
 pub mod event;
 pub mod message;
 pub mod patch;
+pub mod poll;
 pub mod step;
 pub mod stream;
 pub mod timer;

@@ -5,6 +5,7 @@ use crate::inbox::Slot;
 use crate::journal::{Entry, Kind, Meta};
 use crate::progress::desk::Desk;
 use crate::progress::ledger::Weight;
+use crate::progress::looks::Looks;
 use crate::progress::naming::Holder;
 use crate::progress::op::{Checkpoint, OpKind, StepPhase};
 use crate::progress::turn::{Outcome, Requested, Turn};
@@ -16,10 +17,22 @@ pub use crate::progress::turn::StepOutcome;
 ///
 /// [`Machine::request_step`]: crate::machine::Machine::request_step
 pub(crate) fn request(
+    desk: Desk<'_>,
+    id: &str,
+    retry: RetryPolicy,
+    checkpoint: Checkpoint,
+    alone: bool,
+) -> Result<Requested, InvalidId> {
+    begin(desk, id, retry, checkpoint, None, alone)
+}
+
+/// The same for a poll, which has looks.
+pub(super) fn begin(
     mut desk: Desk<'_>,
     id: &str,
     retry: RetryPolicy,
     checkpoint: Checkpoint,
+    looks: Option<Looks>,
     alone: bool,
 ) -> Result<Requested, InvalidId> {
     let id = desk.named(id, Holder::Step)?;
@@ -28,6 +41,7 @@ pub(crate) fn request(
         checkpoint,
         failed: 0,
         phase: StepPhase::Requested,
+        looks,
     };
     if alone
         && let Some(placed) = desk.next_recorded()
@@ -134,6 +148,7 @@ pub(crate) fn ended(
         retry,
         checkpoint,
         failed,
+        looks,
         ..
     } = desk.op(slot)?.kind
     else {
@@ -156,11 +171,16 @@ pub(crate) fn ended(
             desk.record(entry.with_meta(&meta), weight);
             Outcome::StepCompleted(None)
         }
+        // Of polls alone.
+        StepOutcome::NotYet => return None,
         StepOutcome::Failed { error, retryable } => {
+            let over = looks
+                .and_then(|looks| looks.end())
+                .is_some_and(|end| end <= desk.at(wall));
             let pause = retry
                 .pause_after(attempt, desk.seed(), &desk.op(slot)?.id)
-                .filter(|_| retryable);
-            if let Some(pause) = pause {
+                .filter(|_| retryable && !over);
+            if pause.is_some() || retry.pauses_run {
                 attempt_failed(desk, slot, attempt, error, pause, wall);
                 return None;
             }
@@ -176,31 +196,35 @@ pub(crate) fn ended(
     Some(Turn::Deliver { slot, outcome, at })
 }
 
-/// Another attempt follows after a pause.
+/// Another attempt follows after a pause; without one, when people say so.
 fn attempt_failed(
     mut desk: Desk<'_>,
     slot: Slot,
     attempt: u32,
     error: Payload,
-    pause: Millis,
+    pause: Option<Millis>,
     wall: Millis,
 ) {
     // The record tells the handler nothing, so its clock stays where it is.
     let at = desk.at(wall);
-    let until = at.saturating_add(pause);
+    let until = pause.map(|pause| at.saturating_add(pause));
     let Some(op) = desk.op_mut(slot) else { return };
     if let OpKind::Step { failed, .. } = &mut op.kind {
         *failed = attempt;
     }
     let meta = Meta {
         attempt: Some(attempt),
-        retry_at: Some(until),
+        retry_at: until,
+        exhausted: until.is_none(),
         ..Meta::default()
     };
     let entry = Entry::new(Kind::StepAttemptFailed, op.id.clone(), error, at);
     desk.record(entry.with_meta(&meta), Weight::Hard);
     // The barrier of the next attempt is this record: attempts survive crashes.
-    desk.back_off(slot, until);
+    match until {
+        Some(until) => desk.back_off(slot, until),
+        None => desk.exhausted(slot),
+    }
 }
 
 #[cfg(test)]

@@ -279,6 +279,15 @@ impl Desk<'_> {
             .set_phase(slot, StepPhase::Backoff, Some(until));
     }
 
+    /// The step has no attempt left, and the run is to be paused for it.
+    pub(crate) fn exhausted(&mut self, slot: Slot) {
+        let barrier = self.run.ledger.barrier();
+        if let Some(op) = self.run.ops.get_mut(slot) {
+            op.barrier = barrier;
+        }
+        self.run.ops.set_phase(slot, StepPhase::Exhausted, None);
+    }
+
     /// The pause between two attempts is over.
     pub(crate) fn backed_off(&mut self, slot: Slot) {
         self.run.ops.set_phase(slot, StepPhase::Requested, None);

@@ -14,6 +14,8 @@ pub(crate) struct Ends {
     cancelled_at: Option<u64>,
     timed_out_at: Option<u64>,
     reopened_at: Option<Millis>,
+    /// The handler has undone what it had done: there is nothing left that a reopening could go on with.
+    pub(crate) undone: bool,
 }
 
 impl Ends {

@@ -11,6 +11,7 @@ pub(crate) mod ends;
 pub(crate) mod facts;
 pub mod history;
 pub mod ledger;
+pub(crate) mod looks;
 pub mod naming;
 pub mod op;
 pub(crate) mod patches;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::looks::Looks;
 use crate::ids::{Millis, OpId, Payload};
 use crate::inbox::Slot;
 use crate::retry::RetryPolicy;
@@ -37,6 +38,8 @@ pub enum OpKind {
         /// Attempts that have failed so far.
         failed: u32,
         phase: StepPhase,
+        /// Of a poll: when it looks.
+        looks: Option<Looks>,
     },
     Timer,
     Event {
@@ -72,7 +75,12 @@ pub enum StepPhase {
     Backoff,
     /// Its result has arrived and waits to be given its place in the journal.
     Arrived,
+    /// It has failed for good, and the run is to be paused for it.
+    Exhausted,
 }
+
+/// What stands in front of a step's id in the wait key of one that has failed for good.
+pub const EXHAUSTED: &str = "exhausted:";
 
 /// The wait key of every timer.
 pub(crate) const TIMER_KEY: &str = "timer";
@@ -131,6 +139,10 @@ pub struct Ops {
     timers: u32,
     /// Steps between two attempts.
     retrying: BTreeSet<Slot>,
+    /// Steps that have none left, for which the run is paused.
+    exhausted: BTreeSet<Slot>,
+    /// Steps that look until they find something.
+    polls: BTreeSet<Slot>,
     next: Slot,
     /// How many operations were gone through in walks, so that tests can show that walks are rare.
     #[cfg(test)]
@@ -142,7 +154,12 @@ impl Ops {
         let slot = self.next;
         self.next += 1;
         match &kind {
-            OpKind::Step { .. } | OpKind::Update { .. } => {}
+            OpKind::Step { looks, .. } => {
+                if looks.is_some() {
+                    self.polls.insert(slot);
+                }
+            }
+            OpKind::Update { .. } => {}
             OpKind::Timer => self.timers += 1,
             OpKind::Event { key }
             | OpKind::Approval { key, .. }
@@ -200,6 +217,8 @@ impl Ops {
         match &op.kind {
             OpKind::Step { .. } => {
                 self.retrying.remove(&slot);
+                self.exhausted.remove(&slot);
+                self.polls.remove(&slot);
                 return Some(op);
             }
             OpKind::Update { .. } => return Some(op),
@@ -251,6 +270,21 @@ impl Ops {
             }
             self.set_deadline(slot, deadline);
         }
+        if new == StepPhase::Exhausted {
+            self.exhausted.insert(slot);
+        } else if old == StepPhase::Exhausted {
+            self.exhausted.remove(&slot);
+        }
+    }
+
+    /// Open polls, in order of request.
+    pub fn polls(&self) -> Vec<Slot> {
+        self.polls.iter().copied().collect()
+    }
+
+    /// The first step that has failed for good, for which the run is to be paused.
+    pub fn exhausted(&self) -> Option<&Op> {
+        self.table.get(self.exhausted.first()?)
     }
 
     /// The earliest deadline; among equal ones the operation that was requested first.
@@ -282,9 +316,25 @@ impl Ops {
         let timer = (self.timers > 0).then(|| TIMER_KEY.to_owned());
         let retries = self.retrying.iter().filter_map(|slot| {
             let op = self.table.get(slot)?;
-            Some(format!("retry:{}", op.id))
+            let why = match op.kind {
+                OpKind::Step {
+                    looks: Some(_),
+                    failed: 0,
+                    ..
+                } => "poll",
+                _ => "retry",
+            };
+            Some(format!("{why}:{}", op.id))
         });
-        let mut keys: Vec<String> = events.chain(retries).chain(timer).collect();
+        let exhausted = self.exhausted.iter().filter_map(|slot| {
+            let op = self.table.get(slot)?;
+            Some(format!("{EXHAUSTED}{}", op.id))
+        });
+        let mut keys: Vec<String> = events
+            .chain(retries)
+            .chain(exhausted)
+            .chain(timer)
+            .collect();
         self.walk(keys.len());
         keys.sort_unstable();
         keys
@@ -324,6 +374,7 @@ mod tests {
             checkpoint: Checkpoint::Durable,
             failed: 0,
             phase: StepPhase::Requested,
+            looks: None,
         }
     }
 

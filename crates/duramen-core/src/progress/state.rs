@@ -171,11 +171,64 @@ impl Progress {
                 continue;
             };
             *failed = 0;
-            if *phase == StepPhase::Backoff {
+            if matches!(*phase, StepPhase::Backoff | StepPhase::Exhausted) {
                 self.ops.set_phase(slot, StepPhase::Requested, None);
                 self.steps.add(slot);
             }
         }
+    }
+
+    /// The journal was gone through: of open polls, when they look next.
+    pub(crate) fn go_on_looking(&mut self, wall: Millis) {
+        for slot in self.ops.polls() {
+            let Some(op) = self.ops.get_mut(slot) else {
+                continue;
+            };
+            let OpKind::Step {
+                looks: Some(looks),
+                phase,
+                failed,
+                ..
+            } = &mut op.kind
+            else {
+                continue;
+            };
+            let last = looks.last(wall);
+            match phase {
+                StepPhase::Requested if self.clock.now() > last => {
+                    let next = looks.next(wall);
+                    self.ops.set_phase(slot, StepPhase::Backoff, Some(next));
+                }
+                // There was a look since the one that failed.
+                StepPhase::Backoff if op.deadline.is_some_and(|until| until < last) => *failed = 0,
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether it is to be paused as soon as nothing of it is in flight: nothing new starts until then.
+    pub(crate) fn is_pausing(&self) -> bool {
+        self.history.is_empty()
+            && (self.inbox.pause().is_some()
+                || (self.ops.exhausted().is_some() && !self.inbox.has_cancel()))
+    }
+
+    /// What people are told of a run that is to be paused.
+    pub(crate) fn pause_note(&self) -> Option<String> {
+        if !self.is_pausing() {
+            return None;
+        }
+        let Some(op) = self.ops.exhausted() else {
+            return self.inbox.pause().map(|message| message.name.clone());
+        };
+        let attempts = match op.kind {
+            OpKind::Step { failed, .. } if failed > 1 => format!(" after {failed} attempts"),
+            _ => String::new(),
+        };
+        Some(format!(
+            "step {:?} has failed for good{attempts}: `retry` lets it try again, `skip` gives it a result",
+            op.id
+        ))
     }
 
     /// When the run's own time is over.

@@ -75,6 +75,8 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepOutcome {
     Succeeded(Payload),
+    /// Of a poll: it has not found what it looks for.
+    NotYet,
     Failed {
         error: Payload,
         /// False when the user's rules forbid another attempt.

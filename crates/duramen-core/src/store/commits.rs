@@ -70,6 +70,13 @@ pub enum Next {
     Finished { status: Status },
     /// Parks the run with a reason for people.
     Stuck { note: String },
+    /// Releases it as paused: not to be claimed until a message frees it. If the inbox holds messages beyond
+    /// `inbox_seen`, one of which may be that message, it is released as waiting instead, due at once.
+    Paused {
+        ready_at: Option<Millis>,
+        waits: Vec<String>,
+        note: String,
+    },
     /// The last entry, `run_created`, begins the next generation under that version: same id, inbox and
     /// dedupe keys. The journal starts there, and the same transaction removes what stood before, so that a
     /// run is no larger for having many. Queued from `ready_at` on, and the time-out begins anew.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Millis, Payload, RunId};
+use crate::run::Status;
 
 /// The most unread messages of one run; a further one is refused to its sender. (Cancellations are not.)
 pub const MAX_UNREAD: u64 = 10_000;
@@ -30,8 +31,11 @@ pub enum MessageKind {
     Child,
     /// An update; `name` is the update's name. Wait key `update:NAME`.
     Update,
-    /// The run is to be paused; reaches it whatever it waits for.
+    /// The run is to be paused; `name` says for people who wants it and why. A run at rest is paused at
+    /// once, one that is driven by its driver. Unread as long as it holds.
     Pause,
+    /// The pauses before it are over.
+    Resume,
     /// Of a newer build, with its number: not for this one.
     Unknown(u8),
 }
@@ -46,6 +50,7 @@ impl MessageKind {
             Self::Child => 3,
             Self::Update => 4,
             Self::Pause => 5,
+            Self::Resume => 6,
             Self::Unknown(code) => code,
         }
     }
@@ -59,6 +64,7 @@ impl MessageKind {
             3 => Self::Child,
             4 => Self::Update,
             5 => Self::Pause,
+            6 => Self::Resume,
             other => Self::Unknown(other),
         }
     }
@@ -70,13 +76,30 @@ impl MessageKind {
             Self::Approval => Some(format!("approval:{name}")),
             Self::Child => Some(format!("child:{name}")),
             Self::Update => Some(format!("update:{name}")),
-            Self::Cancel | Self::Pause | Self::Unknown(_) => None,
+            Self::Cancel | Self::Pause | Self::Resume | Self::Unknown(_) => None,
         }
     }
 
     /// Whether it reaches a live run whatever that does.
     pub const fn reaches_any(self) -> bool {
-        matches!(self, Self::Cancel | Self::Pause)
+        matches!(self, Self::Cancel | Self::Pause | Self::Resume)
+    }
+
+    /// Whether a paused run is paused no longer when it gets one.
+    pub const fn frees(self) -> bool {
+        matches!(self, Self::Cancel | Self::Resume)
+    }
+
+    /// Whether it makes a run in that status due (or reaches its driver), if the run waits for `key`, the message's
+    /// own. A run that nobody has begun keeps its start time, but for a cancellation.
+    pub fn makes_due(self, status: Status, waits_for_it: bool) -> bool {
+        match status {
+            Status::Running => self.reaches_any(),
+            Status::Waiting => waits_for_it || matches!(self, Self::Cancel | Self::Resume),
+            Status::Queued => matches!(self, Self::Cancel),
+            Status::Paused => self.frees(),
+            _ => false,
+        }
     }
 }
 
@@ -102,7 +125,7 @@ impl NewMessage {
     pub const fn overfills(&self, unread: u64, bytes: u64) -> bool {
         !matches!(
             self.kind,
-            MessageKind::Cancel | MessageKind::Pause | MessageKind::Child
+            MessageKind::Cancel | MessageKind::Pause | MessageKind::Resume | MessageKind::Child
         ) && (unread >= MAX_UNREAD
             || bytes.saturating_add(self.payload.len() as u64) > MAX_UNREAD_BYTES)
     }

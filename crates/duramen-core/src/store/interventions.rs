@@ -11,14 +11,14 @@ use crate::store::Outgoing;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Intervention {
-    /// Ends a live or stuck run as terminated and appends `entry`, with what leaves the run by that.
+    /// Ends a live, stuck or paused run as terminated and appends `entry`, with what leaves the run by that.
     Terminate {
         run_id: RunId,
         entry: Entry,
         outgoing: Vec<Outgoing>,
     },
-    /// Makes a failed, cancelled, terminated or stuck run queued and due now, appending `entries`; nothing leaves the
-    /// run without one.
+    /// Makes a failed, cancelled, terminated, stuck or paused run queued and due now, appending `entries`; nothing
+    /// leaves the run without one.
     ///
     /// With a `version` the run goes on with the code of that version of its workflow. So may a waiting run, and a
     /// queued one, which keeps its place in the line.
@@ -31,7 +31,7 @@ pub enum Intervention {
         version: Option<String>,
         now: Option<Millis>,
     },
-    /// Removes a run and all that belongs to it; a live one only if `force`.
+    /// Removes a run and all that belongs to it; a live or paused one only if `force`.
     Delete { run_id: RunId, force: bool },
 }
 
@@ -57,7 +57,9 @@ impl Intervention {
     /// Whether a run in this status may be changed so, its journal being that long.
     pub const fn is_allowed(&self, status: Status, journal_len: u64) -> bool {
         match self {
-            Self::Terminate { .. } => status.is_live() || matches!(status, Status::Stuck),
+            Self::Terminate { .. } => {
+                status.is_live() || matches!(status, Status::Stuck | Status::Paused)
+            }
             Self::Reopen {
                 expected_len,
                 version,
@@ -66,11 +68,17 @@ impl Intervention {
                 let at_rest = match status {
                     Status::Running | Status::Completed => false,
                     Status::Queued | Status::Waiting => version.is_some(),
-                    Status::Failed | Status::Cancelled | Status::Terminated | Status::Stuck => true,
+                    Status::Failed
+                    | Status::Cancelled
+                    | Status::Terminated
+                    | Status::Stuck
+                    | Status::Paused => true,
                 };
                 at_rest && journal_len == *expected_len
             }
-            Self::Delete { force, .. } => *force || !status.is_live(),
+            Self::Delete { force, .. } => {
+                *force || !(status.is_live() || matches!(status, Status::Paused))
+            }
         }
     }
 }

@@ -182,6 +182,10 @@ impl Tools<'_> {
         for (run_id, standing) in run_ids.iter().zip(standings) {
             match standing.filter(|standing| !standing.status.is_final()) {
                 Some(standing) if standing.status == Status::Running => held.push(run_id),
+                // Whatever it waits for: nobody may take it before it is resumed.
+                Some(standing) if standing.status == Status::Paused => {
+                    changed |= self.hands.found_due(run_id, None);
+                }
                 Some(standing) => changed |= self.hands.found_due(run_id, standing.ready_at),
                 None => self.hands.found_over(run_id),
             }

@@ -32,10 +32,13 @@ pub(super) fn found(
     let here = standing.status == Status::Running && standing.owner.as_deref().is_some_and(own);
     let became = match &commit.next {
         Next::Running => here,
-        Next::Waiting { .. } => standing.status == Status::Waiting,
+        // A pause and its end are changes of the status alone.
+        Next::Waiting { .. } | Next::Paused { .. } => {
+            matches!(standing.status, Status::Waiting | Status::Paused)
+        }
         Next::Finished { status } => standing.status == *status,
         Next::Stuck { .. } => standing.status == Status::Stuck,
-        Next::Continued { .. } => standing.status == Status::Queued,
+        Next::Continued { .. } => matches!(standing.status, Status::Queued | Status::Paused),
     };
     // One that keeps the run and adds nothing would not have fenced itself.
     let told = !commit.entries.is_empty() || commit.next != Next::Running;

@@ -241,6 +241,35 @@ fn requests(
             });
         }
     }
+    // From what was drawn already, so that the stories of seeds that are kept stay what they were.
+    let mut own = Rng::new(begin.unsigned_abs() ^ (span.unsigned_abs() << 20) ^ (run as u64) << 40);
+    pauses(&mut own, run, slots.len(), span, actions);
+}
+
+/// Now and then somebody pauses the run, and mostly lets it go on again. (What is not resumed is so when all is well.)
+fn pauses(rng: &mut Rng, run: usize, slots: usize, span: Millis, actions: &mut Vec<Action>) {
+    if !rng.one_in(4) {
+        return;
+    }
+    for number in 0..rng.span(1, 3) {
+        let mut at = T0 + rng.span(0, span);
+        for kind in [MessageKind::Pause, MessageKind::Resume] {
+            if kind == MessageKind::Resume && rng.one_in(4) {
+                break;
+            }
+            let what = What::Send {
+                run,
+                id: format!("{kind:?}{number}"),
+                kind,
+                name: String::new(),
+                payload: String::new(),
+                newer: false,
+                via: via(rng, slots),
+            };
+            actions.push(Action { at, what });
+            at += rng.pick(&[0, 1, 5, 50, 700, 5_000], 0);
+        }
+    }
 }
 
 fn via(rng: &mut Rng, slots: usize) -> Via {

@@ -87,6 +87,9 @@ impl Sim {
                 continue;
             }
             ended = false;
+            if row.status == Status::Paused {
+                self.send_last(&run_id, MessageKind::Resume, "");
+            }
             if row.status == Status::Waiting && row.ready_at.is_none() {
                 let mut facts = self.judge.facts();
                 let found = oracles::every_run_ends_or_waits(facts.run(&run_id), &row);
@@ -117,6 +120,11 @@ impl Sim {
             "approval" => MessageKind::Approval,
             _ => return,
         };
+        self.send_last(run_id, kind, name);
+    }
+
+    /// What a run waits for comes at last, and it must be due for it.
+    fn send_last(&mut self, run_id: &RunId, kind: MessageKind, name: &str) {
         self.finales += 1;
         let number = self.finales;
         let message = NewMessage {
@@ -132,7 +140,7 @@ impl Sim {
         let delivered = settled(self.judge.deliver(vec![message]));
         let result = delivered.ok().and_then(|all| Some(all.first()?.result));
         if result != Some(Delivery::Delivered) {
-            let what = format!("{run_id} waits for {wait} and was not woken: {result:?}");
+            let what = format!("{run_id} waits for {kind:?} {name} and was not woken: {result:?}");
             self.judge.facts().judge(oracles::ENDS, Err(what));
         }
     }

@@ -21,6 +21,7 @@ fn step(id: &str, takes: i64) -> Rc<Node> {
             base: 0,
             cap: 0,
             jitter: false,
+            pauses_run: false,
         },
         lazy: false,
         takes,

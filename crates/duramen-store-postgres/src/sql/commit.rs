@@ -79,19 +79,20 @@ pub(crate) const READ_TOGETHER: &str = ", g AS MATERIALIZED (SELECT n, count(*) 
      WHERE (o.n IN (SELECT n FROM ok)) IS TRUE)";
 
 /// The rows of those commits that do more than append. Status 0 is that of a run that is continued as new, whose word
-/// is its version; that of a stuck run is its note. Without
-/// [`READ`] nothing is read.
+/// is its version; that of a stuck or a paused run is its note. 8, of one that is paused, becomes 2 if there is a
+/// message that its driver has not seen. Without [`READ`] nothing is read.
 pub(crate) const NOTHING_READ: &str = ", g AS MATERIALIZED (SELECT NULL::bigint AS n, NULL::bigint AS read, NULL::bigint AS bytes WHERE FALSE)";
 pub(crate) const REWRITE: &str = concat!(
     ", took AS (UPDATE {runs} r SET journal_len = w.after, updated_at = w.at, \
      inbox_seen = greatest(r.inbox_seen, least(w.seen, r.inbox_len)), \
      unread = r.unread - coalesce(w.read, 0), unread_bytes = r.unread_bytes - coalesce(w.bytes, 0), \
-     status = w.status, owner = CASE w.status WHEN 1 THEN r.owner END, \
-     ready_at = CASE w.status WHEN 0 THEN w.ready_at WHEN 2 THEN \
+     status = CASE WHEN w.status = 8 AND r.inbox_len > greatest(r.inbox_seen, w.seen) THEN 2 ELSE w.status END, owner = CASE w.status WHEN 1 THEN r.owner END, \
+     ready_at = CASE WHEN w.status = 0 THEN w.ready_at WHEN w.status IN (2, 8) THEN \
      CASE WHEN r.inbox_len > greatest(r.inbox_seen, w.seen) THEN w.at ELSE w.ready_at END END, \
-     waits = CASE w.status WHEN 1 THEN r.waits WHEN 2 THEN string_to_array(w.waits, chr(31)) END, \
+     waits = CASE WHEN w.status = 1 THEN r.waits WHEN w.status IN (2, 8) THEN string_to_array(w.waits, chr(31)) END, \
      finished_at = CASE WHEN w.status BETWEEN 3 AND 6 THEN w.at ELSE r.finished_at END, \
-     note = CASE w.status WHEN 1 THEN r.note WHEN 7 THEN w.word END, \
+     note = CASE WHEN w.status = 1 THEN r.note WHEN w.status = 7 THEN w.word \
+     WHEN w.status = 8 AND r.inbox_len <= greatest(r.inbox_seen, w.seen) THEN w.word END, \
      version = CASE w.status WHEN 0 THEN w.word ELSE r.version END, \
      journal_start = CASE w.status WHEN 0 THEN w.after - 1 ELSE r.journal_start END, \
      generation = CASE w.status WHEN 0 THEN r.generation + 1 ELSE r.generation END, \

@@ -6,7 +6,7 @@ from asyncio import CancelledError
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, overload
 
 from duramen._handlers.inputs import NO_INPUT
-from duramen.errors import ContinueAsNew
+from duramen.errors import ContinueAsNew, InvalidArgument
 
 from .base import Calls
 
@@ -57,7 +57,8 @@ class GenerationCalls(Calls):
         Raises:
             ContinueAsNew: always; leave it alone.
             SerializationError: the input does not fit the input type of that version. Nothing has happened.
-            InvalidArgument: that version takes no input, or it is a version of another workflow.
+            InvalidArgument: that version takes no input, or it is a version of another workflow; or undos are
+                registered (`compensate`), which the next generation would not know.
             UnknownWorkflow: there is no such version here.
 
         Example:
@@ -82,5 +83,10 @@ class GenerationCalls(Calls):
         run = self._run
         if run.cancelled or run.timed_out:
             raise CancelledError("the run was cancelled" if run.cancelled else "the run's time is over")
+        if self._host.undoing:
+            raise InvalidArgument(
+                "this handler has registered undos with ctx.compensate, and the next generation would know nothing "
+                "of them: continue as new when there is nothing to be undone, or put the saga into a child"
+            )
         self._host.wish_for(input, version)
         raise ContinueAsNew(f"run {run.run_id!r} continues as new")

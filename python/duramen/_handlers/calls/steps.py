@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from typing_extensions import TypeVarTuple, Unpack
 
-from duramen._bridge import CHECKPOINT_SEALED, Halted, InvalidIdError
+from duramen._bridge import CHECKPOINT_PAUSES, CHECKPOINT_SEALED, Halted, InvalidIdError
+from duramen._handlers.options import pauses_run
 from duramen._handlers.retry import check_retry
 from duramen._handlers.step import StepDef, plan_of
 from duramen._loop.insides import eager_starts, get_running_loop
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from datetime import timedelta
 
+    from duramen._handlers.options import OnExhausted
     from duramen._handlers.retry import Retry
     from duramen._handlers.step import StepPlan
 
-__all__ = ["StepCalls"]
+__all__ = ["StepCalls", "attempt_seconds", "bad_id", "new_plan"]
 
 Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
@@ -49,6 +51,7 @@ class StepCalls(Calls):
         timeout: timedelta | float | None = None,
         meta: Mapping[str, Any] | None = None,
         checkpoint: Literal["durable", "lazy"] = "durable",
+        on_exhausted: OnExhausted | None = None,
     ) -> R: ...
     @overload
     async def step(
@@ -61,6 +64,7 @@ class StepCalls(Calls):
         timeout: timedelta | float | None = None,
         meta: Mapping[str, Any] | None = None,
         checkpoint: Literal["durable", "lazy"] = "durable",
+        on_exhausted: OnExhausted | None = None,
     ) -> R: ...
     async def step(
         self,
@@ -72,6 +76,7 @@ class StepCalls(Calls):
         timeout: timedelta | float | None = None,
         meta: Mapping[str, Any] | None = None,
         checkpoint: Literal["durable", "lazy"] = "durable",
+        on_exhausted: OnExhausted | None = None,
     ) -> Any:
         """Run `fn(*args)` and record its result, or its error, once.
 
@@ -86,6 +91,9 @@ class StepCalls(Calls):
             timeout: seconds or `timedelta`, for each attempt. Default: that of the step.
             meta: whatever the function should find in `step_context().meta`. It is not recorded.
             checkpoint: ``"lazy"``: recorded with the next durable commit; may run again after a crash.
+            on_exhausted: ``"pause"``: if it fails for good the run is paused, instead of this call raising:
+                `Runtime.retry` gives it fresh attempts, `Runtime.skip` a result. Default: that of the step,
+                else that of the workflow.
 
         Raises:
             StepFailed: it failed for good; the exception is its cause if its class is built in or registered
@@ -105,22 +113,25 @@ class StepCalls(Calls):
             if plan.fn is not fn:
                 plan = plan_of(fn)
         except AttributeError:
-            plan = _new_plan("step", id, fn)
+            plan = new_plan("step", id, fn)
         rule = (plan.retry or host.retry) if retry is None else check_retry(retry)
-        seconds = plan.timeout if timeout is None else _attempt_seconds(timeout)
-        lazy = checkpoint != "durable" and _is_lazy(checkpoint)
+        seconds = plan.timeout if timeout is None else attempt_seconds(timeout)
+        how: int = checkpoint != "durable" and _is_lazy(checkpoint)
+        pauses = plan.pauses_run if on_exhausted is None else pauses_run(on_exhausted)
+        if host.pauses_run if pauses is None else pauses:
+            how |= CHECKPOINT_PAUSES
         try:
             # The last argument is `loop.idle`, written out: this line is passed by each replayed step.
             found = self._request_step(
                 id,
                 None if rule is None else rule.wire,
-                lazy,
+                how,
                 not loop.ready and not loop.parked and not eager_starts,
             )
         except (Halted, InvalidIdError) as error:
             await self._failed(error)
         except (TypeError, UnicodeEncodeError):
-            raise _bad_id("step", id) from None
+            raise bad_id("step", id) from None
         if isinstance(found, tuple):
             ok, payload, at = found
             loop.now = at / 1000
@@ -194,22 +205,23 @@ class StepCalls(Calls):
         """
         self._check("ctx.transaction")
         host = self._host
-        plan = _new_plan("transaction", id, fn)
+        plan = new_plan("transaction", id, fn)
         if plan.remote is not None:
             raise InvalidArgument(
                 f"transaction {id!r}: its function runs beside its connection, and this step in a process of "
                 "its own: leave where='process' out"
             )
         rule = (plan.retry or host.retry) if retry is None else check_retry(retry)
-        seconds = plan.timeout if timeout is None else _attempt_seconds(timeout)
+        how = CHECKPOINT_SEALED
+        if host.pauses_run if plan.pauses_run is None else plan.pauses_run:
+            how |= CHECKPOINT_PAUSES
+        seconds = plan.timeout if timeout is None else attempt_seconds(timeout)
         try:
-            found = self._request_step(
-                id, None if rule is None else rule.wire, CHECKPOINT_SEALED, self._loop.idle
-            )
+            found = self._request_step(id, None if rule is None else rule.wire, how, self._loop.idle)
         except (Halted, InvalidIdError) as error:
             await self._failed(error)
         except (TypeError, UnicodeEncodeError):
-            raise _bad_id("transaction", id) from None
+            raise bad_id("transaction", id) from None
         if isinstance(found, tuple):
             ok, payload, at = found
             self._loop.now = at / 1000
@@ -230,14 +242,14 @@ class StepCalls(Calls):
         return step(definition.name, definition, *args)
 
 
-def _new_plan(call: str, id: object, fn: Any) -> StepPlan:  # noqa: A002
+def new_plan(call: str, id: object, fn: Any) -> StepPlan:  # noqa: A002
     """The plan of a function, if the call is in order: the id comes first."""
     if not isinstance(id, str) or fn is _UNSET:
-        raise _bad_id(call, id)
+        raise bad_id(call, id)
     return plan_of(fn)
 
 
-def _bad_id(call: str, id: object) -> InvalidId:  # noqa: A002
+def bad_id(call: str, id: object) -> InvalidId:  # noqa: A002
     if iscoroutine(id):
         id.close()  # or "was never awaited" is printed
     try:
@@ -255,7 +267,7 @@ def _bad_id(call: str, id: object) -> InvalidId:  # noqa: A002
     )
 
 
-def _attempt_seconds(timeout: timedelta | float) -> float:
+def attempt_seconds(timeout: timedelta | float) -> float:
     seconds = duration_ms(timeout, "timeout") / 1000
     if not seconds:
         raise InvalidArgument("timeout is 0: give more, or leave it out (None) for no limit")

@@ -15,7 +15,7 @@ use crate::family::Ended;
 use crate::ids::{Millis, OpId, Payload, RunId};
 use crate::inbox::Slot;
 use crate::machine::op::Checkpoint;
-use crate::machine::{Halt, Machine, Outcome, Requested};
+use crate::machine::{Halt, Machine, Outcome, PollRule, Requested};
 use crate::primitives::child::NewChild;
 use crate::primitives::message::Sent;
 use crate::primitives::timer::TimerStem;
@@ -121,6 +121,13 @@ impl Ctx {
         self.step_with(id, RetryPolicy::NEVER, Checkpoint::Lazy)
     }
 
+    /// Looks every `every` milliseconds, for `timeout` at the most.
+    pub(crate) fn poll(&self, id: &str, retry: RetryPolicy, rule: PollRule) -> OpFuture {
+        let alone = self.alone;
+        let answer = self.with(|world| world.machine.request_poll(id, retry, rule, alone));
+        self.requested(answer)
+    }
+
     pub(crate) fn step_with(
         &self,
         id: &str,
@@ -129,6 +136,10 @@ impl Ctx {
     ) -> OpFuture {
         let alone = self.alone;
         let answer = self.with(|world| world.machine.request_step(id, retry, checkpoint, alone));
+        self.requested(answer)
+    }
+
+    fn requested(&self, answer: Result<Requested, Halt>) -> OpFuture {
         match answer {
             Ok(Requested::Ready { outcome, .. }) => {
                 let id = self.with(|world| {

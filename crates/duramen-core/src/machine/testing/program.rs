@@ -51,6 +51,7 @@ pub(crate) const RETRY: RetryPolicy = RetryPolicy {
     base: 50,
     cap: 50,
     jitter: true,
+    pauses_run: false,
 };
 
 /// The rule of generated steps: the id says how many attempts fail (and an `L` that it is lazy, a `T`

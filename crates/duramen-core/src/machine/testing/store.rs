@@ -137,7 +137,14 @@ impl FakeStore {
         let awaited = kind
             .wait_key(name)
             .is_none_or(|key| row.waits.contains(&key));
-        if row.status == Status::Waiting && awaited {
+        if matches!(row.status, Status::Queued | Status::Waiting) && kind == MessageKind::Pause {
+            row.status = Status::Paused;
+            row.note = Some(name.to_owned());
+        } else if row.status == Status::Paused && kind.frees() {
+            row.status = row.before_pause();
+            row.note = None;
+            row.ready_at = Some(now);
+        } else if row.status == Status::Waiting && awaited {
             row.ready_at = Some(row.ready_at.map_or(now, |ready_at| ready_at.min(now)));
         }
         let message = Message {
@@ -202,6 +209,20 @@ impl FakeStore {
                     if due { Some(commit.at) } else { *ready_at },
                 )
             }
+            Next::Paused {
+                ready_at,
+                waits,
+                note,
+            } => {
+                due = row.inbox_len > row.inbox_seen;
+                row.waits.clone_from(waits);
+                row.note = (!due).then(|| note.clone());
+                if due {
+                    (Status::Waiting, Some(commit.at))
+                } else {
+                    (Status::Paused, *ready_at)
+                }
+            }
             Next::Finished { status } => (*status, None),
             Next::Continued { ready_at, version } => {
                 let last = self.journal.pop();
@@ -238,16 +259,31 @@ impl FakeStore {
             Kind::RunTerminated => Some(last),
             _ => None,
         };
-        self.journal.push(
-            Entry::new(Kind::RunReopened, "".into(), Payload::new(), now).with_meta(&Meta {
-                cause,
-                ..Meta::default()
-            }),
-        );
+        let entry = Entry::new(Kind::RunReopened, "".into(), Payload::new(), now);
+        self.reopen(entry.with_meta(&Meta {
+            cause,
+            ..Meta::default()
+        }));
+        self.row.ready_at = Some(now);
+    }
+
+    /// What `skip` does: the step that the run is paused for has this result.
+    pub(crate) fn skip(&mut self, op: &str, result: &str, now: Millis) {
+        let payload = Payload::from(result.to_owned());
+        let entry = Entry::new(Kind::StepCompleted, op.into(), payload, now);
+        self.reopen(entry.with_meta(&Meta {
+            skipped: true,
+            ..Meta::default()
+        }));
+        self.row.ready_at = Some(now);
+    }
+
+    fn reopen(&mut self, entry: Entry) {
+        self.journal.push(entry);
         self.row.journal_len += 1;
         self.row.epoch += 1;
         self.row.status = Status::Queued;
-        self.row.ready_at = Some(now);
+        self.row.note = None;
     }
 
     /// `kind op` of each entry, for assertions.
