@@ -6,6 +6,7 @@ from . import errors
 from ._handlers.context import Approval, Context
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
 from ._runtime.deploys import CheckReport, OldestRun, PatchReport, PatchView, RunProblem, VersionView
+from ._runtime.differences import Difference
 from ._runtime.filters import RunFilters
 from ._runtime.history import History
 from ._runtime.settings import WorkOptions
@@ -47,6 +48,7 @@ __all__ = [
     "Codec",
     "CodecSerializer",
     "Context",
+    "Difference",
     "DuramenError",
     "Event",
     "Fatal",

@@ -339,7 +339,10 @@ fn a_census_reads_only_what_has_not_ended() {
         assert!(plan.contains(&search) || plan.contains(&covering), "{plan}");
     }
     assert!(plan.contains("COVERING INDEX runs_owned"), "{plan}");
-    assert!(!plan.contains("SCAN runs USING INDEX runs_created"), "{plan}");
+    assert!(
+        !plan.contains("SCAN runs USING INDEX runs_created"),
+        "{plan}"
+    );
     assert!(!plan.contains("SCAN runs\n"), "{plan}");
 }
 

@@ -24,9 +24,7 @@ impl Kept {
     /// Whether it goes on with a run that was claimed. If anybody had the run meanwhile it does not, however long the
     /// journal is: the run may be another version's since.
     pub(super) fn fits(&self, row: &RunRow) -> bool {
-        self.journal_len == row.journal_len
-            && self.seed == row.seed
-            && self.epoch + 1 == row.epoch
+        self.journal_len == row.journal_len && self.seed == row.seed && self.epoch + 1 == row.epoch
     }
 }
 
