@@ -169,27 +169,35 @@ def test_a_step_may_have_the_name_of_a_patch() -> None:
     asyncio.run(main())
 
 
-async def test_the_script_before_a_deploy(deploys: Deploys, capsys: pytest.CaptureFixture[str]) -> None:
-    names: dict[str, Any] = {}
-    exec(compile(BEFORE, "docs/changing-code.md", "exec"), names)
-    fits: Callable[[Runtime], Coroutine[Any, Any, bool]] = names["fits"]
-    await deploys.start(deployed(ORIGINAL), "a")
-    assert await fits(Runtime(deploys.url, workflows=[deployed(PATCHED)]))
-    assert capsys.readouterr().out == ""
-    assert not await fits(Runtime(deploys.url, workflows=[deployed(RETIRED)]))
-    assert capsys.readouterr().out.startswith("a (1): stuck: the code no longer fits the journal at entry 2")
-    assert await fits(Runtime(deploys.url, workflows=[deployed(VERSIONS)]))
-    await deploys.paid(deployed(ORIGINAL), "a")
-    assert await fits(Runtime(deploys.url, workflows=[deployed(VERSIONS)]))
-    assert capsys.readouterr().out == "no open run needs order 1 any more\n"
+def test_the_script_before_a_deploy(deploys: Deploys, capsys: pytest.CaptureFixture[str]) -> None:
+    async def main() -> None:
+        names: dict[str, Any] = {}
+        exec(compile(BEFORE, "docs/changing-code.md", "exec"), names)
+        fits: Callable[[Runtime], Coroutine[Any, Any, bool]] = names["fits"]
+        await deploys.start(deployed(ORIGINAL), "a")
+        assert await fits(Runtime(deploys.url, workflows=[deployed(PATCHED)]))
+        assert capsys.readouterr().out == ""
+        assert not await fits(Runtime(deploys.url, workflows=[deployed(RETIRED)]))
+        assert capsys.readouterr().out.startswith(
+            "a (1): stuck: the code no longer fits the journal at entry 2"
+        )
+        assert await fits(Runtime(deploys.url, workflows=[deployed(VERSIONS)]))
+        await deploys.paid(deployed(ORIGINAL), "a")
+        assert await fits(Runtime(deploys.url, workflows=[deployed(VERSIONS)]))
+        assert capsys.readouterr().out == "no open run needs order 1 any more\n"
+
+    asyncio.run(main())
 
 
-async def test_old_code_that_meets_a_mark_is_told_as_the_page_says(deploys: Deploys) -> None:
-    await deploys.start(deployed(PATCHED), "a")
-    async with Runtime(deploys.url, workflows=[deployed(ORIGINAL)], warm=0) as runtime:
-        await runtime.signal("a", "paid", drive=True)
-        assert (await runtime.get("a")).status == "stuck"
-    # With the code that made the mark it goes on, and so it does under a version of its own.
-    async with Runtime(deploys.url, workflows=[deployed(PATCHED)], work=True) as runtime:
-        await runtime.retry("a")
-        assert await runtime.result("a", timeout=20) == ["reserved", "checked", "shipped"]
+def test_old_code_that_meets_a_mark_is_told_as_the_page_says(deploys: Deploys) -> None:
+    async def main() -> None:
+        await deploys.start(deployed(PATCHED), "a")
+        async with Runtime(deploys.url, workflows=[deployed(ORIGINAL)], warm=0) as runtime:
+            await runtime.signal("a", "paid", drive=True)
+            assert (await runtime.get("a")).status == "stuck"
+        # With the code that made the mark it goes on, and so it does under a version of its own.
+        async with Runtime(deploys.url, workflows=[deployed(PATCHED)], work=True) as runtime:
+            await runtime.retry("a")
+            assert await runtime.result("a", timeout=20) == ["reserved", "checked", "shipped"]
+
+    asyncio.run(main())

@@ -174,7 +174,7 @@ class Checking:
         for runs in found:
             share = (before + runs.count) * most // total - before * most // total
             before += runs.count
-            async for row in self._spread(runs, max(1, share)):
+            async for row in self._spread(runs, min(max(1, share), runs.count)):
                 yield row
 
     async def _spread(self, runs: OpenRuns, wanted: int) -> AsyncGenerator[Row]:
