@@ -156,7 +156,7 @@ def replayed(
         definition: the code, in the run's version.
         recording: the run.
         serializer: that of the runtime which the run was made by.
-        patience: seconds after which a handler that runs on and on is left; None: never.
+        patience: seconds after which a handler that still runs on is left; None: never.
     """
     return _Replay(definition, recording, serializer, patience).run()
 
