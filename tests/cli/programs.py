@@ -104,7 +104,7 @@ def without_colours(text: str) -> str:
 
 def commands_on(run_ids: Iterable[str]) -> list[list[str]]:
     """Every way of looking at runs."""
-    looks = [["runs", "list"], ["workers", "--all"], ["versions", "--patches"]]
+    looks = [["runs", "list"], ["workers", "--all"]]
     for run_id in run_ids:
         looks += [["runs", "show", run_id], ["runs", "timeline", run_id]]
     return looks
