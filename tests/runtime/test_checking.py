@@ -310,6 +310,13 @@ async def test_what_follows_which_branch_is_told(url: str) -> None:
     assert STARTED == ["shipped", "shipped"]
 
 
+async def test_code_without_the_question_is_told_of_the_marks(url: str) -> None:
+    await paused(url, "new", of=patched)
+    (problem,) = (await checked(url, order)).problems
+    assert (problem.kind, problem.index) == ("stuck", 3)
+    assert problem.reason.endswith("marks of patches that this code did not ask for: fraud-check")
+
+
 async def test_without_the_code_only_marks_are_known(url: str) -> None:
     await paused(url, "old")
     await paused(url, "new", of=patched)

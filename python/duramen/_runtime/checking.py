@@ -240,8 +240,8 @@ class Checking:
             looked.problem = ("no_code", self._missing(row), None)
         else:
             outcome = await _in_thread(definition, Recording.of_row(row, entries), self._serializer, patience)
-            looked.problem = _problem_of(row, outcome)
             looked.answers = {} if outcome is None else outcome.patches
+            looked.problem = _problem_of(row, outcome, looked.marks)
         if looked.problem is not None and not await self._stands(row):
             return None
         return looked
@@ -316,11 +316,15 @@ async def _in_thread(
         return None
 
 
-def _problem_of(row: Row, outcome: Outcome | None) -> tuple[ProblemKind, str, int | None] | None:
+def _problem_of(
+    row: Row, outcome: Outcome | None, marks: frozenset[str]
+) -> tuple[ProblemKind, str, int | None] | None:
     if outcome is None or outcome.spins:
         return "hangs", "the handler does not come to rest: it blocks, or runs on without durable calls", None
     if outcome.difference is not None:
         text, index = outcome.difference
+        if unasked := sorted(marks - outcome.patches.keys()):
+            text += f". It has marks of patches that this code did not ask for: {', '.join(unasked)}"
         return "unreadable" if outcome.unreadable else "stuck", text, index
     error = outcome.value
     if outcome.kind != FINISH_FAILED or not isinstance(error, BaseException):
