@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checking"]
 
-_OPEN = ["queued", "running", "waiting", "stuck"]
+_OPEN = [status.value for status in RunStatus if not status.is_final]
 """The statuses of runs that have not ended."""
 
 _PAGE = 200
