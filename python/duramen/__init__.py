@@ -10,6 +10,7 @@ from ._handlers.middleware import Middleware, Next
 from ._handlers.requests import Query, Update
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
 from ._runtime.deploys import CheckReport, OldestRun, PatchReport, PatchView, RunProblem, VersionView
+from ._runtime.differences import Difference
 from ._runtime.filters import RunFilters
 from ._runtime.history import History
 from ._runtime.settings import WorkOptions
@@ -66,6 +67,7 @@ __all__ = [
     "Codec",
     "CodecSerializer",
     "Context",
+    "Difference",
     "DuramenError",
     "Event",
     "Fatal",

@@ -18,6 +18,7 @@ COMMANDS = [
     ["runs", "timeline", "RUN"],
     ["runs", "export", "RUN"],
     ["runs", "watch", "RUN"],
+    ["versions", "--patches"],
     ["migrate", "sqlite:///app.db"],
 ]
 

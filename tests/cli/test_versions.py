@@ -107,3 +107,17 @@ def test_retry_in_bulk(duramen) -> None:
     assert told.json == {"done": 2, "why_not": {}}
     told = duramen("runs", "retry", "--status", "queued", "--from-version", "8", "--version", "7")
     assert told.out == "queued again: 2 runs\n"
+
+
+def test_a_stuck_run_is_shown_with_the_place_where_it_parts_from_the_code(duramen, folder: Path) -> None:
+    changed(folder)
+    (folder / "sound.py").write_text(CHANGED.replace(', "nowhere:add"], work={}', "]"))
+    duramen("runs", "retry", "sleep:1", "--version", "9")
+    duramen("runs", "retry", "sleep:1", "--version", "1")
+    assert duramen("sweep", "sound:runtime").code == 1
+    view = duramen("runs", "show", "sleep:1", "--json").json
+    assert (view["status"], view["difference"]["index"], view["difference"]["version"]) == ("stuck", 1, "1")
+    card = duramen("runs", "show", "sleep:1").out
+    assert "the code no longer fits the journal at entry 1, under version 1" in card
+    assert ">    1  wait_opened" in card
+    assert "to do" in card

@@ -60,9 +60,11 @@ def test_no_password_is_repeated(scheme: str, password: str, rest: str) -> None:
 
 STORE = "memory://"
 WORDS = """
-runs list show timeline watch cancel terminate retry delete signal approve migrate --store order:1 paid {} [1,
+runs list show timeline watch cancel terminate retry delete signal approve migrate versions check
+--store order:1 paid {} [1,
 --json --help --version --count --yes -h -- --limit --since -1 0 50 nan inf 1e400 --reason --by --status
 waiting stuck --tag --workflow --waiting-for timer event:x --prefix --cursor
+--patches --sample --from-version a:b
 """
 words = st.sampled_from([*WORDS.split(), STORE, ""])
 arguments = st.lists(

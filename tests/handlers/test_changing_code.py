@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tests.regressions.support import until_status
 
 PAGE = (Path(__file__).parents[2] / "docs" / "changing-code.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-ORIGINAL, PATCHED, PATCHED_TWICE, RETIRED, VERSIONS = BLOCKS
+ORIGINAL, PATCHED, PATCHED_TWICE, RETIRED, VERSIONS, BEFORE = BLOCKS
 
 Order = WorkflowDef[None, list[str]]
 
@@ -165,5 +165,39 @@ def test_a_step_may_have_the_name_of_a_patch() -> None:
     async def main() -> None:
         async with Environment([namesakes]) as env:
             assert await env.result(await env.runtime.start(namesakes)) == [True, True, True]
+
+    asyncio.run(main())
+
+
+def test_the_script_before_a_deploy(deploys: Deploys, capsys: pytest.CaptureFixture[str]) -> None:
+    async def main() -> None:
+        names: dict[str, Any] = {}
+        exec(compile(BEFORE, "docs/changing-code.md", "exec"), names)
+        fits: Callable[[Runtime], Coroutine[Any, Any, bool]] = names["fits"]
+        await deploys.start(deployed(ORIGINAL), "a")
+        assert await fits(Runtime(deploys.url, workflows=[deployed(PATCHED)]))
+        assert capsys.readouterr().out == ""
+        assert not await fits(Runtime(deploys.url, workflows=[deployed(RETIRED)]))
+        assert capsys.readouterr().out.startswith(
+            "a (1): stuck: the code no longer fits the journal at entry 2"
+        )
+        assert await fits(Runtime(deploys.url, workflows=[deployed(VERSIONS)]))
+        await deploys.paid(deployed(ORIGINAL), "a")
+        assert await fits(Runtime(deploys.url, workflows=[deployed(VERSIONS)]))
+        assert capsys.readouterr().out == "no open run needs order 1 any more\n"
+
+    asyncio.run(main())
+
+
+def test_old_code_that_meets_a_mark_is_told_as_the_page_says(deploys: Deploys) -> None:
+    async def main() -> None:
+        await deploys.start(deployed(PATCHED), "a")
+        async with Runtime(deploys.url, workflows=[deployed(ORIGINAL)], warm=0) as runtime:
+            await runtime.signal("a", "paid", drive=True)
+            assert (await runtime.get("a")).status == "stuck"
+        # With the code that made the mark it goes on, and so it does under a version of its own.
+        async with Runtime(deploys.url, workflows=[deployed(PATCHED)], work=True) as runtime:
+            await runtime.retry("a")
+            assert await runtime.result("a", timeout=20) == ["reserved", "checked", "shipped"]
 
     asyncio.run(main())

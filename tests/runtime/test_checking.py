@@ -196,7 +196,8 @@ async def test_only_some_runs_are_looked_at(url: str) -> None:
     await paused(url, "other", of=other)
     report = await checked(url, order, other, sample=5)
     assert (report.checked, report.total, report.complete) == (5, 21, False)
-    report = await checked(url, other, sample=1000)
+    # As many looks as there are runs, not as were asked for.
+    report = await checked(url, other, sample=100_000)
     assert (report.checked, report.total) == (21, 21)
     report = await checked(url, order, workflow="other")
     assert (report.checked, kinds(report)) == (1, {"other": "no_code"})
@@ -307,6 +308,13 @@ async def test_what_follows_which_branch_is_told(url: str) -> None:
         part = await runtime.patches(limit=1)
         assert (part.checked, part.total, part.complete) == (1, 2, False)
     assert STARTED == ["shipped", "shipped"]
+
+
+async def test_code_without_the_question_is_told_of_the_marks(url: str) -> None:
+    await paused(url, "new", of=patched)
+    (problem,) = (await checked(url, order)).problems
+    assert (problem.kind, problem.index) == ("stuck", 3)
+    assert problem.reason.endswith("marks of patches that this code did not ask for: fraud-check")
 
 
 async def test_without_the_code_only_marks_are_known(url: str) -> None:

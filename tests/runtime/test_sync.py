@@ -193,7 +193,9 @@ def test_bad_calls_are_refused_here_too() -> None:
 
 def calls_of(kind: type[Any]) -> dict[str, Any]:
     """What one can call on it, but for its opening and its end."""
-    named = {name: value for name, value in vars(kind).items() if not name.startswith("_")}
+    # The calls of the runtime stand in a class for each topic, beside it.
+    rooms = [base for base in kind.__mro__ if base is kind or base.__module__.startswith("duramen.runtime")]
+    named = {name: value for room in rooms for name, value in vars(room).items() if not name.startswith("_")}
     return {
         name: value
         for name, value in named.items()

@@ -84,7 +84,7 @@ const fn source(
 }
 
 /// The source that has all runs of a status, if there is one.
-const fn source_of(status: Status) -> Option<&'static Source> {
+pub(crate) const fn source_of(status: Status) -> Option<&'static Source> {
     match status {
         Status::Queued => Some(&QUEUED),
         Status::Running => Some(&RUNNING),

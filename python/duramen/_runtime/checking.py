@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Checking"]
 
-_OPEN = ["queued", "running", "waiting", "stuck"]
+_OPEN = [status.value for status in RunStatus if not status.is_final]
 """The statuses of runs that have not ended."""
 
 _PAGE = 200
@@ -178,7 +178,7 @@ class Checking:
         for runs in found:
             share = (before + runs.count) * most // total - before * most // total
             before += runs.count
-            async for row in self._spread(runs, max(1, share)):
+            async for row in self._spread(runs, min(max(1, share), runs.count)):
                 yield row
 
     async def _spread(self, runs: OpenRuns, wanted: int) -> AsyncGenerator[Row]:
@@ -251,8 +251,8 @@ class Checking:
                 self._around,
                 patience,
             )
-            looked.problem = _problem_of(row, outcome)
             looked.answers = {} if outcome is None else outcome.patches
+            looked.problem = _problem_of(row, outcome, looked.marks)
         if looked.problem is not None and not await self._stands(row):
             return None
         return looked
@@ -332,11 +332,15 @@ async def _in_thread(
         return None
 
 
-def _problem_of(row: Row, outcome: Outcome | None) -> tuple[ProblemKind, str, int | None] | None:
+def _problem_of(
+    row: Row, outcome: Outcome | None, marks: frozenset[str]
+) -> tuple[ProblemKind, str, int | None] | None:
     if outcome is None or outcome.spins:
         return "hangs", "the handler does not come to rest: it blocks, or runs on without durable calls", None
     if outcome.difference is not None:
         text, index = outcome.difference
+        if unasked := sorted(marks - outcome.patches.keys()):
+            text += f". It has marks of patches that this code did not ask for: {', '.join(unasked)}"
         return "unreadable" if outcome.unreadable else "stuck", text, index
     error = outcome.value
     if outcome.kind != FINISH_FAILED or not isinstance(error, BaseException):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 from duramen._driving.records import line_of
@@ -19,6 +20,9 @@ __all__ = ["Registry"]
 AnyWorkflow = WorkflowDef[Any, Any]
 
 _log = logger("duramen")
+
+SLOW = 10.0
+"""Seconds after which it is said that an import has not come back."""
 
 
 class Registry:
@@ -67,17 +71,23 @@ class Registry:
                     f"{current.location} as version {current.version!r}: "
                     "name one of the two in `previous` of the other",
                 )
-        for each in (found, *found.previous):
+        # All or nothing: of one that is refused no part is served.
+        every = {(each.name, each.version): each for each in (found, *found.previous)}
+        for key, each in every.items():
             each.resolve()
-            known = self._by_key.setdefault((each.name, each.version), each)
+            known = self._by_key.get(key, each)
             if known is not each:
                 raise DuplicateWorkflow(each.name, each.version, known.location)
+        self._by_key |= every
         if current is None or current in found.previous:
             self._current[found.name] = found
 
     def load(self) -> None:
         """Import what was registered by path. What fails is logged and kept in `broken`; the rest works."""
         for path in self._lazy:
+            late = threading.Timer(SLOW, _tell_late, [path])
+            late.daemon = True
+            late.start()
             try:
                 self.add(_imported(path))
             except KeyboardInterrupt:
@@ -93,6 +103,8 @@ class Registry:
                 self.broken[path] = error
             else:
                 self.broken.pop(path, None)
+            finally:
+                late.cancel()
 
     def keys(self) -> list[tuple[str, str]]:
         """Names and versions of all of them."""
@@ -206,6 +218,16 @@ def _check_path(path: str) -> None:
     parts = [*module.split("."), *attribute.split(".")]
     if not separator or not all(part.isidentifier() for part in parts):
         raise WorkflowDefinitionError(f"{path!r} names no workflow: write 'package.module:attribute'")
+
+
+def _tell_late(path: str) -> None:
+    # Nobody can end it: an import belongs to the thread that began it.
+    _log.warning(
+        "workflow %r is still being imported after %g s; the runtime opens when it has been: look what its "
+        "module does when it is imported",
+        path,
+        SLOW,
+    )
 
 
 def _imported(path: str) -> Any:

@@ -172,7 +172,7 @@ def replayed(
         serializer: that of the runtime which the run was made by.
         code: finds other workflows.
         around: what the runtime has around handlers.
-        patience: seconds after which a handler that runs on and on is left; None: never.
+        patience: seconds after which a handler that still runs on is left; None: never.
     """
     return _Replay(definition, recording, serializer, code, around, patience).run()
 

@@ -16,6 +16,8 @@ from typing_extensions import override
 from duramen._handlers.inputs import NO_INPUT
 from duramen.errors import RecordedError
 
+from .differences import Difference
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
     from datetime import timedelta
@@ -212,6 +214,11 @@ class RunView:
     def finished(self) -> bool:
         """The run has ended (a stuck or paused one has not)."""
         return self.status.is_final
+
+    @property
+    def difference(self) -> Difference | None:
+        """Of a stuck run: where its journal and the code part, and how; None if `note` has another reason."""
+        return Difference.of_note(self.note) if self.status == "stuck" else None
 
     @property
     def waiting_events(self) -> tuple[str, ...]:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
+AROUND = 3
+"""So many entries are shown before the place where code and journal part."""
+
 MOST_REASONS = 20
 """So many reasons are said of why a run cannot be retried."""
 
@@ -134,12 +137,15 @@ def show(run: RunId, store: Store, as_json: AsJson = False) -> None:
     async def work() -> tuple[RunView, list[Event]]:
         async with open_store(store) as runtime:
             view = await runtime.get(run)
+            if view.difference is not None:
+                first = max(0, view.difference.index - AROUND)
+                return view, await runtime.timeline(run, from_index=first, limit=2 * AROUND)
             # The questions that people are asked stand in the journal.
             return view, await runtime.timeline(run) if view.waiting_approvals else []
 
     found, journal = perform(work())
     if as_json:
-        print_json(found)
+        print_json({**plain(found), "difference": plain(found.difference)})
     else:
         stdout().print(tables.run_card(found, journal, datetime.now(UTC)))
 

@@ -99,7 +99,8 @@ def run_card(run: RunView, journal: Sequence[Event], now: datetime) -> Group:
 
     Args:
         run: as `Runtime.get` gave it.
-        journal: its entries, if it waits for approvals; what they ask stands there.
+        journal: its entries, if it waits for approvals, which stand there; of a stuck run those around
+            the place where it and the code part.
         now: ages are measured from it.
     """
     table = Table.grid(padding=(0, 2))
@@ -115,7 +116,18 @@ def run_card(run: RunView, journal: Sequence[Event], now: datetime) -> Group:
     row("waits for", _expects(run, now))
     for question in _questions(run, journal):
         row("approval", question)
-    row("note", run.note)
+    difference = run.difference
+    if difference is None:
+        row("note", run.note)
+    else:
+        row("note", f"{(run.note or '').partition(': ')[0]}, under version {difference.version}")
+        row("expected", difference.expected)
+        row("found", difference.found, "red")
+        row("to do", difference.advice)
+        for entry in journal:
+            mark = ">" if entry.index == difference.index else " "
+            name = "around it" if entry is journal[0] else " "
+            row(name, f"{mark} {entry.index:>4}  {entry.kind:<20} {entry.op}")
     row("tags", ", ".join(run.tags))
     row("parent", run.parent)
     row("root", run.root if run.root != run.parent else None)

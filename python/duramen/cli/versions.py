@@ -98,7 +98,7 @@ def check(
     ] = None,
     parallel: Annotated[int, typer.Option(help="Journals in memory at a time.", min=1, max=64)] = 4,
     patience: Annotated[
-        float, typer.Option(help="Seconds that a handler may run on between two operations.", min=0)
+        float, typer.Option(help="Seconds that the replay of one run may take.", min=0)
     ] = 30.0,
     as_json: AsJson = False,
 ) -> None:

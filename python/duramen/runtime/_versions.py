@@ -49,7 +49,7 @@ class VersionCalls(Calls):
             sample: only so many runs (more if there are more versions and statuses): of each of these as many
                 as its share, from the oldest to the newest.
             parallel: how many journals are in memory at a time.
-            patience: how long a handler may run on between two operations.
+            patience: how long the replay of one run may take.
             progress: is called with the number of runs looked at, and of all.
 
         Raises:
@@ -84,7 +84,7 @@ class VersionCalls(Calls):
             workflow: only runs of this one.
             limit: only the newest so many.
             parallel: how many journals are in memory at a time.
-            patience: how long a handler may run on between two operations.
+            patience: how long the replay of one run may take.
             progress: is called with the number of runs looked at, and of all.
 
         Raises:

@@ -88,16 +88,6 @@ macro_rules! lane {
     };
 }
 
-macro_rules! census {
-    ($condition:literal) => {
-        concat!(
-            "SELECT r.status, r.lane, count(*), min(lpad(r.created_at::text, 19, '0') || r.run_id) FROM {runs} r WHERE ",
-            $condition,
-            " GROUP BY r.status, r.lane"
-        )
-    };
-}
-
 pub(crate) mod commit;
 pub(crate) mod inbox;
 pub(crate) mod intervene;
@@ -375,17 +365,10 @@ pub(crate) mod list {
         " FROM unnest({workflows}) AS w(workflow) CROSS JOIN LATERAL ({each}) r"
     );
 
-    /// Runs that have not ended by status and lane, and of each the one with the least instant and id, from one snapshot.
-    /// The conditions are those of the indexes that have such runs: what has ended is not read.
-    pub(crate) const CENSUS: &str = concat!(
-        census!("r.status = 0 AND r.ready_at IS NOT NULL"),
-        " UNION ALL ",
-        census!("r.status = 1 AND r.owner IS NOT NULL"),
-        " UNION ALL ",
-        census!("r.status = 2"),
-        " UNION ALL ",
-        census!("r.status = 7")
-    );
+    /// The runs of a status by lane, and of each the one with the least instant and id. `{status}` is the condition of the
+    /// index that has them: what has ended is not read.
+    pub(crate) const CENSUS: &str = "SELECT r.status, r.lane, count(*), min(lpad(r.created_at::text, 19, '0') || r.run_id) \
+         FROM {runs} r WHERE {status} GROUP BY r.status, r.lane";
 
     /// Every workflow, with one descent each, and when its newest run was created. `{until}` is a condition.
     pub(crate) const WORKFLOWS: &str = "WITH RECURSIVE w(workflow) AS (\
