@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from duramen._runtime.sync import Facade, blocking, iterating, starting, taking_many, unopened
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from duramen._runtime.views import RunRequest
 
 __all__ = ["SyncRuntime"]
+
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
 
 _List = list
 """The built-in one, where the class has a method of that name."""
@@ -64,12 +67,22 @@ class SyncRuntime(Facade):
     migrate = unopened(Runtime.migrate)
     schema = unopened(Runtime.schema)
 
+    @overload
+    def enqueue_many(
+        self, requests: Iterable[tuple[WorkflowDef[InputT, OutputT], InputT]]
+    ) -> _List[SyncRun[OutputT]]: ...
+    @overload
     def enqueue_many(
         self, requests: Iterable[RunRequest | tuple[WorkflowDef[Any, Any] | str, Any]]
-    ) -> _List[SyncRun[Any]]:
+    ) -> _List[SyncRun[Any]]: ...
+    def enqueue_many(self, requests: Iterable[Any]) -> _List[SyncRun[Any]]:
         """See `Runtime.enqueue_many`."""
         return [self.run_of(handle) for handle in self.wait_for(Runtime.enqueue_many, [*requests])]
 
-    def handle(self, run_id: str) -> SyncRun[Any]:
+    @overload
+    def handle(self, run_id: str, workflow: WorkflowDef[Any, OutputT]) -> SyncRun[OutputT]: ...
+    @overload
+    def handle(self, run_id: str, workflow: str | None = None) -> SyncRun[Any]: ...
+    def handle(self, run_id: str, workflow: Any = None) -> SyncRun[Any]:
         """See `Runtime.handle`."""
-        return self.run_of(self.runtime.handle(run_id))
+        return self.run_of(self.runtime.handle(run_id, workflow))
