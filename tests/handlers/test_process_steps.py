@@ -268,6 +268,17 @@ async def test_who_waits_for_a_process_can_be_cancelled_and_keeps_no_place(tmp_p
     assert await result_of(wf, processes=1) != os.getpid()
 
 
+def test_uvloop_is_as_good() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    @workflow
+    async def wf(ctx: Context) -> int:
+        return await steps.asynchronous(1)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(result_of(wf)) == 2
+
+
 def test_processes_end_with_a_runtime_that_is_killed(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     program = textwrap.dedent(f"""

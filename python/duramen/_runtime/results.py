@@ -187,8 +187,8 @@ class Results:
 def _check_workflow(run_id: str, expected: str, found: str) -> None:
     if expected and expected != found:
         raise InvalidArgument(
-            f"run {run_id!r} is one of workflow {found!r}, and its handle was made for {expected!r}: name that "
-            "one, or none"
+            f"run {run_id!r} is one of workflow {found!r}, and its handle was made for {expected!r}: name "
+            "that one, or none"
         )
 
 
