@@ -47,6 +47,14 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def has_ended(pid: int) -> bool:
+    """Whether it runs no more; its parent may not have taken note yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
 def is_gone(pid: int) -> bool:
     return not is_alive(pid)
 
@@ -246,6 +254,7 @@ async def test_no_more_processes_than_said_and_each_is_used_again() -> None:
         # One that has died while it had nothing to do is noticed, and replaced.
         for pid in set(found):
             os.kill(pid, signal.SIGKILL)
+            await until_true(partial(has_ended, pid))
         again = await (await runtime.start(wf)).result(timeout=60)
         assert not set(again) & set(found)
 
