@@ -47,6 +47,14 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def has_ended(pid: int) -> bool:
+    """Whether it runs no more; its parent may not have taken note yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
 def is_gone(pid: int) -> bool:
     return not is_alive(pid)
 
@@ -246,6 +254,7 @@ async def test_no_more_processes_than_said_and_each_is_used_again() -> None:
         # One that has died while it had nothing to do is noticed, and replaced.
         for pid in set(found):
             os.kill(pid, signal.SIGKILL)
+            await until_true(partial(has_ended, pid))
         again = await (await runtime.start(wf)).result(timeout=60)
         assert not set(again) & set(found)
 
@@ -266,6 +275,17 @@ async def test_who_waits_for_a_process_can_be_cancelled_and_keeps_no_place(tmp_p
         await until_true((tmp_path / "a").exists)
 
     assert await result_of(wf, processes=1) != os.getpid()
+
+
+def test_uvloop_is_as_good() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    @workflow
+    async def wf(ctx: Context) -> int:
+        return await steps.asynchronous(1)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(result_of(wf)) == 2
 
 
 def test_processes_end_with_a_runtime_that_is_killed(tmp_path: Path) -> None:

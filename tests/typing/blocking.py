@@ -75,7 +75,10 @@ def blocked(runtime: Runtime, connection: object) -> None:
     assert_type(sync.start("any", 3).result(), Any)
     assert_type(sync.enqueue(greet, "you", connection=connection), SyncRun[bytes])
     assert_type(sync.enqueue_many([(greet, "you"), RunRequest(ping)]), list[SyncRun[Any]])
+    assert_type(sync.enqueue_many([(greet, "you"), (greet, "me")]), list[SyncRun[bytes]])
     assert_type(sync.handle("a"), SyncRun[Any])
+    assert_type(sync.handle("a", greet), SyncRun[bytes])
+    assert_type(sync.handle("a", "greet"), SyncRun[Any])
     assert_type(sync.run(greet, "you", max_duration=3), RunResult[bytes])
     assert_type(sync.sweep(limit=3), SweepResult)
     assert_type(sync.signal("a", "go", drive=True, connection=connection), SignalResult)
@@ -118,5 +121,6 @@ def rejected(runtime: Runtime) -> None:
     sync.retry("a", version=2)  # pyright: ignore[reportArgumentType]
     sync.count(limit=3)  # pyright: ignore[reportCallIssue]
     sync.get(3)  # pyright: ignore[reportArgumentType]
+    _other: str = sync.handle("a", ping).result()  # pyright: ignore[reportAssignmentType]
     _text: str = sync.start(ping).result()  # pyright: ignore[reportAssignmentType]
     sync.start(ping).cancel(why="x")  # pyright: ignore[reportCallIssue]

@@ -19,6 +19,8 @@ from duramen import (
     Next,
     Page,
     Retry,
+    RunHandle,
+    RunRequest,
     Runtime,
     Schedule,
     ScheduleView,
@@ -61,6 +63,16 @@ async def debit(conn: sqlite.Connection, account: str, cents: int) -> list[int]:
 
 def credit(conn: object, account: str) -> float:
     return len(account) / 2
+
+
+@step(where="process", heartbeat_timeout=timedelta(seconds=5))
+def in_a_process(n: int, *, note: str = "") -> float:
+    here = step_context()
+    here.heartbeat({"done": n})
+    if here.cancelled or here.wait_cancelled(timedelta(seconds=1)):
+        here.raise_if_cancelled()
+    assert_type(here.progress, Any)
+    return n / 2
 
 
 @step(timeout=timedelta(minutes=1))
@@ -113,6 +125,8 @@ async def fulfillment(ctx: Context, order: Order) -> dict[str, int]:
     assert_type(await bare(order.order_id), int)
     assert_type(await reserve(order.order_id, 2, note="x"), list[str])
     assert_type(await in_a_thread(1), bytes)
+    assert_type(await in_a_process(1, note="x"), float)
+    assert_type(await ctx.step("p", in_a_process, 3), float)
     assert_type(await Service().call(4), float)
     assert_type(await ctx.step("a", reserve, order.order_id), list[str])
     assert_type(await ctx.step("a", reserve, order.order_id, 3), list[str])
@@ -279,6 +293,15 @@ async def start(runtime: Runtime) -> None:
     assert_type(await (await runtime.start(with_default, 4)).result(), str)
     assert_type(await (await runtime.enqueue(with_default_too)).result(), str)
     assert_type((await runtime.run(with_default_too, 4)).output, str | None)
+    assert_type(await runtime.handle("order:42").result(), Any)
+    assert_type(await runtime.handle("order:42", fulfillment).result(timeout=3), dict[str, int])
+    assert_type(await runtime.handle("order:42", "fulfillment").result(), Any)
+    assert_type(await runtime.enqueue_many([(fulfillment, Order("1"))]), list[RunHandle[dict[str, int]]])
+    assert_type(await runtime.enqueue_many([("any", 3), (no_input, None)]), list[RunHandle[Any]])
+    assert_type(await runtime.enqueue_many([RunRequest(no_input)]), list[RunHandle[Any]])
+    async with asyncio.TaskGroup() as group:
+        both = [group.create_task(run.result()) for run in [await runtime.start(no_input)]]
+    assert_type([task.result() for task in both], list[int])
 
 
 def rules() -> None:

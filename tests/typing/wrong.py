@@ -153,7 +153,20 @@ Runtime("memory://", middleware=[with_tenant])  # pyright: ignore[reportArgument
 Runtime("memory://", step_middleware=[with_session])  # pyright: ignore[reportArgumentType]
 
 
+step(where="thread")  # pyright: ignore[reportArgumentType]
+step(heartbeat_timeout="soon")  # pyright: ignore[reportArgumentType]
+Runtime("memory://", processes="two")  # pyright: ignore[reportArgumentType]
+
+
+def listens() -> None:
+    step_context().cancelled = True  # pyright: ignore[reportAttributeAccessIssue]
+    step_context().wait_cancelled()  # pyright: ignore[reportCallIssue]
+
+
 async def start(runtime: Runtime) -> None:
+    _text: str = await runtime.handle("a", handler).result()  # pyright: ignore[reportAssignmentType]
+    runtime.handle(handler, "a")  # pyright: ignore[reportArgumentType, reportCallIssue]
+    runtime.handle("a", 3)  # pyright: ignore[reportArgumentType, reportCallIssue]
     await runtime.start(handler)  # pyright: ignore[reportCallIssue, reportArgumentType]
     await runtime.start(handler, "a")  # pyright: ignore[reportCallIssue, reportArgumentType]
     await runtime.start(with_default, "a")  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -70,7 +70,7 @@ class _Worker:
         try:
             with theirs:
                 self.process = subprocess.Popen(  # noqa: S603 - this interpreter, with a program of ours
-                    [sys.executable, "-c", _PROGRAM, to_json(sys.path).decode(), str(theirs.fileno())],
+                    [_interpreter(), "-c", _PROGRAM, to_json(sys.path).decode(), str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
                 )
@@ -83,7 +83,7 @@ class _Worker:
 
     async def connect(self) -> None:
         """Wait until it takes calls."""
-        self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
+        self._reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
         self._socket = None  # the writer's now
         await self.receive()
 
@@ -122,6 +122,13 @@ class _Worker:
             except RuntimeError:
                 pass  # the loop is closed, and the socket with it
             self._writer = None
+
+
+def _interpreter() -> str:
+    """The program that runs Python: not `sys.executable` where Python is part of another program."""
+    from multiprocessing.spawn import get_executable
+
+    return os.fsdecode(get_executable())
 
 
 class Processes:

@@ -94,6 +94,8 @@ class Left(NamedTuple):
     output: bytes | None = None
     """If it completed: its output as it is recorded, so that nobody has to read it back."""
     output_type: Any = None
+    workflow: str = ""
+    """The name of its workflow, if it completed."""
 
 
 _PAUSED, _LOST = Left("paused"), Left("lost")
@@ -249,7 +251,7 @@ class Driver:
         if driven == "paused":
             self._rest(ticket, _PAUSED)
         elif driven == "completed":
-            self._forget(ticket, Left(driven, host.output, host.definition.output_type))
+            self._forget(ticket, Left(driven, host.output, host.definition.output_type, host.run.workflow))
         else:
             self._forget(ticket, Left(driven))
 

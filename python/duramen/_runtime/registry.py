@@ -181,6 +181,17 @@ class Registry:
         except UnknownWorkflow:
             return workflow if isinstance(workflow, WorkflowDef) else None  # pyright: ignore[reportUnknownVariableType]
 
+    def named(self, workflow: Any) -> AnyWorkflow:
+        """What a caller names: a definition, registered or not, or the name of one that is.
+
+        Raises:
+            UnknownWorkflow: a name that is not registered here.
+        """
+        if not isinstance(workflow, WorkflowDef):
+            return self.resolve(workflow)
+        definition: AnyWorkflow = workflow  # pyright: ignore[reportUnknownVariableType]
+        return definition
+
     def _replace(self, known: AnyWorkflow, definition: AnyWorkflow) -> None:
         definition.resolve()
         self._by_key[definition.name, definition.version] = definition

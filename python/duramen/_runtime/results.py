@@ -12,6 +12,7 @@ from duramen._values.durations import duration_ms
 from duramen._values.payloads import load_reason
 from duramen._values.serializer import rebuild_error
 from duramen.errors import (
+    InvalidArgument,
     RunCancelled,
     RunFailed,
     RunStuck,
@@ -59,12 +60,20 @@ class Results:
         self._surroundings = surroundings
         self._queries = queries
 
-    async def result(self, run_id: str, timeout: timedelta | float | None, output_type: Any = None) -> Any:
-        """See `Runtime.result`; `output_type` is the one of a caller who knows it."""
-        waiting = self._wait(run_id, timeout, output_type)
+    async def result(
+        self,
+        run_id: str,
+        timeout: timedelta | float | None,
+        output_type: Any = None,
+        workflow: str = "",
+    ) -> Any:
+        """See `Runtime.result`; `output_type` and `workflow` are those of a caller who knows them."""
+        waiting = self._wait(run_id, timeout, output_type, workflow)
         return await self._surroundings.patiently(run_id, waiting, for_ever=timeout is None)
 
-    async def _wait(self, run_id: str, timeout: timedelta | float | None, output_type: Any) -> Any:
+    async def _wait(
+        self, run_id: str, timeout: timedelta | float | None, output_type: Any, workflow: str
+    ) -> Any:
         check_id("run id", run_id)
         limit = None if timeout is None else duration_ms(timeout, "timeout") / 1000
         until = None if limit is None else self._lifecycle.ready.loop.time() + limit
@@ -77,9 +86,11 @@ class Results:
             if found is None:
                 raise RunTimedOut(run_id, f"no result within {limit:g} s; the run itself goes on")
             if isinstance(found, Left):
+                _check_workflow(run_id, workflow, found.workflow)
                 known = found.output_type if output_type is None else output_type
                 return self._serializer.loads(found.output or b"", known)
             if ended(found.row.status):
+                _check_workflow(run_id, workflow, found.row.workflow)
                 return self.output(found, output_type)
 
     async def _is_begun(self, run_id: str) -> bool:
@@ -171,6 +182,14 @@ class Results:
             raise RunFailed(run_id, recorded) from rebuild_error(recorded)
         reason = load_reason(self._serializer, payload) if payload else ""
         raise (RunCancelled if status == "cancelled" else RunTerminated)(run_id, reason)
+
+
+def _check_workflow(run_id: str, expected: str, found: str) -> None:
+    if expected and expected != found:
+        raise InvalidArgument(
+            f"run {run_id!r} is one of workflow {found!r}, and its handle was made for {expected!r}: name "
+            "that one, or none"
+        )
 
 
 def ended(status: str) -> bool:

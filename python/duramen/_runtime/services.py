@@ -159,7 +159,7 @@ class Services:
         """A handle of a run, which may know how its output is to be read."""
 
         async def result(timeout: timedelta | float | None) -> Any:
-            return await self.here(self.results.result, run_id, timeout, output_type)
+            return await self.here(self.results.result, run_id, timeout, output_type, workflow)
 
         return RunHandle(self._runtime, run_id, workflow, created=created, result=result)
 

@@ -398,9 +398,15 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls, RequestCalls,
             connection
         )
 
+    @overload
+    async def enqueue_many(
+        self, requests: Iterable[tuple[WorkflowDef[InputT, OutputT], InputT]]
+    ) -> _List[RunHandle[OutputT]]: ...
+    @overload
     async def enqueue_many(
         self, requests: Iterable[RunRequest | tuple[WorkflowDef[Any, Any] | str, Any]]
-    ) -> _List[RunHandle[Any]]:
+    ) -> _List[RunHandle[Any]]: ...
+    async def enqueue_many(self, requests: Iterable[Any]) -> _List[RunHandle[Any]]:
         """Create many runs with few transactions; nothing is written if one of them is invalid.
 
         Args:
@@ -414,9 +420,26 @@ class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls, RequestCalls,
         """
         return await self._services.here(self._services.starting.enqueue_many, [*requests])
 
-    def handle(self, run_id: str) -> RunHandle[Any]:
-        """A handle of a run by its id; nothing is read."""
-        return self._services.handle(check_id("run id", run_id))
+    @overload
+    def handle(self, run_id: str, workflow: WorkflowDef[Any, OutputT]) -> RunHandle[OutputT]: ...
+    @overload
+    def handle(self, run_id: str, workflow: str | None = None) -> RunHandle[Any]: ...
+    def handle(self, run_id: str, workflow: Any = None) -> RunHandle[Any]:
+        """A handle of a run by its id; nothing is read.
+
+        Args:
+            run_id: which run.
+            workflow: what it is a run of: `RunHandle.result` gives what that workflow does, and refuses a run
+                of another one (`InvalidArgument`). It need not be registered here; its name will do if it is.
+
+        Raises:
+            UnknownWorkflow: a name that is not registered here.
+        """
+        check_id("run id", run_id)
+        if workflow is None:
+            return self._services.handle(run_id)
+        definition = self._services.registry.named(workflow)
+        return self._services.handle(run_id, definition.name, output_type=definition.output_type)
 
     # -- driving ---------------------------------------------------------------------------------------------
 

@@ -31,6 +31,9 @@ __all__ = ["SyncRuntime", "SyncSchedules"]
 P = TypeVar("P")
 R = TypeVar("R")
 
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
+
 _List = list
 """The built-in one, where the class has a method of that name."""
 
@@ -144,9 +147,15 @@ class SyncRuntime(Facade):
         """See `Runtime.query`."""
         return self.call(lambda: self.runtime.query(run_id, query, *args))
 
+    @overload
+    def enqueue_many(
+        self, requests: Iterable[tuple[WorkflowDef[InputT, OutputT], InputT]]
+    ) -> _List[SyncRun[OutputT]]: ...
+    @overload
     def enqueue_many(
         self, requests: Iterable[RunRequest | tuple[WorkflowDef[Any, Any] | str, Any]]
-    ) -> _List[SyncRun[Any]]:
+    ) -> _List[SyncRun[Any]]: ...
+    def enqueue_many(self, requests: Iterable[Any]) -> _List[SyncRun[Any]]:
         """See `Runtime.enqueue_many`."""
         return [self.run_of(handle) for handle in self.wait_for(Runtime.enqueue_many, [*requests])]
 
@@ -155,6 +164,10 @@ class SyncRuntime(Facade):
         """See `Runtime.schedules`."""
         return SyncSchedules(self)
 
-    def handle(self, run_id: str) -> SyncRun[Any]:
+    @overload
+    def handle(self, run_id: str, workflow: WorkflowDef[Any, OutputT]) -> SyncRun[OutputT]: ...
+    @overload
+    def handle(self, run_id: str, workflow: str | None = None) -> SyncRun[Any]: ...
+    def handle(self, run_id: str, workflow: Any = None) -> SyncRun[Any]:
         """See `Runtime.handle`."""
-        return self.run_of(self.runtime.handle(run_id))
+        return self.run_of(self.runtime.handle(run_id, workflow))

@@ -50,6 +50,8 @@ pub(super) struct Weather {
     pub(super) faults: bool,
     /// Failed, cancelled and stuck runs are tried again.
     pub(super) retries: bool,
+    /// Steps tell of their progress.
+    pub(super) tells: bool,
 }
 
 pub(super) fn sim(node: &Node, store: FakeStore, weather: Weather) -> Sim {
@@ -79,6 +81,14 @@ fn barrier_is_reached(sim: &Sim, slot: Slot, op: &str) {
             .cloned()
             .collect()
     });
+    let told = all
+        .iter()
+        .rfind(|entry| entry.kind == Kind::StepProgress && &*entry.op == op);
+    assert_eq!(
+        sim.machine(|machine| machine.progress_of(slot)),
+        told.map(|entry| entry.payload.clone()),
+        "{op} goes on from elsewhere than it has told"
+    );
     for (index, entry) in all.iter().enumerate() {
         let done = entry.kind == Kind::StepCompleted && &*entry.op == op;
         assert!(!done, "{op} has a result and starts again");
@@ -122,6 +132,7 @@ pub(super) fn explore(sim: &mut Sim, seed: u64, weather: Weather) -> Status {
     let mut cancels = u64::from(weather.cancel);
     let mut faults = if weather.faults { 2 } else { 0 };
     let mut retries = if weather.retries { 3 } else { 0 };
+    let mut tells = if weather.tells { 6 } else { 0 };
     for _ in 0..5_000 {
         if !sim.is_live() {
             match (sim.store.row.status, sim.store.row.ready_at) {
@@ -164,6 +175,13 @@ pub(super) fn explore(sim: &mut Sim, seed: u64, weather: Weather) -> Status {
         if cancels > 0 && chance.one_in(10) {
             cancels -= 1;
             sim.cancel("enough");
+            continue;
+        }
+        if tells > 0 && !sim.running.is_empty() && chance.one_in(4) {
+            tells -= 1;
+            let slot = sim.running[chance.pick(sim.running.len())].0;
+            let (progress, wall) = (tells.to_string().into(), sim.clock);
+            sim.machine(|machine| machine.step_progress(slot, progress, wall));
             continue;
         }
         if yields > 0 && chance.one_in(8) {
@@ -306,20 +324,23 @@ fn weather() -> impl Strategy<Value = Weather> {
     (
         (flag(), flag(), flag(), flag()),
         0..100_i64,
-        (flag(), flag(), flag()),
+        (flag(), flag(), flag(), flag()),
         deadline,
     )
         .prop_map(
-            |((crashes, yields, warm, alone), hold, (cancel, faults, retries), deadline)| Weather {
-                crashes,
-                yields,
-                warm,
-                hold,
-                alone,
-                cancel,
-                deadline,
-                faults,
-                retries,
+            |((crashes, yields, warm, alone), hold, (cancel, faults, retries, tells), deadline)| {
+                Weather {
+                    crashes,
+                    yields,
+                    warm,
+                    hold,
+                    alone,
+                    cancel,
+                    deadline,
+                    faults,
+                    retries,
+                    tells,
+                }
             },
         )
 }
@@ -365,7 +386,7 @@ proptest! {
         node in nodes(), seed in any::<u64>(), alone in any::<bool>(), cancel in any::<bool>(),
         deadline in prop::option::weighted(0.3, 0..400_i64)
     ) {
-        let calm = Weather { warm: true, cancel, deadline, ..Weather::default() };
+        let calm = Weather { warm: true, cancel, deadline, tells: true, ..Weather::default() };
         let mut first = sim(&node, FakeStore::new("input", T0), calm);
         let status = explore(&mut first, seed, calm);
         prop_assert!(status.is_final());
