@@ -518,9 +518,9 @@ impl Engine {
     }
 
     fn change_schedules(&self, token: u64, changes: Vec<ScheduleChangeTuple>) {
-        let changes = changes.into_iter().map(schedule_change).collect();
-        let changed = self.store().change_schedules(changes);
-        self.core.call(token, changed, Reply::Changed);
+        let batch = changes.into_iter().map(schedule_change).collect();
+        let done = self.store().change_schedules(batch);
+        self.core.call(token, done, Reply::Changed);
     }
 
     fn get_schedules(&self, token: u64, ids: Vec<String>) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from duramen._runtime.sync import SyncRun
 
 from ._face import Runtime
-from ._sync import SyncRuntime
+from ._schedules import ScheduleCalls
+from ._sync import SyncRuntime, SyncSchedules
 
-__all__ = ["Runtime", "SyncRun", "SyncRuntime"]
+__all__ = ["Runtime", "ScheduleCalls", "SyncRun", "SyncRuntime", "SyncSchedules"]
