@@ -511,12 +511,12 @@ class PythonStore:
         for item in items:
             where = "WHERE run_id = ? AND stream = ?"
             of = (run_id, item["stream"])
-            found = self._sql(f"SELECT coalesce(max(seq), 0), coalesce(min(seq), 1) FROM items {where}", *of)
-            seq, first = found[0][0] + 1, found[0][1]
+            seq = self._sql(f"SELECT coalesce(max(seq), 0) FROM items {where}", *of)[0][0] + 1
             what = (item["writer"], item["index"], item["attempt"], item["at"], item["payload"])
             text = f"INSERT INTO items (run_id, stream, {ITEM}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
             self._sql(text, *of, seq, *what)
             if item["keep"] is not None:
+                first = self._sql(f"SELECT min(seq) FROM items {where}", *of)[0][0]
                 upto = min(seq - max(1, item["keep"]), first + s.MOST_PRUNED - 1)
                 self._sql(f"DELETE FROM items {where} AND seq <= ?", *of, upto)
 

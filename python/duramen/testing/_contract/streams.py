@@ -258,7 +258,7 @@ class StreamRules(Rules):
             one = commit(run_id, entries=[last], written=numbers(1), next=continued())
             assert await commit_one(store, one) == APPLIED
             assert told(await kept(store, run_id)) == "1=0"
-        (again,) = (await store.claim(claim("bob", run_id="a")))["runs"]
+        (again,) = (await store.claim(claim("bob", now=T0 + 1, run_id="a")))["runs"]
         assert await append(store, numbers(1, 1), owner="bob", epoch=again["row"]["epoch"]) == {
             "kind": "applied"
         }
