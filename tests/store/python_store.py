@@ -82,10 +82,10 @@ def never_kept(commit: s.RunCommit) -> str | None:
         return "too many items leave the run at once"
     if commit["outgoing"] and not entries:
         return "items leave the run without an entry of its journal"
-    if commit["written"] and not entries:
-        return "items of streams come without an entry of the journal"
-    if (reason := never_written(commit["written"])) is not None:
-        return reason
+    if len(commit["written"]) > len(entries):
+        return "items of streams come without entries of the journal"
+    if has_bad_stream(commit["written"]):
+        return "a stream's name cannot be used"
     if end["kind"] == "waiting" and any(not wait or has_control(wait) for wait in end["waits"]):
         return "a wait key is empty or has a control character"
     if end["kind"] == "finished" and end["status"] not in FINAL:
@@ -95,11 +95,8 @@ def never_kept(commit: s.RunCommit) -> str | None:
     return None
 
 
-def never_written(items: Sequence[s.StreamWrite]) -> str | None:
-    """Why items can never be kept, if there is a reason."""
-    if len(items) > 10_000:
-        return "too many items come at once"
-    return "a stream's name cannot be used" if any(is_bad_id(item["stream"]) for item in items) else None
+def has_bad_stream(items: Sequence[s.StreamWrite]) -> bool:
+    return any(is_bad_id(item["stream"]) for item in items)
 
 
 def only_appends(commit: s.RunCommit) -> bool:
@@ -525,9 +522,8 @@ class PythonStore:
         return [self._append_items(one) for one in batch]
 
     def _append_items(self, one: s.StreamAppend) -> s.Appended:
-        reason = never_written(one["items"])
-        if reason is not None:
-            return {"kind": "rejected", "reason": reason}
+        if len(one["items"]) > 10_000 or has_bad_stream(one["items"]):
+            return {"kind": "rejected", "reason": "too many items at once, or a stream's name cannot be used"}
         row = self._row(one["run_id"])
         if row is None:
             return {"kind": "fenced"}

@@ -17,6 +17,7 @@ from duramen import (
     RunView,
     SchemaView,
     SignalResult,
+    StreamItem,
     SweepResult,
     WorkerView,
     workflow,
@@ -74,6 +75,7 @@ def blocked(runtime: Runtime, connection: object) -> None:
     assert_type(sync.workers(), list[WorkerView])
     assert_type(sync.timeline("a", from_index=3), list[Event])
     assert_type(sync.events("a", follow=False), Iterator[Event])
+    assert_type(sync.stream("a", "log", type=bytes, from_seq=3), Iterator[StreamItem[bytes]])
     assert_type(sync.export("a"), History)
     assert_type(sync.migrate(), SchemaView)
 

@@ -15,6 +15,7 @@ from duramen import (
     Retry,
     Runtime,
     StepDef,
+    StreamItem,
     WorkflowDef,
     sqlite,
     step,
@@ -192,3 +193,36 @@ async def keep_a_history(runtime: Runtime) -> None:
     assert_type(replay(fulfillment, history), Replayed)
     replay(fulfillment, Path("history.json"), compare_output=False)
     replay(fulfillment, "{}")
+
+
+async def tokens(prompt: str) -> str:
+    stream = step_context().stream("answer", str, keep=100)
+    await stream.write(prompt)
+    await step_context().stream("notes").write({"any": 1})
+    return prompt
+
+
+def tokens_in_a_thread(prompt: str) -> None:
+    step_context().stream("answer", str).write(prompt)
+
+
+@workflow
+async def streaming(ctx: Context, order: Order) -> None:
+    orders = ctx.stream("orders", Order)
+    await orders.write(order)
+    await ctx.stream("numbers", list[int]).write([1])
+    await ctx.stream("any", keep=10).write(None)
+    await ctx.step("tokens", tokens, "x")
+
+
+async def readers(runtime: Runtime) -> None:
+    async for item in runtime.stream("run", "orders", type=Order, from_seq=3):
+        assert_type(item, StreamItem[Order])
+        assert_type(item.value.order_id, str)
+        assert_type((item.seq, item.index, item.op, item.attempt), tuple[int, int, str | None, int | None])
+    async for item in runtime.stream("run", "any", follow=False):
+        assert_type(item, StreamItem[Any])
+    for blocking in runtime.sync.stream("run", "orders", type=Order):
+        assert_type(blocking, StreamItem[Order])
+    for _ in runtime.sync.stream("run", "any"):
+        pass

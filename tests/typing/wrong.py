@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from duramen import Context, Retry, Runtime, WorkflowDef, sqlite, step, workflow
+from duramen import Context, Retry, Runtime, WorkflowDef, sqlite, step, step_context, workflow
 
 
 @dataclass
@@ -98,3 +98,11 @@ Retry(retry_if=slow_rule)  # pyright: ignore[reportArgumentType]
 Retry(non_retryable=(3,))  # pyright: ignore[reportArgumentType]
 workflow(previous=[plain])  # pyright: ignore[reportArgumentType]
 other: WorkflowDef[str, int] = handler  # pyright: ignore[reportAssignmentType]
+
+
+@workflow
+async def streams(ctx: Context) -> None:
+    await ctx.stream("numbers", int).write("one")  # pyright: ignore[reportArgumentType]
+    ctx.stream("numbers", int).write(1)  # pyright: ignore[reportUnusedCoroutine]
+    ctx.stream("numbers", keep="all")  # pyright: ignore[reportArgumentType]
+    await step_context().stream("numbers", int).write(None)  # pyright: ignore[reportArgumentType]
