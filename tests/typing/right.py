@@ -220,8 +220,8 @@ async def readers(runtime: Runtime) -> None:
         assert_type(item, StreamItem[Order])
         assert_type(item.value.order_id, str)
         assert_type((item.seq, item.index, item.op, item.attempt), tuple[int, int, str | None, int | None])
-    async for item in runtime.stream("run", "any", follow=False):
-        assert_type(item, StreamItem[Any])
+    async for anything in runtime.stream("run", "any", follow=False):
+        assert_type(anything, StreamItem[Any])
     for blocking in runtime.sync.stream("run", "orders", type=Order):
         assert_type(blocking, StreamItem[Order])
     for _ in runtime.sync.stream("run", "any"):
