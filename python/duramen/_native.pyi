@@ -43,6 +43,8 @@ __all__ = [
     "Store",
     "StoreFailed",
     "StoreRequest",
+    "StreamItem",
+    "StreamPage",
     "Swept",
     "SweptRun",
     "TimeOut",
