@@ -110,13 +110,11 @@ pub fn append(append: &StreamAppend) -> Option<String> {
 }
 
 fn streams(items: &[StreamWrite]) -> Option<String> {
-    let names = items
+    let mut names = items
         .iter()
         .map(|item| check_id("stream's name", &item.stream));
-    names
-        .filter_map(Result::err)
-        .next()
-        .map(|error| error.to_string())
+    let error = names.find_map(Result::err)?;
+    Some(error.to_string())
 }
 
 /// The most items of one commit.
