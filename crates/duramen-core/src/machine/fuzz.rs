@@ -107,13 +107,13 @@ fn meta() -> impl Strategy<Value = Meta> {
     )
         .prop_map(
             |(attempt, retry_at, wait, deadline, message, cause, stream)| Meta {
-                stream,
                 attempt,
                 retry_at,
                 wait,
                 deadline,
                 message,
                 cause,
+                stream,
             },
         )
 }
