@@ -49,6 +49,8 @@ __all__ = [
     "Store",
     "StoreFailed",
     "StoreRequest",
+    "StreamItem",
+    "StreamPage",
     "Swept",
     "SweptRun",
     "TimeOut",

@@ -25,6 +25,8 @@ async def add(ctx: Context, numbers: list[int]) -> int:
 
 @workflow
 async def wait(ctx: Context) -> str:
+    for number in range(3):
+        await ctx.stream("log").write({"number": number})
     return await ctx.wait_for_event("word", str)
 
 @workflow

@@ -52,6 +52,19 @@ def test_show(duramen) -> None:
     )
 
 
+def test_stream(duramen) -> None:
+    assert duramen("runs", "stream", "wait:1", "log").out == '{"number": 0}\n{"number": 1}\n{"number": 2}\n'
+    assert duramen("runs", "stream", "wait:1", "log", "--from-seq", "3").out == '{"number": 2}\n'
+    item = duramen("runs", "stream", "wait:1", "log", "--from-seq", "2", "--json").out.splitlines()[0]
+    found = json.loads(item)
+    assert (found["seq"], found["index"], found["value"], found["op"]) == (2, 1, {"number": 1}, None)
+    nothing = duramen("runs", "stream", "add:1", "log", "--follow")
+    assert (nothing.code, nothing.out) == (0, "")
+    unknown = duramen("runs", "stream", "nobody", "log")
+    assert unknown.code != 0
+    assert "nobody" in unknown.err
+
+
 def test_timeline(duramen) -> None:
     assert "━" in duramen("runs", "timeline", "add:1").out
     kinds = [entry["kind"] for entry in duramen("runs", "timeline", "add:1", "--json").json]

@@ -28,6 +28,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "SerializationError": ("$.a", "no"),
     "StepFailed": ("reserve", 3, RECORDED),
     "StepTimeout": ("reserve", 1, RECORDED),
+    "StreamTruncated": ("run-1", "log", 3, 7),
     "UnknownRun": ("run-1",),
     "UnknownWorkflow": ("name", "2"),
 }

@@ -116,8 +116,8 @@ change(
 @change(
     "streams",
     2,
-    'expected (recorded) stream_written of "stream-2" into the stream "other", found a handler that writes there '
-    'to the stream "log"',
+    'expected (recorded) stream_written of "stream-2" into the stream "other", found a handler that writes '
+    'there to the stream "log"',
 )
 async def other_stream(ctx: Context) -> int:
     await ctx.stream("log").write("begins")

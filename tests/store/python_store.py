@@ -91,10 +91,10 @@ def never_kept(commit: s.RunCommit) -> str | None:
         return "too many items leave the run at once"
     if commit["outgoing"] and not entries:
         return "items leave the run without an entry of its journal"
-    if commit["written"] and not entries:
-        return "items of streams come without an entry of the journal"
-    if (reason := never_written(commit["written"])) is not None:
-        return reason
+    if len(commit["written"]) > len(entries):
+        return "items of streams come without entries of the journal"
+    if has_bad_stream(commit["written"]):
+        return "a stream's name cannot be used"
     if end["kind"] in {"waiting", "paused"} and any(not wait or has_control(wait) for wait in end["waits"]):
         return "a wait key is empty or has a control character"
     if end["kind"] == "finished" and end["status"] not in FINAL:
@@ -106,11 +106,8 @@ def never_kept(commit: s.RunCommit) -> str | None:
     return None
 
 
-def never_written(items: Sequence[s.StreamWrite]) -> str | None:
-    """Why items can never be kept, if there is a reason."""
-    if len(items) > 10_000:
-        return "too many items come at once"
-    return "a stream's name cannot be used" if any(is_bad_id(item["stream"]) for item in items) else None
+def has_bad_stream(items: Sequence[s.StreamWrite]) -> bool:
+    return any(is_bad_id(item["stream"]) for item in items)
 
 
 def only_appends(commit: s.RunCommit) -> bool:
@@ -541,12 +538,12 @@ class PythonStore:
         for item in items:
             where = "WHERE run_id = ? AND stream = ?"
             of = (run_id, item["stream"])
-            found = self._sql(f"SELECT coalesce(max(seq), 0), coalesce(min(seq), 1) FROM items {where}", *of)
-            seq, first = found[0][0] + 1, found[0][1]
+            seq = self._sql(f"SELECT coalesce(max(seq), 0) FROM items {where}", *of)[0][0] + 1
             what = (item["writer"], item["index"], item["attempt"], item["at"], item["payload"])
             text = f"INSERT INTO items (run_id, stream, {ITEM}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
             self._sql(text, *of, seq, *what)
             if item["keep"] is not None:
+                first = self._sql(f"SELECT min(seq) FROM items {where}", *of)[0][0]
                 upto = min(seq - max(1, item["keep"]), first + s.MOST_PRUNED - 1)
                 self._sql(f"DELETE FROM items {where} AND seq <= ?", *of, upto)
 
@@ -555,9 +552,8 @@ class PythonStore:
         return [self._append_items(one) for one in batch]
 
     def _append_items(self, one: s.StreamAppend) -> s.Appended:
-        reason = never_written(one["items"])
-        if reason is not None:
-            return {"kind": "rejected", "reason": reason}
+        if len(one["items"]) > 10_000 or has_bad_stream(one["items"]):
+            return {"kind": "rejected", "reason": "too many items at once, or a stream's name cannot be used"}
         row = self._row(one["run_id"])
         if row is None:
             return {"kind": "fenced"}

@@ -1,15 +1,26 @@
 """What handlers and steps write, and readers get, on each store."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
-from duramen import Context, Retry, Runtime, StreamItem, step_context, workflow
+from duramen import (
+    CodecSerializer,
+    Context,
+    JsonSerializer,
+    Retry,
+    Runtime,
+    StreamItem,
+    step_context,
+    workflow,
+)
 from duramen.errors import (
     InvalidArgument,
     InvalidId,
     NotADurableContext,
+    RunFailed,
     SerializationError,
     StepFailed,
     StreamTruncated,
@@ -191,7 +202,7 @@ async def misuses(ctx: Context) -> list[str]:
     found: list[str] = []
     for wrong, options in (("", {}), ("a\0", {}), ("a", {"keep": 0}), ("a", {"keep": -1})):
         try:
-            ctx.stream(wrong, **options)  # pyright: ignore[reportArgumentType]
+            ctx.stream(wrong, **options)
         except (InvalidId, InvalidArgument) as error:
             found.append(type(error).__name__)
     try:
@@ -213,6 +224,7 @@ async def misuses(ctx: Context) -> list[str]:
 async def test_what_cannot_work_is_refused(memory_url: str) -> None:
     async with Runtime(memory_url, workflows=[misuses]) as runtime:
         found = await runtime.run(misuses, run_id="r")
+        assert found.output is not None
         *names, refusal = found.output
         assert names == ["InvalidId", "InvalidId", "InvalidArgument", "InvalidArgument", "SerializationError"]
         assert "NotADurableContext: ctx.stream" in refusal
@@ -251,3 +263,132 @@ async def test_a_reader_is_told_as_soon_as_it_is_there_and_may_stop(any_url: str
                 told.set()
         assert seen == ["before", "now"]
         await run.result(timeout=10)
+
+
+async def test_a_transaction_writes_to_no_stream(sqlite_url: str) -> None:
+    async def moves(_: Any) -> None:
+        await step_context().stream("log").write(1)
+
+    @workflow
+    async def transacts(ctx: Context) -> str:
+        try:
+            await ctx.transaction("moves", moves)
+        except StepFailed as error:
+            return str(error)
+        return "written"
+
+    async with Runtime(sqlite_url, workflows=[transacts]) as runtime:
+        done = await runtime.run(transacts, run_id="r")
+        assert done.output is not None
+        assert "nobody could read it before" in done.output
+
+
+async def test_a_thread_that_was_left_behind_writes_nothing_into_the_next_attempt(any_url: str) -> None:
+    may_go_on, found = threading.Event(), list[str]()
+    tried = threading.Event()
+
+    def slow() -> int:
+        stream = step_context().stream("words", str)
+        attempt = step_context().attempt
+        stream.write(f"attempt {attempt}")
+        if attempt == 1:
+            may_go_on.wait(20)
+            try:
+                stream.write("late")
+            except NotADurableContext:
+                found.append("refused")
+            tried.set()
+        else:
+            may_go_on.set()
+            tried.wait(20)
+        return attempt
+
+    @workflow
+    async def leaves(ctx: Context) -> int:
+        return await ctx.step("slow", slow, timeout=0.2, retry=Retry(attempts=2, base=0.01))
+
+    async with Runtime(any_url, workflows=[leaves]) as runtime:
+        run = await runtime.start(leaves, run_id="r")
+        # The second attempt may run into its time, too, on a machine that is busy: then it has failed.
+        try:
+            await run.result(timeout=30)
+        except RunFailed:
+            pass
+        assert await asyncio.to_thread(tried.wait, 20)
+        assert found == ["refused"]
+        assert values(await everything(runtime, "r", "words")) == ["attempt 1", "attempt 2"]
+
+
+async def test_a_write_that_is_not_awaited_again_and_again_is_refused_at_last(memory_url: str) -> None:
+    async def floods() -> int:
+        stream = step_context().stream("flood", int)
+        for number in range(100_000):
+            try:
+                stream.write(number)
+            except InvalidArgument:
+                return number
+        return 0
+
+    @workflow
+    async def flooding(ctx: Context) -> int:
+        return await ctx.step("floods", floods)
+
+    async with Runtime(memory_url, workflows=[flooding]) as runtime:
+        done = await runtime.run(flooding, run_id="r")
+        count = done.output
+        assert count is not None
+        assert 1_000 < count < 100_000
+        assert len(await everything(runtime, "r", "flood")) == count
+
+
+async def test_what_a_handler_writes_without_end_is_one_commit(any_url: str) -> None:
+    @workflow
+    async def much(ctx: Context) -> None:
+        stream = ctx.stream("much", int)
+        for number in range(12_000):
+            await stream.write(number)
+
+    async with Runtime(any_url, workflows=[much]) as runtime:
+        await runtime.run(much, run_id="r")
+        assert len(await everything(runtime, "r", "much")) == 12_000
+
+
+async def test_a_codec_that_is_out_is_waited_for(memory_url: str) -> None:
+    class Flaky:
+        """Cannot encode at its first tries."""
+
+        def __init__(self) -> None:
+            self.tries = 0
+
+        def encode(self, data: bytes) -> bytes:
+            if b"item" in data:
+                self.tries += 1
+                if self.tries in {1, 2, 4}:
+                    raise ConnectionError("no key")
+            return data[::-1]
+
+        def decode(self, data: bytes) -> bytes:
+            return data[::-1]
+
+    async def says() -> None:
+        await step_context().stream("log").write("item of a step")
+
+    @workflow
+    async def coded(ctx: Context) -> None:
+        await ctx.stream("log").write("item of a handler")
+        await ctx.step("says", says)
+
+    codec = Flaky()
+    serializer = CodecSerializer(JsonSerializer(), codec)
+    async with Runtime(memory_url, workflows=[coded], serializer=serializer) as runtime:
+        await runtime.run(coded, run_id="r")
+        found = values(await everything(runtime, "r", "log"))
+        assert found == ["item of a handler", "item of a step"]
+        assert codec.tries == 5
+
+
+def test_the_blocking_reader(any_url: str) -> None:
+    with Runtime(any_url, workflows=[talks]).sync as runtime:
+        runtime.start(talks, run_id="r").result(timeout=20)
+        assert [item.value for item in runtime.stream("r", "answer", type=str)] == ["a", "b", "c", "d", "e"]
+        assert [item.seq for item in runtime.stream("r", "log", from_seq=2)] == [2, 3]

@@ -23,6 +23,7 @@ from duramen import (
     ScheduleView,
     SchemaView,
     SignalResult,
+    StreamItem,
     SweepResult,
     VersionView,
     WorkerView,
@@ -103,6 +104,7 @@ def blocked(runtime: Runtime, connection: object) -> None:
     sync.retry("a", version="2", drive=False)
     assert_type(sync.timeline("a", from_index=3), list[Event])
     assert_type(sync.events("a", follow=False), Iterator[Event])
+    assert_type(sync.stream("a", "log", type=bytes, from_seq=3), Iterator[StreamItem[bytes]])
     assert_type(sync.export("a"), History)
     assert_type(sync.migrate(), SchemaView)
 

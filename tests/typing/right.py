@@ -26,6 +26,7 @@ from duramen import (
     ScheduleView,
     StepContext,
     StepDef,
+    StreamItem,
     WorkflowDef,
     cron,
     every,
@@ -346,3 +347,36 @@ async def look(runtime: Runtime, ctx: Context) -> None:
     if ctx.schedule is not None:
         assert_type(ctx.schedule.fire_time, datetime)
         assert_type(ctx.schedule.previous, datetime | None)
+
+
+async def tokens(prompt: str) -> str:
+    stream = step_context().stream("answer", str, keep=100)
+    await stream.write(prompt)
+    await step_context().stream("notes").write({"any": 1})
+    return prompt
+
+
+def tokens_in_a_thread(prompt: str) -> None:
+    step_context().stream("answer", str).write(prompt)
+
+
+@workflow
+async def streaming(ctx: Context, order: Order) -> None:
+    orders = ctx.stream("orders", Order)
+    await orders.write(order)
+    await ctx.stream("numbers", list[int]).write([1])
+    await ctx.stream("any", keep=10).write(None)
+    await ctx.step("tokens", tokens, "x")
+
+
+async def readers(runtime: Runtime) -> None:
+    async for item in runtime.stream("run", "orders", type=Order, from_seq=3):
+        assert_type(item, StreamItem[Order])
+        assert_type(item.value.order_id, str)
+        assert_type((item.seq, item.index, item.op, item.attempt), tuple[int, int, str | None, int | None])
+    async for anything in runtime.stream("run", "any", follow=False):
+        assert_type(anything, StreamItem[Any])
+    for blocking in runtime.sync.stream("run", "orders", type=Order):
+        assert_type(blocking, StreamItem[Order])
+    for _ in runtime.sync.stream("run", "any"):
+        pass

@@ -190,3 +190,11 @@ Schedule("d", handler, "* * * * *", input="x")  # pyright: ignore[reportCallIssu
 Schedule("e", "name", every.hours(1), overlap="queue")  # pyright: ignore[reportCallIssue, reportArgumentType]
 cron("* * * * *", zone="UTC")  # pyright: ignore[reportCallIssue]
 every.seconds("3")  # pyright: ignore[reportArgumentType]
+
+
+@workflow
+async def streams(ctx: Context) -> None:
+    await ctx.stream("numbers", int).write("one")  # pyright: ignore[reportArgumentType]
+    ctx.stream("numbers", int).write(1)  # pyright: ignore[reportUnusedCoroutine]
+    ctx.stream("numbers", keep="all")  # pyright: ignore[reportArgumentType]
+    await step_context().stream("numbers", int).write(None)  # pyright: ignore[reportArgumentType]

@@ -104,10 +104,10 @@ pub fn commit(commit: &RunCommit) -> Option<String> {
         // Their place is told by the entry.
         return Some("items leave the run without an entry of its journal".to_owned());
     }
-    if !commit.written.is_empty() && commit.entries.is_empty() {
-        return Some("items of streams come without an entry of the journal".to_owned());
+    if commit.written.len() > commit.entries.len() {
+        return Some("items of streams come without entries of the journal".to_owned());
     }
-    if let Some(reason) = written(&commit.written) {
+    if let Some(reason) = streams(&commit.written) {
         return Some(reason);
     }
     match &commit.next {
@@ -133,27 +133,25 @@ pub fn commit(commit: &RunCommit) -> Option<String> {
 
 /// The reason for which what a step has written can never be kept, if there is one.
 pub fn append(append: &StreamAppend) -> Option<String> {
-    written(&append.items)
-}
-
-fn written(items: &[StreamWrite]) -> Option<String> {
-    if items.len() > MOST_WRITTEN {
+    if append.items.len() > MOST_APPENDED {
         return Some(format!(
-            "{} items of streams come at once; at most {MOST_WRITTEN} can",
-            items.len()
+            "{} items of streams come at once; at most {MOST_APPENDED} can",
+            append.items.len()
         ));
     }
-    let names = items
+    streams(&append.items)
+}
+
+fn streams(items: &[StreamWrite]) -> Option<String> {
+    let mut names = items
         .iter()
         .map(|item| check_id("stream's name", &item.stream));
-    names
-        .filter_map(Result::err)
-        .next()
-        .map(|error| error.to_string())
+    let error = names.find_map(Result::err)?;
+    Some(error.to_string())
 }
 
 /// The most items of one commit.
 const MOST_OUTGOING: usize = 10_000;
 
-/// The most items of streams in one commit or append.
-pub const MOST_WRITTEN: usize = 10_000;
+/// The most items of one append.
+const MOST_APPENDED: usize = 10_000;

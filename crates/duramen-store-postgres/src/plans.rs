@@ -63,6 +63,9 @@ const FILL: &str = "
     FROM generate_series($from, $until) n;
     INSERT INTO {outgoing} (entry, at, number, kind, run_id, target, body)
     SELECT 1, n, 0, 1, 'run-' || lpad(n::text, 8, '0'), 'other', '' FROM generate_series($from, $until, 100) n;
+    INSERT INTO {stream_items} (seq, idx, at, attempt, run_id, stream, writer, payload)
+    SELECT seq, seq - 1, n, 1, 'run-' || lpad(n::text, 8, '0'), stream, 'step-1', '\\x31'
+    FROM generate_series($from, $until, 100) n, generate_series(1, 20) seq, unnest(ARRAY['log', 'words']) stream;
     INSERT INTO {owners} (owner, format, started_at, seen_at, lease_until, ended_at)
     SELECT name, 1, 0, 0, 2000000, CASE name WHEN 'owner-7' THEN 1 END
     FROM (SELECT 'ann' AS name UNION ALL SELECT 'owner-' || n FROM generate_series(0, 7) n) named ON CONFLICT DO NOTHING";

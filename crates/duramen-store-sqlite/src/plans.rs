@@ -233,6 +233,25 @@ fn journals_and_inboxes_are_read_in_order_without_sorting() {
 }
 
 #[test]
+fn a_stream_is_read_in_its_order_and_its_ends_are_found_by_one_descent_each() {
+    searches(sql::stream::FENCE, &["runs USING PRIMARY KEY (run_id=?)"]);
+    searches(
+        sql::stream::PAGE,
+        &[
+            "r USING PRIMARY KEY (run_id=?)",
+            "s USING PRIMARY KEY (run_id=? AND stream=? AND seq>?)",
+        ],
+    );
+    for statement in [sql::stream::LAST, sql::stream::FIRST] {
+        searches(statement, &["PRIMARY KEY (run_id=? AND stream=?)"]);
+    }
+    searches(
+        sql::stream::PRUNE,
+        &["USING PRIMARY KEY (run_id=? AND stream=? AND seq<?)"],
+    );
+}
+
+#[test]
 fn what_is_still_to_be_carried_out_comes_oldest_first() {
     searches(sql::outgoing::UNSENT, &["INDEX outgoing_at (at<?)"]);
     searches(

@@ -116,7 +116,7 @@ class Writes:
             pumps, self._pumping = not self._pumping, True
         if pumps:
             self._call.host.services.stepper.on_loop(self._pump)
-        return Room(self)
+        return Room(self if here else None)
 
     def _is_full(self) -> bool:
         return len(self._waiting) >= _MOST or self._bytes >= _MOST_BYTES
@@ -217,11 +217,15 @@ class Writes:
 
     def _send(self) -> None:
         host = self._call.host
-        if host.closed or host.services.append is None:
+        append = host.services.append
+        if append is None:
+            self._fail(NotADurableContext("this host has nowhere to store items of streams"))
+            return
+        if host.closed:
             self.drop()
             return
         try:
-            sent = host.services.append(host.run, self._sending)
+            sent = append(host.run, self._sending)
         except RuntimeClosed:
             self.drop()
             return
@@ -286,9 +290,10 @@ class Room:
 
     __slots__ = ("_writes",)
 
-    def __init__(self, writes: Writes) -> None:
+    def __init__(self, writes: Writes | None) -> None:
         self._writes = writes
 
     def __await__(self) -> Generator[Any, None, None]:
-        """Wait for room."""
-        return self._writes.room()
+        """Wait for room, on the host's loop; a thread has waited before."""
+        if self._writes is not None:
+            yield from self._writes.room()

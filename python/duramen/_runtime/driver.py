@@ -138,6 +138,7 @@ class Driver:
         """Was raised in this round, and ends the process once all are served."""
         self._waiters: dict[str, set[asyncio.Future[Left]]] = {}
         self._collectors: dict[str, set[Collector]] = {}
+        self._readers: dict[str, set[asyncio.Event]] = {}
         self._services = self._new_services(*budget)
         self.ends = dict.fromkeys(("completed", "failed", "cancelled", "stuck"), 0)
         """How many runs ended so in this process's hands."""
@@ -236,8 +237,7 @@ class Driver:
 
     def _advance(self, ticket: int, host: RunHost, driven: str | None) -> None:
         self._touched.pop(host, None)
-        if self._collectors:
-            self.written(host.run_id)
+        self.written(host.run_id)
         if driven is None:
             self._safely(host, "advance")
             return
@@ -409,6 +409,7 @@ class Driver:
                 future.set_result(left)
         for collector in self._collectors.get(run_id, ()):
             collector.changed.set()
+        self.written(run_id)
 
     def yield_run(self, run_id: str) -> None:
         """Ask a run to let go as soon as its steps in flight are recorded."""
@@ -444,9 +445,20 @@ class Driver:
         return self._port.call(run.append, items)
 
     def written(self, run_id: str) -> None:
-        """Items of its streams are there to be read: tell whoever follows the run."""
-        for collector in self._collectors.get(run_id, ()):
-            collector.changed.set()
+        """Items of its streams may be there to be read."""
+        for bell in self._readers.get(run_id, ()):
+            bell.set()
+
+    def read(self, run_id: str, bell: asyncio.Event) -> None:
+        """Ring when items of a run's streams may be there, or it has left these hands, until `unread`."""
+        self._readers.setdefault(run_id, set()).add(bell)
+
+    def unread(self, run_id: str, bell: asyncio.Event) -> None:
+        """Undo `read`."""
+        bells = self._readers.get(run_id, set())
+        bells.discard(bell)
+        if not bells:
+            self._readers.pop(run_id, None)
 
     def emit(self, run_id: str, name: str, value: Any) -> None:
         """Pass a live event on to whoever listens."""

@@ -9,7 +9,6 @@ from duramen._values.checks import check_count, check_id
 from duramen._values.durations import from_ms
 from duramen.errors import StreamTruncated, UnknownRun
 
-from .driver import Collector
 from .results import ended
 from .views import StreamItem
 
@@ -52,13 +51,13 @@ class Streams:
         wanted = check_count("from_seq", from_seq, least=0, most=2**53)
         port = self._lifecycle.ready
         driver = self._lifecycle.driver
-        collector = Collector(0)
-        driver.collect(run_id, collector)
+        bell = asyncio.Event()
+        driver.read(run_id, bell)
         life: bytes | None = None
         poll = _FIRST_POLL
         try:
             while True:
-                collector.changed.clear()
+                bell.clear()
                 page: StreamPage | None = await port.call(port.engine.stream, run_id, name, wanted, _PAGE)
                 if page is None or life not in {None, page.seed}:
                     raise UnknownRun(run_id)
@@ -75,11 +74,11 @@ class Streams:
                     return
                 poll = min(poll * 1.5, _LAST_POLL)
                 try:
-                    await asyncio.wait_for(collector.changed.wait(), poll)
+                    await asyncio.wait_for(bell.wait(), poll)
                 except TimeoutError:
                     pass
         finally:
-            driver.uncollect(run_id, collector)
+            driver.unread(run_id, bell)
 
     def _item(self, kept: Kept, type: Any) -> StreamItem[Any]:  # noqa: A002
         op, _, generation = kept.writer.rpartition("##") if "##" in kept.writer else (kept.writer, "", "1")

@@ -252,8 +252,8 @@ class Event:
     kind: str
     """``run_created``, ``step_completed``, ``step_failed``, ``step_attempt_failed``, ``step_progress``,
     ``wait_opened``, ``event_received``, ``timer_fired``, ``approval_requested``, ``approval_resolved``,
-    ``value_recorded``, ``cancel_requested``, ``run_finished``, ``run_failed``, ``run_cancelled``,
-    ``run_terminated``, ``run_reopened``, …; live ones: ``emitted`` (by `Context.emit`) and
+    ``value_recorded``, ``stream_written``, ``cancel_requested``, ``run_finished``, ``run_failed``,
+    ``run_cancelled``, ``run_terminated``, ``run_reopened``, …; live ones: ``emitted`` (by `Context.emit`) and
     ``state_changed``, whose `data` are the operations of a JSON patch (RFC 6902) on what the same listener
     was told before. The first one replaces the whole."""
     at: datetime

@@ -70,7 +70,7 @@ def tracks(journal: Iterable[Event], now: datetime) -> list[Track]:
     began: dict[str, datetime] = {}
     cursor = now
     for entry in journal:
-        if not entry.op or entry.kind == "value_recorded":
+        if not entry.op or entry.kind in {"value_recorded", "stream_written"}:
             cursor = entry.at
             continue
         track = found.setdefault(entry.op, Track(entry.op))

@@ -376,7 +376,7 @@ class RunCommit(TypedDict):
     outgoing: Sequence[Outgoing]
     """What leaves the run, in this order; never without an entry, and no more than 10,000 items."""
     written: Sequence[StreamWrite]
-    """What the handler wrote to streams, in this order; never without an entry, no more than 10,000 items."""
+    """What the handler wrote to streams, in this order; never more than `entries`."""
     format: int | None
     """Raises the row's `format` to this, and never lowers it."""
     at: int

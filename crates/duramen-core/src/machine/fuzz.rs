@@ -148,6 +148,7 @@ fn meta() -> impl Strategy<Value = Meta> {
                     skipped: false,
                     undone: false,
                 }
+                stream,
             },
         )
 }

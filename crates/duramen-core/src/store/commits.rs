@@ -31,7 +31,7 @@ pub struct RunCommit {
     pub state: Option<Payload>,
     /// What leaves the run, in this order. A commit that has any appends an entry.
     pub outgoing: Vec<Outgoing>,
-    /// What the handler has written to streams, in this order. A commit that has any appends an entry.
+    /// What the handler has written to streams, in this order. Each has an entry, so there are no more than these.
     #[serde(default)]
     pub written: Vec<StreamWrite>,
     /// Only builds that read this encoding can go on with the run from here on; never lowers it.

@@ -271,7 +271,34 @@ pub(super) fn of_given_runs(book: &Book) -> Vec<Hot<'_>> {
         alone("delete", &book.delete[2], "'run-00000099'", 1),
         alone("delete", &book.delete[3], "'run-00000099'", 1),
         alone("delete", &book.delete[4], "'run-00000001'", 1),
-        alone("delete", &book.delete[5], "'run-00000099'", 1),
+        alone("delete", &book.delete[5], "'run-00000001'", 40),
+        alone("delete", &book.delete[6], "'run-00000099'", 1),
+        // The row twice.
+        alone(
+            "stream_fence",
+            &book.stream_fence,
+            "'run-00000095', 'owner-7', 1, '\\x00000000000000000000000000000000'",
+            2,
+        ),
+        alone(
+            "stream_write",
+            &book.stream_write,
+            "'run-00000001', 'words', ARRAY[0::bigint], ARRAY[1::bigint], ARRAY[1], ARRAY['w'], ARRAY['\\x31'::bytea]",
+            1,
+        ),
+        // The first one twice, and the next.
+        alone(
+            "stream_prune",
+            &book.stream_prune,
+            "'run-00000001', 'words', 2, 10000",
+            4,
+        ),
+        alone(
+            "stream_page",
+            &book.stream_page,
+            "'run-00000001', 'words', 3, 5",
+            6,
+        ),
     ]
 }
 

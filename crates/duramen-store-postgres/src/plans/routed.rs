@@ -20,7 +20,9 @@ const MUCH: &str = "
     SELECT 1 + n, 0, 0, 1, 1, run_id, 'old-' || n, 'go', ''
     FROM unnest(ARRAY['run-00000007', 'run-00000096']) run_id, generate_series(1, 500) n;
     INSERT INTO {outgoing} (entry, at, number, kind, run_id, target, body)
-    SELECT 1, 101, n, 1, 'run-00000101', 'other', '' FROM generate_series(1, 500) n";
+    SELECT 1, 101, n, 1, 'run-00000101', 'other', '' FROM generate_series(1, 500) n;
+    INSERT INTO {stream_items} (seq, idx, at, attempt, run_id, stream, writer, payload)
+    SELECT n, n, 0, 1, 'run-00000102', 'words', 'step-1', '' FROM generate_series(1, 500) n";
 
 /// Statements of the routed flavour alone: about one run, and about all.
 fn of_one(book: &Book) -> Vec<Hot<'_>> {

@@ -106,10 +106,11 @@ class StreamRules(Rules):
         await store.create([new_run("a", owner="ann")])
         first = [written(b"\x00\xff", writer="", attempt=0), written(b"other", "t", writer="")]
         first.append(written(b"", writer="", index=1, attempt=0))
-        assert await commit_one(store, commit(entries=[entry("s")], written=first)) == APPLIED
+        three = [entry("s"), entry("t"), entry("u")]
+        assert await commit_one(store, commit(entries=three, written=first)) == APPLIED
         assert await append(store, [written(b"3"), written(b"4", index=1)]) == {"kind": "applied"}
         more = [written(b"5", writer="w##2", index=7, attempt=9)]
-        assert await commit_one(store, commit(length=2, entries=[entry("t")], written=more)) == APPLIED
+        assert await commit_one(store, commit(length=4, entries=[entry("v")], written=more)) == APPLIED
         assert [item["seq"] for item in await kept(store)] == [1, 2, 3, 4, 5]
         found = await kept(store)
         assert found[0] == {
@@ -194,10 +195,13 @@ class StreamRules(Rules):
         late = commit(owner="bob", entries=[entry("s")], written=numbers(1))
         assert await commit_one(store, late) == FENCED
         assert (await commit_one(store, commit(written=numbers(1))))["kind"] == "rejected"
+        more = commit(entries=[entry("s")], written=numbers(2))
+        assert (await commit_one(store, more))["kind"] == "rejected"
+        two = [entry("s"), entry("t")]
         for name in ("", "x" * 256, "a\x1fb"):
             bad = [written(), written(stream=name)]
             assert (await append(store, bad))["kind"] == "rejected"
-            assert (await commit_one(store, commit(entries=[entry("s")], written=bad)))["kind"] == "rejected"
+            assert (await commit_one(store, commit(entries=two, written=bad)))["kind"] == "rejected"
         assert (await append(store, numbers(10_001)))["kind"] == "rejected"
         assert await kept(store) == []
         assert await append(store, numbers(10_000)) == {"kind": "applied"}
@@ -230,7 +234,7 @@ class StreamRules(Rules):
         assert await append(store, numbers(5)) == {"kind": "applied"}
         assert await append(store, numbers(1, 5, keep=3)) == {"kind": "applied"}
         assert told(await kept(store)) == "4=3 5=4 6=5"
-        more = commit(entries=[entry("s")], written=numbers(4, 6, keep=1))
+        more = commit(entries=[entry(f"s{n}") for n in range(4)], written=numbers(4, 6, keep=1))
         assert await commit_one(store, more) == APPLIED
         assert told(await kept(store, start=1)) == "10=9"
         assert await append(store, [*numbers(2, 10), written(b"t", "t", keep=1)]) == {"kind": "applied"}
@@ -258,7 +262,7 @@ class StreamRules(Rules):
             one = commit(run_id, entries=[last], written=numbers(1), next=continued())
             assert await commit_one(store, one) == APPLIED
             assert told(await kept(store, run_id)) == "1=0"
-        (again,) = (await store.claim(claim("bob", run_id="a")))["runs"]
+        (again,) = (await store.claim(claim("bob", now=T0 + 1, run_id="a")))["runs"]
         assert await append(store, numbers(1, 1), owner="bob", epoch=again["row"]["epoch"]) == {
             "kind": "applied"
         }

@@ -277,7 +277,7 @@ impl Ctx {
         let item = Payload::from(item.to_owned());
         let asked = self.with(|world| world.machine.request_write(stream, None, item));
         if let Err(halt) = asked {
-            self.stop(halt).await
+            self.stop::<()>(halt).await;
         }
     }
 
