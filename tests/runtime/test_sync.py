@@ -193,7 +193,8 @@ def test_bad_calls_are_refused_here_too() -> None:
 
 def calls_of(kind: type[Any]) -> dict[str, Any]:
     """What one can call on it, but for its opening and its end."""
-    named = {name: value for name, value in vars(kind).items() if not name.startswith("_")}
+    rooms = [room for room in kind.__mro__ if room is kind or room.__name__.endswith("Calls")]
+    named = {name: value for room in rooms for name, value in vars(room).items() if not name.startswith("_")}
     return {
         name: value
         for name, value in named.items()
