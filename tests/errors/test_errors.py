@@ -18,9 +18,11 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "EventRejected": ("run-1", "paid", "$.amount: no"),
     "InvalidHistory": ("$.run", "no"),
     "PayloadTooLarge": (3_000_000, 2_000_000, "input"),
+    "QueryFailed": ("run-1", "balance", "it raised"),
     "ReplayDiverged": ("run-1", "expected step 'a', found timer", 3, "> 3 step", "workflow 'flow'"),
     "RunCancelled": ("run-1", "no longer wanted"),
     "RunFailed": ("run-1", RECORDED),
+    "RunFinished": ("run-1", "completed", "it takes no more"),
     "RunIdConflict": ("run-1", "new", "old"),
     "RunStuck": ("run-1", "expected step 'a', found timer"),
     "RunTerminated": ("run-1", "bye"),
@@ -29,8 +31,15 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "StepFailed": ("reserve", 3, RECORDED),
     "StepTimeout": ("reserve", 1, RECORDED),
     "StreamTruncated": ("run-1", "log", 3, 7),
+    "TokenConflict": ("run-1", "token-1"),
+    "TokenFailed": ("token-1", "no"),
+    "TokenRejected": ("run-1", "token-1", "$.a: no"),
+    "UnknownQuery": ("run-1", "balance"),
     "UnknownRun": ("run-1",),
     "UnknownWorkflow": ("name", "2"),
+    "UpdateFailed": ("run-1", "deposit", RECORDED),
+    "UpdateRejected": ("run-1", "deposit", "too little"),
+    "UpdateTimeout": ("run-1", "deposit", "u-1"),
 }
 CLASSES = [
     cls

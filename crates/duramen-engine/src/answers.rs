@@ -6,74 +6,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use duramen_core::ids::{Millis, Payload, RunId};
+use duramen_core::ids::{Millis, RunId};
 use duramen_core::run::Status;
-use duramen_core::store::{Next, Receipt, RunCommit, StoreError};
+use duramen_core::store::{Receipt, StoreError};
 use tokio::sync::Notify;
 
 use crate::common::Common;
 use crate::env::{Moment, span};
-use crate::host::{HostEvent, Reply, Token};
+use crate::host::{Answer, HostEvent, Reply, Token};
 
 /// How far two looks are apart, at first and when nothing has been answered for a while.
 const SOONEST: Millis = 100;
 const LATEST: Millis = 500;
 /// The most messages in one look.
 const BATCH: usize = 1_000;
-
-/// What became of a message that somebody waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// It was consumed, with what the run answered.
-    Answered { reply: Option<Payload> },
-    /// It was set aside.
-    Refused { reason: String },
-    /// It is unread, and the run has ended or is parked; none: there is no such run, or no such message.
-    Unanswered { status: Option<Status> },
-}
-
-impl Answer {
-    /// As far as the message itself tells.
-    pub(crate) fn of(receipt: Receipt) -> Self {
-        match receipt {
-            Receipt::Unread => Self::Unanswered { status: None },
-            Receipt::Consumed { reply } => Self::Answered { reply },
-            Receipt::SetAside { reason } => Self::Refused { reason },
-        }
-    }
-}
-
-/// Rings when an answer was given here, if anybody waits for one.
-#[derive(Debug, Default)]
-pub(crate) struct AnswerBell {
-    waiting: AtomicUsize,
-    rung: AtomicBool,
-    bell: Arc<Notify>,
-}
-
-impl AnswerBell {
-    /// That commit took place.
-    pub(crate) fn committed(&self, commit: &RunCommit) {
-        if self.waiting.load(Ordering::Acquire) == 0 {
-            return;
-        }
-        let answers = commit
-            .read
-            .iter()
-            .any(|read| read.reply.is_some() || read.refused.is_some());
-        if answers || matches!(commit.next, Next::Finished { .. } | Next::Stuck { .. }) {
-            self.ring();
-        }
-    }
-
-    fn ring(&self) {
-        self.rung.store(true, Ordering::Release);
-        self.bell.notify_one();
-    }
-}
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -89,7 +37,7 @@ pub(crate) struct Answers {
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        self.common.answers.bell.notify_one();
+        self.common.answers.wake();
     }
 }
 
@@ -99,7 +47,7 @@ impl Answers {
             common,
             waiting: Mutex::default(),
         });
-        let bell = Arc::clone(&answers.common.answers.bell);
+        let bell = answers.common.answers.bell();
         let looking = look(Arc::downgrade(&answers), bell);
         answers.common.env.spawn(Box::pin(looking));
         answers
@@ -131,8 +79,7 @@ impl Answers {
     }
 
     fn count(&self, waiting: &Waiting) {
-        let count = waiting.by_token.len();
-        self.common.answers.waiting.store(count, Ordering::Release);
+        self.common.answers.wait(waiting.by_token.len());
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -146,7 +93,7 @@ impl Answers {
         self.count(&waiting);
         drop(waiting);
         self.reply(tokens.map(|token| (token, Err(StoreError::Closed))));
-        self.common.answers.bell.notify_one();
+        self.common.answers.wake();
     }
 
     fn reply(&self, answers: impl IntoIterator<Item = (Token, Result<Answer, StoreError>)>) {
@@ -241,7 +188,7 @@ async fn look(weak: Weak<Answers>, bell: Arc<Notify>) {
         .filter(|answers| !answers.common.is_closing())
     {
         let now = answers.common.clock.moment();
-        let rung = answers.common.answers.rung.swap(false, Ordering::AcqRel);
+        let rung = answers.common.answers.has_rung();
         let sleep = if answers.len() == 0 {
             None
         } else if now < next && !rung {

@@ -8,7 +8,7 @@ use duramen_core::ids::Millis;
 use duramen_core::journal::ENCODING;
 use duramen_core::store::{Store, StoreError, StoreFuture};
 
-use crate::answers::AnswerBell;
+use crate::answer_bell::AnswerBell;
 use crate::clock::Clock;
 use crate::env::{Env, Moment};
 use crate::host::{HostEvent, HostQueue, Reply, Token};

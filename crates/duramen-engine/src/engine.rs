@@ -8,7 +8,7 @@ use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::store::{Intervention, NewMessage, NewRun, Store, StoreFuture, WorkflowKey};
 
-use crate::answers::{Answer, Answers};
+use crate::answers::Answers;
 use crate::calls::{Call, Creations, Interventions, Messages};
 use crate::carrier::carry;
 use crate::claims::{Claims, SweepOptions};
@@ -16,7 +16,7 @@ use crate::commits::{Commits, Pipeline};
 use crate::common::{Common, Config, Counters};
 use crate::ends::Ends;
 use crate::env::Env;
-use crate::host::{HostEvent, HostQueue, Reply, Token};
+use crate::host::{Answer, HostEvent, HostQueue, Reply, Token};
 use crate::insist::insist;
 use crate::leases::{Leases, Listener, keep};
 use crate::reading::read;

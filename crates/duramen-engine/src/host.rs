@@ -2,15 +2,14 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use duramen_core::ids::{Millis, RunId};
+use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::journal::Entry;
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
     Appended, ClaimedRun, CommitOutcome, Created, Delivered, DueSchedules, Intervened, Message,
-    OpenRuns, OwnerRow, Page, RunDetail, ScheduleRow, Schema, Standing, StoreError, StreamPage,
+    OpenRuns, OwnerRow, Page, RunDetail, ScheduleRow, Schema, Standing, StoreError, StreamPage, Receipt,
 };
 
-use crate::answers::Answer;
 use crate::env::{Moment, system_moment};
 
 /// A place among the runs that are driven here; never used twice.
@@ -160,6 +159,28 @@ pub enum Reply {
     Answer(Answer),
     /// A copy of a run, to be read along; none if there is none.
     Read(Option<Box<ClaimedRun>>),
+}
+
+/// What became of a message that somebody waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It was consumed, with what the run answered.
+    Answered { reply: Option<Payload> },
+    /// It was set aside.
+    Refused { reason: String },
+    /// It is unread, and the run has ended or is parked; none: there is no such run, or no such message.
+    Unanswered { status: Option<Status> },
+}
+
+impl Answer {
+    /// As far as the message itself tells.
+    pub(crate) fn of(receipt: Receipt) -> Self {
+        match receipt {
+            Receipt::Unread => Self::Unanswered { status: None },
+            Receipt::Consumed { reply } => Self::Answered { reply },
+            Receipt::SetAside { reason } => Self::Refused { reason },
+        }
+    }
 }
 
 /// Called when the queue goes from empty to non-empty, from any thread. It may not call the engine.

@@ -5,6 +5,7 @@
 //! and when) and `commits` (what is written). [`Engine`] ties them together for a host, and [`RunDriver`]
 //! ties one run's machine to them.
 
+mod answer_bell;
 mod answers;
 mod calls;
 mod carrier;
@@ -29,12 +30,11 @@ mod reopen;
 mod ticks;
 mod watched;
 
-pub use answers::Answer;
 pub use claims::{CLAIM_BYTES, SweepOptions};
 pub use commits::Pipeline;
 pub use common::{Config, Counters};
 pub use driver::RunDriver;
 pub use engine::Engine;
 pub use env::{Env, Moment, Task, TokioEnv, system_moment, system_now};
-pub use host::{Driven, HostEvent, HostQueue, Reply, SweepReport, Ticket, Token, WakeHost};
+pub use host::{Answer, Driven, HostEvent, HostQueue, Reply, SweepReport, Ticket, Token, WakeHost};
 pub use inline::on_completion;

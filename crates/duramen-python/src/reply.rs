@@ -138,7 +138,8 @@ record! {
 
 pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Py<PyAny>> {
     match reply {
-        Reply::Done => Ok(py.None()),
+        // A copy that was read is made where the engine is known.
+        Reply::Done | Reply::Read(_) => Ok(py.None()),
         Reply::Started {
             new,
             workflow,
@@ -215,8 +216,6 @@ pub(crate) fn to_python(py: Python<'_>, reply: Reply) -> PyResult<Py<PyAny>> {
         Reply::Identity(identity) => identity.into_py_any(py),
         Reply::Taken(taken) => taken.first().map(|(_, ticket)| *ticket).into_py_any(py),
         Reply::Ended(status) => status.map(Status::name).into_py_any(py),
-        // Made where the engine is known.
-        Reply::Read(_) => Ok(py.None()),
         Reply::Answer(found) => answer(py, found).into_py_any(py),
         Reply::Swept(report) => swept(py, report)?.into_py_any(py),
     }

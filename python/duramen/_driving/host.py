@@ -136,7 +136,7 @@ class RunHost:
         self._fresh = False
         self._slices = 0
         self.context: Context[Any] | None = None
-        self.updates = Updates(self)
+        self.updates = Updates()
         self.queries: dict[str, Callable[..., Any]] = {}
         """What answers the handler's queries, by their names."""
         self.tokens: dict[str, tuple[Any]] = {}
@@ -280,7 +280,7 @@ class RunHost:
                 if self._held_up:
                     return
                 if self.updates:
-                    self.updates.settle()
+                    self.updates.settle(self)
                 if main.done():
                     self._ended(main)
                     return
@@ -329,7 +329,7 @@ class RunHost:
         elif type(turn) is Offer:
             return self._offer(turn)
         elif type(turn) is Apply:
-            self.updates.apply(turn)
+            self.updates.apply(self, turn)
         elif type(turn) is Seal:
             self._slots[turn.slot].sealed(turn.change)
         elif type(turn) is Cancel:
@@ -427,7 +427,7 @@ class RunHost:
 
     def _offer(self, turn: Offer) -> Turn | None:
         if (taker := self.updates.taker(turn.slot)) is not None:
-            return self.updates.offer(taker, turn)
+            return self.updates.offer(self, taker, turn)
         entry: MessageWait = self._slots[turn.slot]
         try:
             entry.value = self._message(turn.payload, entry.type)
@@ -881,3 +881,5 @@ class RunHost:
             self.loop.timers = _NO_TIMERS
             self.main = self.context = None
             self.children.clear()
+            self.updates.clear()
+            self.queries = {}  # whoever reads a copy has kept them

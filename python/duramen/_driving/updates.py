@@ -56,12 +56,11 @@ class _Applied:
 
 
 class Updates:
-    """See the module's docstring. It belongs to one `RunHost`."""
+    """See the module's docstring. It belongs to one `RunHost`, and keeps nothing of it."""
 
-    __slots__ = ("_ended", "_host", "_takers")
+    __slots__ = ("_ended", "_takers")
 
-    def __init__(self, host: RunHost) -> None:
-        self._host = host
+    def __init__(self) -> None:
         self._takers: dict[int, Taker] = {}
         self._ended: deque[_Applied] = deque()
 
@@ -80,16 +79,15 @@ class Updates:
         """Who takes what is offered to that slot, if it is an update."""
         return self._takers.get(slot)
 
-    def offer(self, taker: Taker, offer: Offer) -> Turn | None:
+    def offer(self, host: RunHost, taker: Taker, offer: Offer) -> Turn | None:
         """Accept an update, or refuse it with a reason.
 
         Raises:
             Trouble: a codec is out, so it cannot be read yet.
             KeyboardInterrupt: as raised by the user's code.
         """
-        host = self._host
         try:
-            self._read(taker, offer.payload)
+            _read(host, taker, offer.payload)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a user's type or serializer has against it
@@ -106,21 +104,17 @@ class Updates:
                 return None
         return host.run.accept()
 
-    def _read(self, taker: Taker, payload: bytes) -> None:
-        taker.value = self._host.loads(payload, taker.plan.payload) if taker.plan.takes_payload else None
-
-    def apply(self, turn: Apply) -> None:
+    def apply(self, host: RunHost, turn: Apply) -> None:
         """Begin with an update that was accepted, now or when it was recorded.
 
         Raises:
             Trouble: a codec is out, so it cannot be read yet.
         """
-        host = self._host
         host.loop.now = turn.at / 1000
         taker = self._takers[turn.taker]
         if turn.payload is not None:
             try:
-                self._read(taker, turn.payload)
+                _read(host, taker, turn.payload)
             except BaseException as error:  # noqa: BLE001 - recorded under other code, with another type
                 host.cannot_read(host.run.last_op(), error)
                 return
@@ -138,34 +132,43 @@ class Updates:
         """Whether functions have ended that the engine has not been told of."""
         return bool(self._ended)
 
-    def settle(self) -> None:
+    def settle(self, host: RunHost) -> None:
         """Tell the engine how functions have ended.
 
         Raises:
             Trouble: a codec is out; those that are left are told later.
         """
-        host = self._host
         while self._ended:
             applied = self._ended[0]
-            ok, payload = self._outcome(applied)
+            ok, payload = _outcome(host, applied)
             host.run.update_done(applied.slot, ok, payload)
             self._ended.popleft()
 
-    def _outcome(self, applied: _Applied) -> tuple[bool, bytes]:
-        serializer = self._host.serializer
-        task = applied.task
-        if task.cancelled():
-            return False, failure_payload(serializer, CancelledError("the handler cancelled this update"))
-        error = task.exception()
-        if error is None:
-            try:
-                return True, recorded(serializer, task.result(), applied.result)[0]
-            except (Trouble, KeyboardInterrupt):
-                raise
-            except BaseException as failure:  # noqa: BLE001 - also what a user's serializer raises
-                note(failure, "the result of the update cannot be recorded")
-                error = failure
-        return False, failure_payload(serializer, error)
+    def clear(self) -> None:
+        """The run is over: cuts the circles, since functions know their handler's context."""
+        self._takers.clear()
+        self._ended.clear()
+
+
+def _read(host: RunHost, taker: Taker, payload: bytes) -> None:
+    taker.value = host.loads(payload, taker.plan.payload) if taker.plan.takes_payload else None
+
+
+def _outcome(host: RunHost, applied: _Applied) -> tuple[bool, bytes]:
+    serializer = host.serializer
+    task = applied.task
+    if task.cancelled():
+        return False, failure_payload(serializer, CancelledError("the handler cancelled this update"))
+    error = task.exception()
+    if error is None:
+        try:
+            return True, recorded(serializer, task.result(), applied.result)[0]
+        except (Trouble, KeyboardInterrupt):
+            raise
+        except BaseException as failure:  # noqa: BLE001 - also what a user's serializer raises
+            note(failure, "the result of the update cannot be recorded")
+            error = failure
+    return False, failure_payload(serializer, error)
 
 
 async def _applied(call: Callable[[], Any]) -> Any:

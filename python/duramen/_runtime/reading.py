@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import Context
 from inspect import isawaitable, iscoroutine
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from duramen._bridge import ENCODING
 from duramen._driving.exits import name_of, text_of
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Reading"]
 
 T = TypeVar("T")
+Queries: TypeAlias = "dict[str, Callable[..., Any]]"
 
 # What a host has to say of its handler was said when the run was driven.
 _SILENT = logger("duramen.replay")
@@ -60,7 +61,7 @@ class Reading:
         """See `Runtime.query`."""
         check_id("run id", run_id)
         name = query.name if isinstance(query, Query) else check_name("query", query)
-        return await self._look(run_id, lambda host: _answer(host, name, args))
+        return await self._look(run_id, lambda host, queries: _answer(host, queries, name, args))
 
     async def token_type(self, run_id: str, token_id: str) -> tuple[Any] | None:
         """The type of the value that a token stands for; None if the handler has not made it (here).
@@ -68,9 +69,9 @@ class Reading:
         Raises:
             DuramenError: as `query`, if the run cannot be replayed here.
         """
-        return await self._look(run_id, lambda host: host.tokens.get(token_id))
+        return await self._look(run_id, lambda host, _: host.tokens.get(token_id))
 
-    async def _look(self, run_id: str, look: Callable[[RunHost], T]) -> T:
+    async def _look(self, run_id: str, look: Callable[[RunHost, Queries], T]) -> T:
         """Replay a copy of a run, and look at it."""
         port = self._lifecycle.ready
         try:
@@ -102,7 +103,7 @@ class _Look:
         run: Run,
         definition: WorkflowDef[Any, Any],
         serializer: Serializer,
-        look: Callable[[RunHost], Any],
+        look: Callable[[RunHost, Queries], Any],
     ) -> None:
         self.done: asyncio.Future[Any] = loop.create_future()
         self._loop = loop
@@ -118,6 +119,7 @@ class _Look:
         )
         self._definition = definition
         self._host = RunHost(run, definition, services)
+        self._queries = self._host.queries  # which forgets them when its handler has ended
         self._soon(self._host.start)
 
     def _soon(self, call: Callable[[], object]) -> None:
@@ -136,7 +138,7 @@ class _Look:
                 self._soon(self._host.advance)
                 return
             self._check()
-            found = self._look(self._host)
+            found = self._look(self._host, self._queries)
         except DuramenError as error:
             self.done.set_exception(error)
         except BaseException:
@@ -160,6 +162,7 @@ class _Look:
             self._loop.call_soon(self._end, context=Context())
 
     def _end(self) -> None:
+        self._queries = {}
         self._host.evict()
         self._run.abandon()
 
@@ -171,10 +174,10 @@ class _NoSteps:
         raise AssertionError(f"a copy started {job!r}")
 
 
-def _answer(host: RunHost, name: str, args: tuple[Any, ...]) -> Any:
-    fn = host.queries.get(name)
+def _answer(host: RunHost, queries: Queries, name: str, args: tuple[Any, ...]) -> Any:
+    fn = queries.get(name)
     if fn is None:
-        raise UnknownQuery(host.run_id, name, tuple(sorted(host.queries)))
+        raise UnknownQuery(host.run_id, name, tuple(sorted(queries)))
     try:
         result = fn(*args)
         if isawaitable(result):

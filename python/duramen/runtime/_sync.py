@@ -135,15 +135,26 @@ class SyncRuntime(Facade):
         timeout: timedelta | float | None = None,
         drive: bool = False,
     ) -> Any: ...
-    def update(self, run_id: str, update: Any, payload: Any = None, **options: Any) -> Any:
+    def update(
+        self,
+        run_id: str,
+        update: Update[Any, Any] | str,
+        payload: Any = None,
+        *,
+        update_id: str | None = None,
+        timeout: timedelta | float | None = None,
+        drive: bool = False,
+    ) -> Any:
         """See `Runtime.update`."""
-        return self.call(lambda: self.runtime.update(run_id, update, payload, **options))
+        call: Any = self.runtime.update
+        options: dict[str, Any] = {"update_id": update_id, "timeout": timeout, "drive": drive}
+        return self.call(lambda: call(run_id, update, payload, **options))
 
     @overload
     def query(self, run_id: str, query: Query[R], /, *args: Any) -> R: ...
     @overload
     def query(self, run_id: str, query: str, /, *args: Any) -> Any: ...
-    def query(self, run_id: str, query: Any, /, *args: Any) -> Any:
+    def query(self, run_id: str, query: Query[Any] | str, /, *args: Any) -> Any:
         """See `Runtime.query`."""
         return self.call(lambda: self.runtime.query(run_id, query, *args))
 

@@ -148,7 +148,6 @@ fn meta() -> impl Strategy<Value = Meta> {
                     skipped: false,
                     undone: false,
                 }
-                stream,
             },
         )
 }
