@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from . import errors
 from ._handlers.calls.children import ChildHandle
 from ._handlers.context import Approval, Context
+from ._handlers.outcome import Outcome
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
 from ._runtime.filters import RunFilters
 from ._runtime.history import History
@@ -27,14 +28,14 @@ from ._runtime.views import (
 )
 from ._values.serializer import Codec, CodecSerializer, JsonSerializer, Serializer, register_exception
 from .errors import (
-    DuramenError,
-    Fatal,
-    RecordedError,
-    RunCancelled,
     ChildCancelled,
     ChildConflict,
     ChildFailed,
     ChildTerminated,
+    DuramenError,
+    Fatal,
+    RecordedError,
+    RunCancelled,
     RunFailed,
     RunStuck,
     RunTerminated,
@@ -60,6 +61,7 @@ __all__ = [
     "Fatal",
     "History",
     "JsonSerializer",
+    "Outcome",
     "Page",
     "RecordedError",
     "RefusedSignal",

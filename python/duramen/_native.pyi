@@ -8,8 +8,8 @@ __all__ = [
     "Advance",
     "Cancel",
     "Change",
-    "Clock",
     "ChildEnded",
+    "Clock",
     "Completed",
     "Created",
     "Deliver",
@@ -486,6 +486,10 @@ class Run:
         id: str | None,
         child: tuple[str | None, str, str, bytes, list[str], bytes | None, int | None],
     ) -> tuple[str, str]: ...
+    # 0 completed, 1 failed, 2 stuck: what is started if that is what the run comes to next
+    def set_hook(
+        self, on: int, run: tuple[str | None, str, str, bytes, list[str], bytes | None, int | None]
+    ) -> None: ...
     def child_end(self, op: str, run_id: str) -> int: ...
     def send_event(self, to: str, name: str, payload: bytes) -> None: ...
     def send_cancel(self, to: str, reason: bytes) -> None: ...

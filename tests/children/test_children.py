@@ -10,8 +10,6 @@ from duramen import (
     ChildCancelled,
     ChildConflict,
     ChildFailed,
-    ChildHandle,
-    ChildTerminated,
     Context,
     RunCancelled,
     RunFailed,
@@ -21,7 +19,7 @@ from duramen import (
     step,
     workflow,
 )
-from duramen.errors import InvalidId, SerializationError, UnknownRun, UnknownWorkflow
+from duramen.errors import DuramenError, UnknownRun
 
 
 class Parcel(BaseModel):
@@ -134,7 +132,10 @@ async def test_a_parent_gets_what_its_children_return(any_url: str) -> None:
 async def test_a_failure_comes_with_the_exception_of_the_child(any_url: str) -> None:
     async with runtime(any_url) as app:
         run = await app.start(failing, 11)
-        assert await run.result(timeout=20) == "heavy child-1 StepFailed StepFailed: step 'weigh' failed after 1 attempt: TooHeavy: 11.0"
+        assert (
+            await run.result(timeout=20)
+            == "heavy child-1 StepFailed StepFailed: step 'weigh' failed after 1 attempt: TooHeavy: 11.0"
+        )
         run = await app.start(letting_fail, run_id="l")
         with pytest.raises(RunFailed) as caught:
             await run.result(timeout=20)
@@ -292,7 +293,7 @@ async def test_what_cannot_be_started_is_refused_at_once(any_url: str) -> None:
         for call in calls:
             try:
                 await call()
-            except Exception as error:
+            except DuramenError as error:
                 refused.append(type(error).__name__)
         return refused
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from duramen import Context, Retry, Runtime, WorkflowDef, sqlite, step, workflow
+from duramen import ChildHandle, Context, Retry, Runtime, WorkflowDef, sqlite, step, workflow
 
 
 @dataclass
@@ -98,3 +98,17 @@ Retry(retry_if=slow_rule)  # pyright: ignore[reportArgumentType]
 Retry(non_retryable=(3,))  # pyright: ignore[reportArgumentType]
 workflow(previous=[plain])  # pyright: ignore[reportArgumentType]
 other: WorkflowDef[str, int] = handler  # pyright: ignore[reportAssignmentType]
+
+
+@workflow
+async def parent(ctx: Context) -> int:
+    await ctx.child(handler)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.child(handler, "a")  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.start_child(handler, Order("a"), detached="yes")  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.start_child(handler, Order("a"), timeout=3)  # pyright: ignore[reportCallIssue]
+    text: ChildHandle[str] = await ctx.start_child(handler, Order("a"))  # pyright: ignore[reportAssignmentType]
+    await ctx.signal("other")  # pyright: ignore[reportCallIssue]
+    return await text.result()  # pyright: ignore[reportReturnType]
+
+
+workflow(on_failed=handler)  # pyright: ignore[reportArgumentType]

@@ -53,12 +53,14 @@ pub enum Kind {
     UpdateFinished,
     /// The handler wrote an item of a stream.
     StreamWritten,
+    /// The run was parked, and something left it with that.
+    RunParked,
     /// Of a newer build, with its number: not for this one.
     Unknown(u8),
 }
 
 impl Kind {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::RunCreated,
         Self::StepCompleted,
         Self::StepFailed,
@@ -82,6 +84,7 @@ impl Kind {
         Self::UpdateAccepted,
         Self::UpdateFinished,
         Self::StreamWritten,
+        Self::RunParked,
     ];
 
     /// The number that stores keep.
@@ -110,6 +113,7 @@ impl Kind {
             Self::UpdateAccepted => 20,
             Self::UpdateFinished => 21,
             Self::StreamWritten => 22,
+            Self::RunParked => 23,
             Self::Unknown(code) => code,
         }
     }
@@ -157,6 +161,7 @@ impl Kind {
             Self::UpdateAccepted => "update_accepted",
             Self::UpdateFinished => "update_finished",
             Self::StreamWritten => "stream_written",
+            Self::RunParked => "run_parked",
             Self::Unknown(_) => "unknown",
         }
     }
@@ -297,8 +302,8 @@ mod tests {
             );
         }
         assert_eq!(Kind::from_code(18), Kind::RunReopened);
-        assert_eq!(Kind::from_code(23), Kind::Unknown(23));
-        assert_eq!(Kind::from_code(23).to_string(), "kind 23");
+        assert_eq!(Kind::from_code(24), Kind::Unknown(24));
+        assert_eq!(Kind::from_code(24).to_string(), "kind 24");
         assert_eq!(Kind::RunReopened.to_string(), "run_reopened");
     }
 

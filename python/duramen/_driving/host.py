@@ -31,7 +31,8 @@ from duramen._loop.loop import RunLoop, RunTimer
 from duramen._values.payloads import Decision, decode, load_decision, load_reason, step_failure
 from duramen.errors import DeserializationError, RunEvicted, RunTimedOut
 
-from .children import Child, cancel_all, wait_for_all
+from . import hooks
+from .children import Child, with_children
 from .exits import (
     Trouble,
     advised,
@@ -47,6 +48,7 @@ from .exits import (
     say,
     text_of,
 )
+from .records import warn_of_leaks, warn_of_swallowing
 from .transaction_calls import TransactionCall
 from .waits import MessageWait, StepCall
 
@@ -162,6 +164,8 @@ class RunHost:
     def _begin(self) -> None:
         definition = self.definition
         value: Any = None
+        if definition.hooks:
+            hooks.prepare(self, "stuck")
         try:
             state = None if definition.state_type is None else definition.state_type()
             if definition.has_input:
@@ -191,15 +195,7 @@ class RunHost:
         handler = self.definition.handler
         try:
             ending = handler(context, value) if self.definition.has_input else handler(context)
-            try:
-                result = await ending
-            except (Exception, CancelledError):
-                if self.children and not self.closed:
-                    await cancel_all(self.children)
-                raise
-            if self.children:
-                await wait_for_all(self.children)
-            return result
+            return await with_children(self, ending)
         finally:
             if self.loop.asyncgens and not self._halted and not self.loop.evicted:
                 await self.loop.shutdown_asyncgens()
@@ -703,28 +699,36 @@ class RunHost:
         else:
             self._close_with(FINISH_FAILED, advised(error))
 
-    def _close_with(self, kind: int, value: Any) -> None:
-        run = self.run
-        op = None
-        payload = b""
+    def _recorded_end(self, kind: int, value: Any) -> tuple[int, Any, bytes, str | None]:
+        """How the handler ends, with its value or error, the payload of that, and the failed operation."""
+        if kind == FINISH_CANCELLED:
+            return kind, value, self._reason, None
         if kind == FINISH_COMPLETED:
             try:
                 payload, value = recorded(self.serializer, value, self.definition.output_type)
             except (Trouble, KeyboardInterrupt):
                 raise
             except BaseException as error:  # noqa: BLE001 - also what a user's serializer raises
-                note(error, f"the result of run {run.run_id!r} cannot be recorded")
-                kind, value = FINISH_FAILED, error
+                note(error, f"the result of run {self.run.run_id!r} cannot be recorded")
+                value = error
             else:
+                if self.definition.hooks:
+                    hooks.prepare(self, "completed", value=value)
                 self.output = payload
-        if kind == FINISH_FAILED:
-            payload, op = failure_payload(self.serializer, value), operation_of(value)
-        elif kind == FINISH_CANCELLED:
-            payload = self._reason
+                return kind, value, payload, None
+        payload = failure_payload(self.serializer, value)
+        if self.definition.hooks:
+            hooks.prepare(self, "failed", failure=payload)
+        return FINISH_FAILED, value, payload, operation_of(value)
+
+    def _close_with(self, kind: int, value: Any) -> None:
+        run = self.run
+        kind, value, payload, op = self._recorded_end(kind, value)
         # From here on nothing has to be done twice.
-        self._warn_of_leaks()
+        log = self.services.log
+        warn_of_leaks(log, run, self.loop.leaked_tasks(self.main))
         if kind == FINISH_COMPLETED:
-            self._warn_of_swallowing()
+            warn_of_swallowing(log, run)
         self.outcome = (kind, value)
         self._drop()
         try:
@@ -739,27 +743,6 @@ class RunHost:
                 self.services.on_finished(self, kind, value)
             except Exception:
                 self.services.log.exception("the end of run %r could not be told", run.run_id)
-
-    def _warn_of_swallowing(self) -> None:
-        run = self.run
-        for seen, what in ((run.cancelled, "its cancellation"), (run.timed_out, "the end of its time")):
-            if seen:
-                self.services.log.warning(
-                    "run %r swallowed %s and returned a result, so it counts as completed", run.run_id, what
-                )
-
-    def _warn_of_leaks(self) -> None:
-        leaked = self.loop.leaked_tasks(self.main)
-        if leaked:
-            names = ", ".join(repr(task.get_name()) for task in leaked[:8])
-            self.services.log.warning(
-                "run %r ended with %d of its tasks still running, which were dropped: %s%s; await them, or "
-                "use a TaskGroup",
-                self.run.run_id,
-                len(leaked),
-                names,
-                " …" if len(leaked) > 8 else "",
-            )
 
     def evict(self) -> None:
         """Drop the run from memory: nothing that its handler still does gets through. Idempotent."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from .context import Context
+    from .outcome import Outcome
 
 __all__ = [
     "Backoff",
@@ -89,6 +90,9 @@ class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
         description: str | None = None,
         tags: Sequence[str] = (),
         events: Mapping[str, Any] | None = None,
+        on_completed: WorkflowDef[Any, Any] | str | None = None,
+        on_failed: WorkflowDef[Any, Any] | str | None = None,
+        on_stuck: WorkflowDef[Any, Any] | str | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         where = self._where = place("workflow", name, unwrap(handler))
@@ -123,6 +127,9 @@ class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
             signatures.check_stored(state, f"state of {where}")
         self.events: dict[str, Any] = checked_events(events, where)
         """Types of events by name, to refuse a bad payload while its sender still listens."""
+        hooks = {"completed": on_completed, "failed": on_failed, "stuck": on_stuck}
+        self.hooks = {on: _hook(on, hook, where) for on, hook in hooks.items() if hook is not None}
+        """Workflows of which a run is started when a run of this one comes to that."""
         self.module: str = getattr(code_of, "__module__", "?")
         code = getattr(code_of, "__code__", None)
         self.location = "?" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
@@ -230,6 +237,21 @@ def _is_named(handler: Any) -> bool:
     return inspect.isroutine(unwrap(handler))
 
 
+def _hook(on: str, hook: Any, where: str) -> WorkflowDef[Any, Any] | str:
+    if isinstance(hook, str) and hook:
+        return hook
+    if not isinstance(hook, WorkflowDef):
+        raise WorkflowDefinitionError(
+            f"{where}: on_{on} is {hook!r}: give a workflow that takes a duramen.Outcome, or its name"
+        )
+    found: WorkflowDef[Any, Any] = hook  # pyright: ignore[reportUnknownVariableType]
+    if not found.has_input:
+        raise WorkflowDefinitionError(
+            f"{where}: on_{on} is {found!r}, which takes no input: give its handler a duramen.Outcome"
+        )
+    return found
+
+
 def _previous(
     previous: Sequence[WorkflowDef[Any, Any]], newest: WorkflowDef[Any, Any]
 ) -> tuple[WorkflowDef[Any, Any], ...]:
@@ -296,6 +318,9 @@ def workflow(
     description: str | None = None,
     tags: Sequence[str] = (),
     events: Mapping[str, Any] | None = None,
+    on_completed: WorkflowDef[Outcome, Any] | str | None = None,
+    on_failed: WorkflowDef[Outcome, Any] | str | None = None,
+    on_stuck: WorkflowDef[Outcome, Any] | str | None = None,
 ) -> _Decorator: ...
 def workflow(handler: Any = None, /, **options: Any) -> Any:  # noqa: D417 - spelled out in the overload
     """Declare an `async def` function as a workflow's handler.
@@ -319,6 +344,10 @@ def workflow(handler: Any = None, /, **options: Any) -> Any:  # noqa: D417 - spe
         description: default: the function's docstring.
         tags: given to every run.
         events: types of events by their name; a payload that does not fit is refused to its sender at once.
+        on_completed: a workflow (or its name) that takes an `Outcome`: a run of it is started when a run of
+            this one completes, once, by the commit with which it does.
+        on_failed: likewise when one fails; again if it is retried and fails again.
+        on_stuck: likewise when one is parked because the code does not fit its journal.
 
     Raises:
         WorkflowDefinitionError: it cannot be a handler, or one of its types cannot be stored.

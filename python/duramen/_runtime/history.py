@@ -69,6 +69,7 @@ EntryKind: TypeAlias = Literal[
     "update_accepted",
     "update_finished",
     "stream_written",
+    "run_parked",
 ]
 """Every kind of journal entry that this build knows, in the order of the numbers that stores keep."""
 

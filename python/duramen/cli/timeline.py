@@ -99,7 +99,10 @@ def tracks(journal: Iterable[Event], now: datetime) -> list[Track]:
             case "child_finished":
                 style = "red" if entry.ended else "green"
                 track.segments.append(Segment(begin, entry.at, style, dotted=True))
-                track.remark, track.style = f"child {entry.ended or 'completed'}", "red" if entry.ended else ""
+                track.remark, track.style = (
+                    f"child {entry.ended or 'completed'}",
+                    "red" if entry.ended else "",
+                )
             case "message_sent":
                 track.segments.append(Segment(begin, entry.at, "yellow"))
                 track.remark = f"{entry.wait or 'cancellation'} to {entry.run}"

@@ -30,6 +30,7 @@ mod cost;
 mod ending;
 #[cfg(test)]
 mod fuzz;
+mod hooks;
 mod live;
 mod pause;
 #[cfg(test)]
@@ -66,6 +67,7 @@ pub use crate::progress::turn::{Halt, Outcome, Requested, StepOutcome, Turn};
 pub use crate::progress::{divergence, history, ledger, naming, op};
 pub use commits::AfterCommit;
 pub use ending::Ending;
+pub use hooks::{Hook, On};
 pub use pause::Decision;
 
 /// See the module's head.
@@ -286,6 +288,13 @@ impl Machine {
     /// The run's state object changed; it goes out with the next commit.
     pub fn set_state(&mut self, state: Payload) {
         self.commits.state = Some(state);
+    }
+
+    /// What is to be started if the run ends so, or is parked, next; in place of what was said of that before.
+    pub fn set_hook(&mut self, hook: Hook) {
+        let hooks = &mut self.commits.hooks;
+        hooks.retain(|other| other.on != hook.on);
+        hooks.push(hook);
     }
 
     /// The handler has returned or raised. Its end is recorded; on replay of a finished run it is checked

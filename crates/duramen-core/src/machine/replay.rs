@@ -46,6 +46,7 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
             note(run, &placed)?;
         }
         Kind::RunReopened => run.reopened(placed.entry.at),
+        Kind::RunParked => {}
         Kind::PatchMarked => run.patches.marked(placed.entry.op),
         Kind::ValueRecorded
         | Kind::RunCreated

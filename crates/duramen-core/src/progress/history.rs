@@ -44,6 +44,8 @@ pub struct History {
     /// Place and kind of the entry that was taken last.
     last: Option<(u64, Kind)>,
     memo: BTreeMap<OpId, Entry>,
+    /// The run was reopened before.
+    was_reopened: bool,
     /// How many entries behind the first were gone through.
     replayed: u64,
     /// That all of them were has been taken note of.
@@ -55,9 +57,11 @@ impl History {
     pub fn new(journal: Vec<Entry>) -> Result<Self, (u64, BadEntry)> {
         let mut ahead: VecDeque<Placed> = VecDeque::with_capacity(journal.len());
         let mut memo = BTreeMap::new();
+        let mut was_reopened = false;
         for (index, entry) in (0..).zip(journal) {
             entry.check_readable().map_err(|error| (index, error))?;
             if entry.kind == Kind::RunReopened {
+                was_reopened = true;
                 let meta = entry.meta().map_err(|error| (index, error))?;
                 take_back(&mut ahead, &mut memo, meta.cause.unwrap_or(index));
             }
@@ -66,6 +70,7 @@ impl History {
         Ok(Self {
             ahead,
             memo,
+            was_reopened,
             ..Self::default()
         })
     }
@@ -94,6 +99,11 @@ impl History {
         let placed = self.begin()?;
         self.replayed += 1;
         Some(placed)
+    }
+
+    /// Whether somebody has reopened the run.
+    pub const fn was_reopened(&self) -> bool {
+        self.was_reopened
     }
 
     /// How many entries were gone through, not counting the first.

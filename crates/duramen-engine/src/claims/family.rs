@@ -25,11 +25,7 @@ pub(super) fn adopt_family(common: &Arc<Common>, hands: &Arc<Hands>, run_id: &Ru
     }));
 }
 
-async fn adopt(
-    common: &Common,
-    hands: &Hands,
-    mut parents: Vec<RunId>,
-) -> Result<(), StoreError> {
+async fn adopt(common: &Common, hands: &Hands, mut parents: Vec<RunId>) -> Result<(), StoreError> {
     while let Some(parent) = parents.pop() {
         let mut cursor = None;
         loop {

@@ -66,7 +66,12 @@ class OutgoingRules(Rules):
         assert await intervene(store, reopen(length=3, outgoing=leaving("3"))) == "done"
         found = [(one["entry"], one["number"], one["at"], one["body"]) for one in await unsent(store)]
         at = entry("")["at"]
-        assert sorted(found) == [(1, 0, T0 + 1, b"0"), (2, 0, T0 + 8, b"1"), (2, 1, T0 + 8, b"2"), (3, 0, at, b"3")]
+        assert sorted(found) == [
+            (1, 0, T0 + 1, b"0"),
+            (2, 0, T0 + 8, b"1"),
+            (2, 1, T0 + 8, b"2"),
+            (3, 0, at, b"3"),
+        ]
 
     @rule
     async def test_the_oldest_come_first_and_those_of_a_commit_in_its_order(self, store: Store) -> None:
