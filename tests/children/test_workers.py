@@ -66,6 +66,7 @@ async def test_parents_and_children_on_different_workers(url: str) -> None:
         children = await client.list(parent="t")
         assert [child.run_id for child in children] == ["t/child-3", "t/child-2", "t/child-1"]
         assert await client.count(parent="nobody") == 0
+        assert await client.count(root="t") == 3 + 9 + 9
 
 
 async def test_a_thousand_children_at_once(url: str) -> None:

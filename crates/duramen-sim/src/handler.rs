@@ -24,6 +24,8 @@ pub trait Port {
     fn value(&mut self, kind: ValueKind) -> Ask;
     /// The generated code never changes, so that every patch is in force.
     fn patched(&mut self, id: &str) -> Ask;
+    fn child(&mut self) -> Ask;
+    fn tell(&mut self, name: &str) -> Ask;
     /// What the operation was answered, if it was.
     fn take(&mut self, slot: Slot) -> Option<Told>;
     /// The handler does not wait for it any more.
@@ -261,6 +263,8 @@ fn run(node: Rc<Node>, ctx: Ctx) -> Job {
             Node::Approval { timeout } => ctx.port.borrow_mut().approval(*timeout),
             Node::Value(kind) => ctx.port.borrow_mut().value(*kind),
             Node::Patched(id) => ctx.port.borrow_mut().patched(id),
+            Node::Child => ctx.port.borrow_mut().child(),
+            Node::Tell(name) => ctx.port.borrow_mut().tell(name),
         };
         flow_of(ctx.wait(ask).await?)
     })

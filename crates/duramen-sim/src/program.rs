@@ -26,6 +26,10 @@ pub enum Node {
     Value(ValueKind),
     /// Asks whether a patch is in force.
     Patched(&'static str),
+    /// Starts a run of its own and waits for its end.
+    Child,
+    /// Sends an event to another run.
+    Tell(&'static str),
     /// One after the other.
     Seq(Vec<Rc<Node>>),
     /// `gather`: all of them, failures included.
@@ -59,6 +63,24 @@ pub struct Step {
     pub lazy: bool,
     /// How long an attempt takes.
     pub takes: Millis,
+}
+
+/// What the child of that id does: all but a few complete.
+pub fn child(run_id: &str) -> Rc<Program> {
+    let digest = run_id.bytes().fold(0, |sum: u64, byte| {
+        sum.wrapping_mul(31).wrapping_add(u64::from(byte))
+    });
+    let step = Step {
+        id: "c".to_owned(),
+        fails: u32::from(digest % 4 == 0),
+        fatal: false,
+        policy: RetryPolicy::NEVER,
+        lazy: false,
+        takes: i64::from(digest % 3 == 0) * 300,
+    };
+    let nap = Node::Sleep(i64::from(digest % 2 == 0) * 700);
+    let parts = vec![Rc::new(nap), Rc::new(Node::Step(step))];
+    Rc::new(Program::new(Rc::new(Node::Seq(parts))))
 }
 
 /// Names of events that handlers wait for and that are sent.
@@ -124,7 +146,9 @@ fn children(node: &Node) -> Vec<&Rc<Node>> {
         | Node::Event { .. }
         | Node::Approval { .. }
         | Node::Value(_)
-        | Node::Patched(_) => Vec::new(),
+        | Node::Patched(_)
+        | Node::Child
+        | Node::Tell(_) => Vec::new(),
     }
 }
 
@@ -212,8 +236,11 @@ impl Maker<'_> {
             }
         };
         // What fails is caught more often than not, or most handlers would end at their beginning.
-        let catches = !matches!(node, Node::Value(_) | Node::Patched(_) | Node::Sleep(_))
-            && self.rng.one_in(2);
+        let is_plain = matches!(
+            node,
+            Node::Value(_) | Node::Patched(_) | Node::Sleep(_) | Node::Child | Node::Tell(_)
+        );
+        let catches = !is_plain && self.rng.one_in(2);
         Rc::new(if catches {
             Node::Catch(Rc::new(node))
         } else {
@@ -236,6 +263,11 @@ impl Maker<'_> {
                 let [now, uuid, random] =
                     [ValueKind::Now, ValueKind::Uuid, ValueKind::Random].map(Ok);
                 match self.rng.pick(&[now, uuid, random, Err("p"), Err("q")], now) {
+                    // Drawn by what was drawn already, so that older seeds keep their meaning elsewhere.
+                    Ok(ValueKind::Uuid) if self.budget % 2 == 0 => Node::Child,
+                    Ok(ValueKind::Random) if self.budget % 2 == 1 => {
+                        Node::Tell(EVENTS[(self.budget / 2) as usize % EVENTS.len()])
+                    }
                     Ok(kind) => Node::Value(kind),
                     Err(patch) => Node::Patched(patch),
                 }
@@ -314,6 +346,8 @@ impl fmt::Display for Node {
             Self::Approval { timeout } => write!(f, "approval{}", within(timeout)),
             Self::Value(kind) => write!(f, "{}", kind.name()),
             Self::Patched(id) => write!(f, "patched {id}"),
+            Self::Child => write!(f, "child"),
+            Self::Tell(name) => write!(f, "tell {name}"),
             Self::Seq(of) => list(f, "seq", of),
             Self::All(of) => list(f, "all", of),
             Self::Race(of) => list(f, "race", of),

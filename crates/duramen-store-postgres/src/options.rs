@@ -122,6 +122,7 @@ const SUFFIXES: [&str; 9] = [
     "_resting",
     "_finished",
     "_parent",
+    "_root",
     "_set_aside",
     "_at",
 ];

@@ -290,6 +290,8 @@ fn each_stream_of_a_list_reads_its_own_index_in_its_order() {
         reads(&of_tag, "USING PRIMARY KEY (tag=?", false);
         let children = Stream::children("p", rest.clone());
         reads(&children, "INDEX runs_parent (parent=?", false);
+        let family = Stream::family("r", rest.clone());
+        reads(&family, "INDEX runs_root (root=?", false);
         let ended = Stream::ended_before(5, rest.clone());
         reads(&ended, "INDEX runs_finished (finished_at<?", true);
     }

@@ -248,6 +248,7 @@ def _indexes(found: Tables) -> None:
     )
     of_runs("finished", "finished_at", where=runs.c.finished_at.is_not(None))
     of_runs("parent", "parent", "created_at", "run_id", where=runs.c.parent.is_not(None))
+    of_runs("root", "root", "created_at", "run_id", where=runs.c.root.is_not(None))
     Index(f"{outgoing.name}_at", *(outgoing.c[column] for column in ("at", "run_id", "entry", "number")))
     for name, state in (("unread", 0), ("set_aside", 2)):
         Index(f"{inbox.name}_{name}", inbox.c.run_id, inbox.c.seq, postgresql_where=inbox.c.state == state)

@@ -165,7 +165,7 @@ mod tests {
         let items = sim.store.commits.iter().flat_map(|commit| &commit.outgoing);
         let runs = items.filter_map(|item| match errand(item) {
             Errand::Start(run) => Some(run),
-            Errand::Message(_) | Errand::StreamItem => None,
+            Errand::Message(_) | Errand::Inquiry(_) | Errand::StreamItem => None,
         });
         runs.collect()
     }
