@@ -114,7 +114,7 @@ pub const TABLES: [&str; 9] = [
 ];
 
 /// What names of indexes end with.
-const SUFFIXES: [&str; 9] = [
+const SUFFIXES: [&str; 10] = [
     "_due",
     "_owned",
     "_created",

@@ -148,7 +148,7 @@ fn instructions(statement: &str, names: &[&str]) -> usize {
 #[test]
 fn what_each_run_costs_opens_few_trees_and_makes_none() {
     for (statement, most) in [
-        (sql::run::INSERT, 8),
+        (sql::run::INSERT, 9),
         (sql::journal::INSERT, 1),
         (sql::owner::LEASE, 1),
         (sql::commit::FENCE, 2),
