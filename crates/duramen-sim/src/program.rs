@@ -72,13 +72,13 @@ pub fn child(run_id: &str) -> Rc<Program> {
     });
     let step = Step {
         id: "c".to_owned(),
-        fails: u32::from(digest % 4 == 0),
+        fails: u32::from(digest.is_multiple_of(4)),
         fatal: false,
         policy: RetryPolicy::NEVER,
         lazy: false,
-        takes: i64::from(digest % 3 == 0) * 300,
+        takes: i64::from(digest.is_multiple_of(3)) * 300,
     };
-    let nap = Node::Sleep(i64::from(digest % 2 == 0) * 700);
+    let nap = Node::Sleep(i64::from(digest.is_multiple_of(2)) * 700);
     let parts = vec![Rc::new(nap), Rc::new(Node::Step(step))];
     Rc::new(Program::new(Rc::new(Node::Seq(parts))))
 }
@@ -264,8 +264,8 @@ impl Maker<'_> {
                     [ValueKind::Now, ValueKind::Uuid, ValueKind::Random].map(Ok);
                 match self.rng.pick(&[now, uuid, random, Err("p"), Err("q")], now) {
                     // Drawn by what was drawn already, so that older seeds keep their meaning elsewhere.
-                    Ok(ValueKind::Uuid) if self.budget % 2 == 0 => Node::Child,
-                    Ok(ValueKind::Random) if self.budget % 2 == 1 => {
+                    Ok(ValueKind::Uuid) if self.budget.is_multiple_of(2) => Node::Child,
+                    Ok(ValueKind::Random) if !self.budget.is_multiple_of(2) => {
                         Node::Tell(EVENTS[(self.budget / 2) as usize % EVENTS.len()])
                     }
                     Ok(kind) => Node::Value(kind),
