@@ -26,6 +26,7 @@
 \set runs_resting :runs _resting
 \set runs_finished :runs _finished
 \set runs_parent :runs _parent
+\set runs_root :runs _root
 \set inbox_unread :inbox _unread
 \set inbox_set_aside :inbox _set_aside
 \set outgoing_at :outgoing _at
@@ -124,6 +125,7 @@ CREATE INDEX :"runs_finished" ON :"schema".:"runs" (finished_at) WHERE finished_
 
 -- The children of a run.
 CREATE INDEX :"runs_parent" ON :"schema".:"runs" (parent, created_at, run_id) WHERE parent IS NOT NULL;
+CREATE INDEX :"runs_root" ON :"schema".:"runs" (root, created_at, run_id) WHERE root IS NOT NULL;
 
 -- One row for each incarnation of a process, with the one lease that it has. A heartbeat rewrites this row, however many
 -- runs are driven; no index holds what it changes, and half of each page is kept free, so that its new version stays on the
@@ -246,7 +248,7 @@ SELECT run_id,
                        'event_received', 'timer_fired', 'approval_requested', 'approval_resolved', 'value_recorded',
                        'child_started', 'child_finished', 'patch_marked', 'cancel_requested', 'run_finished',
                        'run_failed', 'run_cancelled', 'run_terminated', 'run_reopened',
-                       'message_sent', 'update_accepted', 'update_finished', 'stream_written'])[kind + 1],
+                       'message_sent', 'update_accepted', 'update_finished', 'stream_written', 'step_progress', 'run_parked'])[kind + 1],
                 'kind ' || kind) AS kind,
        op,
        meta,

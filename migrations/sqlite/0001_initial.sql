@@ -109,6 +109,9 @@ CREATE INDEX runs_finished ON runs (finished_at, run_id) WHERE finished_at IS NO
 -- Children of a run, newest first. Cost: nothing for runs without a parent.
 CREATE INDEX runs_parent ON runs (parent, created_at, run_id) WHERE parent IS NOT NULL;
 
+-- All of a family, likewise.
+CREATE INDEX runs_root ON runs (root, created_at, run_id) WHERE root IS NOT NULL;
+
 -- Messages that reached a running run: empty nearly always, so that the poll for them is one probe.
 -- Cost: one insert when such a message arrives and one delete when its driver has seen it.
 CREATE INDEX runs_unread ON runs (owner) WHERE owner IS NOT NULL AND inbox_len > inbox_seen;
@@ -245,6 +248,8 @@ SELECT run_id,
            WHEN 20 THEN 'update_accepted'
            WHEN 21 THEN 'update_finished'
            WHEN 22 THEN 'stream_written'
+           WHEN 23 THEN 'step_progress'
+           WHEN 24 THEN 'run_parked'
            ELSE 'kind ' || kind
        END AS kind,
        op,

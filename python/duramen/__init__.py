@@ -7,6 +7,7 @@ from ._handlers.calls.children import ChildHandle
 from ._handlers.calls.ticks import ScheduleTick
 from ._handlers.context import Approval, Context, Token
 from ._handlers.middleware import Middleware, Next
+from ._handlers.outcome import Outcome
 from ._handlers.requests import Query, Update
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
 from ._runtime.deploys import CheckReport, OldestRun, PatchReport, PatchView, RunProblem, VersionView
@@ -76,6 +77,7 @@ __all__ = [
     "Middleware",
     "Next",
     "OldestRun",
+    "Outcome",
     "Page",
     "PatchReport",
     "PatchView",

@@ -19,7 +19,7 @@ from duramen import (
     step,
     workflow,
 )
-from duramen.errors import UnknownRun
+from duramen.errors import DuramenError, UnknownRun
 
 
 class Parcel(BaseModel):
@@ -293,7 +293,7 @@ async def test_what_cannot_be_started_is_refused_at_once(any_url: str) -> None:
         for call in calls:
             try:
                 await call()
-            except Exception as error:
+            except DuramenError as error:
                 refused.append(type(error).__name__)
         return refused
 

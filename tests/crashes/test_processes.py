@@ -10,7 +10,10 @@ from tests.crashes import processes
 from tests.crashes.scenarios import SCENARIOS
 from tests.regressions.support import assert_no_recorded_step_ran_again, notes
 
-CORE = ["gather", "retries", "event_late", "approval", "cancel_with_clean_up", "state", "recorded_values"]
+CORE = [
+    "gather", "retries", "event_late", "approval", "cancel_with_clean_up", "state", "recorded_values",
+    "children", "cancel_with_a_child", "messages_between_runs",
+]  # fmt: skip
 """Every primitive once; all scenarios have their crashes inside of one process."""
 
 

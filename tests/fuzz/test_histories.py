@@ -154,7 +154,7 @@ def test_a_mutated_history_ends_or_diverges(name: str, changes: list[Mutation], 
     case = CASES[name]
     error, done = None, None
     try:
-        done = replay(case.workflow, history, serializer=case.serializer)
+        done = replay(case.workflow, history, serializer=case.serializer, others=case.others)
     except (ReplayDiverged, InvalidHistory) as caught:
         error = caught
     length = len(history["journal"])

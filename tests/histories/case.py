@@ -18,20 +18,25 @@ class Case:
     workflow: WorkflowDef[Any, Any]
     play: Play
     serializer: Serializer | None = None
+    others: tuple[WorkflowDef[Any, Any], ...] = ()
+    """Workflows of which it starts runs."""
 
 
 CASES: dict[str, Case] = {}
 
 
 def case(
-    workflow: WorkflowDef[Any, Any], *, serializer: Serializer | None = None, name: str | None = None
+    workflow: WorkflowDef[Any, Any],
+    *others: WorkflowDef[Any, Any],
+    serializer: Serializer | None = None,
+    name: str | None = None,
 ) -> Callable[[Play], Play]:
     """Declare the history that a way of playing makes; its file has the function's name."""
 
     def declare(play: Play) -> Play:
         key = name or play.__name__
         assert key not in CASES
-        CASES[key] = Case(key, workflow, play, serializer)
+        CASES[key] = Case(key, workflow, play, serializer, others)
         return play
 
     return declare

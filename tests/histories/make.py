@@ -31,7 +31,7 @@ from tests.histories.code.endings import Made  # noqa: E402
 async def make(case: Case) -> dict[str, Any]:
     """Play a case and export its run."""
     options = {} if case.serializer is None else {"serializer": case.serializer}
-    async with Runtime("memory://", workflows=[case.workflow], **options) as runtime:
+    async with Runtime("memory://", workflows=[case.workflow, *case.others], **options) as runtime:
         try:
             await case.play(runtime, case.name)
         except Made as made:

@@ -92,6 +92,7 @@ def test_other_names_are_described() -> None:
         "app_runs_resting",
         "app_runs_finished",
         "app_runs_parent",
+        "app_runs_root",
     }
     with pytest.raises(KeyError):
         STATUSES["gone"]

@@ -61,6 +61,7 @@ TESTS: dict[str, Callable[[s.RunRow, Any], bool]] = {
     "tag": lambda row, tag: tag in row["tags"],
     "waiting_for": lambda row, wait: wait in row["waits"],
     "parent": lambda row, parent: row["parent"] == parent,
+    "root": lambda row, root: row["root"] == root,
     "created_after": lambda row, at: row["created_at"] > at,
     "created_before": lambda row, at: row["created_at"] < at,
     "finished_before": lambda row, at: row["finished_at"] is not None and row["finished_at"] < at,

@@ -13,11 +13,18 @@ from typing import Any, assert_type
 
 from duramen import (
     Approval,
+    ChildCancelled,
+    ChildConflict,
+    ChildFailed,
+    ChildHandle,
+    ChildTerminated,
     Context,
     History,
     Middleware,
     Next,
+    Outcome,
     Page,
+    RecordedError,
     Retry,
     RunHandle,
     RunRequest,
@@ -380,3 +387,41 @@ async def readers(runtime: Runtime) -> None:
         assert_type(blocking, StreamItem[Order])
     for _ in runtime.sync.stream("run", "any"):
         pass
+
+
+@workflow
+async def telling(ctx: Context, outcome: Outcome) -> str:
+    assert_type(outcome.error, RecordedError | None)
+    return outcome.status
+
+
+@workflow(on_completed=telling, on_failed="telling", on_stuck=telling)
+async def family(ctx: Context, order: Order) -> None:
+    assert_type(await ctx.child(hooked, order), list[int])
+    assert_type(await ctx.child(without_input), str)
+    assert_type(await ctx.child("by_name", 3), Any)
+    handle = await ctx.start_child(
+        hooked, order, id="one", run_id="r", detached=True, tags=["t"], memo={"a": 1}
+    )
+    assert_type(handle, ChildHandle[list[int]])
+    assert_type(handle.run_id, str)
+    assert_type(await handle.result(), list[int])
+    await handle.cancel("enough")
+    await handle.signal("go", order)
+    await ctx.signal("other", "name", order)
+    try:
+        await handle.result()
+    except (ChildCancelled, ChildConflict, ChildTerminated) as stopped:
+        assert_type(stopped.reason, str)
+    except ChildFailed as failed:
+        assert_type(failed.error, RecordedError)
+
+
+@workflow(on_failed=telling)
+async def hooked(ctx: Context, order: Order) -> list[int]:
+    return [len(order.order_id)]
+
+
+@workflow
+async def without_input(ctx: Context) -> str:
+    return ctx.run_id

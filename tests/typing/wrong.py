@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from duramen import (
+    ChildHandle,
     Context,
     Next,
     Retry,
@@ -198,3 +199,17 @@ async def streams(ctx: Context) -> None:
     ctx.stream("numbers", int).write(1)  # pyright: ignore[reportUnusedCoroutine]
     ctx.stream("numbers", keep="all")  # pyright: ignore[reportArgumentType]
     await step_context().stream("numbers", int).write(None)  # pyright: ignore[reportArgumentType]
+
+
+@workflow
+async def parent(ctx: Context) -> int:
+    await ctx.child(handler)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.child(handler, "a")  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.start_child(handler, Order("a"), detached="yes")  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.start_child(handler, Order("a"), timeout=3)  # pyright: ignore[reportCallIssue]
+    text: ChildHandle[str] = await ctx.start_child(handler, Order("a"))  # pyright: ignore[reportAssignmentType]
+    await ctx.signal("other")  # pyright: ignore[reportCallIssue]
+    return await text.result()  # pyright: ignore[reportReturnType]
+
+
+workflow(on_failed=handler)  # pyright: ignore[reportArgumentType]

@@ -55,12 +55,14 @@ pub enum Kind {
     StreamWritten,
     /// What an attempt of a step told of its progress, for the next one. The handler is not told.
     StepProgress,
+    /// The run was parked, and something left it with that.
+    RunParked,
     /// Of a newer build, with its number: not for this one.
     Unknown(u8),
 }
 
 impl Kind {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::RunCreated,
         Self::StepCompleted,
         Self::StepFailed,
@@ -85,6 +87,7 @@ impl Kind {
         Self::UpdateFinished,
         Self::StreamWritten,
         Self::StepProgress,
+        Self::RunParked,
     ];
 
     /// The number that stores keep.
@@ -114,6 +117,7 @@ impl Kind {
             Self::UpdateFinished => 21,
             Self::StreamWritten => 22,
             Self::StepProgress => 23,
+            Self::RunParked => 24,
             Self::Unknown(code) => code,
         }
     }
@@ -162,6 +166,7 @@ impl Kind {
             Self::UpdateFinished => "update_finished",
             Self::StreamWritten => "stream_written",
             Self::StepProgress => "step_progress",
+            Self::RunParked => "run_parked",
             Self::Unknown(_) => "unknown",
         }
     }
@@ -337,8 +342,8 @@ mod tests {
             );
         }
         assert_eq!(Kind::from_code(18), Kind::RunReopened);
-        assert_eq!(Kind::from_code(24), Kind::Unknown(24));
-        assert_eq!(Kind::from_code(24).to_string(), "kind 24");
+        assert_eq!(Kind::from_code(25), Kind::Unknown(25));
+        assert_eq!(Kind::from_code(25).to_string(), "kind 25");
         assert_eq!(Kind::RunReopened.to_string(), "run_reopened");
     }
 

@@ -191,7 +191,7 @@ impl Carrier<'_> {
                 Err(error) => tracing::error!(%error, "it is left to others"),
             }
         }
-        for (at, done) in self.start(starts).await? {
+        for (at, done) in self.start(items, starts).await? {
             carried[at] = done;
         }
         for (at, inquiry) in inquiries {
@@ -208,6 +208,7 @@ impl Carrier<'_> {
 
     async fn start(
         &self,
+        items: &[Unsent],
         mut starts: Vec<(usize, NewRun)>,
     ) -> Result<Vec<(usize, Carried)>, StoreError> {
         for (_, run) in &mut starts {
@@ -218,9 +219,9 @@ impl Carrier<'_> {
         let mut refused = Vec::new();
         for ((at, run), (_, answer)) in starts.iter().zip(&answers) {
             match answer {
-                Some(Created::Created { row }) => self.told.started(row),
+                Some(Created::Created { row }) => self.told.started(&items[*at].run_id, row),
                 Some(Created::Exists { row }) if is_same_creation(&row.seed, &run.seed) => {
-                    self.told.started(row);
+                    self.told.started(&items[*at].run_id, row);
                 }
                 Some(Created::Exists { .. }) => {
                     refused.extend(conflict(run).map(|message| (*at, message)));

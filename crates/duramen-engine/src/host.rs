@@ -7,7 +7,8 @@ use duramen_core::journal::Entry;
 use duramen_core::run::{RunRow, Status};
 use duramen_core::store::{
     Appended, ClaimedRun, CommitOutcome, Created, Delivered, DueSchedules, Intervened, Message,
-    OpenRuns, OwnerRow, Page, RunDetail, ScheduleRow, Schema, Standing, StoreError, StreamPage, Receipt,
+    OpenRuns, OwnerRow, Page, Receipt, RunDetail, ScheduleRow, Schema, Standing, StoreError,
+    StreamPage,
 };
 
 use crate::env::{Moment, system_moment};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use duramen_core::derive::ValueKind;
 use duramen_core::ids::Millis;
 use duramen_core::machine::op::Checkpoint;
-use duramen_core::machine::{Ending, Halt, Outcome, PollRule, Requested, UpdateOutcome};
+use duramen_core::machine::{Ending, Halt, Hook, On, Outcome, PollRule, Requested, UpdateOutcome};
 use duramen_core::primitives::child::NewChild;
 use duramen_core::primitives::message::Sent;
 use duramen_core::primitives::step::StepOutcome;
@@ -107,6 +107,19 @@ pub(crate) fn halted(halt: Halt) -> PyErr {
 impl Run {
     fn send(&self, sent: Sent) -> PyResult<()> {
         self.lock().machine.request_message(sent).map_err(halted)
+    }
+}
+
+fn new_child(child: ChildTuple) -> NewChild {
+    let (run_id, workflow, version, input, tags, memo, timeout) = child;
+    NewChild {
+        workflow,
+        version,
+        run_id: run_id.map(Into::into),
+        input: input.into(),
+        tags,
+        memo: memo.map(Bytes::from),
+        timeout,
     }
 }
 
@@ -312,21 +325,22 @@ impl Run {
 
     /// Starts a child: its operation and its run's id.
     fn start_child(&self, id: Option<&str>, child: ChildTuple) -> PyResult<(String, String)> {
-        let (run_id, workflow, version, input, tags, memo, timeout) = child;
-        let child = NewChild {
-            workflow,
-            version,
-            run_id: run_id.map(Into::into),
-            input: input.into(),
-            tags,
-            memo: memo.map(Bytes::from),
-            timeout,
-        };
         self.lock()
             .machine
-            .request_child(id, child)
+            .request_child(id, new_child(child))
             .map(|(op, run_id)| (op.to_string(), run_id.to_string()))
             .map_err(halted)
+    }
+
+    /// What is started if the run completes (0), fails (1) or is parked (2) next.
+    fn set_hook(&self, on: u8, run: ChildTuple) {
+        let on = match on {
+            0 => On::Completed,
+            1 => On::Failed,
+            _ => On::Stuck,
+        };
+        let run = new_child(run);
+        self.lock().machine.set_hook(Hook { on, run });
     }
 
     fn child_end(&self, op: &str, run_id: &str) -> PyResult<u32> {

@@ -9,13 +9,19 @@ use duramen_core::ids::{Millis, Payload, RunId};
 use duramen_core::inbox::Slot;
 use duramen_core::machine::op::Checkpoint;
 use duramen_core::machine::{Halt, Machine, Outcome, Requested};
+use duramen_core::primitives::child::NewChild;
+use duramen_core::primitives::message::Sent;
 use duramen_core::primitives::timer::TimerStem;
 use duramen_engine::RunDriver;
 
 use crate::facts::RunLife;
 use crate::handler::{Ask, Port, Told};
+use crate::newer::{VERSION, WORKFLOW};
 use crate::oracles::{Seen, text};
 use crate::program::Step;
+
+/// Whom handlers tell things.
+pub const LISTENER: &str = "r0";
 
 /// Whoever has a machine: a driver of the engine, or a replay of its own.
 pub trait HasMachine {
@@ -230,6 +236,44 @@ impl<M: HasMachine> Port for Desk<M> {
             Ok(()) => {
                 self.learn(before, false, &format!("write {stream}"));
                 Ask::Ready(Told::Fired)
+            }
+            Err(halt) => halted(halt),
+        }
+    }
+
+    fn child(&mut self) -> Ask {
+        let machine = self.driver.machine();
+        let before = machine.journal_len();
+        let child = NewChild {
+            workflow: WORKFLOW.into(),
+            version: VERSION.into(),
+            run_id: None,
+            input: Payload::from_static(b"child"),
+            tags: Vec::new(),
+            memo: None,
+            timeout: None,
+        };
+        let (op, run_id) = match machine.request_child(None, child) {
+            Ok(started) => started,
+            Err(halt) => return halted(halt),
+        };
+        self.learn(before, false, &format!("{op} starts {run_id}"));
+        let asked = self.driver.machine().request_child_end(&op, &run_id);
+        self.pending(asked)
+    }
+
+    fn tell(&mut self, name: &str) -> Ask {
+        let machine = self.driver.machine();
+        let before = machine.journal_len();
+        let sent = Sent::Event {
+            to: LISTENER.into(),
+            name: name.to_owned(),
+            payload: Payload::from_static(b"told"),
+        };
+        match machine.request_message(sent) {
+            Ok(()) => {
+                self.learn(before, false, &format!("tells {name}"));
+                Ask::Ready(Told::Value("told".to_owned()))
             }
             Err(halt) => halted(halt),
         }

@@ -25,6 +25,8 @@ pub trait Port {
     /// The generated code never changes, so that every patch is in force.
     fn patched(&mut self, id: &str) -> Ask;
     fn write(&mut self, stream: &str) -> Ask;
+    fn child(&mut self) -> Ask;
+    fn tell(&mut self, name: &str) -> Ask;
     /// What the operation was answered, if it was.
     fn take(&mut self, slot: Slot) -> Option<Told>;
     /// The handler does not wait for it any more.
@@ -263,6 +265,8 @@ fn run(node: Rc<Node>, ctx: Ctx) -> Job {
             Node::Value(kind) => ctx.port.borrow_mut().value(*kind),
             Node::Patched(id) => ctx.port.borrow_mut().patched(id),
             Node::Write(stream) => ctx.port.borrow_mut().write(stream),
+            Node::Child => ctx.port.borrow_mut().child(),
+            Node::Tell(name) => ctx.port.borrow_mut().tell(name),
         };
         flow_of(ctx.wait(ask).await?)
     })

@@ -1,4 +1,4 @@
-//! Messages that commits send to other runs. What is enclosed depends on nothing but the commit's place, so
+//! Messages that commits send to other runs: those of handlers, and some that are enclosed here. What is enclosed depends on nothing but the commit's place, so
 //! that one that is sent again encloses the same.
 
 use std::collections::BTreeMap;
@@ -69,10 +69,14 @@ impl Letters {
 
     /// Somebody has carried one out. True the first time.
     pub fn carried(&mut self, id: &str, target: RunLife, result: Delivery) -> Result<bool, String> {
-        if !id.starts_with(PREFIX) || result == Delivery::Blocked {
+        if result == Delivery::Blocked {
             return Ok(false);
         }
         if !self.sent.contains_key(id) {
+            // Those of people, and of the carrier itself, have left no run.
+            if !id.starts_with(PREFIX) && !id.starts_with("run:") {
+                return Ok(false);
+            }
             return Err(format!("{id} is carried out, and no commit has sent it"));
         }
         let answers = self.answers.entry(id.to_owned()).or_default();

@@ -9,12 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use duramen_core::derive::ValueKind;
+use duramen_core::family::{End, Ended};
 use duramen_core::ids::Millis;
 use duramen_core::inbox::Slot;
 use duramen_core::journal::{Entry, Kind, Meta};
 use duramen_core::primitives::timer::{RUN_TIMEOUT_OP, TimerStem};
 use duramen_core::run::{RunRow, Status};
 
+use crate::desk::LISTENER;
 use crate::handler::{Ask, Fault, Flow, Handler, Port, Told};
 use crate::newer;
 use crate::oracles;
@@ -33,6 +35,7 @@ enum Open {
     Step { failed: u32 },
     Timer,
     Wait { key: String },
+    Child { key: String },
 }
 
 #[derive(Debug)]
@@ -45,6 +48,7 @@ struct Operation {
 /// What the handler asks for, answered from the journal alone.
 #[derive(Debug, Default)]
 struct Reading {
+    run_id: String,
     now: Millis,
     names: BTreeMap<String, u32>,
     automatic: BTreeMap<&'static str, u32>,
@@ -107,6 +111,25 @@ impl Reading {
         }
         let next = self.ahead.first();
         next.is_none_or(|next| next.kind == Kind::RunTerminated)
+    }
+
+    /// The next entry must say that this left for that run. An answer if the handler cannot go on.
+    fn sent(&mut self, kind: Kind, id: &str, to: &str, wait: Option<&str>) -> Option<Ask> {
+        if self.is_at_the_end() {
+            return Some(Ask::Halted); // not recorded yet
+        }
+        let entry = self.ahead.remove(0);
+        let meta = oracles::meta(&entry).unwrap_or_default();
+        if entry.kind != kind
+            || *entry.op != *id
+            || meta.run.as_deref() != Some(to)
+            || meta.wait.as_deref() != wait
+        {
+            let (kind, op) = (entry.kind.name(), &entry.op);
+            self.wrong = Some(format!("{kind} {op:?} where {id} was sent to {to}"));
+            return Some(Ask::Halted);
+        }
+        None
     }
 
     fn slot_of(&self, id: &str) -> Option<Slot> {
@@ -190,6 +213,23 @@ impl Port for Reading {
         Ask::Ready(Told::Fired)
     }
 
+    fn child(&mut self) -> Ask {
+        let id = self.numbered("child");
+        let run_id = format!("{}/{id}", self.run_id);
+        let found = self.sent(Kind::ChildStarted, &id, &run_id, None);
+        found.unwrap_or_else(|| {
+            let key = format!("child:{run_id}");
+            self.open(id, Open::Child { key }, None)
+        })
+    }
+
+    fn tell(&mut self, name: &str) -> Ask {
+        let id = self.numbered("signal");
+        let wait = format!("event:{name}");
+        let found = self.sent(Kind::MessageSent, &id, LISTENER, Some(&wait));
+        found.unwrap_or_else(|| Ask::Ready(Told::Value("told".to_owned())))
+    }
+
     fn take(&mut self, slot: Slot) -> Option<Told> {
         self.answers.remove(&slot)
     }
@@ -224,6 +264,7 @@ pub fn check(
     let (stands, taken_back) = what_stands(rest);
     let rest = &stands[..];
     let reading = Rc::new(RefCell::new(Reading {
+        run_id: row.run_id.to_string(),
         now: row.started_at.unwrap_or(row.created_at),
         ahead: rest.to_vec(),
         ..Reading::default()
@@ -347,6 +388,7 @@ impl Reader<'_> {
             Kind::TimerFired => self.fired(entry),
             Kind::WaitOpened | Kind::ApprovalRequested => self.opened(entry, &meta),
             Kind::EventReceived | Kind::ApprovalResolved => self.received(entry, &meta),
+            Kind::ChildFinished => self.child_ended(entry, &meta),
             Kind::CancelRequested => {
                 let message = meta.message.ok_or("no message is named")?;
                 self.consume(&message, None, entry)?;
@@ -463,7 +505,7 @@ impl Reader<'_> {
             match operation.what {
                 Open::Timer => Ok(Told::Fired),
                 Open::Wait { .. } => Ok(Told::TimedOut),
-                Open::Step { .. } => Err("a step has no timer".into()),
+                Open::Step { .. } | Open::Child { .. } => Err("it has no timer".into()),
             }
         })?;
         self.tell(entry, slot, told)
@@ -473,7 +515,7 @@ impl Reader<'_> {
         self.find(entry, |operation| {
             let key = match &operation.what {
                 Open::Timer => "timer",
-                Open::Wait { key } => key,
+                Open::Wait { key } | Open::Child { key } => key,
                 Open::Step { .. } => return Err("a step is no wait".into()),
             };
             if meta.wait.as_deref() != Some(key) || meta.deadline != operation.deadline {
@@ -496,6 +538,31 @@ impl Reader<'_> {
         let message = meta.message.as_deref().ok_or("no message is named")?;
         self.consume(message, Some(&key), entry)?;
         self.tell(entry, slot, Told::Value(text(entry)))
+    }
+
+    /// What a child told is recorded with how it ended before it.
+    fn child_ended(&mut self, entry: &Entry, meta: &Meta) -> Result<(), String> {
+        let (slot, key) = self.find(entry, |operation| match &operation.what {
+            Open::Child { key } => Ok(key.clone()),
+            other => Err(format!("{other:?} is no child")),
+        })?;
+        let message = meta.message.as_deref().ok_or("no message is named")?;
+        let end = End {
+            ended: meta.ended.unwrap_or(Ended::Completed),
+            payload: entry.payload.clone(),
+        };
+        let told = String::from_utf8_lossy(&end.to_payload()).into_owned();
+        if !self.world.was_sent(message, Some(&key), &told) {
+            return Err(format!("nobody told {key} by {message:?}"));
+        }
+        if !self.read.insert(message.to_owned()) {
+            return Err(format!("message {message:?} was consumed before"));
+        }
+        let told = match end.ended {
+            Ended::Completed => Told::Value(text(entry)),
+            _ => Told::Failed(text(entry)),
+        };
+        self.tell(entry, slot, told)
     }
 
     fn consume(&mut self, message: &str, wait: Option<&str>, entry: &Entry) -> Result<(), String> {

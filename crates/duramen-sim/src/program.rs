@@ -28,6 +28,10 @@ pub enum Node {
     Patched(&'static str),
     /// Writes an item to a stream.
     Write(&'static str),
+    /// Starts a run of its own and waits for its end.
+    Child,
+    /// Sends an event to another run.
+    Tell(&'static str),
     /// One after the other.
     Seq(Vec<Rc<Node>>),
     /// `gather`: all of them, failures included.
@@ -61,6 +65,24 @@ pub struct Step {
     pub lazy: bool,
     /// How long an attempt takes.
     pub takes: Millis,
+}
+
+/// What the child of that id does: all but a few complete.
+pub fn child(run_id: &str) -> Rc<Program> {
+    let digest = run_id.bytes().fold(0, |sum: u64, byte| {
+        sum.wrapping_mul(31).wrapping_add(u64::from(byte))
+    });
+    let step = Step {
+        id: "c".to_owned(),
+        fails: u32::from(digest.is_multiple_of(4)),
+        fatal: false,
+        policy: RetryPolicy::NEVER,
+        lazy: false,
+        takes: i64::from(digest.is_multiple_of(3)) * 300,
+    };
+    let nap = Node::Sleep(i64::from(digest.is_multiple_of(2)) * 700);
+    let parts = vec![Rc::new(nap), Rc::new(Node::Step(step))];
+    Rc::new(Program::new(Rc::new(Node::Seq(parts))))
 }
 
 /// Names of events that handlers wait for and that are sent.
@@ -130,7 +152,9 @@ fn children(node: &Node) -> Vec<&Rc<Node>> {
         | Node::Approval { .. }
         | Node::Value(_)
         | Node::Patched(_)
-        | Node::Write(_) => Vec::new(),
+        | Node::Write(_)
+        | Node::Child
+        | Node::Tell(_) => Vec::new(),
     }
 }
 
@@ -218,10 +242,16 @@ impl Maker<'_> {
             }
         };
         // What fails is caught more often than not, or most handlers would end at their beginning.
-        let catches = !matches!(
+        let is_plain = matches!(
             node,
-            Node::Value(_) | Node::Patched(_) | Node::Write(_) | Node::Sleep(_)
-        ) && self.rng.one_in(2);
+            Node::Value(_)
+                | Node::Patched(_)
+                | Node::Write(_)
+                | Node::Sleep(_)
+                | Node::Child
+                | Node::Tell(_)
+        );
+        let catches = !is_plain && self.rng.one_in(2);
         Rc::new(if catches {
             Node::Catch(Rc::new(node))
         } else {
@@ -248,7 +278,14 @@ impl Maker<'_> {
                 let leaves = [
                     &now, &uuid, &random, &p, &q, &first, &second, &first, &second,
                 ];
-                self.rng.pick(&leaves, &now).clone()
+                match self.rng.pick(&leaves, &now).clone() {
+                    // Drawn by what was drawn already, so that older seeds keep their meaning elsewhere.
+                    Node::Value(ValueKind::Uuid) if self.budget.is_multiple_of(2) => Node::Child,
+                    Node::Value(ValueKind::Random) if !self.budget.is_multiple_of(2) => {
+                        Node::Tell(EVENTS[(self.budget / 2) as usize % EVENTS.len()])
+                    }
+                    leaf => leaf,
+                }
             }
             3 | 4 => Node::Event {
                 name: self.rng.pick(&EVENTS, EVENTS[0]),
@@ -326,6 +363,8 @@ impl fmt::Display for Node {
             Self::Value(kind) => write!(f, "{}", kind.name()),
             Self::Patched(id) => write!(f, "patched {id}"),
             Self::Write(stream) => write!(f, "write {stream}"),
+            Self::Child => write!(f, "child"),
+            Self::Tell(name) => write!(f, "tell {name}"),
             Self::Seq(of) => list(f, "seq", of),
             Self::All(of) => list(f, "all", of),
             Self::Race(of) => list(f, "race", of),

@@ -18,7 +18,7 @@ use crate::host::{Host, Programs};
 use crate::judge::Judge;
 use crate::oracles::{self, Counts, Violation};
 use crate::plan::{Deed, Plan, SlotPlan};
-use crate::program::Program;
+use crate::program::{Program, child};
 use crate::rng::Rng;
 use crate::watch::Watch;
 use crate::world::{Event, ProcessId, Runnable, World};
@@ -97,6 +97,9 @@ pub fn play(plan: &Plan, traced: bool) -> Verdict {
     let programs = {
         let by_run = by_run.clone();
         Rc::new(move |run_id: &str| {
+            if run_id.contains('/') {
+                return Some(child(run_id));
+            }
             let number: usize = run_id.strip_prefix('r')?.parse().ok()?;
             by_run.get(number).cloned()
         })

@@ -172,6 +172,7 @@ fn matches(filter: &Filter, row: &RunRow) -> bool {
         && fits(filter.parent.as_ref(), |parent| {
             row.parent.as_ref() == Some(parent)
         })
+        && fits(filter.root.as_ref(), |root| row.root.as_ref() == Some(root))
         && fits(filter.finished_before.as_ref(), |at| {
             row.finished_at.is_some_and(|finished| finished < *at)
         })

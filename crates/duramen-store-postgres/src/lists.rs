@@ -4,7 +4,7 @@
 //! it newest first, or through one that has few of it. Which of them that is, is found out here and not left to the planner,
 //! who does not know the values of a statement and whose statistics may be old:
 //!
-//! - a parent, a tag, a workflow have their own;
+//! - a parent, a family, a tag, a workflow have their own;
 //! - waiting, failed, cancelled, terminated, stuck and paused runs stand in one by what they wait for (`runs_resting`). Runs that
 //!   wait for several things stand together there; a filter by one of these goes through them;
 //! - what is few of a workflow, of a status, of an id's beginning or of those that ended long ago is read whole ([`FEW`]);
@@ -237,7 +237,7 @@ impl<'s> Lists<'s> {
             status: statuses.into_iter().collect(),
             ..wanted.clone()
         };
-        if wanted.parent.is_some() {
+        if wanted.parent.is_some() || wanted.root.is_some() {
             return Ok(vec![Way::Plain(wanted)]);
         }
         if let Some(tag) = wanted.tag.clone() {

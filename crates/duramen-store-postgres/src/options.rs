@@ -116,7 +116,7 @@ pub const TABLES: [&str; 11] = [
 ];
 
 /// What names of indexes end with.
-const SUFFIXES: [&str; 9] = [
+const SUFFIXES: [&str; 10] = [
     "_due",
     "_owned",
     "_created",
@@ -124,6 +124,7 @@ const SUFFIXES: [&str; 9] = [
     "_resting",
     "_finished",
     "_parent",
+    "_root",
     "_set_aside",
     "_at",
 ];

@@ -37,7 +37,7 @@ const NOW: i64 = 1_000_000;
 const FILL: &str = "
     INSERT INTO {runs} (epoch, journal_start, journal_len, updated_at, inbox_len, inbox_seen, unread, unread_bytes, generation,
         lost_at, created_at, ready_at, started_at, finished_at, lost, status, priority, format, run_id, lane, owner, queue,
-        workflow, version, waits, seed, parent)
+        workflow, version, waits, seed, parent, root)
     SELECT 1, 0, 2, n, CASE WHEN live < 5 OR due OR n % 300 = 96 THEN 1 ELSE 0 END, CASE WHEN live < 5 THEN 1 ELSE 0 END,
         CASE WHEN due OR n % 300 = 96 THEN 1 ELSE 0 END, 0, 0, 0, n,
         CASE WHEN due THEN n WHEN status = 2 THEN 2000000 + n % 10000 END, n, CASE WHEN status BETWEEN 3 AND 6 THEN n END, 0,
@@ -46,7 +46,7 @@ const FILL: &str = "
         CASE status WHEN 1 THEN 'owner-' || n % 8 END, 'default', 'workflow-' || n % 4, '1',
         CASE WHEN n <= 200 AND status = 2 THEN ARRAY['event:rare'] WHEN status = 2 AND n % 10 = 5 THEN ARRAY['event:go', 'timer']
             WHEN status = 2 THEN ARRAY['event:go'] END, '\\x00000000000000000000000000000000',
-        CASE WHEN n % 1000 = 62 THEN 'parent-' || n % 7 END
+        CASE WHEN n % 1000 = 62 THEN 'parent-' || n % 7 END, CASE WHEN n % 1000 = 62 THEN 'root-' || n % 7 END
     FROM (SELECT n, n % 100 AS live, n % 100 = 99 AS due, CASE WHEN n % 100 = 99 THEN CASE n % 200 WHEN 99 THEN 0 ELSE 2 END
         WHEN n % 100 < 50 THEN 2 WHEN n % 1000 = 60 THEN 4 WHEN n % 1000 = 61 THEN 7 WHEN n % 100 < 95 THEN 3 ELSE 1 END AS status
         FROM generate_series($from, $until) n) made;
@@ -282,6 +282,10 @@ fn lists(names: &Names) -> Vec<(&'static str, Sql, String, i64)> {
         parent: Some("parent-1".into()),
         ..plain()
     });
+    let family = Way::Plain(Filter {
+        root: Some("root-1".into()),
+        ..plain()
+    });
     let ended = Filter {
         finished_before: Some(200),
         ..plain()
@@ -367,6 +371,7 @@ fn lists(names: &Names) -> Vec<(&'static str, Sql, String, i64)> {
     let bad = [Status::Failed, Status::Stuck].map(|status| rests(status, "", plain()));
     add("failed and stuck", page(&bad, None), "'', ''", 104);
     add("children", page(&[parent], None), "'parent-1'", 52);
+    add("family", page(&[family], None), "'root-1'", 52);
     add(
         "long ago",
         page(&[Way::Few(Box::new(ended.clone()), plain())], None),

@@ -148,6 +148,7 @@ fn terms<D: Dialect>(dialect: &mut D, filter: &Filter) -> Vec<String> {
         ("version", filter.version.as_deref()),
         ("queue", filter.queue.as_deref()),
         ("parent", filter.parent.as_deref()),
+        ("root", filter.root.as_deref()),
     ];
     for (name, value) in named {
         if let Some(value) = value {
@@ -237,6 +238,7 @@ mod tests {
             version: Some("1".to_owned()),
             queue: Some("q".to_owned()),
             parent: Some("p".into()),
+            root: Some("r".into()),
             finished_before: Some(11),
             status: vec![Status::Queued, Status::Stuck],
             tag: Some("t".to_owned()),
@@ -249,11 +251,11 @@ mod tests {
         assert_eq!(
             all(&mut plain, "SELECT", vec!["first".to_owned()], &filter),
             "SELECT WHERE first AND workflow = :1 AND version = :2 AND queue = :3 AND parent = :4 \
-             AND status IN (:5, :6) AND tags HAS :7 AND waits HAS :8 AND created_at > :9 \
-             AND created_at < :10 AND finished_at < :11 AND run_id >= :12 AND run_id < :13"
+             AND root = :5 AND status IN (:6, :7) AND tags HAS :8 AND waits HAS :9 AND created_at > :10 \
+             AND created_at < :11 AND finished_at < :12 AND run_id >= :13 AND run_id < :14"
         );
         let values = [
-            "w", "1", "q", "p", "0", "7", "t", "event:x", "5", "9", "11", "ab", "ac",
+            "w", "1", "q", "p", "r", "0", "7", "t", "event:x", "5", "9", "11", "ab", "ac",
         ];
         assert_eq!(plain.0, values);
     }

@@ -4,7 +4,7 @@
 //! read no further than to the first run that is older than a whole page from the streams before it; so a page costs some
 //! fifty keys and a descent for each stream, however many runs there are. Which streams:
 //!
-//! - of a tag, of a parent: one each;
+//! - of a tag, of a parent, of a family: one each;
 //! - of a workflow, a queue, a version, or of all runs: one for each lane (`runs_created`);
 //! - of waiting, failed, cancelled, terminated and stuck runs: one for each lane and wait key (`runs_resting`), as long as
 //!   there are not too many ([`MOST_STREAMS`]). Runs that wait for several things at once stand together; a filter by one of these goes through them;
@@ -136,7 +136,7 @@ impl Stream {
         let from = if rest == said {
             "run_tags"
         } else {
-            "(SELECT t.tag, t.created_at, t.run_id, r.workflow, r.version, r.queue, r.parent, r.status, r.tags, r.waits, \
+            "(SELECT t.tag, t.created_at, t.run_id, r.workflow, r.version, r.queue, r.parent, r.root, r.status, r.tags, r.waits, \
              r.finished_at FROM run_tags t CROSS JOIN runs r ON r.run_id = t.run_id)"
         };
         Self {
@@ -151,6 +151,15 @@ impl Stream {
         Self {
             from: "runs INDEXED BY runs_parent".to_owned(),
             terms: vec![("parent = ?".to_owned(), Some(parent.to_owned().into()))],
+            rest,
+            in_spans: false,
+        }
+    }
+
+    pub(crate) fn family(root: &str, rest: Filter) -> Self {
+        Self {
+            from: "runs INDEXED BY runs_root".to_owned(),
+            terms: vec![("root = ?".to_owned(), Some(root.to_owned().into()))],
             rest,
             in_spans: false,
         }
@@ -456,6 +465,13 @@ impl Look<'_> {
                 ..wanted.clone()
             };
             return Ok(vec![Stream::children(parent, rest)]);
+        }
+        if let Some(root) = &wanted.root {
+            let rest = Filter {
+                root: None,
+                ..wanted.clone()
+            };
+            return Ok(vec![Stream::family(root, rest)]);
         }
         let of_tag = wanted.tag.as_ref().map(|tag| {
             let rest = Filter {

@@ -148,7 +148,7 @@ fn instructions(statement: &str, names: &[&str]) -> usize {
 #[test]
 fn what_each_run_costs_opens_few_trees_and_makes_none() {
     for (statement, most) in [
-        (sql::run::INSERT, 8),
+        (sql::run::INSERT, 9),
         (sql::journal::INSERT, 1),
         (sql::owner::LEASE, 1),
         (sql::commit::FENCE, 2),
@@ -309,6 +309,8 @@ fn each_stream_of_a_list_reads_its_own_index_in_its_order() {
         reads(&of_tag, "USING PRIMARY KEY (tag=?", false);
         let children = Stream::children("p", rest.clone());
         reads(&children, "INDEX runs_parent (parent=?", false);
+        let family = Stream::family("r", rest.clone());
+        reads(&family, "INDEX runs_root (root=?", false);
         let ended = Stream::ended_before(5, rest.clone());
         reads(&ended, "INDEX runs_finished (finished_at<?", true);
     }

@@ -520,6 +520,7 @@ fn filter() -> impl Strategy<Value = Filter> {
     let few = (
         proptest::option::weighted(0.1, queue()),
         proptest::option::weighted(0.1, run_id()),
+        proptest::option::weighted(0.1, run_id()),
         rare(0.1),
     );
     (
@@ -533,7 +534,7 @@ fn filter() -> impl Strategy<Value = Filter> {
     )
         .prop_map(
             |(
-                (key, (queue, parent, finished_before)),
+                (key, (queue, parent, root, finished_before)),
                 version,
                 status,
                 tag,
@@ -545,6 +546,7 @@ fn filter() -> impl Strategy<Value = Filter> {
                 version: key.filter(|_| version).map(|(_, version)| version),
                 queue,
                 parent,
+                root,
                 finished_before,
                 status,
                 tag,

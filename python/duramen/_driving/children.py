@@ -1,8 +1,8 @@
 """Children of a run: how their ends are waited for, and what becomes of them when their parent ends.
 
-An attached child ends before its parent. A handler that returns while some are open waits for them first, as an
-`asyncio.TaskGroup` would: the first that fails cancels the others and fails the run. One that raises or is cancelled
-cancels them and waits until they have cleaned up.
+An attached child ends before its parent. A handler that returns (or continues as new) while some are open waits for them first, as
+an `asyncio.TaskGroup` would: the first that fails cancels the others and fails the run. One that raises or is
+cancelled cancels them and waits until they have cleaned up.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from duramen._bridge import Halted
 from duramen._values.payloads import child_failure
-from duramen.errors import RunEvicted
+from duramen.errors import ContinueAsNew, RunEvicted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from duramen._values.serializer import Serializer
 
     from .host import RunHost
 
-__all__ = ["Child", "cancel_all", "wait_for_all"]
+__all__ = ["Child", "with_children"]
 
 
 class Child:
@@ -64,12 +64,13 @@ class Child:
         host = self.host
         if self._slot is None:
             try:
-                self._slot = host.run.child_end(self.op, self.run_id)
+                slot = host.run.child_end(self.op, self.run_id)
             except Halted as error:
                 host.halt()
                 await Future(loop=host.loop)  # no exception, for the code may swallow it and ask again
                 raise RunEvicted(str(error)) from None
-            host.open_wait(self._slot, self)
+            self._slot = slot
+            host.open_wait(slot, self)
         future: Future[None] = Future(loop=host.loop)
         self._futures.append(future)
         try:
@@ -77,10 +78,14 @@ class Child:
         except BaseException:
             if future in self._futures:
                 self._futures.remove(future)
-            if not self._futures and self._slot is not None:
-                host.forget(self._slot)
-                self._slot = None
+            self._stop_waiting()
             raise
+
+    def _stop_waiting(self) -> None:
+        slot = self._slot
+        if not self._futures and slot is not None:
+            self._slot = None
+            self.host.forget(slot)
 
     def ended(self, serializer: Serializer, how: str, payload: bytes) -> None:
         """Take its end.
@@ -120,7 +125,24 @@ class Child:
                     raise
 
 
-async def cancel_all(children: Mapping[str, Child]) -> None:
+async def with_children(host: RunHost, ending: Awaitable[Any]) -> Any:
+    """Await what a handler returns, and then its attached children."""
+    try:
+        result = await ending
+    except ContinueAsNew:
+        if host.children:
+            await _wait_for_all(host.children)
+        raise
+    except (Exception, CancelledError):
+        if host.children and not host.closed:
+            await _cancel_all(host.children)
+        raise
+    if host.children:
+        await _wait_for_all(host.children)
+    return result
+
+
+async def _cancel_all(children: Mapping[str, Child]) -> None:
     """Cancel them, and wait until all of them have cleaned up."""
     open_ones = list(children.values())
     for child in open_ones:
@@ -129,10 +151,10 @@ async def cancel_all(children: Mapping[str, Child]) -> None:
         await child.wait_anyhow()
 
 
-async def wait_for_all(children: Mapping[str, Child]) -> None:
+async def _wait_for_all(children: Mapping[str, Child]) -> None:
     """Wait until all have completed; when one has not, or this is cancelled, cancel the others."""
     try:
         await gather(*(child.result() for child in children.values()))
     except (Exception, CancelledError):
-        await cancel_all(children)
+        await _cancel_all(children)
         raise

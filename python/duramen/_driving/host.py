@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError, Future, Task, TimerHandle
+from asyncio import Future, Task, TimerHandle
 from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from duramen._bridge import (
-    FINISH_CANCELLED,
     FINISH_COMPLETED,
-    FINISH_CONTINUED,
     FINISH_FAILED,
     TIMER_LOOP,
     Apply,
@@ -27,32 +25,29 @@ from duramen._bridge import (
     Seal,
     Start,
 )
-from duramen._handlers.middleware import go_through
 from duramen._handlers.step import current_context
 from duramen._loop.loop import RunLoop, RunTimer
 from duramen._values.payloads import Decision, decode, load_decision, load_reason, step_failure
 from duramen._values.tokens import TokenType, load_answer
-from duramen.errors import ContinueAsNew, DeserializationError, RunEvicted, RunTimedOut
+from duramen.errors import DeserializationError, RunEvicted
 
-from .children import Child, cancel_all, wait_for_all
-from .continuing import Wish, is_continuation, next_version
+from . import hooks
+from .children import Child
+from .continuing import Wish, next_version
+from .endings import ending_of, handled, recorded_end
 from .exits import (
     Trouble,
-    advised,
     encoded,
-    failure_payload,
-    is_cancellation,
     name_of,
     note,
-    operation_of,
     plain_payload,
     reading_trouble,
-    recorded,
     say,
     text_of,
 )
 from .polls import PollCall
 from .process_calls import ProcessCall
+from .records import warn_of_leaks, warn_of_swallowing
 from .transaction_calls import TransactionCall
 from .undoing import Undoing
 from .updates import Updates
@@ -154,7 +149,7 @@ class RunHost:
         self._out_since = 0.0
         self._leaving: str | None = None
         self._parking: str | None = None
-        self._reason = b'""'
+        self.reason_payload = b'""'
         """Payload of the reason of the run's cancellation."""
 
     def __repr__(self) -> str:
@@ -181,6 +176,8 @@ class RunHost:
     def _begin(self) -> None:
         definition = self.definition
         value: Any = None
+        if definition.hooks:
+            hooks.prepare(self, "stuck")
         try:
             state = None if definition.state_type is None else definition.state_type()
             if definition.has_input:
@@ -204,51 +201,7 @@ class RunHost:
         self.context = context
         variables = self.services.context.copy()
         variables.run(current_context.set, context)
-        self.main = self.loop.create_task(self._handler(context, value), name="handler", context=variables)
-
-    async def _handler(self, context: Context[Any], value: Any) -> Any:
-        handler = self.definition.handler
-        middleware = self.services.around.middleware + self.definition.middleware
-        try:
-            if middleware:
-                inside = (
-                    partial(handler, context, value)
-                    if self.definition.has_input
-                    else partial(handler, context)
-                )
-                ending = go_through(middleware, context, inside)
-            else:
-                ending = handler(context, value) if self.definition.has_input else handler(context)
-            try:
-                result = await ending
-            except ContinueAsNew:
-                if self.children:
-                    await wait_for_all(self.children)
-                raise
-            except (Exception, CancelledError):
-                if self.children and not self.closed:
-                    await cancel_all(self.children)
-                raise
-            if self.children:
-                await wait_for_all(self.children)
-            if self.undoing:
-                self._check_output(result)
-        except BaseException as error:
-            if not self._halted and not self.loop.evicted and self.undoing.answers(error):
-                await self.undoing.carry_out(self.run, context)
-            raise
-        else:
-            return result
-        finally:
-            if self.loop.asyncgens and not self._halted and not self.loop.evicted:
-                await self.loop.shutdown_asyncgens()
-
-    def _check_output(self, result: Any) -> None:
-        """What cannot be recorded fails the run, so its work has to be undone."""
-        try:
-            recorded(self.serializer, result, self.definition.output_type)
-        except Trouble:
-            pass  # that is waited for when it is recorded
+        self.main = self.loop.create_task(handled(self, context, value), name="handler", context=variables)
 
     def advance(self) -> None:  # noqa: C901 - every call here is paid for by each step
         """Go on until nothing is left to do but wait. Flush the engine afterwards.
@@ -336,7 +289,7 @@ class RunHost:
             self.loop.now = turn.at / 1000
             self._wish = None
             if self.main is not None and not self.undoing.is_active:
-                self._reason = turn.reason
+                self.reason_payload = turn.reason
                 self.main.cancel(self._reason_text(turn.reason) or None)
         else:
             self.loop.now = turn.at / 1000
@@ -449,7 +402,12 @@ class RunHost:
     @property
     def reason(self) -> str:
         """Why the run is cancelled, if it is."""
-        return load_reason(self.serializer, self._reason)
+        return load_reason(self.serializer, self.reason_payload)
+
+    @property
+    def is_over(self) -> bool:
+        """Nobody goes on with the run here, although its handler may not have ended."""
+        return self._halted or self.loop.evicted
 
     def _look_at_state(self) -> bool:
         """Hand over the state if it has changed. False: it has no payload, and the run has failed."""
@@ -766,53 +724,21 @@ class RunHost:
 
     def _ended(self, main: Task[Any]) -> None:
         """The handler has returned or raised."""
-        run = self.run
-        error: BaseException | None
-        try:
-            error = main.exception()
-        except CancelledError as cancelled:
-            error = cancelled
-        if self._wish is not None and is_continuation(error):
-            if error is None:
-                self._warn("called ctx.continue_as_new and then returned a result, so it continues")
-            self._close_with(FINISH_CONTINUED, self._wish)
-        elif error is None:
-            if self.definition.state_type is not None and not self._look_at_state():
-                return
-            self._close_with(FINISH_COMPLETED, main.result())
-        elif (
-            run.cancelled and not self.undoing.by_time and (is_cancellation(error) or is_continuation(error))
-        ):
-            self._close_with(FINISH_CANCELLED, error)
-        elif run.timed_out and (is_cancellation(error) or is_continuation(error)):
-            self._close_with(FINISH_FAILED, RunTimedOut(run.run_id, "its workflow's timeout"))
-        else:
-            self._close_with(FINISH_FAILED, advised(error))
+        kind, value = ending_of(self, main, self._wish)
+        # A state that cannot be recorded has failed the run.
+        if kind != FINISH_COMPLETED or self.definition.state_type is None or self._look_at_state():
+            self._close_with(kind, value)
 
     def _close_with(self, kind: int, value: Any) -> None:
         run = self.run
-        word = None
-        payload = b""
-        try:
-            if kind == FINISH_COMPLETED:
-                payload, value = recorded(self.serializer, value, self.definition.output_type)
-                self.output = payload
-            elif kind == FINISH_CONTINUED:
-                payload, word = value.payload(), value.version
-        except (Trouble, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # noqa: BLE001 - also what a user's serializer raises
-            what = "result" if kind == FINISH_COMPLETED else "next input"
-            note(error, f"the {what} of run {run.run_id!r} cannot be recorded")
-            kind, value = FINISH_FAILED, error
-        if kind == FINISH_FAILED:
-            payload, word = failure_payload(self.serializer, value), operation_of(value)
-        elif kind == FINISH_CANCELLED:
-            payload = self._reason
-        # From here on nothing has to be done twice.
-        self._warn_of_leaks()
+        kind, value, payload, word = recorded_end(self, kind, value)
         if kind == FINISH_COMPLETED:
-            self._warn_of_swallowing()
+            self.output = payload
+        # From here on nothing has to be done twice.
+        log = self.services.log
+        warn_of_leaks(log, run, self.loop.leaked_tasks(self.main))
+        if kind == FINISH_COMPLETED:
+            warn_of_swallowing(log, run)
         self.outcome = (kind, value)
         self._drop()
         try:
@@ -827,28 +753,6 @@ class RunHost:
                 self.services.on_finished(self, kind, value)
             except Exception:
                 self.services.log.exception("the end of run %r could not be told", run.run_id)
-
-    def _warn_of_swallowing(self) -> None:
-        run = self.run
-        for seen, what in ((run.cancelled, "its cancellation"), (run.timed_out, "the end of its time")):
-            if seen:
-                self._warn(f"swallowed {what} and returned a result, so it counts as completed")
-
-    def _warn(self, what: str) -> None:
-        self.services.log.warning("run %r %s", self.run.run_id, what)
-
-    def _warn_of_leaks(self) -> None:
-        leaked = self.loop.leaked_tasks(self.main)
-        if leaked:
-            names = ", ".join(repr(task.get_name()) for task in leaked[:8])
-            self.services.log.warning(
-                "run %r ended with %d of its tasks still running, which were dropped: %s%s; await them, or "
-                "use a TaskGroup",
-                self.run.run_id,
-                len(leaked),
-                names,
-                " …" if len(leaked) > 8 else "",
-            )
 
     def evict(self) -> None:
         """Drop the run from memory: nothing that its handler still does gets through. Idempotent."""

@@ -15,9 +15,13 @@ from duramen._logging import logger
 from .exits import name_of, text_of
 
 if TYPE_CHECKING:
-    from duramen._bridge import Run
+    from asyncio import Task
+    from collections.abc import Sequence
 
-__all__ = ["attempt_failed", "line_of", "run_failed", "run_stuck"]
+    from duramen._bridge import Run
+    from duramen._logging import CarefulLogger
+
+__all__ = ["attempt_failed", "line_of", "run_failed", "run_stuck", "warn_of_leaks", "warn_of_swallowing"]
 
 _log = logger("duramen.run")
 
@@ -118,3 +122,26 @@ def _tell(
         raise
     except BaseException:  # noqa: BLE001 - a handler asked the exception, or is broken; the run goes on
         _log.log(level, message, *args, extra=facts)
+
+
+def warn_of_swallowing(log: CarefulLogger, run: Run) -> None:
+    """Say that a handler was told to end and returned a result all the same."""
+    for seen, what in ((run.cancelled, "its cancellation"), (run.timed_out, "the end of its time")):
+        if seen:
+            log.warning(
+                "run %r swallowed %s and returned a result, so it counts as completed", run.run_id, what
+            )
+
+
+def warn_of_leaks(log: CarefulLogger, run: Run, leaked: Sequence[Task[Any]]) -> None:
+    """Say which tasks a handler left behind."""
+    if leaked:
+        names = ", ".join(repr(task.get_name()) for task in leaked[:8])
+        log.warning(
+            "run %r ended with %d of its tasks still running, which were dropped: %s%s; await them, or "
+            "use a TaskGroup",
+            run.run_id,
+            len(leaked),
+            names,
+            " …" if len(leaked) > 8 else "",
+        )

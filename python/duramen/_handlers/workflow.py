@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .options import OnExhausted
+    from .outcome import Outcome
 
 __all__ = [
     "Backoff",
@@ -92,6 +93,9 @@ class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
         step_context: type[StepContext] = StepContext,
         step_middleware: Sequence[Middleware[Any]] = (),
         on_exhausted: OnExhausted | None = None,
+        on_completed: WorkflowDef[Any, Any] | str | None = None,
+        on_failed: WorkflowDef[Any, Any] | str | None = None,
+        on_stuck: WorkflowDef[Any, Any] | str | None = None,
         local_names: Mapping[str, Any] | None = None,
     ) -> None:
         where = self._where = place("workflow", name, unwrap(handler))
@@ -137,6 +141,9 @@ class WorkflowDef(Definition, Generic[InputT_contra, OutputT_co]):
             signatures.check_stored(state, f"state of {where}")
         self.events: dict[str, Any] = checked_events(events, where)
         """Types of events by name, to refuse a bad payload while its sender still listens."""
+        hooks = {"completed": on_completed, "failed": on_failed, "stuck": on_stuck}
+        self.hooks = {on: _hook(on, hook, where) for on, hook in hooks.items() if hook is not None}
+        """Workflows of which a run is started when a run of this one comes to that."""
         self.module: str = getattr(code_of, "__module__", "?")
         code = getattr(code_of, "__code__", None)
         self.location = "?" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
@@ -244,6 +251,21 @@ def _is_named(handler: Any) -> bool:
     return inspect.isroutine(unwrap(handler))
 
 
+def _hook(on: str, hook: Any, where: str) -> WorkflowDef[Any, Any] | str:
+    if isinstance(hook, str) and hook:
+        return hook
+    if not isinstance(hook, WorkflowDef):
+        raise WorkflowDefinitionError(
+            f"{where}: on_{on} is {hook!r}: give a workflow that takes a duramen.Outcome, or its name"
+        )
+    found: WorkflowDef[Any, Any] = hook  # pyright: ignore[reportUnknownVariableType]
+    if not found.has_input:
+        raise WorkflowDefinitionError(
+            f"{where}: on_{on} is {found!r}, which takes no input: give its handler a duramen.Outcome"
+        )
+    return found
+
+
 def _previous(
     previous: Sequence[WorkflowDef[Any, Any]], newest: WorkflowDef[Any, Any]
 ) -> tuple[WorkflowDef[Any, Any], ...]:
@@ -290,6 +312,9 @@ class WorkflowOptions(TypedDict, total=False):
     tags: Sequence[str]
     events: Mapping[str, Any] | None
     on_exhausted: OnExhausted | None
+    on_completed: WorkflowDef[Outcome, Any] | str | None
+    on_failed: WorkflowDef[Outcome, Any] | str | None
+    on_stuck: WorkflowDef[Outcome, Any] | str | None
 
 
 class _DefaultedHandler(Protocol[C_contra, InputT_contra, OutputT_co]):
@@ -378,6 +403,10 @@ def workflow(handler: Any = None, /, **options: Any) -> Any:  # noqa: D417 - spe
         on_exhausted: what becomes of a step that fails for good and does not say: ``"fail"`` (the default)
             raises in the handler, ``"pause"`` pauses the run until people say `Runtime.retry` or
             `Runtime.skip`.
+        on_completed: a workflow (or its name) that takes an `Outcome`: a run of it is started when a run of
+            this one completes, once, by the commit with which it does.
+        on_failed: likewise when one fails; again if it is retried and fails again.
+        on_stuck: likewise when one is parked because the code does not fit its journal.
 
     Raises:
         WorkflowDefinitionError: it cannot be a handler, or one of its types cannot be stored.

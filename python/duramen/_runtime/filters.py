@@ -50,6 +50,8 @@ class RunFilters(TypedDict, total=False):
     """Instant, aware; exclusive."""
     parent: str | None
     """Run id of the one that started it."""
+    root: str | None
+    """Run id of the first of its family; that one itself does not count."""
     id_prefix: str | None
     """How the run id begins."""
 
@@ -68,16 +70,13 @@ def engine_filter(call: str, filters: RunFilters) -> dict[str, Any]:
     workflow: Any = filters.get("workflow")
     if workflow is not None:
         wanted["workflow"] = check_id("workflow", workflow if isinstance(workflow, str) else workflow.name)
-    if (version := filters.get("version")) is not None:
-        wanted["version"] = check_id("version", version)
+    for name in ("version", "tag", "parent", "root"):
+        if (given := filters.get(name)) is not None:
+            wanted[name] = check_id(name, given)
     if (status := filters.get("status")) is not None:
         wanted["status"] = _statuses(status)
-    if (tag := filters.get("tag")) is not None:
-        wanted["tag"] = check_id("tag", tag)
     if (waiting_for := filters.get("waiting_for")) is not None:
         wanted["waiting_for"] = check_wait_key(waiting_for)
-    if (parent := filters.get("parent")) is not None:
-        wanted["parent"] = check_id("parent", parent)
     if (created_after := filters.get("created_after")) is not None:
         wanted["created_after"] = instant_ms(created_after, "created_after")
     if (created_before := filters.get("created_before")) is not None:

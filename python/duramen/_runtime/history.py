@@ -70,6 +70,7 @@ EntryKind: TypeAlias = Literal[
     "update_finished",
     "stream_written",
     "step_progress",
+    "run_parked",
 ]
 """Every kind of journal entry that this build knows, in the order of the numbers that stores keep."""
 

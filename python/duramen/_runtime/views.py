@@ -197,7 +197,8 @@ class RunView:
     root: str | None = None
     """The first run of that family."""
     children: tuple[str, ...] = ()
-    """Ids of the runs that it started, the newest 100, oldest first; ``list(parent=…)`` has all. Of `Runtime.get`."""
+    """Ids of the runs that it started, the newest 100, oldest first; ``list(parent=…)`` has all. Lists leave
+    it empty."""
     input: Any = None
     output: Any = None
     error: RecordedError | None = None
@@ -275,7 +276,8 @@ class Event:
     run: str | None = None
     """The other run: the child that was started or has ended, or whom a message went to."""
     ended: str | None = None
-    """How a child ended that has not completed: ``failed``, ``cancelled``, ``terminated``, ``conflict``, ``deleted``."""
+    """How a child ended that has not completed: ``failed``, ``cancelled``, ``terminated``, ``conflict`` or
+    ``deleted``."""
     exhausted: bool = False
     """Of a failed attempt: there is no other, and the run is paused for it."""
     undone: bool = False

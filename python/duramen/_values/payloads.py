@@ -79,7 +79,7 @@ def chain(error: BaseException) -> list[BaseException]:
 
 
 def _with_recorded_causes(error: BaseException, data: bytes) -> bytes:
-    """Put what was recorded of a step's or child's exception under the `StepFailed` (or the like) that reports it.
+    """Put what was recorded of a step's or a child's exception under the one that reports it.
 
     The exception itself is there only if its class could be made again, and without its traceback.
     """

@@ -57,6 +57,9 @@ def list_runs(
     parent: Annotated[
         str | None, typer.Option(help="Only those that this run has started.", show_default=False)
     ] = None,
+    root: Annotated[
+        str | None, typer.Option(help="Only the family that this run began.", show_default=False)
+    ] = None,
     prefix: Annotated[
         str | None, typer.Option(help="Only with ids that begin so.", show_default=False)
     ] = None,
@@ -78,6 +81,7 @@ def list_runs(
         "tag": tag,
         "waiting_for": waiting_for,
         "parent": parent,
+        "root": root,
         "id_prefix": prefix,
         "created_after": _hours_ago(since),
     }

@@ -273,6 +273,7 @@ def _indexes(found: Tables) -> None:
     )
     of_runs("finished", "finished_at", where=runs.c.finished_at.is_not(None))
     of_runs("parent", "parent", "created_at", "run_id", where=runs.c.parent.is_not(None))
+    of_runs("root", "root", "created_at", "run_id", where=runs.c.root.is_not(None))
     Index(f"{outgoing.name}_at", *(outgoing.c[column] for column in ("at", "run_id", "entry", "number")))
     schedules = found.schedules.c
     looked_for = (schedules.workflow, schedules.next_at, schedules.id)

@@ -66,7 +66,8 @@ class QueryCalls(Calls):
             limit: rows a page, at most 1000.
             cursor: the `cursor` of the page before.
             filters: which runs: `workflow`, `version`, `status`, `tag`, `waiting_for`, `created_after`,
-                `created_before`, `parent`, `id_prefix`; see `RunFilters`. A run has to pass all that are given.
+                `created_before`, `parent`, `root`, `id_prefix`; see `RunFilters`. A run has to pass all
+                that are given.
 
         Raises:
             InvalidArgument: an argument makes no sense.

@@ -67,6 +67,7 @@ class Filter(TypedDict):
     waiting_for: NotRequired[str | None]
     """A wait key, such as ``event:payment-received``."""
     parent: NotRequired[str | None]
+    root: NotRequired[str | None]
     """A run id: only what that run started."""
     created_after: NotRequired[int | None]
     """Later than this instant; not at it."""

@@ -333,8 +333,8 @@ class Environment:
         world = self.world
         instants = [self.steps.next_deadline, world.sleepers[0][0] if world.sleepers else None]
         if self._active() or await self._holds_orphans() or await self._has_unsent():
-            # Leases are renewed, messages asked for, failed commits tried again, orphans found, and what has left
-            # runs but did not get to its target.
+            # Leases are renewed, messages asked for, failed commits tried again, orphans found, and what has
+            # left runs but did not get to its target.
             instants.append(world.clock.next())
         else:
             # With nothing in anybody's hands, whatever happens next is due by the store.

@@ -1,5 +1,6 @@
 //! What a commit says, and what follows from its outcome.
 
+use super::hooks::Hook;
 use super::seal::Sealing;
 use super::standing::{Phase, Standing};
 use crate::family::{End, Ended};
@@ -35,6 +36,8 @@ enum Sent {
 pub(super) struct Commits {
     /// The run's state object, if it changed.
     pub(super) state: Option<Payload>,
+    /// What is started if the run ends so, or is parked.
+    pub(super) hooks: Vec<Hook>,
     /// The lease is to be given back as soon as nothing is in flight.
     pub(super) yielding: bool,
     sent: Option<Sent>,
@@ -53,6 +56,11 @@ impl Commits {
         let mut commit = run.facts.commit(taken, next, at);
         run.facts.told_format(commit.format);
         commit.outgoing.extend(end_for_parent(run, &commit));
+        if self.sent == Some(Sent::End) {
+            let hooks = std::mem::take(&mut self.hooks).into_iter();
+            let starts: Vec<_> = hooks.filter_map(|hook| hook.leaves(run, &commit)).collect();
+            commit.outgoing.extend(starts);
+        }
         commit.read = run.inbox.take_read();
         commit.inbox_seen = run.inbox.take_news();
         commit.state = self.state.take();

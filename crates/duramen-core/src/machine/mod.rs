@@ -30,6 +30,7 @@ mod cost;
 mod ending;
 #[cfg(test)]
 mod fuzz;
+mod hooks;
 mod live;
 mod pause;
 #[cfg(test)]
@@ -71,6 +72,7 @@ pub use crate::progress::turn::{Halt, Outcome, Requested, StepOutcome, Turn, Upd
 pub use crate::progress::{divergence, history, ledger, naming, op};
 pub use commits::AfterCommit;
 pub use ending::Ending;
+pub use hooks::{Hook, On};
 pub use pause::Decision;
 
 /// See the module's head.
@@ -356,6 +358,13 @@ impl Machine {
     /// The handler is about to end, and has undone what it had done: its end says so.
     pub const fn undone(&mut self) {
         self.run.ends.undone = true;
+    }
+
+    /// What is to be started if the run ends so, or is parked, next; in place of what was said of that before.
+    pub fn set_hook(&mut self, hook: Hook) {
+        let hooks = &mut self.commits.hooks;
+        hooks.retain(|other| other.on != hook.on);
+        hooks.push(hook);
     }
 
     /// The handler has returned or raised. Its end is recorded; on replay of a finished run it is checked

@@ -1,6 +1,7 @@
 //! When a commit is due: after each result that must not be lost, and when the run can only wait.
 
 use super::commits::Commits;
+use super::hooks::On;
 use super::standing::{Phase, Standing};
 use crate::ids::{Millis, Payload};
 use crate::journal::{Entry, Kind, Meta};
@@ -57,8 +58,13 @@ impl Commits {
                 let next = next.clone();
                 self.commit(run, next, wall)
             }
-            Phase::Parking { note, .. } => {
+            Phase::Parking { note, bare } => {
                 let note = note.clone();
+                if !bare && self.hooks.iter().any(|hook| hook.on == On::Stuck) {
+                    let at = run.clock.at(wall);
+                    let entry = Entry::new(Kind::RunParked, "".into(), Payload::new(), at);
+                    run.ledger.append(entry, Weight::Hard);
+                }
                 self.commit(run, Next::Stuck { note }, wall)
             }
             Phase::Leaving { format, waits } => {

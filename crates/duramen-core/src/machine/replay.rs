@@ -54,6 +54,7 @@ pub(super) fn turn(run: &mut Progress) -> Result<Option<Turn>, Divergence> {
             note(run, &placed)?;
         }
         Kind::RunReopened => run.reopened(placed.entry.at),
+        Kind::RunParked => {}
         Kind::PatchMarked => run.patches.marked(placed.entry.op),
         Kind::UpdateAccepted => return update(run, placed).map(Some),
         Kind::UpdateFinished => update_finished(run, &placed)?,

@@ -52,6 +52,8 @@ pub struct History {
     told: BTreeMap<OpId, Payload>,
     /// Updates that a reopening took back, in the order in which they were accepted.
     updates: Vec<Entry>,
+    /// The run was reopened before.
+    was_reopened: bool,
     /// How many entries behind the first were gone through.
     replayed: u64,
     /// That all of them were has been taken note of.
@@ -65,6 +67,7 @@ impl History {
         let mut memo = BTreeMap::new();
         let mut told = BTreeMap::new();
         let mut updates = Vec::new();
+        let mut was_reopened = false;
         for (index, entry) in (0..).zip(journal) {
             entry.check_readable().map_err(|error| (index, error))?;
             if entry.kind == Kind::StepProgress {
@@ -72,6 +75,7 @@ impl History {
                 continue;
             }
             if entry.kind == Kind::RunReopened {
+                was_reopened = true;
                 let meta = entry.meta().map_err(|error| (index, error))?;
                 let cause = meta.cause.unwrap_or(index);
                 take_back(&mut ahead, &mut memo, &mut updates, cause);
@@ -87,6 +91,7 @@ impl History {
             memo,
             told,
             updates,
+            was_reopened,
             ..Self::default()
         })
     }
@@ -115,6 +120,11 @@ impl History {
         let placed = self.begin()?;
         self.replayed += 1;
         Some(placed)
+    }
+
+    /// Whether somebody has reopened the run.
+    pub const fn was_reopened(&self) -> bool {
+        self.was_reopened
     }
 
     /// How many entries were gone through, not counting the first.

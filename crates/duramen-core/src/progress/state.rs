@@ -143,20 +143,23 @@ impl Progress {
         }
     }
 
-    /// Goes through the entries that come next and tell the handler nothing: reopenings, and marks of patches,
+    /// Goes through the entries that come next and tell the handler nothing: reopenings, parkings, and marks of patches,
     /// which nobody needs to ask for (the code may have no older branch any more). So what it asks for is compared
     /// with the entry behind them.
     pub(crate) fn pass_notes(&mut self) {
         while let Some(placed) = self.history.front()
-            && matches!(placed.entry.kind, Kind::RunReopened | Kind::PatchMarked)
+            && matches!(
+                placed.entry.kind,
+                Kind::RunReopened | Kind::PatchMarked | Kind::RunParked
+            )
         {
             let Some(placed) = self.history.pop() else {
                 return;
             };
-            if placed.entry.kind == Kind::RunReopened {
-                self.reopened(placed.entry.at);
-            } else {
-                self.patches.marked(placed.entry.op);
+            match placed.entry.kind {
+                Kind::RunReopened => self.reopened(placed.entry.at),
+                Kind::PatchMarked => self.patches.marked(placed.entry.op),
+                _ => {}
             }
         }
     }

@@ -47,6 +47,8 @@ pub struct Filter {
     /// A wait key, such as `event:payment-received`.
     pub waiting_for: Option<String>,
     pub parent: Option<RunId>,
+    /// All of a family but its first run.
+    pub root: Option<RunId>,
     pub created_after: Option<Millis>,
     pub created_before: Option<Millis>,
     /// Only runs that have ended before this instant.

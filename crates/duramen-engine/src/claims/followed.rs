@@ -77,8 +77,8 @@ impl Followed {
     }
 
     /// One of them is there. True if it is to be followed.
-    pub(super) fn started(&mut self, parent: Option<&RunId>, run_id: &RunId) -> bool {
-        self.coming.remove(run_id) || parent.is_some_and(|parent| self.knows(parent))
+    pub(super) fn started(&mut self, by: &RunId, run_id: &RunId) -> bool {
+        self.coming.remove(run_id) || self.knows(by)
     }
 
     /// Whether the run is gone on with here.

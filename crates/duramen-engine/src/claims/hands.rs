@@ -368,8 +368,8 @@ impl Hands {
     }
 
     /// A run was started by another.
-    pub(super) fn started(&self, parent: Option<&RunId>, run_id: &RunId, at: Option<Millis>) {
-        let is_ours = self.notes().followed.started(parent, run_id);
+    pub(super) fn started(&self, by: &RunId, run_id: &RunId, at: Option<Millis>) {
+        let is_ours = self.notes().followed.started(by, run_id);
         if is_ours {
             self.own(run_id, at);
         }

@@ -262,18 +262,17 @@ impl Told {
         self.alarm.nudge();
     }
 
-    /// A run was started by another: who goes on with its parent here goes on with it.
-    pub(crate) fn started(&self, row: &RunRow) {
+    /// A run was started by another: who goes on with that one here goes on with it.
+    pub(crate) fn started(&self, by: &RunId, row: &RunRow) {
         if !row.status.is_final() {
-            let parent = row.parent.as_ref();
-            self.hands.started(parent, &row.run_id, row.ready_at);
+            self.hands.started(by, &row.run_id, row.ready_at);
         }
         self.alarm.nudge();
     }
 
     /// A child was reopened with its parent.
     pub(crate) fn reopened(&self, parent: &RunId, run_id: &RunId, at: Millis) {
-        self.hands.started(Some(parent), run_id, Some(at));
+        self.hands.started(parent, run_id, Some(at));
         self.alarm.nudge();
     }
 

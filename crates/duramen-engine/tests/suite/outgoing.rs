@@ -204,7 +204,7 @@ fn an_item_for_a_run_that_others_hold_holds_up_its_own_run_alone() {
     now(lab.store.create(vec![second]));
     lab.enqueue(&["held", "free"]);
     *a.store.held.lock().unwrap() = Some("held".into());
-    let waits = vec![hello(&lab, "held"), hello(&lab, "free")];
+    let waits = vec![hello(&lab, "held"), hello(&lab, "free"), child("behind")];
     submit(&lab, &a, "parent", waits);
     submit(
         &lab,
@@ -214,11 +214,15 @@ fn an_item_for_a_run_that_others_hold_holds_up_its_own_run_alone() {
     );
     lab.until(100, &mut [&mut a], |_| unsent(&lab).len() == 2);
     assert_eq!(lab.detail("child").unwrap().row.inbox_len, 1);
+    // What went in one call with it is out; what is of another kind waits for its turn.
+    assert_eq!(lab.detail("free").unwrap().row.inbox_len, 1);
     lab.pass(LEASE, &mut [&mut a]);
-    assert_eq!(lab.detail("free").unwrap().row.inbox_len, 0);
+    assert_eq!(lab.status("behind"), None);
     *a.store.held.lock().unwrap() = None;
     lab.until(2 * LEASE, &mut [&mut a], |_| unsent(&lab).is_empty());
+    assert_eq!(lab.detail("held").unwrap().row.inbox_len, 1);
     assert_eq!(lab.detail("free").unwrap().row.inbox_len, 1);
+    assert!(lab.status("behind").is_some());
 }
 
 #[test]

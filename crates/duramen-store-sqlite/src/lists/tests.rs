@@ -48,6 +48,7 @@ fn filters() -> Vec<Filter> {
             tag: some(3, if set % 5 == 0 { "blue" } else { "red" }),
             waiting_for: some(4, if set % 3 == 0 { "event:a" } else { "timer" }),
             parent: some(5, "p").map(Into::into),
+            root: (set % 23 == 0).then(|| "g".into()),
             finished_before: some(6, "").map(|_| 60),
             id_prefix: some(7, if set % 7 == 0 { "r" } else { "s" }),
             created_before: some(8, "").map(|_| 150),
@@ -120,5 +121,5 @@ fn whatever_is_few_the_answer_is_the_same() {
         );
     }
     // All indexes, tags with and without their rows, the table by its key.
-    assert_eq!(ways.len(), 9, "{ways:?}");
+    assert_eq!(ways.len(), 10, "{ways:?}");
 }

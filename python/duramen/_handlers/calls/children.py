@@ -5,8 +5,6 @@ from __future__ import annotations
 from asyncio import CancelledError
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, overload
 
-from typing_extensions import Unpack
-
 from duramen._bridge import Halted, InvalidIdError
 from duramen._handlers.inputs import NO_INPUT
 from duramen._values.checks import check_event_name, check_id, check_tags, check_text
@@ -17,6 +15,8 @@ from .base import Calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from typing_extensions import Unpack
 
     from duramen._driving.children import Child
     from duramen._handlers.workflow import WorkflowDef
@@ -66,7 +66,7 @@ class ChildHandle(Generic[OutputT]):
         return await self._child.result()
 
     async def cancel(self, reason: str = "") -> None:
-        """Ask it to end: cancellation reaches its handler as `asyncio.CancelledError`. Await `result` for its end.
+        """Ask it to end: its handler gets `asyncio.CancelledError`. `result` waits for its end.
 
         One that has ended does not mind.
         """
@@ -108,12 +108,13 @@ class ChildCalls(Calls):
     ) -> ChildHandle[Any]:
         """Start a run of another workflow, once, and go on: the handle waits for it, cancels it, signals it.
 
-        An attached child ends before this run does. A handler that returns while children are open waits for them
-        first, and fails if one of them does; one that raises or is cancelled cancels them and waits for their
-        clean-up. A run that is terminated leaves them alone.
+        An attached child ends before this run does. A handler that returns while children are open waits for
+        them first, and fails if one of them does; one that raises or is cancelled cancels them and waits for
+        their clean-up. A run that is terminated leaves them alone.
 
         Args:
-            workflow: a workflow, or the name of one that is registered here. Whoever serves it drives the child.
+            workflow: a workflow, or the name of one that is registered here. Whoever serves it drives the
+                child.
             input: what its handler gets; checked against its type before anything is recorded.
             id: the operation's id. Default: ``child-1``, ``child-2`` … in the order of the calls.
             run_id: the child's. Default: ``{this run's id}/{operation id}``.
@@ -154,12 +155,13 @@ class ChildCalls(Calls):
     ) -> Any:
         """Start a run of another workflow and wait for its output; `start_child` says what the arguments are.
 
-        When this call is cancelled (with the run, by a timeout around it, with its task group) the child is cancelled,
-        too, and `asyncio.CancelledError` goes on when it has cleaned up; a detached one is left alone.
+        When this call is cancelled (with the run, by a timeout around it, with its task group) the child is
+        cancelled, too, and `asyncio.CancelledError` goes on when it has cleaned up; a detached one is left
+        alone.
 
         Raises:
-            ChildFailed: it has not completed. What it raised is the cause if that class is built in or registered;
-                `ChildCancelled`, `ChildTerminated` and `ChildConflict` say how else it ended.
+            ChildFailed: it has not completed. What it raised is the cause if that class is built in or
+                registered; `ChildCancelled`, `ChildTerminated` and `ChildConflict` say how else it ended.
         """
         self._check("ctx.child")
         child = await self._start(workflow, input, id, run_id, detached, tags, memo)
@@ -173,8 +175,8 @@ class ChildCalls(Calls):
     async def signal(self, run_id: str, name: str, payload: Any = None) -> None:
         """Send an event to another run, once: it is there exactly once, whatever crashes on the way.
 
-        It is on its way as soon as this call is recorded. A run that does not exist (any more) or has ended does not
-        get it, and nobody is told.
+        It is on its way as soon as this call is recorded. A run that does not exist (any more) or has ended
+        does not get it, and nobody is told.
 
         Args:
             run_id: the other run.

@@ -187,8 +187,12 @@ class QueryRules(Rules):
 
     @rule
     async def test_queues_families_and_ends_are_found(self, store: Store) -> None:
-        await store.create([new_run("a", queue="slow", now=T0 + 1), new_run("b", parent="a", now=T0 + 2)])
-        await store.create([new_run(name, owner="ann", parent="b", now=T0 + 3) for name in ("c", "d", "e")])
+        await store.create(
+            [new_run("a", queue="slow", now=T0 + 1), new_run("b", parent="a", root="a", now=T0 + 2)]
+        )
+        await store.create(
+            [new_run(name, owner="ann", parent="b", root="a", now=T0 + 3) for name in ("c", "d", "e")]
+        )
         for name, at in (("c", 10), ("d", 20)):
             end = commit(name, entries=[entry("")], next=finished("failed"), at=T0 + at)
             await commit_one(store, end)
@@ -200,6 +204,8 @@ class QueryRules(Rules):
             ({"parent": "a"}, "b"),
             ({"parent": "b"}, "e d c"),
             ({"parent": "c"}, ""),
+            ({"root": "a"}, "e d c b"),
+            ({"root": "a", "parent": "b", "status": ["failed", "stuck"]}, "e d c"),
             ({"parent": "b", "status": ["failed", "stuck"], "created_after": T0}, "e d c"),
             ({"finished_before": T0 + 10}, ""),
             ({"finished_before": T0 + 11}, "c"),

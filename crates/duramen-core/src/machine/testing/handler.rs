@@ -230,7 +230,7 @@ impl Ctx {
             payload: Payload::from_static(b"7"),
         };
         if let Err(halt) = self.with(|world| world.machine.request_message(sent)) {
-            self.stop(halt).await
+            self.stop::<()>(halt).await;
         }
     }
 
