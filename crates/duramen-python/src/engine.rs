@@ -44,6 +44,8 @@ pub(crate) type NewRunTuple = (
     Option<Vec<u8>>,
     Option<Millis>,
 );
+/// `(encoding, kind, operation, meta, payload, at)`
+type BroughtTuple = (u8, String, String, Option<String>, Vec<u8>, Millis);
 /// `(run_id, message_id, kind, name, payload, fingerprint)`
 pub(crate) type MessageTuple = (String, String, String, String, Vec<u8>, Option<String>);
 
@@ -237,6 +239,20 @@ fn new_run(run: NewRunTuple, virtual_env: Option<&VirtualEnv>) -> PyResult<NewRu
         root: None,
         origin: None,
         now: None,
+    })
+}
+
+fn brought(entry: BroughtTuple) -> PyResult<Entry> {
+    let (encoding, kind, op, meta, payload, at) = entry;
+    let known = Kind::ALL.into_iter().find(|each| each.name() == kind);
+    let kind = known.ok_or_else(|| PyValueError::new_err(format!("unknown kind {kind:?}")))?;
+    Ok(Entry {
+        encoding,
+        kind,
+        op: op.into(),
+        meta,
+        payload: payload.into(),
+        at,
     })
 }
 
@@ -450,6 +466,32 @@ impl Engine {
             .map(|run| new_run(run, self.virtual_env.as_deref()))
             .collect::<PyResult<_>>()?;
         self.core.create(token, runs);
+        Ok(())
+    }
+
+    /// A run that brings the beginning of another's journal.
+    #[pyo3(signature = (token, run, queue, priority, origin, entries, started_at))]
+    #[allow(clippy::too_many_arguments)] // the columns of one new run
+    fn fork(
+        &self,
+        token: u64,
+        run: NewRunTuple,
+        queue: String,
+        priority: u8,
+        origin: String,
+        entries: Vec<BroughtTuple>,
+        started_at: Option<Millis>,
+    ) -> PyResult<()> {
+        let entries = entries.into_iter().map(brought).collect::<PyResult<_>>()?;
+        let run = NewRun {
+            queue,
+            priority,
+            origin: Some(origin),
+            entries,
+            started_at,
+            ..new_run(run, self.virtual_env.as_deref())?
+        };
+        self.core.create(token, vec![run]);
         Ok(())
     }
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from duramen._driving.transactions import Transactions
 
 from .carrying import carried, carried_items
+from .comparing import Comparing
 from .following import Following
+from .forking import Forking
 from .lifecycle import Lifecycle
 from .messages import Messages
 from .queries import Queries
@@ -79,6 +81,10 @@ class Services:
         self.starting = Starting(
             lifecycle, registry, serializer, around, self.taking, transactions, self._handle_of
         )
+        self.forking = Forking(
+            lifecycle, registry, serializer, around, self.queries, self.taking, self._handle_of
+        )
+        self.comparing = Comparing(self.queries)
         self.messages = Messages(
             lifecycle, registry, serializer, around, self.queries, self.taking, transactions
         )

@@ -59,6 +59,8 @@ class SyncRuntime(Facade):
     workers = blocking(Runtime.workers)
     timeline = blocking(Runtime.timeline)
     export = blocking(Runtime.export)
+    fork = starting(Runtime.fork)
+    diff = blocking(Runtime.diff)
     events = iterating(Runtime.events)
     # Opening might refuse the very schema that is asked for.
     migrate = unopened(Runtime.migrate)
