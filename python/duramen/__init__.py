@@ -5,6 +5,7 @@ from importlib.metadata import version as _version
 from . import errors
 from ._handlers.context import Approval, Context
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
+from ._runtime.comparing import OperationDiff, RunDiff
 from ._runtime.filters import RunFilters
 from ._runtime.history import History
 from ._runtime.settings import WorkOptions
@@ -50,11 +51,13 @@ __all__ = [
     "Fatal",
     "History",
     "JsonSerializer",
+    "OperationDiff",
     "Page",
     "RecordedError",
     "RefusedSignal",
     "Retry",
     "RunCancelled",
+    "RunDiff",
     "RunFailed",
     "RunFilters",
     "RunHandle",
