@@ -250,7 +250,9 @@ async def test_a_fork_goes_by_the_clock_of_its_journal() -> None:
 
 
 def history_of(*entries: tuple[str, str]) -> Any:
-    journal = [{"encoding": 1, "kind": kind, "op": op, "meta": None, "payload": "1", "at": 5} for kind, op in entries]
+    journal = [
+        {"encoding": 1, "kind": kind, "op": op, "meta": None, "payload": "1", "at": 5} for kind, op in entries
+    ]
     return {"run": {"run_id": "r"}, "journal": journal}
 
 

@@ -32,6 +32,10 @@ class OperationDiff:
         """Whether it came to the same in both."""
         return _told(self.one) == _told(self.other)
 
+    def words(self) -> tuple[str, str, str]:
+        """The operation and its two outcomes in a few words."""
+        return self.op or "(the run)", _shown(self.one), _shown(self.other)
+
 
 @dataclass(frozen=True, slots=True)
 class RunDiff:
@@ -60,7 +64,7 @@ class RunDiff:
         if self.parting is None:
             return f"{self.one} and {self.other} do not differ"
         rows = [("", self.one, self.other)]
-        rows += [(each.op or "(the run)", _shown(each.one), _shown(each.other)) for each in self.differences]
+        rows += [each.words() for each in self.differences]
         first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
         lines = [f"{row[0]:<{first}}  {row[1]:<{second}}  {row[2]}".rstrip() for row in rows]
         parting = self.parting

@@ -8,7 +8,7 @@ import typer
 
 import duramen
 
-from . import backup, demo, messages, runs, stores, worker, workers
+from . import backup, demo, forks, messages, runs, stores, worker, workers
 
 __all__ = ["app"]
 
@@ -52,4 +52,6 @@ app.command("sweep")(worker.sweep)
 app.command("workers")(workers.workers)
 app.command("signal")(messages.signal)
 app.command("approve")(messages.approve)
+runs.app.command("fork")(forks.fork)
+runs.app.command("diff")(forks.diff)
 app.add_typer(runs.app, name="runs")

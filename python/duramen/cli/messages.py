@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,8 +10,8 @@ from duramen import SignalResult
 from duramen.errors import InvalidArgument, UnknownRun
 
 from .exits import Exit
-from .options import AsJson, RunId, Store, open_store, perform
-from .output import complain, one_line, print_json, stdout
+from .options import AsJson, RunId, Store, open_store, parsed_json, perform
+from .output import complain, print_json, stdout
 
 __all__ = ["approve", "signal"]
 
@@ -35,14 +34,7 @@ def signal(
     as_json: AsJson = False,
 ) -> None:
     """Send an event to a run. It may come early, and twice under one id."""
-    try:
-        value: Any = json.loads(payload)
-    except RecursionError:
-        raise InvalidArgument("the payload is nested too deeply") from None
-    except ValueError as error:
-        raise InvalidArgument(
-            f"the payload {one_line(payload)!r} is not JSON ({error}): put text in quotes, as '\"text\"'"
-        ) from None
+    value = parsed_json(payload, "payload")
 
     async def work() -> SignalResult:
         async with open_store(store) as runtime:

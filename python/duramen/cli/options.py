@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from duramen import Runtime
-from duramen.errors import StoreUnavailable
+from duramen.errors import InvalidArgument, StoreUnavailable
 
 from .exits import Exit
+from .output import one_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Coroutine
 
-__all__ = ["AsJson", "RunId", "Store", "open_store", "perform"]
+__all__ = ["AsJson", "RunId", "Store", "open_store", "parsed_json", "perform"]
 
 T = TypeVar("T")
 
@@ -63,3 +65,19 @@ def perform(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def parsed_json(text: str, what: str) -> Any:
+    """Read JSON that was given on the command line.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise InvalidArgument(f"the {what} is nested too deeply") from None
+    except ValueError as error:
+        raise InvalidArgument(
+            f"the {what} {one_line(text)!r} is not JSON ({error}): put text in quotes, as '\"text\"'"
+        ) from None
