@@ -121,7 +121,7 @@ async def test_what_cannot_be_forked_is_refused_and_nothing_is_made(any_url: str
         count = await runtime.count()
         with pytest.raises(UnknownRun):
             await runtime.fork("nobody")
-        with pytest.raises(InvalidArgument, match="'packed' is not in the journal of run 'o'.*'pack'"):
+        with pytest.raises(InvalidArgument, match=r"'packed' is not in the journal of run 'o'.*'pack'"):
             await runtime.fork("o", from_operation="packed")
         with pytest.raises(InvalidArgument, match="'nothing' has no outcome in run 'o'"):
             await runtime.fork("o", overrides={"nothing": 1})
@@ -250,9 +250,8 @@ async def test_a_fork_goes_by_the_clock_of_its_journal() -> None:
 
 
 def history_of(*entries: tuple[str, str]) -> Any:
-    journal = [
-        {"encoding": 1, "kind": kind, "op": op, "meta": None, "payload": "1", "at": 5} for kind, op in entries
-    ]
+    same = {"encoding": 1, "meta": None, "payload": "1", "at": 5}
+    journal = [{**same, "kind": kind, "op": op} for kind, op in entries]
     return {"run": {"run_id": "r"}, "journal": journal}
 
 

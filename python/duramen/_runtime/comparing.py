@@ -9,6 +9,8 @@ from .journals import NOTES, in_force
 
 if TYPE_CHECKING:
     from .queries import Queries
+
+    # ruff: noqa: TC004 - a dataclass names it, and nothing asks it what it is
     from .views import Event
 
 __all__ = ["Comparing", "OperationDiff", "RunDiff"]
@@ -100,7 +102,7 @@ def _op(event: Event | None) -> str:
 
 
 def _key(event: Event) -> tuple[str, str]:
-    """What belongs together: outcomes of an operation, whatever they are; of the run, its beginning and its end."""
+    """What belongs together: outcomes of an operation, whatever they are; the run's beginning, its end."""
     if not event.op:
         return "", "end" if event.kind.startswith("run_") and event.kind != "run_created" else event.kind
     return event.op, "patch" if event.kind == "patch_marked" else ""

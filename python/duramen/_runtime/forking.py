@@ -110,7 +110,7 @@ class Forking:
         (answer,) = answers
         if answer.status == "blocked":
             raise StoreLocked(
-                f"a transaction that is not Duramen's is about to create run {fork_id!r}; nothing was changed: "
+                f"a transaction that is not Duramen's is about to create run {fork_id!r}; nothing was done: "
                 "end that transaction, then try again"
             )
         if answer.workflow != row.workflow:
@@ -125,65 +125,65 @@ def brought_by(
 ) -> list[Brought]:
     """The entries that a fork begins with, behind its own first one.
 
-    What was under way at that place begins anew: of an operation without an outcome nothing is kept. So are
-    attempts, deadlines and the numbers of generations, which belong to the run that had them.
+    What was under way at that place begins anew: of an operation without an outcome nothing is kept.
 
     Raises:
         InvalidArgument: there is no such operation, or what is asked of it cannot be.
         StoreNewer: a part of the journal is for a later version to read.
     """
     journal = history["journal"]
-    kinds = [entry["kind"] for entry in journal]
-    counting = in_force(kinds, [_meta(entry).get("cause") for entry in journal])
-    kept = [place for place in counting[1:] if kinds[place] not in ENDS]
-    told: dict[str, int] = {}
-    for number, place in enumerate(kept):
-        if _tells(journal[place]):
-            told.setdefault(journal[place]["op"], number)
     run_id = history["run"]["run_id"]
-    for op in overrides:
-        if op not in told:
-            raise _no_operation(run_id, op, told, "has no outcome in run")
-    if from_operation is None:
-        cut = max((told[op] + 1 for op in overrides), default=0)
-    elif from_operation in told:
-        cut = told[from_operation]
-    elif any(journal[place]["op"] == from_operation for place in kept):
-        cut = len(kept)  # it is what the run waits for
-    else:
-        raise _no_operation(run_id, from_operation, told, "is not in the journal of run")
-    late = [op for op in overrides if told[op] >= cut]
-    if late:
-        raise InvalidArgument(
-            f"operation {late[0]!r} comes behind {from_operation!r}, from where on the fork runs anew: what is to "
-            "be replaced must be kept"
-        )
-    kept = kept[:cut]
-    _check_children(journal, kept)
-    settled = {journal[place]["op"] for place in kept if _tells(journal[place])}
+    kept = _kept(journal, run_id, from_operation, overrides)
+    _check_children(kept)
+    settled = {entry["op"] for entry in kept if _tells(entry)}
     found: list[Brought] = []
-    for place in kept:
-        entry = journal[place]
+    for entry in kept:
         if entry["encoding"] > ENCODING:
             raise StoreNewer(
-                f"entry {place} of run {run_id!r} has format {entry['encoding']}, and this duramen reads up to "
+                f"a part of run {run_id!r} has format {entry['encoding']}, and this duramen reads up to "
                 f"{ENCODING}: fork it with a newer one"
             )
         op, kind, payload = entry["op"], entry["kind"], load_payload(entry["payload"])
         if kind in NOTES and op not in settled:
             continue
-        if kind in _OVERRIDABLE and op in overrides:
+        if op in overrides and _tells(entry):
             kind, payload = _replaced(entry, overrides[op], serializer)
-        elif op in overrides and _tells(entry):
-            raise InvalidArgument(
-                f"operation {op!r} is a {kind}: overrides replace outcomes of steps, events and approvals"
-            )
         found.append((entry["encoding"], kind, op, _own_meta(entry), payload, entry["at"]))
     return found
 
 
+def _kept(
+    journal: list[HistoryEntry], run_id: str, from_operation: str | None, overrides: Mapping[str, Any]
+) -> list[HistoryEntry]:
+    """The entries in force up to that place."""
+    kinds = [entry["kind"] for entry in journal]
+    counting = in_force(kinds, [_meta(entry).get("cause") for entry in journal])
+    entries = [journal[place] for place in counting[1:] if kinds[place] not in ENDS]
+    told: dict[str, int] = {}
+    for place, entry in enumerate(entries):
+        if _tells(entry):
+            told.setdefault(entry["op"], place)
+    for op in overrides:
+        if op not in told:
+            raise _no_operation(run_id, op, told, "has no outcome in run")
+    if from_operation is None:
+        return entries[: max((told[op] + 1 for op in overrides), default=0)]
+    cut = told.get(from_operation)
+    if cut is None:
+        if all(entry["op"] != from_operation for entry in entries):
+            raise _no_operation(run_id, from_operation, told, "is not in the journal of run")
+        cut = len(entries)  # it is what the run waits for
+    late = [op for op in overrides if told[op] >= cut]
+    if late:
+        raise InvalidArgument(
+            f"operation {late[0]!r} comes behind {from_operation!r}, from where on the fork runs anew: what "
+            "is to be replaced must be kept"
+        )
+    return entries[:cut]
+
+
 def _tells(entry: HistoryEntry) -> bool:
-    """Whether the handler learns something of an operation by it. (A patch may have the id of a step.)"""
+    """Whether the handler learns of an operation by it. A patch, which may have the id of a step, is none."""
     return bool(entry["op"]) and entry["kind"] not in NOTES and entry["kind"] != "patch_marked"
 
 
@@ -207,29 +207,35 @@ def _own_meta(entry: HistoryEntry) -> str | None:
 
 def _replaced(entry: HistoryEntry, value: Any, serializer: Serializer) -> tuple[str, bytes]:
     op, kind = entry["op"], entry["kind"]
-    if kind.startswith("step_"):
-        if isinstance(value, BaseException):
-            return "step_failed", dump_failure(serializer, value)
-        return "step_completed", serializer.dumps(value)
+    if kind not in _OVERRIDABLE:
+        raise InvalidArgument(
+            f"operation {op!r} is a {kind}: overrides replace outcomes of steps, events and approvals"
+        )
     if isinstance(value, BaseException):
-        raise InvalidArgument(f"operation {op!r} is a {kind}, which cannot fail: give what came instead")
+        if not kind.startswith("step_"):
+            raise InvalidArgument(f"operation {op!r} is a {kind}, which cannot fail: give what came instead")
+        return "step_failed", dump_failure(serializer, value)
     if kind == "event_received":
         return kind, serializer.dumps(value)
+    if kind.startswith("step_"):
+        return "step_completed", serializer.dumps(value)
     if not isinstance(value, bool):
         raise InvalidArgument(f"operation {op!r} is a decision: give True or False")
     decision = {"approved": value, "feedback": None, "by": None, "at": entry["at"]}
     return kind, serializer.dumps(decision)
 
 
-def _check_children(journal: list[HistoryEntry], kept: list[int]) -> None:
-    """Refuse to keep the start of a child without its end: it is the other run's child, and tells that one."""
-    ended = {journal[place]["op"] for place in kept if journal[place]["kind"] == "child_finished"}
-    for place in kept:
-        op = journal[place]["op"]
-        if journal[place]["kind"] == "child_started" and op not in ended:
+def _check_children(kept: list[HistoryEntry]) -> None:
+    """Refuse to keep the beginning of a child without its end.
+
+    It is the other run's child, and tells that one.
+    """
+    ended = {entry["op"] for entry in kept if entry["kind"] == "child_finished"}
+    for entry in kept:
+        if entry["kind"] == "child_started" and entry["op"] not in ended:
             raise InvalidArgument(
-                f"child {op!r} had not ended at that place, and will tell no fork of its end: fork from "
-                f"{op!r}, or from an operation before it"
+                f"child {entry['op']!r} had not ended at that place, and will tell no fork of its end: fork "
+                f"from {entry['op']!r}, or from an operation before it"
             )
 
 

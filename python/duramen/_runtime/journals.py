@@ -17,12 +17,12 @@ NOTES = frozenset({"step_attempt_failed", "wait_opened", "approval_requested"})
 
 
 def in_force(kinds: Sequence[str], causes: Sequence[int | None]) -> list[int]:
-    """The places of entries that count: a ``run_reopened`` takes back everything from its cause on, and itself tells nothing.
+    """The places of entries that count.
 
-    >>> in_force(
-    ...     ["run_created", "step_completed", "step_failed", "run_failed", "run_reopened"],
-    ...     [None] * 3 + [2, 2],
-    ... )
+    A ``run_reopened`` takes back everything from its cause on, and tells nothing itself.
+
+    >>> kinds = ["run_created", "step_completed", "step_failed", "run_failed", "run_reopened"]
+    >>> in_force(kinds, [None, None, None, 2, 2])
     [0, 1]
     """
     kept: list[int] = []

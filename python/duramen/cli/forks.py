@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from duramen import RunDiff, RunHandle
 from duramen.errors import InvalidArgument
 
 from . import tables
@@ -15,7 +14,7 @@ from .options import AsJson, RunId, Store, open_store, parsed_json, perform
 from .output import harmless, plain, print_json, stdout
 
 if TYPE_CHECKING:
-    from duramen import OperationDiff
+    from duramen import OperationDiff, RunDiff, RunHandle
 
 __all__ = ["diff", "fork"]
 
