@@ -1,12 +1,15 @@
-"""`ctx.continue_as_new`: a run that goes on and on, with a fresh journal for each generation."""
+"""`ctx.continue_as_new` and docs/long-runs.md: a run that goes on and on, with a fresh journal each time."""
 
 import asyncio
 import contextlib
 import logging
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from duramen import Context, Retry, Runtime, step_context, workflow
 from duramen.errors import (
@@ -490,3 +493,30 @@ async def test_a_history_of_a_generation_that_had_not_ended_replays_to_its_conti
         entry.update(kind="event_received", op="event-3", meta=None, payload="6")
         history["journal"].append(entry)  # type: ignore[arg-type]
         assert replay(gathering, history).kind == "continued"
+
+
+# -- the page ------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs" / "long-runs.md").read_text("utf-8")
+
+
+class Watched(BaseModel):
+    alarm: int
+    highest: int = 0
+    looks: int = 3
+
+
+async def test_the_examples_of_the_page_do_what_it_says() -> None:
+    names: dict[str, Any] = {"workflow": workflow, "Context": Context, "Watched": Watched, "work": work}
+    for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
+        exec(compile(block, "docs/long-runs.md", "exec"), names)
+    async with Environment([names["watch"], names["shift"], names["poll"]]) as env:
+        run = await env.runtime.start(names["watch"], Watched(alarm=100))
+        for price in (10, 30, 20, 40, 100):
+            await run.signal("price", price)
+        assert await env.result(run) == 100
+        view = await run.get()
+        assert (view.generation, view.input.highest) == (1, 30)
+        assert await env.result(await env.runtime.start(names["shift"], 1)) == "3 shifts"
+        run = await env.runtime.start(names["poll"], 0)
+        assert await env.result(run) == "2 in version 2"

@@ -1,5 +1,10 @@
-"""`Runtime.fork`, what-if forks and `Runtime.diff`."""
+"""`Runtime.fork`, what-if forks, `Runtime.diff` and docs/forks.md."""
 
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -257,9 +262,12 @@ def history_of(*entries: tuple[str, str]) -> Any:
 
 def test_a_child_that_had_not_ended_cannot_be_kept() -> None:
     history = history_of(
-        ("run_created", ""), ("child_started", "one"), ("step_completed", "a"), ("child_finished", "one"),
+        ("run_created", ""),
+        ("child_started", "one"),
+        ("step_completed", "a"),
+        ("child_finished", "one"),
         ("step_completed", "b"),
-    )  # fmt: skip
+    )
     serializer = JsonSerializer()
     with pytest.raises(InvalidArgument, match="child 'one' had not ended"):
         brought_by(history, "a", {}, serializer)
@@ -269,9 +277,15 @@ def test_a_child_that_had_not_ended_cannot_be_kept() -> None:
 
 def test_what_was_under_way_begins_anew_and_a_patch_is_no_operation() -> None:
     history = history_of(
-        ("run_created", ""), ("patch_marked", "a"), ("step_attempt_failed", "slow"), ("wait_opened", "event-1"),
-        ("step_attempt_failed", "a"), ("step_completed", "a"), ("step_completed", "b"), ("step_completed", "slow"),
-    )  # fmt: skip
+        ("run_created", ""),
+        ("patch_marked", "a"),
+        ("step_attempt_failed", "slow"),
+        ("wait_opened", "event-1"),
+        ("step_attempt_failed", "a"),
+        ("step_completed", "a"),
+        ("step_completed", "b"),
+        ("step_completed", "slow"),
+    )
     kept = brought_by(history, "b", {}, JsonSerializer())
     assert [(kind, op) for _, kind, op, *_ in kept] == [
         ("patch_marked", "a"),
@@ -346,3 +360,65 @@ def test_the_blocking_calls_fork_and_compare(sqlite_url: str) -> None:
         assert [each.op for each in found.differences] == ["a"]
         view: RunView = fork.get()
         assert view.run_id == "f"
+
+
+# -- the page ------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs" / "forks.md").read_text("utf-8")
+BLOCKS: list[str] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+APP = f"""\
+from duramen import Context, Runtime, workflow
+
+async def price(item: str) -> int:
+    return 20
+
+async def ship(what: str) -> str:
+    return what + " is on its way"
+
+{BLOCKS[0]}
+"""
+
+
+async def test_the_examples_of_the_page_do_what_it_says() -> None:
+    names: dict[str, Any] = {}
+    for block in (APP, *BLOCKS[1:3]):
+        exec(compile(block, "docs/forks.md", "exec"), names)
+    async with Runtime("memory://", workflows=[names["order"]], work=True) as runtime:
+        run = await runtime.start(names["order"], "tea", run_id="order:1")
+        await run.signal("paid", "p-1")
+        assert await run.result(timeout=20) == "tea for p-1 is on its way"
+        assert await names["again"](runtime) == "tea for p-1 is on its way"
+        output, table = await names["what_if"](runtime)
+        assert output == "too dear"
+        assert f"```text\n{table}\n```" in PAGE
+
+
+def test_an_exported_run_steps_under_the_debugger(tmp_path: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(APP, "app.py", "exec"), names)
+    with Runtime("memory://", workflows=[names["order"]]).sync as runtime:
+        run = runtime.start(names["order"], "tea", run_id="order:1")
+        run.signal("paid", "p-1")
+        run.result(timeout=20)
+        (tmp_path / "order.json").write_text(json.dumps(runtime.export("order:1")))
+    (tmp_path / "app.py").write_text(
+        APP.replace("return 20", "raise AssertionError('it is not carried out')")
+    )
+    (tmp_path / "debug.py").write_text(f"from app import order\n{BLOCKS[3]}")
+    line = APP.split("\n").index('    payment = await ctx.wait_for_event("paid", str, id="payment")') + 1
+    said = "\n".join(
+        (f"b app.py:{line}", "c", "p ('cents', cents)", "n", "p ('payment', payment)", "c", "q", "")
+    )
+    stepped = subprocess.run(
+        [sys.executable, "-m", "pdb", "debug.py"],
+        input=said,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    assert "('cents', 20)" in stepped.stdout
+    assert "('payment', 'p-1')" in stepped.stdout
+    assert "tea for p-1 is on its way" in stepped.stdout
