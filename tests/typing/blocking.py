@@ -10,6 +10,7 @@ from duramen import (
     Event,
     History,
     Page,
+    RunDiff,
     RunFilters,
     RunRequest,
     RunResult,
@@ -55,6 +56,8 @@ def blocked(runtime: Runtime, connection: object) -> None:
     assert_type(run.signal("go", 3, signal_id="1"), SignalResult)
     assert_type(run.timeline(), list[Event])
     assert_type(sync.start(ping), SyncRun[int])
+    assert_type(sync.fork("a", from_operation="s", input=1, overrides={"x": ValueError()}), SyncRun[Any])
+    assert_type(sync.diff("a", "b"), RunDiff)
     assert_type(sync.start("any", 3).result(), Any)
     assert_type(sync.enqueue(greet, "you", connection=connection), SyncRun[bytes])
     assert_type(sync.enqueue_many([(greet, "you"), RunRequest(ping)]), list[SyncRun[Any]])

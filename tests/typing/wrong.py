@@ -87,6 +87,10 @@ async def with_default(ctx: Context[None], n: int = 3) -> int:
     return n
 
 
+async def generations(ctx: Context) -> None:
+    ctx.continue_as_new("a", version=handler)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
 async def start(runtime: Runtime) -> None:
     await runtime.start(handler)  # pyright: ignore[reportCallIssue, reportArgumentType]
     await runtime.start(handler, "a")  # pyright: ignore[reportCallIssue, reportArgumentType]
