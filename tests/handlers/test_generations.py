@@ -33,6 +33,12 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+class Watched(BaseModel):
+    alarm: int
+    highest: int = 0
+    looks: int = 3
+
+
 async def work(what: str) -> str:
     return what
 
@@ -394,6 +400,25 @@ async def test_a_generation_is_of_the_newest_version_or_of_the_one_that_is_asked
         assert [each.run_id for each in (await runtime.list(version="1")).items] == []
 
 
+@workflow(name="typed", version="1")
+async def typed_1(ctx: Context, number: int) -> int:
+    ctx.continue_as_new(number + 1)
+
+
+@workflow(name="typed", version="2", previous=[typed_1])
+async def typed(ctx: Context, number: int) -> Watched:
+    return Watched(alarm=number)
+
+
+async def test_a_result_is_read_as_the_last_version_says(any_url: str) -> None:
+    async with Runtime(any_url, workflows=[typed]) as runtime:
+        found = await (await runtime.start(typed_1, 6)).result(timeout=20)
+        assert found == Watched(alarm=7)
+        run = await runtime.start(typed_1, 7, run_id="r")
+        await run.result(timeout=20)
+        assert await run.result() == Watched(alarm=8)
+
+
 @workflow
 async def choosy(ctx: Context, what: str) -> str:
     attempts: dict[str, tuple[Any, dict[str, Any], type[BaseException]]] = {
@@ -498,12 +523,6 @@ async def test_a_history_of_a_generation_that_had_not_ended_replays_to_its_conti
 # -- the page ------------------------------------------------------------------------------------------------
 
 PAGE = (Path(__file__).parents[2] / "docs" / "long-runs.md").read_text("utf-8")
-
-
-class Watched(BaseModel):
-    alarm: int
-    highest: int = 0
-    looks: int = 3
 
 
 async def test_the_examples_of_the_page_do_what_it_says() -> None:

@@ -57,7 +57,10 @@ fn reopening(detail: &RunDetail, now: i64) -> Vec<Entry> {
         .and_then(|meta| meta.cause)
         .unwrap_or_else(|| {
             // As the machine counts: from the beginning of the present generation.
-            let length = detail.row.journal_len.saturating_sub(detail.row.journal_start);
+            let length = detail
+                .row
+                .journal_len
+                .saturating_sub(detail.row.journal_start);
             length.saturating_sub(1)
         });
     let meta = Meta {

@@ -60,7 +60,7 @@ class Results:
         self._queries = queries
 
     async def result(self, run_id: str, timeout: timedelta | float | None, output_type: Any = None) -> Any:
-        """See `Runtime.result`; `output_type` is the one of a caller who knows it."""
+        """See `Runtime.result`; `output_type` is the one of a caller who knows it, if nobody here does."""
         waiting = self._wait(run_id, timeout, output_type)
         return await self._surroundings.patiently(run_id, waiting, for_ever=timeout is None)
 
@@ -77,7 +77,8 @@ class Results:
             if found is None:
                 raise RunTimedOut(run_id, f"no result within {limit:g} s; the run itself goes on")
             if isinstance(found, Left):
-                known = found.output_type if output_type is None else output_type
+                # What drove it knows best: the run may have been continued under another version.
+                known = output_type if found.output_type is None else found.output_type
                 return self._serializer.loads(found.output or b"", known)
             if ended(found.row.status):
                 return self.output(found, output_type)
@@ -163,9 +164,8 @@ class Results:
             )
         payload = b"" if detail.end is None else detail.end.payload
         if status == "completed":
-            if output_type is None:
-                output_type = self._registry.types(row.workflow, row.version)[1]
-            return self._serializer.loads(payload, output_type)
+            known = self._registry.types(row.workflow, row.version)[1]
+            return self._serializer.loads(payload, output_type if known is None else known)
         if status == "failed":
             recorded = read_error(self._serializer, payload)
             raise RunFailed(run_id, recorded) from rebuild_error(recorded)
