@@ -363,6 +363,27 @@ async def test_the_state_begins_anew(any_url: str) -> None:
         assert await env.result(run) == {"seen": 1}
 
 
+@workflow
+async def endless(ctx: Context, number: int) -> int:
+    await ctx.step("work", work, "x")
+    ctx.continue_as_new(number + 1)
+
+
+async def test_a_runtime_can_be_closed_over_a_run_that_never_waits(url: str) -> None:
+    reached = 0
+    for _ in range(2):
+        async with Runtime(url, workflows=[endless], lease=2) as runtime:
+            run = await runtime.start(endless, 0, run_id="r")
+            while (await run.get()).generation < reached + 3:  # noqa: ASYNC110 - it is its own doing
+                await asyncio.sleep(0.01)
+        async with Runtime(url) as anybody:
+            view = await anybody.get("r")
+            # It was let go in order, and anybody may take it.
+            assert view.status in {"queued", "waiting"}
+            reached = view.generation
+            assert view.input == reached
+
+
 # -- versions and inputs -------------------------------------------------------------------------------------
 
 
