@@ -10,6 +10,7 @@ from ._handlers.middleware import Middleware, Next
 from ._handlers.outcome import Outcome
 from ._handlers.requests import Query, Update
 from ._handlers.workflow import Retry, StepContext, StepDef, WorkflowDef, step, step_context, workflow
+from ._runtime.comparing import OperationDiff, RunDiff
 from ._runtime.deploys import CheckReport, OldestRun, PatchReport, PatchView, RunProblem, VersionView
 from ._runtime.differences import Difference
 from ._runtime.filters import RunFilters
@@ -77,6 +78,7 @@ __all__ = [
     "Middleware",
     "Next",
     "OldestRun",
+    "OperationDiff",
     "Outcome",
     "Page",
     "PatchReport",
@@ -88,6 +90,7 @@ __all__ = [
     "ResumeResult",
     "Retry",
     "RunCancelled",
+    "RunDiff",
     "RunFailed",
     "RunFilters",
     "RunHandle",

@@ -748,6 +748,20 @@ class Engine:
 
         The reply: list[Created].
         """
+    def fork(
+        self,
+        token: int,
+        run: tuple[str, str, str, bytes, int | None, list[str], bytes | None, int | None],
+        queue: str,
+        priority: int,
+        origin: str,
+        entries: list[tuple[int, str, str, str | None, bytes, int]],
+        started_at: int | None,
+    ) -> None:
+        """As `create`, of one run that brings entries: (encoding, kind, operation, meta, payload, at).
+
+        `started_at` is where their clock began. The reply: list[Created].
+        """
     def take(
         self, token: int, run_id: str, now: int | None
     ) -> None: ...  # claims that run if it is due: ticket | None

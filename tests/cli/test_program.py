@@ -42,7 +42,18 @@ def test_help_names_the_commands_and_the_codes(duramen) -> None:
     for command in re.findall(r"^  ([a-z]+)  ", shown.out, re.MULTILINE):
         assert f"`duramen {command}" in documented
     runs = duramen("runs", "--help").out
-    for verb in ("list", "show", "timeline", "watch", "cancel", "terminate", "retry", "delete"):
+    for verb in (
+        "list",
+        "show",
+        "timeline",
+        "watch",
+        "cancel",
+        "terminate",
+        "retry",
+        "fork",
+        "diff",
+        "delete",
+    ):
         assert verb in runs
         assert f"duramen runs {verb}" in documented
 

@@ -137,6 +137,33 @@ def test_cancel_terminate_retry_delete(duramen) -> None:
         assert gone.err.count("\n") == 1
 
 
+def test_fork_and_diff(duramen) -> None:
+    made = duramen("runs", "fork", "fail:1", "--input", "4", "--new-run-id", "fail:4", "--json")
+    assert made.json == {"run_id": "fail:4", "created": True, "fork_of": "fail:1"}
+    assert "it was there already" in duramen("runs", "fork", "fail:1", "--new-run-id", "fail:4").out
+    what_if = ("runs", "fork", "add:1", "--override", "sum=7", "--new-run-id", "add:7")
+    assert duramen(*what_if).out == "forked: add:7\n"
+    duramen("sweep", "shop:runtime")
+    assert duramen("runs", "show", "fail:4", "--json").json["output"] == 0.25
+    assert duramen("runs", "show", "add:7", "--json").json["output"] == 7
+    found = duramen("runs", "diff", "add:1", "add:7")
+    assert "they part at 'sum': completed 6, completed 7" in found.out
+    assert "finished 7" in found.out
+    told = duramen("runs", "diff", "add:1", "add:7", "--json").json
+    assert (told["parting"]["op"], len(told["differences"])) == ("sum", 2)
+    assert "do not differ" in duramen("runs", "diff", "add:1", "add:1").out
+    for wrong in (
+        ("--override", "sum"),
+        ("--override", "sum=x"),
+        ("--input", "x"),
+        ("--from-operation", "s"),
+    ):
+        refused = duramen("runs", "fork", "add:1", *wrong)
+        assert (refused.code, refused.err.count("\n")) == (2, 1), wrong
+    assert duramen("runs", "fork", "nobody").code == 3
+    assert duramen("runs", "diff", "add:1", "nobody").code == 3
+
+
 @on_sqlite
 def test_a_store_that_cannot_be_used(duramen, folder: Path) -> None:
     missing = duramen("runs", "list", store="sqlite:///missing.db")

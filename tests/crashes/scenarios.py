@@ -751,6 +751,18 @@ async def generations(env: Environment) -> Any:
     return [*await env.result(run), (await run.get()).generation]
 
 
+# -- forks ---------------------------------------------------------------------------------------------------
+
+
+@scenario(steps)
+async def forks(env: Environment) -> Any:
+    run = await env.runtime.start(steps, run_id="r")
+    first = await env.result(run)
+    again = await env.runtime.fork("r", from_operation="b", new_run_id="again")
+    what_if = await env.runtime.fork("r", overrides={"a": "x"}, new_run_id="what-if")
+    return [first, await env.result(again), await env.result(what_if)]
+
+
 # -- many runs -----------------------------------------------------------------------------------------------
 
 

@@ -1,12 +1,15 @@
-"""`ctx.continue_as_new`: a run that goes on and on, with a fresh journal for each generation."""
+"""`ctx.continue_as_new` and docs/long-runs.md: a run that goes on and on, with a fresh journal each time."""
 
 import asyncio
 import contextlib
 import logging
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from duramen import Context, Retry, Runtime, step_context, workflow
 from duramen.errors import (
@@ -28,6 +31,12 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+class Watched(BaseModel):
+    alarm: int
+    highest: int = 0
+    looks: int = 3
 
 
 async def work(what: str) -> str:
@@ -354,6 +363,27 @@ async def test_the_state_begins_anew(any_url: str) -> None:
         assert await env.result(run) == {"seen": 1}
 
 
+@workflow
+async def endless(ctx: Context, number: int) -> int:
+    await ctx.step("work", work, "x")
+    ctx.continue_as_new(number + 1)
+
+
+async def test_a_runtime_can_be_closed_over_a_run_that_never_waits(url: str) -> None:
+    reached = 0
+    for _ in range(2):
+        async with Runtime(url, workflows=[endless], lease=2) as runtime:
+            run = await runtime.start(endless, 0, run_id="r")
+            while (await run.get()).generation < reached + 3:  # noqa: ASYNC110 - it is its own doing
+                await asyncio.sleep(0.01)
+        async with Runtime(url) as anybody:
+            view = await anybody.get("r")
+            # It was let go in order, and anybody may take it.
+            assert view.status in {"queued", "waiting"}
+            reached = view.generation
+            assert view.input == reached
+
+
 # -- versions and inputs -------------------------------------------------------------------------------------
 
 
@@ -389,6 +419,25 @@ async def test_a_generation_is_of_the_newest_version_or_of_the_one_that_is_asked
         assert view.version == "2"
         assert [each.run_id for each in (await runtime.list(version="2")).items] == ["r"]
         assert [each.run_id for each in (await runtime.list(version="1")).items] == []
+
+
+@workflow(name="typed", version="1")
+async def typed_1(ctx: Context, number: int) -> int:
+    ctx.continue_as_new(number + 1)
+
+
+@workflow(name="typed", version="2", previous=[typed_1])
+async def typed(ctx: Context, number: int) -> Watched:
+    return Watched(alarm=number)
+
+
+async def test_a_result_is_read_as_the_last_version_says(any_url: str) -> None:
+    async with Runtime(any_url, workflows=[typed]) as runtime:
+        found = await (await runtime.start(typed_1, 6)).result(timeout=20)
+        assert found == Watched(alarm=7)
+        run = await runtime.start(typed_1, 7, run_id="r")
+        await run.result(timeout=20)
+        assert await run.result() == Watched(alarm=8)
 
 
 @workflow
@@ -490,3 +539,24 @@ async def test_a_history_of_a_generation_that_had_not_ended_replays_to_its_conti
         entry.update(kind="event_received", op="event-3", meta=None, payload="6")
         history["journal"].append(entry)  # type: ignore[arg-type]
         assert replay(gathering, history).kind == "continued"
+
+
+# -- the page ------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs" / "long-runs.md").read_text("utf-8")
+
+
+async def test_the_examples_of_the_page_do_what_it_says() -> None:
+    names: dict[str, Any] = {"workflow": workflow, "Context": Context, "Watched": Watched, "work": work}
+    for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE):
+        exec(compile(block, "docs/long-runs.md", "exec"), names)
+    async with Environment([names["watch"], names["shift"], names["poll"]]) as env:
+        run = await env.runtime.start(names["watch"], Watched(alarm=100))
+        for price in (10, 30, 20, 40, 100):
+            await run.signal("price", price)
+        assert await env.result(run) == 100
+        view = await run.get()
+        assert (view.generation, view.input.highest) == (1, 30)
+        assert await env.result(await env.runtime.start(names["shift"], 1)) == "3 shifts"
+        run = await env.runtime.start(names["poll"], 0)
+        assert await env.result(run) == "2 in version 2"

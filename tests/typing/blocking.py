@@ -14,6 +14,7 @@ from duramen import (
     PatchReport,
     PauseResult,
     ResumeResult,
+    RunDiff,
     RunFilters,
     RunRequest,
     RunResult,
@@ -73,6 +74,8 @@ def blocked(runtime: Runtime, connection: object) -> None:
     assert_type(sync.schedules.preview("a", 3), list[datetime])
     assert_type(sync.schedules.delete("a"), None)
     assert_type(sync.start(ping), SyncRun[int])
+    assert_type(sync.fork("a", from_operation="s", input=1, overrides={"x": ValueError()}), SyncRun[Any])
+    assert_type(sync.diff("a", "b"), RunDiff)
     assert_type(sync.start("any", 3).result(), Any)
     assert_type(sync.enqueue(greet, "you", connection=connection), SyncRun[bytes])
     assert_type(sync.enqueue_many([(greet, "you"), RunRequest(ping)]), list[SyncRun[Any]])

@@ -22,10 +22,12 @@ from duramen import (
     History,
     Middleware,
     Next,
+    OperationDiff,
     Outcome,
     Page,
     RecordedError,
     Retry,
+    RunDiff,
     RunHandle,
     RunRequest,
     Runtime,
@@ -292,6 +294,21 @@ def definitions(ctx: Context) -> None:
     coroutine.close()
     assert_type(workflow(Service().handler), WorkflowDef[int, float])
     assert_type(Service.flow, WorkflowDef[int, float])
+
+
+@workflow
+async def without_end(ctx: Context, order: Order) -> int:
+    if order.order_id == "any":
+        ctx.continue_as_new(Order("last"))
+    if order.order_id != "last":
+        ctx.continue_as_new(order, version=fulfillment)
+    return 1
+
+
+async def fork_and_compare(runtime: Runtime) -> None:
+    assert_type(await runtime.fork("a", overrides={"step": 1}), RunHandle[Any])
+    found = assert_type(await runtime.diff("a", "b"), RunDiff)
+    assert_type(found.differences, tuple[OperationDiff, ...])
 
 
 async def start(runtime: Runtime) -> None:

@@ -164,6 +164,10 @@ def listens() -> None:
     step_context().wait_cancelled()  # pyright: ignore[reportCallIssue]
 
 
+async def generations(ctx: Context) -> None:
+    ctx.continue_as_new("a", version=handler)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
 async def start(runtime: Runtime) -> None:
     _text: str = await runtime.handle("a", handler).result()  # pyright: ignore[reportAssignmentType]
     runtime.handle(handler, "a")  # pyright: ignore[reportArgumentType, reportCallIssue]

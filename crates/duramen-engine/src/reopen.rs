@@ -167,7 +167,14 @@ fn cause(detail: &RunDetail) -> Meta {
         .as_ref()
         .and_then(|end| end.meta().ok())
         .and_then(|meta| meta.cause)
-        .unwrap_or_else(|| detail.row.journal_len.saturating_sub(1));
+        .unwrap_or_else(|| {
+            // As the machine counts: from the beginning of the present generation.
+            let length = detail
+                .row
+                .journal_len
+                .saturating_sub(detail.row.journal_start);
+            length.saturating_sub(1)
+        });
     Meta {
         cause: Some(cause),
         ..Meta::default()

@@ -45,6 +45,8 @@ pub(crate) type NewRunTuple = (
     Option<Vec<u8>>,
     Option<Millis>,
 );
+/// `(encoding, kind, operation, meta, payload, at)`
+type BroughtTuple = (u8, String, String, Option<String>, Vec<u8>, Millis);
 /// `(run_id, message_id, kind, name, payload, fingerprint)`
 pub(crate) type MessageTuple = (String, String, String, String, Vec<u8>, Option<String>);
 
@@ -269,6 +271,20 @@ fn schedule_change(change: ScheduleChangeTuple) -> ScheduleChange {
         id,
         expected,
     }
+}
+
+fn brought(entry: BroughtTuple) -> PyResult<Entry> {
+    let (encoding, kind, op, meta, payload, at) = entry;
+    let known = Kind::ALL.into_iter().find(|each| each.name() == kind);
+    let kind = known.ok_or_else(|| PyValueError::new_err(format!("unknown kind {kind:?}")))?;
+    Ok(Entry {
+        encoding,
+        kind,
+        op: op.into(),
+        meta,
+        payload: payload.into(),
+        at,
+    })
 }
 
 pub(crate) fn new_message(message: MessageTuple) -> PyResult<NewMessage> {
@@ -551,6 +567,32 @@ impl Engine {
         };
         let found = self.store().due_schedules(ask);
         self.core.call(token, found, Reply::DueSchedules);
+    }
+
+    /// A run that brings the beginning of another's journal.
+    #[pyo3(signature = (token, run, queue, priority, origin, entries, started_at))]
+    #[allow(clippy::too_many_arguments)] // the columns of one new run
+    fn fork(
+        &self,
+        token: u64,
+        run: NewRunTuple,
+        queue: String,
+        priority: u8,
+        origin: String,
+        entries: Vec<BroughtTuple>,
+        started_at: Option<Millis>,
+    ) -> PyResult<()> {
+        let entries = entries.into_iter().map(brought).collect::<PyResult<_>>()?;
+        let run = NewRun {
+            queue,
+            priority,
+            origin: Some(origin),
+            entries,
+            started_at,
+            ..new_run(run, self.virtual_env.as_deref())?
+        };
+        self.core.create(token, vec![run]);
+        Ok(())
     }
 
     #[pyo3(signature = (token, run_id, now))]

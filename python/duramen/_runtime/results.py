@@ -87,7 +87,8 @@ class Results:
                 raise RunTimedOut(run_id, f"no result within {limit:g} s; the run itself goes on")
             if isinstance(found, Left):
                 _check_workflow(run_id, workflow, found.workflow)
-                known = found.output_type if output_type is None else output_type
+                # What drove it knows best: the run may have been continued under another version.
+                known = output_type if found.output_type is None else found.output_type
                 return self._serializer.loads(found.output or b"", known)
             if ended(found.row.status):
                 _check_workflow(run_id, workflow, found.row.workflow)
@@ -174,9 +175,8 @@ class Results:
             )
         payload = b"" if detail.end is None else detail.end.payload
         if status == "completed":
-            if output_type is None:
-                output_type = self._registry.types(row.workflow, row.version)[1]
-            return self._serializer.loads(payload, output_type)
+            known = self._registry.types(row.workflow, row.version)[1]
+            return self._serializer.loads(payload, output_type if known is None else known)
         if status == "failed":
             recorded = read_error(self._serializer, payload)
             raise RunFailed(run_id, recorded) from rebuild_error(recorded)

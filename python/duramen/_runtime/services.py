@@ -10,7 +10,9 @@ from duramen._driving.transactions import Transactions
 
 from .carrying import carried, carried_items
 from .checking import Checking
+from .comparing import Comparing
 from .following import Following
+from .forking import Forking
 from .lifecycle import Lifecycle
 from .messages import Messages
 from .pausing import Pausing
@@ -90,6 +92,10 @@ class Services:
         self.starting = Starting(
             lifecycle, registry, serializer, around, self.taking, transactions, self._handle_of
         )
+        self.forking = Forking(
+            lifecycle, registry, serializer, around, self.queries, self.taking, self._handle_of
+        )
+        self.comparing = Comparing(self.queries)
         self.messages = Messages(
             lifecycle, registry, serializer, around, self.queries, self.taking, transactions
         )

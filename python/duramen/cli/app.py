@@ -8,7 +8,20 @@ import typer
 
 import duramen
 
-from . import backup, demo, messages, pausing, requests, runs, schedules, stores, versions, worker, workers
+from . import (
+    backup,
+    demo,
+    forks,
+    messages,
+    pausing,
+    requests,
+    runs,
+    schedules,
+    stores,
+    versions,
+    worker,
+    workers,
+)
 
 __all__ = ["app"]
 
@@ -59,5 +72,7 @@ app.command("query")(requests.query)
 runs.app.command("pause")(pausing.pause)
 runs.app.command("resume")(pausing.resume)
 runs.app.command("skip")(pausing.skip)
+runs.app.command("fork")(forks.fork)
+runs.app.command("diff")(forks.diff)
 app.add_typer(runs.app, name="runs")
 app.add_typer(schedules.app, name="schedules")

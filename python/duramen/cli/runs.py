@@ -230,7 +230,11 @@ async def _watch(run_id: str, store: str, *, as_json: bool) -> str:
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 view = await runtime.get(run_id)
-                journal += await runtime.timeline(run_id, from_index=len(journal))
+                index = 0 if not journal else (journal[-1].index or 0) + 1
+                more = await runtime.timeline(run_id, from_index=index)
+                if more and journal and more[0].index != index:
+                    journal = []  # a new generation: what stood before is gone
+                journal += more
                 live.update(picture(view, journal, datetime.now(UTC), console.width), refresh=True)
                 if view.finished or view.status == "stuck":
                     return view.status

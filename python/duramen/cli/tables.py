@@ -144,7 +144,9 @@ def run_card(run: RunView, journal: Sequence[Event], now: datetime) -> Group:
     row("driven by", run.owner)
     # The row of a running run tells what its journal had when it was taken up; it has grown since.
     least = "at least " if run.status == "running" else ""
-    row("journal", f"{least}{run.journal_len} entries, epoch {run.epoch}")
+    entries = run.journal_len - run.journal_start
+    anew = f", generation {run.generation}" if run.generation else ""
+    row("journal", f"{least}{entries} entries, epoch {run.epoch}{anew}")
     row("unread", f"{run.unread} messages" if run.unread else "")
     for name, value in (
         ("input", run.input),

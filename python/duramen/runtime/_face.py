@@ -13,6 +13,7 @@ from duramen._runtime.settings import Settings, Work
 from duramen._runtime.views import RunRequest
 from duramen._values.checks import check_id
 
+from ._forks import ForkCalls
 from ._messages import MessageCalls
 from ._pausing import PauseCalls
 from ._queries import QueryCalls
@@ -58,7 +59,9 @@ _List = list
 """The built-in one, where the class has a method of that name."""
 
 
-class Runtime(MessageCalls, QueryCalls, VersionCalls, StreamCalls, RequestCalls, TokenCalls, PauseCalls):
+class Runtime(
+    MessageCalls, QueryCalls, VersionCalls, StreamCalls, RequestCalls, TokenCalls, PauseCalls, ForkCalls
+):
     """A store and the workflows that this process knows. It belongs to the event loop on which it is opened.
 
     Args:

@@ -88,6 +88,9 @@ class QueryCalls(Calls):
     async def timeline(self, run_id: str, *, from_index: int = 0, limit: int | None = None) -> _List[Event]:
         """Read a run's journal: what happened, in the order in which it counts.
 
+        Of a run that was continued as new it is that of its present generation, whose indices go on from
+        those of the one before.
+
         Args:
             run_id: which run.
             from_index: the first entry.
@@ -104,7 +107,7 @@ class QueryCalls(Calls):
         """Read a run's row and its whole journal as plain JSON, for instance for `duramen.testing.replay`.
 
         Payloads are in it to the byte, as the serializer wrote them. Messages that the run has not taken yet
-        are not.
+        are not, nor are former generations.
 
         Raises:
             UnknownRun: there is no such run, or it was deleted meanwhile.
@@ -116,7 +119,9 @@ class QueryCalls(Calls):
     ) -> AsyncGenerator[Event]:
         """Give a run's journal entries, then those to come until it has ended or is stuck.
 
-        The run may be driven anywhere. To resume, pass the index of the last entry seen plus one.
+        The run may be driven anywhere. To resume, pass the index of the last entry seen plus one. When it
+        continues as new, the entries of its next generation follow; a reader that is slow may miss the last
+        ones of the generation before.
 
         Args:
             run_id: which run.

@@ -107,6 +107,8 @@ class SyncRuntime(Facade):
     patches = blocking(Runtime.patches)
     timeline = blocking(Runtime.timeline)
     export = blocking(Runtime.export)
+    fork = starting(Runtime.fork)
+    diff = blocking(Runtime.diff)
     events = iterating(Runtime.events)
     stream = iterating(Runtime.stream)
     # Opening might refuse the very schema that is asked for.

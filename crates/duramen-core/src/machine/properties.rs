@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::testing::program::{Node, nodes, rule};
-use super::testing::{FakeStore, Rest, Sim, T0};
+use super::testing::{FakeStore, Fault, Rest, Sim, T0};
 use crate::ids::Millis;
 use crate::inbox::Slot;
 use crate::journal::{Entry, Kind};
@@ -71,7 +71,7 @@ pub(super) fn sim(node: &Node, store: FakeStore, weather: Weather) -> Sim {
 /// Every hard entry that stood in the journal when a step was asked for is durable when it starts,
 /// and no step starts whose end is recorded.
 fn barrier_is_reached(sim: &Sim, slot: Slot, op: &str) {
-    let asked_at = sim.ctx().with(|world| world.asked_at[&slot]);
+    let asked_at = sim.ctx().with(|world| world.asked_at[&slot]) - sim.store.row.journal_start;
     let durable = sim.store.journal.len();
     let sent = sim.sent().map_or(&[][..], |commit| &commit.entries[..]);
     let all: Vec<Entry> = sim.machine(|machine| {
@@ -251,7 +251,7 @@ fn end_transaction(sim: &mut Sim, fault: Option<usize>) {
 fn check_commit(sim: &Sim) {
     if let Some(sealed) = sim.sealed() {
         assert!(!sim.is_committing(), "two commits of a run at once");
-        assert_eq!(sealed.expected_len, sim.store.journal.len() as u64);
+        assert_eq!(sealed.expected_len, length(sim));
     }
     let Some(commit) = sim.sent() else { return };
     if commit.next == Next::Running {
@@ -259,8 +259,47 @@ fn check_commit(sim: &Sim) {
         let reopened = sim.store.story().contains(&"run_reopened".to_owned());
         assert!(reopened || !commit.entries.iter().all(is_light) || !commit.read.is_empty());
     }
-    let len = sim.store.journal.len() as u64;
-    assert_eq!(commit.expected_len, len, "the journal has two histories");
+    assert_eq!(
+        commit.expected_len,
+        length(sim),
+        "the journal has two histories"
+    );
+}
+
+/// The index behind the last entry that is durable.
+fn length(sim: &Sim) -> u64 {
+    sim.store.row.journal_start + sim.store.journal.len() as u64
+}
+
+/// The same handler three times over, a generation each; the next one begins however it has ended, but for a
+/// cancellation.
+fn in_generations(node: &Node, weather: Weather) -> Sim {
+    let node = node.clone();
+    let mut sim = Sim::on(FakeStore::new("input", T0), move |ctx| {
+        let ctx = if weather.alone { ctx.alone() } else { ctx };
+        let node = node.clone();
+        async move {
+            let (number, before) = ctx.with(|world| {
+                let machine = &world.machine;
+                (machine.facts().generation, machine.input().clone())
+            });
+            let said = match node.run(ctx.clone()).await {
+                Err(Fault::Cancelled) => return Err(Fault::Cancelled),
+                flow => format!("{flow:?}"),
+            };
+            let all = format!("{};{number}: {said}", String::from_utf8_lossy(&before));
+            if number < 2 {
+                Err(Fault::Continued(all))
+            } else {
+                Ok(all)
+            }
+        }
+    })
+    .rule(rule);
+    sim.warm = weather.warm;
+    sim.hold = weather.hold;
+    sim.check_start = Some(barrier_is_reached);
+    sim
 }
 
 /// What the whole story must show, whatever happened on the way.
@@ -376,6 +415,31 @@ proptest! {
         if node.is_timeless() && weather.is_kind() {
             let calm = Weather { hold: 0, ..Weather::default() };
             let mut other = sim(&node, FakeStore::new("input", T0), calm);
+            let expected = explore(&mut other, !seed, calm);
+            prop_assert_eq!(status, expected);
+        }
+    }
+
+    #[test]
+    fn a_run_goes_through_all_its_generations_whatever_happens(
+        node in nodes(), seed in any::<u64>(), weather in weather()
+    ) {
+        let weather = Weather { deadline: None, ..weather };
+        let mut run = in_generations(&node, weather);
+        let status = explore(&mut run, seed, weather);
+        let note = run.store.row.note.clone().unwrap_or_default();
+        let refused = note.contains("the store refused");
+        prop_assert!(status.is_final() || (weather.faults && refused), "{:?}: {}", status, note);
+        if status == Status::Completed {
+            prop_assert_eq!(run.store.row.generation, 2);
+        }
+        prop_assert_eq!(run.store.journal[0].kind, Kind::RunCreated);
+        prop_assert_eq!(run.store.row.journal_len, length(&run));
+        let begun = run.store.commits.iter().filter(|it| matches!(it.next, Next::Continued { .. }));
+        prop_assert_eq!(begun.count() as u64, run.store.row.generation);
+        if node.is_timeless() && weather.is_kind() {
+            let calm = Weather { hold: 0, ..Weather::default() };
+            let mut other = in_generations(&node, calm);
             let expected = explore(&mut other, !seed, calm);
             prop_assert_eq!(status, expected);
         }

@@ -250,24 +250,17 @@ impl Hands {
 
     /// A run is out of the host's hands for good.
     pub(crate) fn ended(&self, ticket: Ticket, driven: Driven) {
-        let follow = match driven {
-            // Whoever started it still wants it to end: if no one else drives it, this process does
-            // once the lease is over.
-            Driven::Lost => Some(None),
-            // Its next generation is due.
-            Driven::Continued => Some(Some(self.common.clock.now())),
-            _ => None,
-        };
+        let follow = matches!(driven, Driven::Lost | Driven::Continued);
         self.out_of_hands(ticket, driven, follow);
     }
 
     /// A run cannot be driven here.
     pub(crate) fn given_up(&self, ticket: Ticket) {
-        self.out_of_hands(ticket, Driven::Lost, None);
+        self.out_of_hands(ticket, Driven::Lost, false);
     }
 
-    /// `follow`: whoever started the run goes on with it, at that instant if it is known.
-    fn out_of_hands(&self, ticket: Ticket, driven: Driven, follow: Option<Option<Millis>>) {
+    fn out_of_hands(&self, ticket: Ticket, driven: Driven, follow: bool) {
+        let now = self.common.clock.now();
         let mut notes = self.notes();
         let Some(left) = self.leave(&mut notes, ticket) else {
             return;
@@ -275,12 +268,15 @@ impl Hands {
         let continued = driven == Driven::Continued;
         // Taken up again right here, what is to be let go of would never leave.
         let leaves = continued && left.tenure.leaving.is_some_and(|leaving| leaving.leaves);
-        let first = match follow {
-            Some(at) if !leaves => notes.followed.pauses(&left.tenure.run_id, at),
-            _ => {
-                notes.followed.forget(&left.tenure.run_id);
-                false
-            }
+        let first = if follow && !leaves {
+            // Its next generation is due. Whoever started one that was lost still wants it to end: if no one
+            // else drives it, this process does once the lease is over.
+            notes
+                .followed
+                .pauses(&left.tenure.run_id, continued.then_some(now))
+        } else {
+            notes.followed.forget(&left.tenure.run_id);
+            false
         };
         drop(notes);
         if let Some(status) = ended_as(driven) {
