@@ -75,6 +75,7 @@ pub enum Handler {
 }
 
 impl fmt::Display for Divergence {
+    #[allow(clippy::too_many_lines)] // a sentence for each way to part
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.handler == Handler::Deadlocked {
             return write!(
