@@ -257,7 +257,7 @@ pub(super) fn of_given_runs(book: &Book) -> Vec<Hot<'_>> {
         alone("stand", &book.stand, "'run-00000099'", 2),
         alone("length", &book.length, "'run-00000099'", 1),
         alone("terminate", &book.terminate, "'run-00000099', 1, 1, 1", 1),
-        alone("reopen", &book.reopen, "'run-00000099', 1, 1, 1", 1),
+        alone("reopen", &book.reopen, "'run-00000099', 1, 1, 1, NULL", 1),
         alone(
             "extend",
             &book.extend,
