@@ -10,6 +10,8 @@ from duramen import Context, Runtime, workflow
 async def wait(ctx: Context) -> str:
     if ctx.patched("greeting"):
         await ctx.step("greet", str, "hello")
+    for number in range(3):
+        await ctx.stream("log").write({"number": number})
     return await ctx.wait_for_event("word", str)
 
 @workflow

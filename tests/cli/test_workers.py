@@ -22,7 +22,7 @@ def test_those_that_have_left_are_shown_when_asked_for(duramen) -> None:
     assert (nobody.code, nobody.out) == (0, "no process drives runs here\n")
     assert duramen("workers", "--json").json == []
     (gone,) = duramen("workers", "--all", "--json").json
-    assert gone["serves"] == ["add 1", "decide 1", "fail 1", "sleep 1", "wait 1"]
+    assert gone["serves"] == ["add 1", "count 1", "decide 1", "fail 1", "sleep 1", "wait 1"]
     assert (gone["alive"], gone["runs"]) == (False, 0)
     assert gone["ended_at"]
     table = duramen("workers", "--all").out

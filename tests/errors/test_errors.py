@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 
 from duramen import errors
-from duramen.errors import DuramenError, RecordedError, RunEvicted, StepFailed
+from duramen.errors import ContinueAsNew, DuramenError, RecordedError, RunEvicted, StepFailed
 
 RECORDED = RecordedError("shop.OutOfStock", "no bolts", cause=RecordedError("builtins.KeyError", "'bolts'"))
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ApprovalConflict": ("run-1", "approval-1"),
+    "ChildCancelled": ("run-1/child-1", "child-1", RECORDED),
+    "ChildConflict": ("run-1/child-1", "child-1", RECORDED),
+    "ChildFailed": ("run-1/child-1", "child-1", RECORDED),
+    "ChildTerminated": ("run-1/child-1", "child-1", RECORDED),
     "DeserializationError": ("$.a", "no"),
     "DuplicateWorkflow": ("name", "2", "shop.py"),
     "EventRejected": ("run-1", "paid", "$.amount: no"),
@@ -44,7 +48,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
 CLASSES = [
     cls
     for name in errors.__all__
-    if issubclass(cls := getattr(errors, name), BaseException) and cls is not RunEvicted
+    if issubclass(cls := getattr(errors, name), BaseException) and cls not in {ContinueAsNew, RunEvicted}
 ]
 
 
@@ -64,7 +68,8 @@ def test_every_error_is_in_the_tree_and_described_in_a_line(cls: type[DuramenErr
 def test_texts_name_what_they_were_given(cls: type[DuramenError]) -> None:
     text = str(make(cls))
     assert text
-    for argument in ARGUMENTS.get(cls.__name__, ("something went wrong",)):
+    for given in ARGUMENTS.get(cls.__name__, ("something went wrong",)):
+        argument = given.message if isinstance(given, RecordedError) else given
         assert (f"{argument:,}" if isinstance(argument, int) and argument > 999 else str(argument)) in text
 
 
@@ -114,8 +119,9 @@ def test_a_failed_step_says_type_text_and_attempts() -> None:
 
 
 def test_the_eviction_of_a_run_is_no_ordinary_exception() -> None:
-    assert not issubclass(RunEvicted, Exception)
-    assert not issubclass(RunEvicted, DuramenError)
+    for control in (RunEvicted, ContinueAsNew):
+        assert not issubclass(control, Exception)
+        assert not issubclass(control, DuramenError)
 
 
 def test_recorded_errors_are_values() -> None:

@@ -81,9 +81,8 @@ async def test_a_sweep_that_nobody_waits_for_keeps_its_budget(any_url: str) -> N
     async with Runtime(any_url, workflows=ALL) as runtime:
         await runtime.enqueue(many, 50, run_id="r")
         sweep = asyncio.create_task(swept(runtime, max_duration=0.8, min_remaining=0.5))
-        await asyncio.sleep(0)  # it is under way
-        sweep.cancel()
         await under_way(runtime, "r")
+        sweep.cancel()
         budgets = runtime._services.lifecycle.driver.sweep_budgets  # pyright: ignore[reportPrivateUsage]
         for _ in range(1000):
             if (await runtime.get("r")).status == "waiting" and not budgets:
