@@ -39,13 +39,9 @@ SCHEDULE = ("id", "version", "workflow", "next_at", "definition", "state")
 T = TypeVar("T")
 FINAL = ("completed", "failed", "cancelled", "terminated")
 LIVE = ("queued", "running", "waiting")
-OPEN = (*LIVE, "stuck")
+OPEN = (*LIVE, "stuck", "paused")
 LANE = ("workflow", "version", "queue", "format")
-REACHED = {
-    "cancel": (*LIVE, "paused"),
-    "pause": ("running",),
-    "resume": ("running", "waiting", "paused"),
-}
+REACHED = {"cancel": (*LIVE, "paused"), "pause": ("running",), "resume": ("running", "waiting", "paused")}
 STATUSES: dict[str, tuple[s.Status, ...]] = {
     "recovery": ("running",),
     "wake": ("waiting",),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from duramen import RunRequest, RunStatus, Runtime
 
 from . import files, warehouse
+from .counting import Counted, counting, stocktaking
 from .models import LARGE, Order
 from .processes import LEASE, store_url
 from .workflow import fulfillment
@@ -98,6 +99,8 @@ class Happened:
     """The same before it went on: a higher epoch is another claim."""
     stopped_in_flight: int = 0
     finished: float = 0.0
+    live: list[tuple[str, int, Counted]] = field(default_factory=list[tuple[str, int, Counted]])
+    """What was read from the streams of stocktakings while they ran: the run, the item's number and value."""
     counts: dict[str, int] = field(default_factory=dict[str, int])
     notes: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
     reports: dict[str, dict[str, Any]] = field(default_factory=dict[str, "dict[str, Any]"])
@@ -137,11 +140,30 @@ async def conduct(
             ]
         )
         stage = _Stage(runtime, happened, show, limit)
+        listening = asyncio.create_task(_listen(runtime, happened))
         try:
             await stage.play()
+            await listening
         finally:
+            listening.cancel()
             stage.end()
     return happened
+
+
+async def _listen(runtime: Runtime, happened: Happened) -> None:
+    """Read the streams of all stocktakings as they are written, until the last one has ended."""
+    heard: set[str] = set()
+    while True:
+        over = bool(happened.finished)
+        runs = await runtime.list(workflow=stocktaking.name, limit=500)
+        fresh = sorted(run.run_id for run in runs if run.run_id not in heard)
+        if over and not fresh:
+            return
+        for run_id in fresh:
+            heard.add(run_id)
+            async for item in runtime.stream(run_id, "counted", type=Counted):
+                happened.live.append((run_id, item.seq, item.value))
+        await asyncio.sleep(0.1)
 
 
 class _Stage:
@@ -190,8 +212,10 @@ class _Stage:
         )
 
         await self._until(lambda: self._done() >= total)
-        happened.finished = time.time()
         happened.note("every order has ended")
+        await self._runtime.schedules.pause(counting.id)
+        await self._until(self._counted)
+        happened.finished = time.time()
         await self._until((self._folder / "payments.json").exists)
         (self._folder / "end").touch()
         for worker in (left, third):
@@ -301,6 +325,15 @@ class _Stage:
 
     # -- looking on
 
+    async def _counted(self) -> bool:
+        """Every stocktaking has ended."""
+        open_ones = [
+            await self._runtime.count(workflow=stocktaking.name, status=status)
+            for status in RunStatus
+            if not status.is_final
+        ]
+        return not sum(open_ones)
+
     def _done(self) -> int:
         return sum(self._happened.counts.get(status, 0) for status in RunStatus if status.is_final)
 
@@ -322,7 +355,9 @@ class _Stage:
 
     async def _look(self, pause: float) -> None:
         for status in RunStatus:
-            self._happened.counts[status] = await self._runtime.count(status=status)
+            self._happened.counts[status] = await self._runtime.count(
+                workflow=fulfillment.name, status=status
+            )
         self._show(self._happened)
         for child in self._children:
             ended = child.process.poll()

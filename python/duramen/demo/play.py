@@ -16,9 +16,11 @@ from duramen.cli.timeline import Segment, draw
 
 from . import files
 from .conductor import Happened, conduct
+from .counting import shelf, stocktaking
 from .processes import store_url
 from .proof import Claim, Evidence, prove
 from .screen import Screen, incident, proof_table
+from .workflow import fulfillment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +72,13 @@ class Result:
             if self.holds
             else Text("not every line holds", style="bold red")
         )
-        return Group(proof_table(self.claims), verdict, Text(), *self._one_run(width))
+        return Group(proof_table(self.claims), verdict, Text(), *self._one_run(width), Text(), self._live())
+
+    def _live(self) -> Text:
+        """What was read live from the stream of the last stocktaking."""
+        last = max((run_id for run_id, _, _ in self.happened.live), default="")
+        found = [f"{item.shelf} {item.places}" for run_id, _, item in self.happened.live if run_id == last]
+        return Text.assemble(("stream of ", ""), (last, "bold"), f", read live: {', '.join(found)}")
 
     def _one_run(self, width: int) -> list[RenderableType]:
         """The timeline of the run that has most to tell."""
@@ -129,8 +137,10 @@ async def read(folder: Path) -> Evidence:
     """Read both stores, the journals with a runtime that knows no workflow."""
     journals: dict[str, list[Event]] = {}
     async with Runtime(store_url(folder)) as runtime:
-        listed = [run.run_id for run in await runtime.list(limit=1000)]
+        listed = [run.run_id for run in await runtime.list(workflow=fulfillment.name, limit=1000)]
         runs = {run.run_id: run for run in await runtime.get_many(listed) if run is not None}
         for run_id in listed:
             journals[run_id] = await runtime.timeline(run_id)
-    return Evidence.read(folder / "warehouse.db", runs, journals)
+        counted = await runtime.list(workflow=stocktaking.name, limit=1000)
+        children = await runtime.list(workflow=shelf.name, limit=1000)
+    return Evidence.read(folder / "warehouse.db", runs, journals, [*counted], [*children])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from duramen import DuramenError, Runtime, RunView, SignalResult
 
+from .counting import counting, shelf, stocktaking
 from .files import payments
 from .models import Order
 from .warehouse import Warehouse
@@ -59,7 +60,8 @@ async def work(folder: Path, name: str) -> None:
     # Printing a label blocks: with a thread for each run none has to wait for another's.
     runtime = Runtime(
         store_url(folder),
-        workflows=[fulfillment],
+        workflows=[fulfillment, stocktaking, shelf],
+        schedules=[counting],
         owner=name,
         lease=LEASE,
         max_threads=CONCURRENCY,

@@ -10,12 +10,14 @@ import json
 import sqlite3
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, cast
 
 from duramen import Event, RunView
 
 from . import files
+from .counting import EVERY, SHELVES
 from .processes import REFUSAL, TOO_MUCH_FOR_A_STRANGER
 
 if TYPE_CHECKING:
@@ -111,15 +113,26 @@ class Evidence:
     """What the two stores say."""
 
     runs: dict[str, RunView]
+    """The orders."""
     journals: dict[str, list[Event]]
     attempts: list[Attempt]
     effects: set[str]
     ledger: Counter[str]
     """How often each key stands in the ledger with one and the same thing, at most."""
     stock: dict[str, int]
+    stocktakings: list[RunView]
+    shelves: list[RunView]
+    """The children of these."""
 
     @classmethod
-    def read(cls, books: Path, runs: dict[str, RunView], journals: dict[str, list[Event]]) -> Evidence:
+    def read(
+        cls,
+        books: Path,
+        runs: dict[str, RunView],
+        journals: dict[str, list[Event]],
+        stocktakings: list[RunView],
+        shelves: list[RunView],
+    ) -> Evidence:
         """Read the books and put them beside what the runtime said."""
         connection = sqlite3.connect(books)
         try:
@@ -136,7 +149,7 @@ class Evidence:
             stock = dict(connection.execute("SELECT sku, quantity FROM stock"))
         finally:
             connection.close()
-        return cls(runs, journals, attempts, effects, ledger, stock)
+        return cls(runs, journals, attempts, effects, ledger, stock, stocktakings, shelves)
 
     def recorded(self) -> dict[int, Event]:
         """The attempts whose outcome stands in a journal, by their number in the warehouse."""
@@ -194,6 +207,9 @@ def prove(happened: Happened, evidence: Evidence) -> list[Claim]:
         _repeated(happened, evidence),
         _taken_over(happened),
         *_refused(happened, evidence),
+        _fired(evidence),
+        _children(evidence),
+        _heard(happened, evidence),
     ]
 
 
@@ -383,3 +399,49 @@ def _refused(happened: Happened, evidence: Evidence) -> list[Claim]:
             ["the worker does not know what it has lost"],
         ),
     ]
+
+
+def _fired(evidence: Evidence) -> Claim:
+    """Between the first and the last fire time that started a run there is one each two seconds."""
+    fired = sorted(_fire_time(run) for run in evidence.stocktakings)
+    expected = 1 + round((fired[-1] - fired[0]).total_seconds() / EVERY) if fired else 1
+    wrong = [run.run_id for run in evidence.stocktakings if run.status != "completed"]
+    right = len(set(fired)) - len(wrong)
+    return Claim(
+        "fire times of the schedule, each with one run",
+        f"{expected}",
+        f"{right}",
+        right == expected == len(fired),
+        [f"{run_id} has not completed" for run_id in wrong] or ["a fire time has no run, or two"],
+    )
+
+
+def _fire_time(run: RunView) -> datetime:
+    return datetime.fromisoformat(run.run_id.partition(":")[2])
+
+
+def _children(evidence: Evidence) -> Claim:
+    wanted = {run.run_id for run in evidence.stocktakings}
+    ended = [each for each in evidence.shelves if each.status == "completed" and each.parent in wanted]
+    expected = len(SHELVES) * len(wanted)
+    return Claim(
+        "children of these runs, each shelf once",
+        f"{expected}",
+        f"{len(ended)}",
+        len(ended) == len(evidence.shelves) == expected,
+        [each.run_id for each in evidence.shelves if each not in ended],
+    )
+
+
+def _heard(happened: Happened, evidence: Evidence) -> Claim:
+    expected = {
+        (run.run_id, place, name) for run in evidence.stocktakings for place, name in enumerate(SHELVES, 1)
+    }
+    heard = [(run_id, seq, item.shelf) for run_id, seq, item in happened.live]
+    return Claim(
+        "items of their streams, read live, in order",
+        f"{len(expected)}",
+        f"{len(heard)}",
+        set(heard) == expected and len(heard) == len(expected),
+        [str(item) for item in expected.symmetric_difference(heard)],
+    )
