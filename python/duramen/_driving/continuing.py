@@ -89,7 +89,9 @@ def is_continuation(error: BaseException | None) -> bool:
 
     What it raises otherwise (in a clean-up on the way) is a failure, and the wish falls with it.
     """
-    if isinstance(error, BaseExceptionGroup):  # a TaskGroup in which a task called it
+    # By its type: an exception of the user's may raise when it is asked for its class.
+    cls = type(error)
+    if issubclass(cls, BaseExceptionGroup):  # a TaskGroup in which a task called it
         group = cast("BaseExceptionGroup[BaseException]", error)
         return all(is_continuation(each) for each in group.exceptions)
-    return error is None or isinstance(error, ContinueAsNew)
+    return error is None or issubclass(cls, ContinueAsNew)
