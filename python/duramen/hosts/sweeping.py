@@ -30,6 +30,7 @@ class Budget(TypedDict, total=False):
 
     limit: int
     max_recovered: int
+    max_scheduled: int
     max_timers: int
     max_queued: int
     max_bytes: int
