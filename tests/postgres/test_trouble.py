@@ -107,7 +107,8 @@ async def test_what_a_role_may_not_do_is_an_error_with_the_reason_and_changes_no
     base, schema = without_schema(postgres_url)
     with connected(postgres_url) as connection:
         connection.execute(
-            "DROP TABLE runs, owners, journal, inbox, run_data, run_tags, outgoing, schedules, stream_items CASCADE"
+            "DROP TABLE runs, owners, journal, inbox, run_data, run_tags, outgoing, schedules, "
+            "stream_items CASCADE"
         )
         connection.execute("DELETE FROM duramen_schema_migrations")
     with pytest.raises(DuramenError, match=r"permission denied.*grant this role") as caught:

@@ -100,8 +100,8 @@ class RemoteStep:
         """See `RunningStep`."""
         del attempt, keep, item, annotation
         raise NotADurableContext(
-            f"step {self.op!r} wrote to the stream {stream!r} from a process of its own: write in the handler, "
-            "or in a step that runs where the runtime is"
+            f"step {self.op!r} wrote to the stream {stream!r} from a process of its own: write in the "
+            "handler, or in a step that runs where the runtime is"
         )
 
 

@@ -187,8 +187,8 @@ class RunView:
     unread: int = 0
     """Messages that no driver has taken note of yet."""
     waits: tuple[str, ...] = ()
-    """What it waits for: ``timer``, ``event:NAME``, ``approval:ID``, ``child:RUN``, ``retry:STEP``, ``poll:ID``,
-    ``exhausted:STEP``, ``update:NAME``."""
+    """What it waits for: ``timer``, ``event:NAME``, ``approval:ID``, ``child:RUN``, ``retry:STEP``,
+    ``poll:ID``, ``exhausted:STEP``, ``update:NAME``."""
     tags: tuple[str, ...] = ()
     note: str | None = None
     """Why a stuck run is stuck, or who has paused a paused one and why; `updated_at` says since when."""

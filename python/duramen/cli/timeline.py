@@ -59,6 +59,55 @@ class Track:
     open: bool = True
 
 
+def _goes_on(track: Track, entry: Event, begin: datetime) -> datetime | None:
+    """From when on an operation is open behind an entry; None: the entry is its end."""
+    match entry.kind:
+        case "wait_opened" | "approval_requested":
+            track.remark = f"waits for {entry.wait}" if entry.wait else "waits"
+            return begin if (entry.wait or "").startswith("child:") else entry.at
+        case "update_accepted":
+            track.remark = (entry.wait or "update:").replace(":", " ", 1)
+        case "step_attempt_failed":
+            track.segments.append(Segment(begin, entry.at, "red"))
+            track.remark = f"attempt {entry.attempt or 1} failed: {entry.error}"
+            return entry.retry_at or entry.at
+        case "step_progress":
+            track.remark = f"has told {shorten(str(entry.data), 60, placeholder='…')}"
+            return begin
+        case "child_started":
+            track.remark = f"runs as {entry.run}"
+        case _:
+            return None
+    return entry.at
+
+
+def _ends(track: Track, entry: Event, begin: datetime) -> None:
+    """An operation ends with an entry."""
+    match entry.kind:
+        case "update_finished":
+            track.segments.append(Segment(begin, entry.at, "red" if entry.error else "green"))
+            if entry.error:
+                track.remark, track.style = f"{track.remark} failed: {entry.error}", "red"
+        case "step_failed":
+            track.segments.append(Segment(begin, entry.at, "red"))
+            track.remark, track.style = f"failed: {entry.error}", "red"
+        case "step_completed":
+            track.segments.append(Segment(begin, entry.at, "green"))
+            attempt = entry.attempt or 1
+            track.remark = f"{ordinal(attempt)} attempt" if attempt > 1 else ""
+        case "child_finished":
+            style = "red" if entry.ended else "green"
+            track.segments.append(Segment(begin, entry.at, style, dotted=True))
+            track.remark = f"child {entry.ended or 'completed'}"
+            track.style = "red" if entry.ended else ""
+        case "message_sent":
+            track.segments.append(Segment(begin, entry.at, "yellow"))
+            track.remark = f"{entry.wait or 'cancellation'} to {entry.run}"
+        case _:
+            track.segments.append(Segment(begin, entry.at, "yellow", dotted=True))
+            track.remark = entry.kind.replace("_", " ")
+
+
 def tracks(journal: Iterable[Event], now: datetime) -> list[Track]:
     """Put a journal's entries together by operation, in the order in which these appear.
 
@@ -75,53 +124,12 @@ def tracks(journal: Iterable[Event], now: datetime) -> list[Track]:
             continue
         track = found.setdefault(entry.op, Track(entry.op))
         begin = began.pop(entry.op, min(cursor, entry.at))
-        match entry.kind:
-            case "wait_opened" | "approval_requested":
-                began[entry.op] = begin if (entry.wait or "").startswith("child:") else entry.at
-                track.remark = f"waits for {entry.wait}" if entry.wait else "waits"
-                continue
-            case "update_accepted":
-                began[entry.op] = cursor = entry.at
-                track.remark = (entry.wait or "update:").replace(":", " ", 1)
-                continue
-            case "update_finished":
-                track.segments.append(Segment(begin, entry.at, "red" if entry.error else "green"))
-                if entry.error:
-                    track.remark, track.style = f"{track.remark} failed: {entry.error}", "red"
-            case "step_attempt_failed":
-                track.segments.append(Segment(begin, entry.at, "red"))
-                track.remark = f"attempt {entry.attempt or 1} failed: {entry.error}"
-                began[entry.op] = entry.retry_at or entry.at
+        if (begun := _goes_on(track, entry, begin)) is not None:
+            began[entry.op] = begun
+            if entry.kind in {"update_accepted", "step_attempt_failed"}:
                 cursor = entry.at
-                continue
-            case "step_progress":
-                began[entry.op] = begin
-                track.remark = f"has told {shorten(str(entry.data), 60, placeholder='…')}"
-                continue
-            case "step_failed":
-                track.segments.append(Segment(begin, entry.at, "red"))
-                track.remark, track.style = f"failed: {entry.error}", "red"
-            case "step_completed":
-                track.segments.append(Segment(begin, entry.at, "green"))
-                attempt = entry.attempt or 1
-                track.remark = f"{ordinal(attempt)} attempt" if attempt > 1 else ""
-            case "child_started":
-                began[entry.op] = entry.at
-                track.remark = f"runs as {entry.run}"
-                continue
-            case "child_finished":
-                style = "red" if entry.ended else "green"
-                track.segments.append(Segment(begin, entry.at, style, dotted=True))
-                track.remark, track.style = (
-                    f"child {entry.ended or 'completed'}",
-                    "red" if entry.ended else "",
-                )
-            case "message_sent":
-                track.segments.append(Segment(begin, entry.at, "yellow"))
-                track.remark = f"{entry.wait or 'cancellation'} to {entry.run}"
-            case _:
-                track.segments.append(Segment(begin, entry.at, "yellow", dotted=True))
-                track.remark = entry.kind.replace("_", " ")
+            continue
+        _ends(track, entry, begin)
         track.open = False
         cursor = entry.at
     for op, begin in began.items():
