@@ -1,8 +1,8 @@
 """Children of a run: how their ends are waited for, and what becomes of them when their parent ends.
 
 An attached child ends before its parent. A handler that returns (or continues as new) while some are open
-waits for them first, as an `asyncio.TaskGroup` would: the first that fails cancels the others and fails the run. One that raises or is
-cancelled cancels them and waits until they have cleaned up.
+waits for them first, as an `asyncio.TaskGroup` would: the first that fails cancels the others and fails the
+run. One that raises or is cancelled cancels them and waits until they have cleaned up.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ __all__ = ["ending_of", "handled", "recorded_end"]
 
 
 async def handled(host: RunHost, context: Context[Any], value: Any) -> Any:
-    """Call the handler inside of its middleware; then its children end, and its work is undone if it failed."""
+    """Call the handler inside of its middleware; then its children end, and work that failed is undone."""
     definition = host.definition
     handler = definition.handler
     middleware = host.services.around.middleware + definition.middleware

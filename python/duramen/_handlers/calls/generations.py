@@ -86,7 +86,8 @@ class GenerationCalls(Calls):
         if self._host.undoing:
             raise InvalidArgument(
                 "this handler has registered undos with ctx.compensate, and the next generation would know "
-                "nothing of them: continue as new when there is nothing to be undone, or put the saga into a child"
+                "nothing of them: continue as new when there is nothing to be undone, or put the saga into a "
+                "child"
             )
         self._host.wish_for(input, version)
         raise ContinueAsNew(f"run {run.run_id!r} continues as new")
