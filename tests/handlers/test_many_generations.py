@@ -11,7 +11,8 @@ from tests.postgres.schemas import connected
 
 pytestmark = pytest.mark.anyio
 
-GENERATIONS = 10_000
+GENERATIONS = {"sqlite": 10_000, "postgresql": 2_000}
+"""By the scheme of the URL; on a server each takes ten times as long."""
 
 
 @pytest.fixture
@@ -24,11 +25,11 @@ async def work(number: int) -> int:
 
 
 @workflow
-async def polling(ctx: Context, number: int) -> int:
-    await ctx.step("look", work, number)
-    if number < GENERATIONS:
-        ctx.continue_as_new(number + 1)
-    return number
+async def polling(ctx: Context, left: int) -> int:
+    await ctx.step("look", work, left)
+    if left:
+        ctx.continue_as_new(left - 1)
+    return left
 
 
 def measured(url: str) -> dict[str, int]:
@@ -54,14 +55,15 @@ async def test_ten_thousand_generations_are_no_larger_than_one(url: str) -> None
     options: Any = {"synchronous": "normal"} if url.startswith("sqlite") else {}
     if not options:
         url += "&options=-c%20synchronous_commit%3Doff"
+    last = GENERATIONS[url.partition(":")[0]]
     async with Runtime(url, workflows=[polling], **options) as runtime:
-        run = await runtime.start(polling, 0, run_id="r")
+        run = await runtime.start(polling, last, run_id="r")
         while (await run.get()).generation < 50:  # noqa: ASYNC110 - it is another's journal that grows
             await asyncio.sleep(0.01)
         early = measured(url)
-        assert await run.result() == GENERATIONS
+        assert await run.result() == 0
         view = await run.get()
-        assert (view.generation, view.journal_len - view.journal_start) == (GENERATIONS, 3)
+        assert (view.generation, view.journal_len - view.journal_start) == (last, 3)
         late = measured(url)
     assert (late["runs"], late["journal"], late["inbox"]) == (1, 3, 0)
     assert late.get("pages", 0) <= early.get("pages", 0) + 2

@@ -227,8 +227,8 @@ class Messages:
             if row.status == "paused":
                 return told + "it was not paused for a step that has failed: resume it instead"
             return told + (
-                "only failed, cancelled, terminated and stuck runs are retried, and those that are paused for "
-                "a step"
+                "only failed, cancelled, terminated and stuck runs are retried, and those that are paused "
+                "for a step"
             )
         if row.status == "running":
             return told + "its version can be changed when it waits, or has ended; try again"
