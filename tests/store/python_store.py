@@ -600,7 +600,7 @@ class PythonStore:
         is_full = row["unread"] >= s.MAX_UNREAD or row["unread_bytes"] + size > s.MAX_UNREAD_BYTES
         if row["status"] == "paused" and kind == "pause":
             return {"result": "duplicate", "fingerprint": None, "owner": None}
-        if is_full and kind not in {"cancel", "pause", "resume", "child"}:
+        if is_full and kind not in ("cancel", "pause", "resume", "child"):
             return {"result": "full", "fingerprint": None, "owner": row["owner"]}
         now = instant(new["now"])
         row.update(inbox_len=row["inbox_len"] + 1, unread=row["unread"] + 1)
@@ -611,7 +611,7 @@ class PythonStore:
             *(new["payload"], new["encoding"], now, new["fingerprint"]),
         )
         status = row["status"]
-        if kind in {"cancel", "pause", "resume"}:
+        if kind in ("cancel", "pause", "resume"):  # a kind of a newer version is a dict
             awaited = status in REACHED[kind]
         else:
             awaited = status == "waiting" and f"{kind}:{new['name']}" in row["waits"]
