@@ -618,7 +618,7 @@ class PythonStore:
         begun = row["started_at"] is not None
         if kind == "pause" and status in {"queued", "waiting"}:
             row.update(status="paused", note=new["name"], updated_at=now)
-        elif kind in {"cancel", "resume"} and status == "paused":
+        elif kind in ("cancel", "resume") and status == "paused":
             row.update(status="waiting" if begun else "queued", note=None, updated_at=now)
         if awaited and status != "running" and (begun or kind == "cancel"):
             row["ready_at"] = now if row["ready_at"] is None else min(row["ready_at"], now)
