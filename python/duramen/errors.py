@@ -439,8 +439,8 @@ class MapFailed(DuramenError):
             )
         first = next(iter(result.failures))
         return (
-            f"{which}: {len(result.failures)} of {result.total} items failed, the first of them item {first}: "
-            f"{result.failures[first].error} (tolerate= lets some fail)"
+            f"{which}: {len(result.failures)} of {result.total} items failed, the first of them item "
+            f"{first}: {result.failures[first].error} (tolerate= lets some fail)"
         )
 
 

@@ -54,7 +54,8 @@ class ChunkContext(Context[Any]):
         parts = Parts(self._host, self._failed)
         reached = Reached(chunk["wanted"], chunk["allowed"])
         outcomes: list[tuple[list[Any], int]] = []
-        items: Iterator[tuple[int, Any]] = iter(enumerate(chunk["items"], chunk["first"]))
+        given: list[Any] = chunk["items"]
+        items: Iterator[tuple[int, Any]] = iter(enumerate(given, chunk["first"]))
 
         async def take() -> None:
             for index, part in items:
@@ -63,7 +64,7 @@ class ChunkContext(Context[Any]):
                 outcomes.append(([index, kind, of_it], size))
                 reached.count([kind])
 
-        await in_parallel(take() for _ in range(min(chunk["width"], len(chunk["items"]))))
+        await in_parallel(take() for _ in range(min(chunk["width"], len(given))))
         return await self._told(chunk["of"], sorted(outcomes, key=_by_index))
 
     async def _outcome(self, ending: Awaitable[Any], parts: Parts, gives: Any) -> tuple[str, Any, int]:

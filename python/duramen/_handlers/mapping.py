@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from duramen.errors import ChildFailed, StepFailed
 
 __all__ = [
-    "Decided", "MapResult", "Reached", "chunk_size", "chunk_workflow_name", "in_parallel", "item_type", "locate",
-    "packed", "packing", "piece_bytes", "place_of", "unpacked",
+    "Decided", "MapResult", "Reached", "chunk_size", "chunk_workflow_name", "in_parallel", "item_type",
+    "locate", "packed", "packing", "piece_bytes", "place_of", "unpacked",
 ]  # fmt: skip
 
 R = TypeVar("R")
@@ -115,7 +115,7 @@ class Reached:
 
 
 async def in_parallel(parts: Iterable[Awaitable[Any]]) -> None:
-    """Await all of them; once one raises the others are cancelled, and it waits until they have cleaned up."""
+    """Await all of them. Once one raises the others are cancelled, and their clean-up is waited for."""
 
     async def task(part: Awaitable[Any]) -> None:
         await part
@@ -222,10 +222,10 @@ def item_type(fn: Any) -> Any:
     Raises:
         WorkflowDefinitionError: it cannot be called with one item.
     """
-    code = fn.fn if isinstance(fn, StepDef) else fn  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    where = f"ctx.map of {getattr(code, '__name__', code)!r}"  # pyright: ignore[reportUnknownArgumentType]
+    code = fn.fn if isinstance(fn, StepDef) else fn
+    where = f"ctx.map of {getattr(code, '__name__', code)!r}"
     try:
-        parameters = inspect.signature(code)  # pyright: ignore[reportUnknownArgumentType]
+        parameters = inspect.signature(code)
     except (TypeError, ValueError):
         return None  # some that are built in do not say
     try:
@@ -235,7 +235,7 @@ def item_type(fn: Any) -> Any:
             f"{where}: it is called with one item each, and takes others: {error}"
         ) from None
     try:
-        annotation = signatures.hint(code, next(iter(bound.arguments)))  # pyright: ignore[reportUnknownArgumentType]
+        annotation = signatures.hint(code, next(iter(bound.arguments)))
     except NameError as error:
         raise signatures.unresolved(where, error) from error
     signatures.check_stored(annotation, f"the item of {where}")

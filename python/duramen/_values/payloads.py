@@ -187,7 +187,7 @@ _FAILURES: dict[str, type[StepFailed | ChildFailed]] = {
 
 
 def failure_record(error: StepFailed | ChildFailed) -> dict[str, Any]:
-    """The exception of a step or a child as JSON, to be a part of a payload; `recorded_failure` makes it again."""
+    """The exception of a step or a child as JSON, to be a part of a payload."""
     if isinstance(error, StepFailed):
         facts: dict[str, Any] = {"attempts": error.attempts}
     else:
@@ -199,7 +199,7 @@ def recorded_failure(record: dict[str, Any]) -> StepFailed | ChildFailed:
     """Undo `failure_record`. What was raised is its cause if that class is built in or registered.
 
     Raises:
-        DeserializationError: it is no such record, or a class is not registered that was when it was recorded.
+        DeserializationError: it is no such record, or a class that was registered then is not here.
     """
     try:
         cls: Any = _FAILURES[record["how"]]

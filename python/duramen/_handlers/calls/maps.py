@@ -43,7 +43,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _SPREAD = 16
-"""Chunks in flight at most: a few that have much to do at once commit less often than many that have little."""
+"""Chunks in flight at most: a few with much to do commit less often than many with little."""
 
 
 class MapOptions(TypedDict, total=False):
@@ -98,7 +98,7 @@ class MapCalls(Calls):
         """Call a function as a step, or start a workflow as a child, with each of many items.
 
         The items go in chunks, of 10 to 250, to runs of their own, whose journals have what became of each:
-        this run's has two entries for a chunk. They are driven by whoever serves this workflow, and end
+        this run's has three entries for a chunk. They are driven by whoever serves this workflow, and end
         before this call does. After a crash each goes on where it was.
 
         Args:
@@ -154,7 +154,7 @@ class MapCalls(Calls):
 
 
 class Parts:
-    """Values as parts of payloads: each written by its own type, as JSON if that is what the serializer makes.
+    """Values as parts of payloads: each by its own type, as JSON if that is what the serializer makes.
 
     Args:
         host: the run.
@@ -182,7 +182,7 @@ class Parts:
         )
 
     async def read(self, op: str, read: Callable[[], T]) -> T:
-        """Read something that is recorded. If it does not fit the code any more, people have to look at it."""
+        """Read something that is recorded. If it does not fit the code any more, the run is parked."""
         while True:
             try:
                 return read()
@@ -233,8 +233,8 @@ class _Mapping:
                 number = self._begun
                 wanted, allowed = self._reached.left()
                 chunk = {
-                    "map": self._called.spec, "of": self._host.run_id, "number": number, "first": first, "items": items, "width": width,
-                    "wanted": wanted, "allowed": allowed,
+                    "map": self._called.spec, "of": self._host.run_id, "number": number, "first": first,
+                    "items": items, "width": width, "wanted": wanted, "allowed": allowed,
                 }  # fmt: skip
                 child = await self._start(f"{self.op}/chunk-{number}", chunk)
             outcomes = await self._end(child)
@@ -250,11 +250,13 @@ class _Mapping:
     async def _start(self, id: str, chunk: dict[str, Any]) -> Child:  # noqa: A002
         host = self._host
         data = await host.payload_of(chunk, dict[str, Any])
-        row = (None, chunk_workflow_name(host.run.workflow), host.run.version, data, [], None, None)
+        no_tags: list[str] = []
+        row = (None, chunk_workflow_name(host.run.workflow), host.run.version, data, no_tags, None, None)
         try:
             op, child_id = host.run.start_child(id, row)
         except (Halted, InvalidIdError) as error:
             await self._failed(error)
+            raise  # for type checkers: the line above does not come back
         return host.new_child(op, child_id, dict[str, Any], attached=True)
 
     async def _end(self, child: Child) -> list[Any]:
@@ -278,6 +280,7 @@ class _Mapping:
             slot = self._host.run.event(event_of(child.run_id), f"{child.op}/{number}", None)
         except (Halted, InvalidIdError) as error:
             await self._failed(error)
+            raise  # for type checkers: the line above does not come back
         _, piece = await self._host.await_message(slot, None)
         return piece
 
@@ -328,8 +331,8 @@ def _widths(concurrency: int, chunks: int) -> list[int]:
 def _reached(total: int, min_success: Any, tolerate: Any) -> Reached:
     """When enough is known of so many items.
 
-    >>> _reached(10, None, 0.25), _reached(10, 3, None)
-    (Reached(wanted=None, allowed=2, succeeded=0, failed=0), Reached(wanted=3, allowed=7, succeeded=0, failed=0))
+    >>> _reached(10, None, 0.25).left(), _reached(10, 3, None).left()
+    ((None, 2), (3, 7))
     >>> _reached(10, 11, None)
     Traceback (most recent call last):
     duramen.errors.InvalidArgument: min_success is 11: give a number from 1 to that of the items, which is 10
