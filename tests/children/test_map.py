@@ -24,6 +24,7 @@ from duramen import (
     step,
     workflow,
 )
+from duramen._handlers import chunks, mapping
 from duramen.errors import InvalidArgument, UnknownRun, WorkflowDefinitionError
 
 
@@ -195,6 +196,13 @@ async def until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.01)
 
 
+async def status_of(app: Runtime, run_id: str) -> str | None:
+    try:
+        return (await app.get(run_id)).status
+    except UnknownRun:
+        return None
+
+
 async def test_results_are_in_the_order_of_the_items(any_url: str) -> None:
     async with runtime(any_url) as app:
         weights = await (await app.start(weighing, [1.0] * 35)).result(timeout=60)
@@ -279,15 +287,13 @@ async def test_a_run_that_is_cancelled_cancels_its_items(any_url: str) -> None:
     async with runtime(any_url) as app:
         run = await app.start(waiting_for_many, run_id="r")
 
-        async def waits() -> bool:
-            try:
-                return (await app.get("r/map-1/9")).status == "waiting"
-            except UnknownRun:
-                return False
-
         async with asyncio.timeout(20):
-            while not await waits():  # noqa: ASYNC110 - it waits in the store
+            while await status_of(app, "r/map-1/9") != "waiting":  # noqa: ASYNC110 - it waits in the store
                 await asyncio.sleep(0.01)
+        needed = {each.workflow: each for each in await app.versions()}["__map:waiting_for_many"]
+        assert (sum(needed.counts.values()), needed.current, needed.registered) == (2, True, True)
+        report = await app.check()
+        assert (report.checked, report.fits) == (13, 13)
         await app.cancel("r", "enough")
         with pytest.raises(RunCancelled):
             await run.result(timeout=60)
@@ -366,3 +372,57 @@ def test_a_result_says_what_is_missing() -> None:
         result.values()
     assert issubclass(StepTimeout, StepFailed)
     assert not issubclass(MapFailed, ChildFailed)
+
+
+async def test_chunks_go_to_those_who_serve_the_workflow_that_maps(url: str) -> None:
+    """A worker with other code would not find the function."""
+
+    @workflow
+    async def stranger(ctx: Context) -> None: ...
+
+    async with (
+        Runtime(url, workflows=[stranger], work=True),
+        runtime(url) as client,
+        runtime(url, work=True),
+    ):
+        run = await client.enqueue(starting, [1.0] * 11 + [12.0], run_id="r")
+        assert len((await run.result(timeout=60))["good"]) == 11
+        assert await client.count(root="r") == 2 + 12
+        assert [each.workflow for each in await client.list(parent="r")] == ["__map:starting"] * 2
+
+
+async def test_a_chunk_that_does_not_find_its_function_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    @workflow
+    async def halving(ctx: Context) -> list[float]:
+        result = await ctx.map(halve, range(2))
+        return result.values()
+
+    named = halve
+    monkeypatch.setattr(mapping, "locate", lambda *_: named)
+    async with Runtime("memory://", workflows=[halving]) as app:
+
+        def gone(*_: str) -> Any:
+            raise AttributeError("halve")
+
+        monkeypatch.setattr(chunks, "locate", gone)
+        run = await app.start(halving, run_id="r")
+
+        async with asyncio.timeout(20):
+            while await status_of(app, "r/map-1/chunk-1") != "stuck":  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        assert "halve, which cannot be found" in str((await app.get("r/map-1/chunk-1")).note)
+        monkeypatch.setattr(chunks, "locate", lambda *_: named)
+        await app.retry("r/map-1/chunk-1")
+        assert await run.result(timeout=60) == [0.0, 0.5]
+
+
+async def test_a_map_that_has_failed_stays_so(any_url: str) -> None:
+    async with runtime(any_url) as app:
+        run = await app.start(weighing, [11.0, 1.0], run_id="r")
+        with pytest.raises(RunFailed):
+            await run.result(timeout=60)
+        before = list(SEEN.calls)
+        await app.retry("r")
+        with pytest.raises(RunFailed, match="item 0: TooHeavy"):
+            await run.result(timeout=60)
+        assert SEEN.calls == before

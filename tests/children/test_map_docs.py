@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_the_examples_do_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, module.__name__, module)
     for block in (IMPORTS, *BLOCKS):
         exec(compile(block, "docs/fan-out.md", "exec"), module.__dict__)
-    workflows = [each for each in vars(module).values() if isinstance(each, WorkflowDef)]
+    workflows: list[Any] = [each for each in vars(module).values() if isinstance(each, WorkflowDef)]
     assert len(workflows) == 5
 
     async def main() -> None:

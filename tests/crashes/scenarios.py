@@ -718,7 +718,7 @@ async def child_of_many(ctx: Context, number: int) -> str:
 @workflow
 async def mapping(ctx: Context) -> list[Any]:
     words = await ctx.map(work, [f"w{n}" for n in range(11)], concurrency=2)
-    runs = await ctx.map(child_of_many, range(3), id="runs", tolerate=1)
+    runs = await ctx.map(child_of_many, range(2), id="runs", tolerate=1)
     failures = [[n, str(failure.error)] for n, failure in runs.failures.items()]
     return [words.values(), list(runs.successes.values()), failures]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from asyncio import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from duramen._bridge import Halted, InvalidIdError
 from duramen._values.payloads import failure_record
-from duramen.errors import ChildFailed, PayloadTooLarge, RecordedError, StepFailed
+from duramen.errors import ChildFailed, PayloadTooLarge, RecordedError, RunEvicted, StepFailed
 
 from .calls.maps import Parts, event_of
 from .context import Context
@@ -135,9 +134,8 @@ class ChunkContext(Context[Any]):
 
     async def _park(self, why: str) -> NoReturn:
         """Only people can help: it is the code that has changed, and no item's fault."""
-        self._host.park(why)
-        await Future(loop=self._loop)
-        raise AssertionError(why)
+        self._run.cannot_read("", why)
+        await self._failed(RunEvicted(why))
 
 
 def _as_step(ctx: ChunkContext, fn: Any, index: int, item: Any) -> Awaitable[Any]:

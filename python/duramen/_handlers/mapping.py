@@ -28,11 +28,14 @@ if TYPE_CHECKING:
     from duramen.errors import ChildFailed, StepFailed
 
 __all__ = [
-    "Decided", "MapResult", "Reached", "chunk_size", "chunk_workflow_name", "in_parallel", "item_type",
-    "locate", "packed", "packing", "piece_bytes", "place_of", "unpacked",
+    "CHUNKS", "Decided", "MapResult", "Reached", "chunk_size", "chunk_workflow_name", "in_parallel", 
+    "item_type", "locate", "packed", "packing", "piece_bytes", "place_of", "unpacked",
 ]  # fmt: skip
 
 R = TypeVar("R")
+
+CHUNKS = "__map:"
+"""What the names of chunks' workflows begin with."""
 
 _FEWEST, _MOST = 10, 250
 """Items of a chunk: it is a run of its own, and its journal is read as a whole."""
@@ -157,7 +160,7 @@ def chunk_workflow_name(workflow: str) -> str:
 
     Whoever serves that one serves it, too, and so has the code that its maps call.
     """
-    name = f"__map:{workflow}"
+    name = f"{CHUNKS}{workflow}"
     return name if len(name) <= 255 else f"{name[:180]}:{sha256(workflow.encode()).hexdigest()}"
 
 
