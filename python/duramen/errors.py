@@ -432,16 +432,10 @@ class MapFailed(DuramenError):
     @override
     def __str__(self) -> str:
         which = f"map {self.operation_id!r}" if self.operation_id else "the map"
-        result = self.result
-        if not result.failures:
-            return (
-                f"{which}: {len(result.missing)} of {result.total} items have no outcome: look at successes"
-            )
-        first = next(iter(result.failures))
-        return (
-            f"{which}: {len(result.failures)} of {result.total} items failed, the first of them item "
-            f"{first}: {result.failures[first].error} (tolerate= lets some fail)"
-        )
+        text = f"{which}: {self.result}"
+        for index, failure in self.result.failures.items():
+            return f"{text}; item {index}: {failure.error} (tolerate= lets some fail)"
+        return text
 
 
 # -- runs ----------------------------------------------------------------------------------------------------

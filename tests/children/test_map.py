@@ -368,7 +368,7 @@ def test_reserved_names_are_refused() -> None:
 def test_a_result_says_what_is_missing() -> None:
     result = MapResult(3, {0: "a"}, {})
     assert (len(result), result.missing) == (3, (1, 2))
-    with pytest.raises(MapFailed, match="2 of 3 items have no outcome"):
+    with pytest.raises(MapFailed, match="the map: 1 of 3 items succeeded, 2 have no outcome"):
         result.values()
     assert issubclass(StepTimeout, StepFailed)
     assert not issubclass(MapFailed, ChildFailed)
@@ -397,8 +397,10 @@ async def test_a_chunk_that_does_not_find_its_function_waits_for_it(monkeypatch:
         result = await ctx.map(halve, range(2))
         return result.values()
 
-    named = halve
-    monkeypatch.setattr(mapping, "locate", lambda *_: named)
+    def found(*_: str) -> Any:
+        return halve
+
+    monkeypatch.setattr(mapping, "locate", found)
     async with Runtime("memory://", workflows=[halving]) as app:
 
         def gone(*_: str) -> Any:
@@ -411,7 +413,7 @@ async def test_a_chunk_that_does_not_find_its_function_waits_for_it(monkeypatch:
             while await status_of(app, "r/map-1/chunk-1") != "stuck":  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
         assert "halve, which cannot be found" in str((await app.get("r/map-1/chunk-1")).note)
-        monkeypatch.setattr(chunks, "locate", lambda *_: named)
+        monkeypatch.setattr(chunks, "locate", found)
         await app.retry("r/map-1/chunk-1")
         assert await run.result(timeout=60) == [0.0, 0.5]
 

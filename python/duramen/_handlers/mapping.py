@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic_core import from_json, to_json
+from typing_extensions import override
 
 from duramen._values.serializer import DEFAULT_MAX_BYTES, CodecSerializer, JsonSerializer
 from duramen.errors import MapFailed, WorkflowDefinitionError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from duramen.errors import ChildFailed, StepFailed
 
 __all__ = [
-    "CHUNKS", "Decided", "MapResult", "Reached", "chunk_size", "chunk_workflow_name", "in_parallel", 
+    "CHUNKS", "Decided", "MapResult", "Reached", "chunk_size", "chunk_workflow_name", "in_parallel",
     "item_type", "locate", "packed", "packing", "piece_bytes", "place_of", "unpacked",
 ]  # fmt: skip
 
@@ -59,6 +60,13 @@ class MapResult(Generic[R]):
 
     def __len__(self) -> int:
         return self.total
+
+    @override
+    def __str__(self) -> str:
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        missing = self.total - len(self.successes) - len(self.failures)
+        unknown = f", {missing} have no outcome" if missing else ""
+        return f"{len(self.successes)} of {self.total} items succeeded{failed}{unknown}"
 
     @property
     def missing(self) -> tuple[int, ...]:
