@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pydantic_core import to_json
+
 from duramen._bridge import Halted, InvalidIdError
 from duramen._values.payloads import failure_record
 from duramen.errors import ChildFailed, PayloadTooLarge, RecordedError, RunEvicted, StepFailed
 
 from .calls.maps import Parts, event_of
 from .context import Context
-from .mapping import Reached, chunk_workflow_name, in_parallel, item_type, locate, piece_bytes
+from .mapping import Reached, chunk_workflow_name, in_parallel, item_type, locate, piece_bytes, result_bytes
 from .step import plan_of
 from .workflow import WorkflowDef
 
@@ -23,17 +25,18 @@ __all__ = ["chunk_workflow"]
 
 def chunk_workflow(of: WorkflowDef[Any, Any]) -> WorkflowDef[dict[str, Any], dict[str, Any]]:
     """The workflow of the chunks of another's maps: of the same version, for it needs the same code."""
-    return WorkflowDef(
+    definition: WorkflowDef[dict[str, Any], dict[str, Any]] = WorkflowDef(
         run_chunk,
         name=chunk_workflow_name(of.name),
         version=of.version,
         context=ChunkContext,
         retry=of.retry,
         on_exhausted="pause" if of.pauses_run else None,
-        step_context=of.step_context,
-        step_middleware=of.step_middleware,
         description=f"A chunk of the items of a map in {of.name!r}",
     )
+    # Checked where they were given, with the names of that place.
+    definition.step_context, definition.step_middleware = of.step_context, of.step_middleware
+    return definition
 
 
 async def run_chunk(ctx: ChunkContext, chunk: dict[str, Any]) -> dict[str, Any]:
@@ -72,15 +75,15 @@ class ChunkContext(Context[Any]):
         except (StepFailed, ChildFailed) as failure:
             return self._failure(failure)
         part, size = await parts.pack(value, gives)
-        limit = 2 * piece_bytes(self._host.serializer) - _ROOM
-        if size > limit:
+        limit = result_bytes(self._host.serializer)
+        if limit is not None and size > limit:
             # It is a payload by itself, and too long to be a part of one.
             return self._failure(_too_large(size, limit))
         return "ok", part, size
 
     def _failure(self, failure: StepFailed | ChildFailed) -> tuple[str, Any, int]:
         record = failure_record(failure)
-        return "failed", record, len(self._host.serializer.dumps(record))
+        return "failed", record, len(to_json(record))
 
     async def _told(self, of: str, outcomes: list[tuple[list[Any], int]]) -> dict[str, Any]:
         """Give the outcomes back: those that are too many for one payload as messages."""
@@ -144,10 +147,6 @@ def _as_step(ctx: ChunkContext, fn: Any, index: int, item: Any) -> Awaitable[Any
 
 def _by_index(outcome: tuple[list[Any], int]) -> int:
     return outcome[0][0]
-
-
-_ROOM = 1000
-"""Bytes that are kept for what stands around an outcome."""
 
 
 def _too_large(size: int, limit: int) -> StepFailed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from asyncio import TaskGroup
+from asyncio import FIRST_EXCEPTION, CancelledError, create_task, wait
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -23,14 +23,14 @@ from .step import StepDef
 
 if TYPE_CHECKING:
     # ruff: noqa: TC004 - a dataclass names them, and nothing asks it what they are
-    from collections.abc import Awaitable, Iterable
+    from collections.abc import Coroutine, Iterable
 
     from duramen._values.serializer import Serializer
     from duramen.errors import ChildFailed, StepFailed
 
 __all__ = [
     "CHUNKS", "Decided", "MapResult", "Reached", "chunk_size", "chunk_workflow_name", "in_parallel",
-    "item_type", "locate", "packed", "packing", "piece_bytes", "place_of", "unpacked",
+    "item_type", "locate", "packed", "packing", "piece_bytes", "place_of", "result_bytes", "unpacked",
 ]  # fmt: skip
 
 R = TypeVar("R")
@@ -40,6 +40,9 @@ CHUNKS = "__map:"
 
 _FEWEST, _MOST = 10, 250
 """Items of a chunk: it is a run of its own, and its journal is read as a whole."""
+
+_ROOM = 1000
+"""Bytes that are kept for what stands around an outcome."""
 
 _SPREAD = 16
 """Chunks that there are at least, if there are items enough: each may be on another worker."""
@@ -125,20 +128,32 @@ class Reached:
         return None if self.wanted is None else self.wanted - self.succeeded, self.allowed - self.failed
 
 
-async def in_parallel(parts: Iterable[Awaitable[Any]]) -> None:
-    """Await all of them. Once one raises the others are cancelled, and their clean-up is waited for."""
+async def in_parallel(parts: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Await all of them. Once one raises the others are cancelled, and their clean-up is waited for.
 
-    async def task(part: Awaitable[Any]) -> None:
-        await part
-
+    It is no `asyncio.TaskGroup`, which says nothing of a cancellation that comes when one has raised.
+    """
+    tasks = [create_task(part) for part in parts]
+    if not tasks:
+        return
+    cancelled: CancelledError | None = None
     try:
-        async with TaskGroup() as group:
-            for part in parts:
-                group.create_task(task(part))
-    except BaseExceptionGroup as errors:
-        others = [error for error in errors.exceptions if not isinstance(error, Decided)]
-        if others:
-            raise others[0] from None
+        await wait(tasks, return_when=FIRST_EXCEPTION)
+    except CancelledError as error:
+        cancelled = error
+    late = [task for task in tasks if not task.done()]
+    for task in late:
+        task.cancel()
+    if late:
+        await wait(late)
+    if cancelled is not None:
+        raise cancelled
+    errors = [error for task in tasks if not task.cancelled() and (error := task.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, Decided):
+            raise error
+    if not errors and any(task.cancelled() for task in tasks):
+        raise CancelledError  # what a task awaited was cancelled, and not from here
 
 
 # -- chunks --------------------------------------------------------------------------------------------------
@@ -161,6 +176,12 @@ def piece_bytes(serializer: Serializer) -> int:
     """
     limit = getattr(serializer, "max_bytes", DEFAULT_MAX_BYTES)
     return (limit if isinstance(limit, int) and limit < DEFAULT_MAX_BYTES else DEFAULT_MAX_BYTES) // 2
+
+
+def result_bytes(serializer: Serializer) -> int | None:
+    """How long what came of one item may be, if that can be said: codecs make of it what they like."""
+    limit = serializer.max_bytes if isinstance(serializer, JsonSerializer) else None
+    return None if limit is None else limit - _ROOM
 
 
 def chunk_workflow_name(workflow: str) -> str:
