@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from duramen import (
     ChildFailed,
+    CodecSerializer,
     Context,
     JsonSerializer,
     MapFailed,
@@ -275,6 +276,30 @@ async def test_items_may_be_inputs_of_a_workflow(any_url: str) -> None:
 async def test_what_is_too_long_for_one_payload_comes_in_pieces() -> None:
     async with runtime("memory://", serializer=JsonSerializer(4000)) as app:
         assert await (await app.start(lengthy, 25)).result(timeout=60) == [400] * 10 + [800] * 15
+
+
+class Reversed:
+    """A serializer whose payloads are no JSON, and a codec."""
+
+    def dumps(self, value: Any, type: Any = None) -> bytes:  # noqa: A002
+        return self.encode(JsonSerializer().dumps(value, type))
+
+    def loads(self, data: bytes, type: Any = None) -> Any:  # noqa: A002
+        return JsonSerializer().loads(self.decode(data), type)
+
+    def encode(self, data: bytes) -> bytes:
+        return data[::-1]
+
+    def decode(self, data: bytes) -> bytes:
+        return data[::-1]
+
+
+@pytest.mark.parametrize("serializer", [Reversed(), CodecSerializer(JsonSerializer(), Reversed())])
+async def test_other_payloads_than_json_will_do(serializer: Any) -> None:
+    async with runtime("memory://", serializer=serializer) as app:
+        found = await (await app.start(starting, [1.0] * 11 + [12.0])).result(timeout=60)
+        assert (len(found["good"]), list(found["bad"])) == (11, ["11"])
+        assert await (await app.start(weighing, [1.0, 2.0])).result(timeout=60) == [1.0, 3.0]
 
 
 async def test_a_result_that_is_too_long_for_a_part_fails_its_item() -> None:
