@@ -6,6 +6,7 @@ from . import errors
 from ._handlers.calls.children import ChildHandle
 from ._handlers.calls.ticks import ScheduleTick
 from ._handlers.context import Approval, Context, Token
+from ._handlers.mapping import MapResult
 from ._handlers.middleware import Middleware, Next
 from ._handlers.outcome import Outcome
 from ._handlers.requests import Query, Update
@@ -46,6 +47,7 @@ from .errors import (
     ChildTerminated,
     DuramenError,
     Fatal,
+    MapFailed,
     RecordedError,
     RunCancelled,
     RunFailed,
@@ -75,6 +77,8 @@ __all__ = [
     "Fatal",
     "History",
     "JsonSerializer",
+    "MapFailed",
+    "MapResult",
     "Middleware",
     "Next",
     "OldestRun",

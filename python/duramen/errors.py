@@ -17,9 +17,12 @@ there is no run 'order:42' in this store: check the id and the store's URL
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
+
+if TYPE_CHECKING:
+    from duramen._handlers.mapping import MapResult
 
 __all__ = [
     "ApprovalConflict",
@@ -39,6 +42,7 @@ __all__ = [
     "InvalidHistory",
     "InvalidId",
     "InvalidToken",
+    "MapFailed",
     "NotADurableContext",
     "NotDurableError",
     "PayloadTooLarge",
@@ -412,6 +416,26 @@ class ChildConflict(_ChildStopped):
     """A child could not be started: its run id is that of another run, which was left alone."""
 
     _how = "was not started"
+
+
+class MapFailed(DuramenError):
+    """Items of a `Context.map` have failed, more than were tolerated; `result` has what is known of each.
+
+    Its cause is the failure of the first of them.
+    """
+
+    def __init__(self, operation_id: str, result: MapResult[Any]) -> None:
+        super().__init__(operation_id, result)
+        self.operation_id = operation_id
+        self.result = result
+
+    @override
+    def __str__(self) -> str:
+        which = f"map {self.operation_id!r}" if self.operation_id else "the map"
+        text = f"{which}: {self.result}"
+        for index, failure in self.result.failures.items():
+            return f"{text}; item {index}: {failure.error} (tolerate= lets some fail)"
+        return text
 
 
 # -- runs ----------------------------------------------------------------------------------------------------

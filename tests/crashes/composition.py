@@ -71,6 +71,29 @@ async def cancel_with_a_child(env: Environment) -> Any:
 
 
 @workflow
+async def child_of_many(ctx: Context, number: int) -> str:
+    await ctx.sleep(60)
+    if number == 1:
+        raise ValueError(number)
+    return await ctx.step("work", work, f"w{number}")
+
+
+@workflow
+async def mapping(ctx: Context) -> list[Any]:
+    words = await ctx.map(work, [f"w{n}" for n in range(11)], concurrency=2)
+    runs = await ctx.map(child_of_many, range(2), id="runs", tolerate=1)
+    failures = [[n, str(failure.error)] for n, failure in runs.failures.items()]
+    return [words.values(), list(runs.successes.values()), failures]
+
+
+@scenario(mapping, child_of_many)
+async def many_items(env: Environment) -> Any:
+    run = await env.runtime.start(mapping, run_id="r")
+    await env.advance(hours=2)
+    return await env.result(run)
+
+
+@workflow
 async def teller(ctx: Context) -> None:
     for n in range(2):
         await ctx.signal("b", "paid", n)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from duramen import errors
+from duramen import MapResult, errors
 from duramen.errors import ContinueAsNew, DuramenError, RecordedError, RunEvicted, StepFailed
 
 RECORDED = RecordedError("shop.OutOfStock", "no bolts", cause=RecordedError("builtins.KeyError", "'bolts'"))
@@ -21,6 +21,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "DuplicateWorkflow": ("name", "2", "shop.py"),
     "EventRejected": ("run-1", "paid", "$.amount: no"),
     "InvalidHistory": ("$.run", "no"),
+    "MapFailed": ("map-1", MapResult(2, {0: 1}, {})),
     "PayloadTooLarge": (3_000_000, 2_000_000, "input"),
     "QueryFailed": ("run-1", "balance", "it raised"),
     "ReplayDiverged": ("run-1", "expected step 'a', found timer", 3, "> 3 step", "workflow 'flow'"),

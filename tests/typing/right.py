@@ -20,6 +20,8 @@ from duramen import (
     ChildTerminated,
     Context,
     History,
+    MapFailed,
+    MapResult,
     Middleware,
     Next,
     OperationDiff,
@@ -35,6 +37,7 @@ from duramen import (
     ScheduleView,
     StepContext,
     StepDef,
+    StepFailed,
     StreamItem,
     WorkflowDef,
     cron,
@@ -442,3 +445,28 @@ async def hooked(ctx: Context, order: Order) -> list[int]:
 @workflow
 async def without_input(ctx: Context) -> str:
     return ctx.run_id
+
+
+@step
+async def shipped(order: Order) -> int:
+    return len(order.order_id)
+
+
+def priced(order: Order) -> float:
+    return 1.0
+
+
+@workflow
+async def many(ctx: Context, orders: list[Order]) -> list[int]:
+    result = await ctx.map(shipped, orders, id="ship", concurrency=5, tolerate=0.1, min_success=3)
+    assert_type(result, MapResult[int])
+    assert_type(result.successes, dict[int, int])
+    assert_type(result.failures, dict[int, StepFailed | ChildFailed])
+    assert_type(await ctx.map(priced, orders), MapResult[float])
+    assert_type(await ctx.map(hooked, iter(orders)), MapResult[list[int]])
+    assert_type(await ctx.map("by_name", range(3)), MapResult[Any])
+    try:
+        return result.values()
+    except MapFailed as failed:
+        assert_type(failed.result, MapResult[Any])
+        return []

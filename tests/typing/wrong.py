@@ -11,6 +11,7 @@ from typing import Any
 from duramen import (
     ChildHandle,
     Context,
+    MapResult,
     Next,
     Retry,
     Runtime,
@@ -213,6 +214,12 @@ async def parent(ctx: Context) -> int:
     await ctx.start_child(handler, Order("a"), timeout=3)  # pyright: ignore[reportCallIssue]
     text: ChildHandle[str] = await ctx.start_child(handler, Order("a"))  # pyright: ignore[reportAssignmentType]
     await ctx.signal("other")  # pyright: ignore[reportCallIssue]
+    await ctx.map(handler, ["a"])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.map(plain, ["a"])  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.map(plain, 3)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.map(plain, [3], concurrency="many")  # pyright: ignore[reportCallIssue, reportArgumentType]
+    await ctx.map(plain, [3], retry=Retry())  # pyright: ignore[reportCallIssue]
+    _numbers: MapResult[int] = await ctx.map(plain, [3])  # pyright: ignore[reportAssignmentType]
     return await text.result()  # pyright: ignore[reportReturnType]
 
 

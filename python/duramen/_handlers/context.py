@@ -16,6 +16,7 @@ from duramen.errors import InvalidArgument
 
 from .calls.children import ChildCalls
 from .calls.generations import GenerationCalls
+from .calls.maps import MapCalls
 from .calls.polls import PollCalls
 from .calls.requests import RequestCalls
 from .calls.steps import StepCalls
@@ -61,6 +62,7 @@ class Context(
     WaitCalls,
     ValueCalls,
     ChildCalls,
+    MapCalls,
     GenerationCalls,
     StreamCalls,
     RequestCalls,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     # ruff: noqa: TC004 - a dataclass names them, and nothing asks it what they are
     from collections.abc import Callable, Mapping
 
-__all__ = ["Remote", "call_of", "find", "remote_of"]
+__all__ = ["Remote", "call_of", "find", "program_name", "remote_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +88,23 @@ def _type_of(fn: Any, parameter: inspect.Parameter, where: str) -> Any:
     return annotation
 
 
-def _program(where: str) -> str:
-    """The name under which another process imports the program that was started."""
+def program_name() -> str | None:
+    """The name under which another process imports the program that was started; None without a file."""
     main = sys.modules.get("__main__")
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     if spec is not None:
         return str(spec.name)
-    if not isinstance(file, str):
+    return PurePath(file).stem if isinstance(file, str) else None
+
+
+def _program(where: str) -> str:
+    name = program_name()
+    if name is None:
         raise WorkflowDefinitionError(
             f"{where}: where='process' needs a function that another process can import, and this program "
             "has no file: move it into a module"
         )
-    return PurePath(file).stem
+    return name
 
 
 def find(module: str, name: str) -> Any:

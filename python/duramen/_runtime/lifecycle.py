@@ -129,7 +129,7 @@ class Lifecycle:
             await self._check_texts(port)
             driver.attach(port)
             self._transactions.attach(port)
-            port.engine.register(registry.keys())
+            port.engine.register(registry.served())
             if settings.work is not None and not only_look:
                 port.engine.work(*settings.work.for_engine)
         except BaseException:

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from duramen._driving.records import line_of
+from duramen._handlers.chunks import chunk_workflow
 from duramen._handlers.workflow import WorkflowDef
 from duramen._logging import logger
 from duramen.errors import DuplicateWorkflow, InvalidArgument, UnknownWorkflow, WorkflowDefinitionError
@@ -39,6 +40,8 @@ class Registry:
     def __init__(self, workflows: Iterable[Any]) -> None:
         self._by_key: dict[tuple[str, str], AnyWorkflow] = {}
         self._current: dict[str, AnyWorkflow] = {}
+        self._inner: dict[tuple[str, str], AnyWorkflow] = {}
+        """Workflows of which only runs of those above start runs; nobody sees them listed."""
         self._lazy: list[str] = []
         self.broken: dict[str, BaseException] = {}
         """What could not be imported, and why."""
@@ -60,6 +63,10 @@ class Registry:
                 "'package.module:attribute'"
             )
         found: AnyWorkflow = definition  # pyright: ignore[reportUnknownVariableType]
+        if found.name.startswith("__"):
+            raise WorkflowDefinitionError(
+                f"workflow names beginning with '__' are reserved: give {found.name!r} another name"
+            )
         current = self._current.get(found.name)
         if current is not None and current is not found and found not in current.previous:
             if current.version == found.version:
@@ -78,9 +85,15 @@ class Registry:
             known = self._by_key.get(key, each)
             if known is not each:
                 raise DuplicateWorkflow(each.name, each.version, known.location)
-        self._by_key |= every
+        for each in every.values():
+            self._keep(each)
         if current is None or current in found.previous:
             self._current[found.name] = found
+
+    def _keep(self, definition: AnyWorkflow) -> None:
+        inner = chunk_workflow(definition)
+        self._by_key[definition.name, definition.version] = definition
+        self._inner[inner.name, inner.version] = inner
 
     def load(self) -> None:
         """Import what was registered by path. What fails is logged and kept in `broken`; the rest works."""
@@ -110,6 +123,10 @@ class Registry:
         """Names and versions of all of them."""
         return list(self._by_key)
 
+    def served(self) -> list[tuple[str, str]]:
+        """Those, and names and versions of what they bring with them: whose runs are driven here."""
+        return [*self._by_key, *self._inner]
+
     def newest(self) -> list[AnyWorkflow]:
         """The newest definition of each name."""
         return list(self._current.values())
@@ -123,7 +140,7 @@ class Registry:
 
     def get(self, name: str, version: str) -> AnyWorkflow | None:
         """The definition of exactly that version, if it is here."""
-        return self._by_key.get((name, version))
+        return self._by_key.get((name, version)) or self._inner.get((name, version))
 
     def of_version(self, name: str, version: str | None) -> AnyWorkflow | None:
         """The definition of that version, or the newest one, if it is here."""
@@ -194,7 +211,7 @@ class Registry:
 
     def _replace(self, known: AnyWorkflow, definition: AnyWorkflow) -> None:
         definition.resolve()
-        self._by_key[definition.name, definition.version] = definition
+        self._keep(definition)
         if self._current.get(definition.name) is known:
             self._current[definition.name] = definition
         _log.info("workflow %r is now the one of %s", definition.name, definition.location)
@@ -207,7 +224,7 @@ class Registry:
 
     def types(self, name: str, version: str) -> tuple[Any, Any, Any]:
         """Types of input, output and state, each None if it is unknown here."""
-        found = self._by_key.get((name, version))
+        found = self.get(name, version)
         if found is None:
             return None, None, None
         state = found.state_type

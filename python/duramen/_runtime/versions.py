@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from duramen._bridge import ENCODING
+from duramen._handlers.mapping import CHUNKS
 from duramen._values.durations import from_ms
 
 from .deploys import OldestRun, VersionView
@@ -51,6 +52,7 @@ class Versions:
             known = oldest.setdefault(runs.status, first)
             if (first.created_at, run_id) < (known.created_at, known.run_id):
                 oldest[runs.status] = first
+        whose = workflow.removeprefix(CHUNKS)  # whoever serves that one serves the chunks of its maps
         return VersionView(
             workflow=workflow,
             version=version,
@@ -59,6 +61,6 @@ class Versions:
             queues=tuple(sorted({runs.queue for runs in found})),
             newer=sum(runs.count for runs in found if runs.format > ENCODING),
             registered=registry.get(workflow, version) is not None,
-            current=registry.is_current(workflow, version),
-            workers=tuple(sorted(each.owner for each in alive if f"{workflow} {version}" in each.serves)),
+            current=registry.is_current(whose, version),
+            workers=tuple(sorted(each.owner for each in alive if f"{whose} {version}" in each.serves)),
         )

@@ -12,6 +12,7 @@ from duramen.errors import (
     ChildFailed,
     ChildTerminated,
     DeserializationError,
+    MapFailed,
     RecordedError,
     StepFailed,
     StepTimeout,
@@ -148,6 +149,8 @@ def step_failure(serializer: Serializer, op: str, data: bytes) -> StepFailed:
 def failed_operation(error: BaseException) -> str | None:
     """The id of the operation whose failure led to this exception, if one did."""
     for link in chain(error):
+        if isinstance(link, MapFailed):
+            return None  # its failures are of operations of its chunks
         if isinstance(link, StepFailed | ChildFailed):
             return link.operation_id
     return None
@@ -175,6 +178,41 @@ def child_failure(serializer: Serializer, op: str, run_id: str, how: str, data: 
     cls, name = (ChildCancelled, "RunCancelled") if how == "cancelled" else (ChildTerminated, "RunTerminated")
     reason = load_reason(serializer, data) if data else ""
     return cls(run_id, op, RecordedError(f"duramen.errors.{name}", reason))
+
+
+_FAILURES: dict[str, type[StepFailed | ChildFailed]] = {
+    cls.__name__: cls
+    for cls in (StepFailed, StepTimeout, ChildFailed, ChildCancelled, ChildTerminated, ChildConflict)
+}
+
+
+def failure_record(error: StepFailed | ChildFailed) -> dict[str, Any]:
+    """The exception of a step or a child as JSON, to be a part of a payload."""
+    if isinstance(error, StepFailed):
+        facts: dict[str, Any] = {"attempts": error.attempts}
+    else:
+        facts = {"run_id": error.run_id}
+    return {"how": type(error).__name__, "op": error.operation_id, **facts, "error": _plain(error.error)}
+
+
+def recorded_failure(record: dict[str, Any]) -> StepFailed | ChildFailed:
+    """Undo `failure_record`. What was raised is its cause if that class is built in or registered.
+
+    Raises:
+        DeserializationError: it is no such record, or a class that was registered then is not here.
+    """
+    try:
+        cls: Any = _FAILURES[record["how"]]
+        error = load_error(to_json(record["error"]))
+        if issubclass(cls, StepFailed):
+            failure = cls(record["op"], record["attempts"], error)
+        else:
+            failure = cls(record["run_id"], record["op"], error)
+    except (KeyError, TypeError) as wrong:
+        raise DeserializationError("$", f"this is not a recorded failure: {wrong!r}") from None
+    if failure.__class__ in (StepFailed, StepTimeout, ChildFailed):
+        failure.__cause__ = rebuild_error(error, as_recorded=True)
+    return failure
 
 
 class Decision(NamedTuple):

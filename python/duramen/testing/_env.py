@@ -400,7 +400,7 @@ class Environment:
 
     def _lanes(self) -> list[str]:
         # What this build's own runs stand in: the queue of those without one, the encoding that it writes.
-        keys = self._services.registry.keys()
+        keys = self._services.registry.served()
         return [lane_key("default", name, version, 1) for name, version in keys]
 
     # -- rest ------------------------------------------------------------------------------------------------

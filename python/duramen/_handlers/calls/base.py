@@ -22,13 +22,15 @@ __all__ = ["Calls"]
 class Calls:
     """The run of a context, as its calls see it."""
 
-    __slots__ = ("_host", "_loop", "_request_step", "_run")
+    __slots__ = ("_host", "_loop", "_maps", "_request_step", "_run")
 
     def __init__(self, host: RunHost) -> None:
         self._host = host
         self._run = host.run
         self._request_step = host.run.step
         self._loop = host.loop
+        self._maps = 0
+        """How many maps without an id of their own there were."""
 
     def _ended(self, error: Halted) -> None:
         """Nobody drives the run any more, and this call cannot wait for that to take effect."""
