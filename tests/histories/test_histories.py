@@ -25,9 +25,7 @@ NAMES = sorted(path.stem for path in HERE.glob("*.json"))
 UNFINISHED = ("queued", "running", "waiting", "paused", "stuck", "terminated")
 
 # Kinds of entries that the format has and no code writes yet.
-NOT_WRITTEN = {
-
-}  # fmt: skip
+NOT_WRITTEN: set[str] = set()
 
 
 def load(name: str) -> dict[str, Any]:
