@@ -154,11 +154,14 @@ impl Unread {
         }
         let unread = Arc::clone(self);
         let owner = self.common.owner().to_string();
+        // A run that is taken up while the answer is on its way may be another life of an id, whose messages these
+        // are not: it has come with its own.
+        let newest = self.told().keys().next_back().copied();
         on_completion(
             self.common.store.unread(owner, self.ahead()),
             move |result| {
                 match result {
-                    Ok(messages) => unread.hand_over(messages),
+                    Ok(messages) => unread.hand_over(messages, newest),
                     Err(error) => tracing::debug!(%error, "unread messages could not be read"),
                 }
                 if unread.asking.swap(IDLE, Ordering::AcqRel) == AGAIN {
@@ -168,12 +171,14 @@ impl Unread {
         );
     }
 
-    fn hand_over(&self, messages: Vec<Message>) {
+    /// Gives messages to the runs that were driven here when they were asked for.
+    fn hand_over(&self, messages: Vec<Message>, newest: Option<Ticket>) {
         let mut by_ticket: BTreeMap<Ticket, Vec<Message>> = BTreeMap::new();
         {
             let mut told = self.told();
             for message in messages {
                 if let Some(ticket) = self.leases.held().ticket_of(&message.run_id)
+                    && newest.is_some_and(|newest| ticket <= newest)
                     && let Some(told) = told.get_mut(&ticket)
                     && told.last < message.seq
                 {
