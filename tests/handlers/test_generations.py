@@ -378,8 +378,10 @@ async def test_a_runtime_can_be_closed_over_a_run_that_never_waits(url: str) -> 
                 await asyncio.sleep(0.01)
         async with Runtime(url) as anybody:
             view = await anybody.get("r")
-            # It was let go in order, and anybody may take it.
-            assert view.status in {"queued", "waiting"}
+            # It was let go in order, and anybody may take it; or it was claimed for its next generation while
+            # the runtime closed, and its owner has left.
+            left = {each.owner for each in await anybody.workers() if each.ended_at is not None}
+            assert view.status in {"queued", "waiting"} or view.owner in left
             reached = view.generation
             assert view.input == reached
 

@@ -49,6 +49,7 @@ def measured(url: str) -> dict[str, int]:
     return sizes
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_ten_thousand_generations_are_no_larger_than_one(url: str) -> None:
     # What it leaves is the question here, not what a power cut does.
