@@ -52,15 +52,22 @@ fn an_answer_that_is_given_here_is_told_at_once() {
         taking(&mut a);
         a.start("r");
         lab.until(2_000, &mut [&mut a], |hosts| !hosts[0].ended.is_empty());
-        let token = watch(&mut a, "r", "m");
         a.send(update(&lab, "r", "u", "m"));
-        // Far less than until the next look.
-        lab.until(
-            if lab.sim.is_some() { 40 } else { 2_000 },
-            &mut [&mut a],
-            |hosts| hosts[0].replies.contains_key(&token),
-        );
-        assert_eq!(answer(&mut a, token), answered("+m!"));
+        let told = loop {
+            let token = watch(&mut a, "r", "m");
+            // Far less than until the next look.
+            lab.until(
+                if lab.sim.is_some() { 40 } else { 2_000 },
+                &mut [&mut a],
+                |hosts| hosts[0].replies.contains_key(&token),
+            );
+            let told = answer(&mut a, token);
+            // The question may have overtaken the message.
+            if !format!("{told:?}").contains("status: None") {
+                break told;
+            }
+        };
+        assert_eq!(told, answered("+m!"));
     }
 }
 
