@@ -1,7 +1,7 @@
 """Every call of the runtime, on both stores."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,6 +16,7 @@ from duramen.errors import (
     RunTerminated,
     UnknownRun,
 )
+from tests.runtime.support import scenarios, status_is, until
 from tests.runtime.workflows import (
     ALL,
     Order,
@@ -34,31 +35,7 @@ from tests.runtime.workflows import (
     working,
 )
 
-
-async def until(condition: Callable[[], Awaitable[bool]], timeout: float = 5) -> None:
-    async with asyncio.timeout(timeout):
-        while not await condition():  # noqa: ASYNC110 - the store tells nobody
-            await asyncio.sleep(0.005)
-
-
-async def status_is(runtime: Runtime, run_id: str, status: str) -> None:
-    async def look() -> bool:
-        return (await runtime.get(run_id)).status == status
-
-    await until(look)
-
-
-def scenario(body: Callable[[Runtime], Awaitable[None]]) -> Callable[[str], None]:
-    def test(any_url: str) -> None:
-        async def main() -> None:
-            async with Runtime(any_url, workflows=ALL) as runtime:
-                await body(runtime)
-
-        asyncio.run(main())
-
-    test.__name__ = body.__name__
-    test.__doc__ = body.__doc__
-    return test
+scenario = scenarios(ALL)
 
 
 @scenario

@@ -1,14 +1,13 @@
 """Steps that fail for good and pause their run, and the two ways on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from duramen import Context, Fatal, Retry, Runtime, step, workflow
 from duramen.errors import InvalidArgument, RunCancelled, RunFailed, UnknownRun, WorkflowDefinitionError
-from tests.runtime.test_calls import status_is
+from tests.runtime.support import scenarios, status_is
 
 calls = list[str]()
 broken = set[str]()
@@ -70,16 +69,7 @@ def fresh() -> None:
     broken.clear()
 
 
-def scenario(body: Callable[[Runtime], Awaitable[None]]) -> Callable[[str], None]:
-    def test(any_url: str) -> None:
-        async def main() -> None:
-            async with Runtime(any_url, workflows=ALL) as runtime:
-                await body(runtime)
-
-        asyncio.run(main())
-
-    test.__name__ = body.__name__
-    return test
+scenario = scenarios(ALL)
 
 
 async def paused(runtime: Runtime, definition: Any, *names: str) -> Any:

@@ -1,14 +1,13 @@
 """Pausing runs and letting them go on, on every store."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from duramen import Context, PauseResult, ResumeResult, RunStatus, Runtime, workflow
 from duramen.errors import InvalidArgument, RunCancelled, RunTerminated
-from tests.runtime.test_calls import status_is, until
+from tests.runtime.support import scenarios, status_is, until
 
 started = list[str]()
 gates = dict[str, asyncio.Event]()
@@ -72,16 +71,7 @@ def fresh() -> None:
     gates.clear()
 
 
-def scenario(body: Callable[[Runtime], Awaitable[None]]) -> Callable[[str], None]:
-    def test(any_url: str) -> None:
-        async def main() -> None:
-            async with Runtime(any_url, workflows=ALL) as runtime:
-                await body(runtime)
-
-        asyncio.run(main())
-
-    test.__name__ = body.__name__
-    return test
+scenario = scenarios(ALL)
 
 
 async def runs(name: str) -> None:

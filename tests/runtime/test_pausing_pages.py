@@ -12,7 +12,7 @@ import pytest
 from duramen import Context, Retry, Runtime, step, workflow
 from duramen.errors import RunCancelled, RunFailed
 from duramen.testing import Environment
-from tests.runtime.test_calls import status_is
+from tests.runtime.support import status_is
 
 DOCS = Path(__file__).parents[2] / "docs"
 GIVEN = {"workflow": workflow, "step": step, "Context": Context, "Retry": Retry}

@@ -1,7 +1,7 @@
 """Polls: one operation however often it looks."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from duramen import Context, Retry, Runtime, workflow
 from duramen.errors import InvalidArgument, RunFailed
 from duramen.testing import Environment
-from tests.runtime.test_calls import status_is
+from tests.runtime.support import scenarios, status_is
 
 looks = list[int]()
 found = list[Iterator[Any]]()
@@ -92,16 +92,7 @@ def finds(*results: Any) -> None:
     found[:] = [iter(results)]
 
 
-def scenario(body: Callable[[Runtime], Awaitable[None]]) -> Callable[[str], None]:
-    def test(any_url: str) -> None:
-        async def main() -> None:
-            async with Runtime(any_url, workflows=ALL) as runtime:
-                await body(runtime)
-
-        asyncio.run(main())
-
-    test.__name__ = body.__name__
-    return test
+scenario = scenarios(ALL)
 
 
 @scenario

@@ -1,14 +1,13 @@
 """Undos: in reverse order, before the end is recorded, whatever happens meanwhile."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from duramen import Context, Retry, Runtime, workflow
 from duramen.errors import InvalidArgument, InvalidId, RunCancelled, RunFailed, RunTimedOut, RunUndone
-from tests.runtime.test_calls import status_is, until
+from tests.runtime.support import scenarios, status_is, until
 
 calls = list[str]()
 broken = set[str]()
@@ -78,16 +77,7 @@ def fresh() -> None:
     gates.clear()
 
 
-def scenario(body: Callable[[Runtime], Awaitable[None]]) -> Callable[[str], None]:
-    def test(any_url: str) -> None:
-        async def main() -> None:
-            async with Runtime(any_url, workflows=ALL) as runtime:
-                await body(runtime)
-
-        asyncio.run(main())
-
-    test.__name__ = body.__name__
-    return test
+scenario = scenarios(ALL)
 
 
 async def called(name: str) -> None:

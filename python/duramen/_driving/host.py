@@ -104,6 +104,7 @@ class RunHost:
     def __init__(self, run: Run, definition: WorkflowDef[Any, Any], services: Services) -> None:
         self.run = run
         self.run_id: str = run.run_id
+        self.scope: str = run.scope
         self.definition = definition
         self.services = services
         self.serializer: Serializer = services.serializer

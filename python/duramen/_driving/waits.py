@@ -58,25 +58,8 @@ class StepCall:
     """
 
     __slots__ = (
-        "args",
-        "attempt",
-        "future",
-        "host",
-        "job",
-        "meta",
-        "op",
-        "plan",
-        "retry",
-        "run_id",
-        "scope",
-        "slot",
-        "started",
-        "stopped",
-        "telling",
-        "timeout",
-        "value",
-        "variables",
-        "writes",
+        "args", "attempt", "future", "host", "job", "meta", "op", "plan", "retry", "run_id", "scope",
+        "slot", "started", "stopped", "telling", "timeout", "value", "variables", "writes",
     )  # fmt: skip
 
     def __init__(
@@ -92,7 +75,7 @@ class StepCall:
     ) -> None:
         self.host = host
         self.run_id = host.run_id
-        self.scope = host.run.scope
+        self.scope = host.scope
         self.slot = slot
         self.future = future
         self.plan = plan

@@ -51,6 +51,14 @@ class Calls:
             "not to steps, threads or other event loops"
         )
 
+    async def _recorded(self, plan: StepPlan, found: tuple[bool, bytes, int]) -> Any:
+        """What the journal has of a step: whether it succeeded, its payload, when (ms)."""
+        ok, payload, at = found
+        self._loop.now = at / 1000
+        if ok:
+            return await self._read_with_care(plan, payload)
+        raise await self._recorded_failure(payload)
+
     async def _recorded_failure(self, payload: bytes) -> StepFailed:
         op = self._run.last_op()
         while True:

@@ -124,11 +124,7 @@ class PollCalls(Calls):
         except (TypeError, UnicodeEncodeError):
             raise bad_id("poll", id) from None
         if isinstance(found, tuple):
-            ok, payload, at = found
-            self._loop.now = at / 1000
-            if ok:
-                return await self._read_with_care(plan, payload)
-            raise await self._recorded_failure(payload)
+            return await self._recorded(plan, found)
         condition = bool if until is None else until
         return await host.await_step(found, plan, args, rule, plan.timeout, meta, until=condition)
 

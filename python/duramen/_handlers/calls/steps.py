@@ -223,11 +223,7 @@ class StepCalls(Calls):
         except (TypeError, UnicodeEncodeError):
             raise bad_id("transaction", id) from None
         if isinstance(found, tuple):
-            ok, payload, at = found
-            self._loop.now = at / 1000
-            if ok:
-                return await self._read_with_care(plan, payload)
-            raise await self._recorded_failure(payload)
+            return await self._recorded(plan, found)
         return await host.await_step(
             found, plan, args, rule, seconds, meta, transaction=True, database=database
         )
